@@ -1,0 +1,42 @@
+"""Errors that a user can act on: each names the thing, its value and the remedy."""
+
+
+class S4NetError(ValueError):
+    """Base of every error that this package raises on purpose; the command line prints it without a traceback."""
+
+
+class SettingsError(S4NetError):
+    """A setting is unknown, has the wrong type or lies outside its range."""
+
+
+class BadFrame(S4NetError):
+    """A frame cannot be used. `reason` is a short fixed key by which such frames are counted.
+
+    Args:
+        reason: key in snake_case, e.g. ``depth_size``; the same key is used live and offline.
+        message: what is wrong, with its value, and the remedy.
+    """
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class CheckpointError(S4NetError):
+    """A weights file is missing, truncated, foreign, or does not fit the network that shall carry it."""
+
+
+class CaptureError(S4NetError):
+    """A capture (scene folder, bag, ...) is missing, truncated or not in the format that its reader expects."""
+
+
+class SourceSetError(S4NetError):
+    """A labelled source set is missing, empty or has class ids outside its label space."""
+
+
+class ShapeError(S4NetError):
+    """A tensor does not have the shape that a function documents."""
+
+
+class KeyframeError(S4NetError):
+    """A keyframe is not in the buffer, does not fit into it, or a folder of saved keyframes cannot be read."""

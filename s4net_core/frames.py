@@ -1,0 +1,159 @@
+"""What every capture is made of: `Intrinsics`, `Frame`, and the `FrameSource` that yields frames in time order."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from s4net_core.errors import BadFrame
+
+MAX_ROTATION_ERROR = 1e-3
+"""Largest |R Rᵀ - I| entry that still counts as a rotation (text poses carry about 1e-6)."""
+
+
+@dataclass(frozen=True)
+class Intrinsics:
+    """Pinhole camera. Pixel centres lie at integer coordinates: the image spans [-0.5, width - 0.5].
+
+    Args:
+        width, height: image size, pixels.
+        fx, fy: focal lengths, pixels.
+        cx, cy: principal point, pixels.
+        distortion: OpenCV order (k1, k2, p1, p2, k3, ...); empty = none.
+
+    Raises:
+        BadFrame: ``intrinsics`` when a size or focal length is not positive and finite.
+    """
+
+    width: int
+    height: int
+    fx: float
+    fy: float
+    cx: float
+    cy: float
+    distortion: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        numbers = (self.fx, self.fy, self.cx, self.cy, *self.distortion)
+        if self.width <= 0 or self.height <= 0 or not np.all(np.isfinite(numbers)) or self.fx <= 0 or self.fy <= 0:
+            raise BadFrame(
+                "intrinsics",
+                f"intrinsics are not usable: {self.width}x{self.height}, fx {self.fx}, fy {self.fy}, cx {self.cx}, "
+                f"cy {self.cy}, distortion {self.distortion}: check that camera_info comes from a calibrated camera",
+            )
+
+    @property
+    def matrix(self) -> NDArray[np.float64]:
+        """Camera matrix K, (3, 3)."""
+        return np.array([[self.fx, 0.0, self.cx], [0.0, self.fy, self.cy], [0.0, 0.0, 1.0]])
+
+    def scaled(self, width: int, height: int) -> "Intrinsics":
+        """The same lens for the same view sampled at another size (pixel centres at integer coordinates)."""
+        sx, sy = width / self.width, height / self.height
+        return replace(
+            self,
+            width=width,
+            height=height,
+            fx=self.fx * sx,
+            fy=self.fy * sy,
+            cx=(self.cx + 0.5) * sx - 0.5,
+            cy=(self.cy + 0.5) * sy - 0.5,
+        )
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One posed RGB-D view. Arrays are never modified after construction.
+
+    Args:
+        stamp: acquisition time, nanoseconds.
+        color: (H, W, 3) uint8, RGB.
+        depth: (H, W) float32, metres along the optical axis, aligned to `color`, 0 = none; None = no depth camera.
+        T_world_camera: (4, 4) float64, maps camera coordinates (x right, y down, z forward, metres) to world.
+        intrinsics: of `color`.
+        frame_id: name of the optical frame, for outputs that must carry it.
+        label: (H, W) uint8, 0 = unlabelled, else class id; ground truth for evaluation, never read by a learner.
+
+    Raises:
+        BadFrame: ``color_format``, ``depth_format``, ``depth_size``, ``intrinsics_size``, ``label_format`` or ``pose``.
+    """
+
+    stamp: int
+    color: NDArray[np.uint8]
+    depth: NDArray[np.float32] | None
+    T_world_camera: NDArray[np.float64]
+    intrinsics: Intrinsics
+    frame_id: str = ""
+    label: NDArray[np.uint8] | None = None
+
+    def __post_init__(self) -> None:
+        if self.color.ndim != 3 or self.color.shape[2] != 3 or self.color.dtype != np.uint8:
+            raise BadFrame(
+                "color_format", f"colour is {self.color.shape} {self.color.dtype}: it must be (H, W, 3) uint8 RGB"
+            )
+        size = self.color.shape[:2]
+        self._check_depth(size)
+        if (self.intrinsics.height, self.intrinsics.width) != size:
+            raise BadFrame(
+                "intrinsics_size",
+                f"camera_info is {self.intrinsics.width}x{self.intrinsics.height} but colour is {size[1]}x{size[0]}: "
+                "use the camera_info of the colour stream",
+            )
+        if self.label is not None and (self.label.shape != size or self.label.dtype != np.uint8):
+            raise BadFrame(
+                "label_format",
+                f"label is {self.label.shape} {self.label.dtype}: it must be ({size[0]}, {size[1]}) uint8",
+            )
+        check_pose(self.T_world_camera)
+
+    def _check_depth(self, size: tuple[int, ...]) -> None:
+        if self.depth is None:
+            return
+        if self.depth.ndim != 2 or self.depth.dtype != np.float32:
+            raise BadFrame(
+                "depth_format", f"depth is {self.depth.shape} {self.depth.dtype}: it must be (H, W) float32 metres"
+            )
+        if self.depth.shape != size:
+            raise BadFrame(
+                "depth_size",
+                f"depth is {self.depth.shape[1]}x{self.depth.shape[0]} but colour is {size[1]}x{size[0]}: "
+                "launch the camera with align_depth.enable:=true",
+            )
+
+
+def check_pose(T: NDArray[np.float64]) -> None:
+    """Refuse what is not a rigid transform.
+
+    Raises:
+        BadFrame: ``pose`` when `T` is not a finite (4, 4) matrix of a rotation and a translation.
+    """
+    if T.shape != (4, 4) or not np.all(np.isfinite(T)):
+        raise BadFrame("pose", f"pose is {T.tolist()}: it must be a finite 4x4 matrix; is tracking lost?")
+    R = T[:3, :3]
+    if np.abs(R @ R.T - np.eye(3)).max() > MAX_ROTATION_ERROR or np.linalg.det(R) < 0:
+        raise BadFrame("pose", f"pose has no proper rotation: {R.tolist()}: check axis order and quaternion norm")
+
+
+@runtime_checkable
+class FrameSource(Protocol):
+    """A capture: frames in time order, as often as asked for."""
+
+    @property
+    def name(self) -> str:
+        """Short name for reports."""
+        ...
+
+    def __len__(self) -> int:
+        """Number of frames that iteration will try; fewer may come when some cannot be used."""
+        ...
+
+    def __iter__(self) -> Iterator[Frame]:
+        """Frames in time order; unusable ones are left out and counted in `skipped`."""
+        ...
+
+    @property
+    def skipped(self) -> dict[str, int]:
+        """Frames left out by the last iteration, by `BadFrame.reason`."""
+        ...

@@ -1,0 +1,191 @@
+"""Pinhole camera: pixels to points and back, and frames brought to another size or freed from lens distortion."""
+
+from dataclasses import replace
+from functools import lru_cache
+from typing import TypeVar
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from s4net_core.errors import BadFrame
+from s4net_core.frames import Frame, Intrinsics
+from s4net_core.geometry.shapes import check_shape
+
+Scalar = TypeVar("Scalar", bound=np.generic)
+
+SMALLEST_Z = 1e-6
+"""Points nearer to the camera plane than this count as behind the camera, metres."""
+
+
+def unproject(depth: Tensor, K: Tensor) -> tuple[Tensor, Tensor]:
+    """Points seen by the pixels.
+
+    Args:
+        depth: (B, 1, H, W), metres along the optical axis.
+        K: (B, 3, 3), pixels, pixel centres at integer coordinates.
+
+    Returns:
+        points (B, 3, H, W) in camera coordinates, metres, 0 where invalid; valid (B, 1, H, W) bool, where depth is
+        positive and finite.
+
+    Raises:
+        ShapeError: a tensor has another shape.
+    """
+    check_shape("depth", depth, "B", 1, "H", "W")
+    check_shape("K", K, "B", 3, 3, B=depth.shape[0])
+    dtype = working_dtype(depth)
+    depth = depth.to(dtype)
+    valid = (depth > 0) & torch.isfinite(depth)
+    rays = affine_image(inverse_camera_matrix(K.to(dtype)), depth.shape[2], depth.shape[3])
+    return rays * torch.where(valid, depth, 0.0), valid
+
+
+def project(points: Tensor, K: Tensor) -> tuple[Tensor, Tensor]:
+    """Pixels at which points are seen; they may lie outside the image.
+
+    Args:
+        points: (B, 3, H, W) in camera coordinates, metres.
+        K: (B, 3, 3), pixels.
+
+    Returns:
+        pixels (B, 2, H, W), x and y, 0 where invalid; valid (B, 1, H, W) bool, where the point lies before the camera.
+
+    Raises:
+        ShapeError: a tensor has another shape.
+    """
+    check_shape("points", points, "B", 3, "H", "W")
+    check_shape("K", K, "B", 3, 3, B=points.shape[0])
+    dtype = working_dtype(points)
+    points = points.to(dtype)
+    valid = (points[:, 2:] > SMALLEST_Z) & torch.isfinite(points).all(dim=1, keepdim=True)
+    x, y = torch.where(valid, points[:, :2] / points[:, 2:].clamp(min=SMALLEST_Z), 0.0).unbind(dim=1)
+    K = K.to(dtype)[:, :, :, None, None]
+    pixels = torch.stack((K[:, 0, 0] * x + K[:, 0, 1] * y + K[:, 0, 2], K[:, 1, 1] * y + K[:, 1, 2]), dim=1)
+    return torch.where(valid, pixels, 0.0), valid
+
+
+def rescale_frame(frame: Frame, width: int, height: int) -> Frame:
+    """The same view at another size: colour averaged, depth and label taken from the nearest pixel.
+
+    Args:
+        frame: any size.
+        width, height: pixels.
+
+    Returns:
+        The frame with rescaled intrinsics; `frame` itself when it has this size already.
+    """
+    if (frame.intrinsics.width, frame.intrinsics.height) == (width, height):
+        return frame
+    return replace(
+        frame,
+        color=resize_color(frame.color, width, height),
+        depth=None if frame.depth is None else resize_nearest(frame.depth, width, height),
+        label=None if frame.label is None else resize_nearest(frame.label, width, height),
+        intrinsics=frame.intrinsics.scaled(width, height),
+    )
+
+
+def undistort_frame(frame: Frame) -> Frame:
+    """The view through a pinhole with the same camera matrix; `frame` itself when its lens has no distortion.
+
+    Colour is interpolated, depth and label are taken from the nearest pixel; what the lens did not see is black, has no
+    depth and no label.
+
+    Raises:
+        BadFrame: ``intrinsics`` when OpenCV knows no lens model with this number of coefficients.
+    """
+    if not any(frame.intrinsics.distortion):
+        return frame
+    map_x, map_y = _undistortion(frame.intrinsics)
+
+    def remapped(image: NDArray[np.generic], interpolation: int) -> NDArray[np.generic]:
+        return np.asarray(cv2.remap(image, map_x, map_y, interpolation, borderMode=cv2.BORDER_CONSTANT, borderValue=0))
+
+    return replace(
+        frame,
+        color=remapped(frame.color, cv2.INTER_LINEAR).astype(np.uint8, copy=False),
+        depth=None if frame.depth is None else remapped(frame.depth, cv2.INTER_NEAREST).astype(np.float32, copy=False),
+        label=None if frame.label is None else remapped(frame.label, cv2.INTER_NEAREST).astype(np.uint8, copy=False),
+        intrinsics=replace(frame.intrinsics, distortion=()),
+    )
+
+
+def resize_color(color: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint8]:
+    """Averaged over areas when it shrinks, so that nothing aliases; interpolated when it grows.
+
+    Args:
+        color: (H, W, 3) uint8; returned as it is when it has the size already.
+        width, height: new size, pixels.
+    """
+    old_height, old_width = color.shape[:2]
+    if (old_width, old_height) == (width, height):
+        return color
+    shrinks = width <= old_width and height <= old_height
+    interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(color, (width, height), interpolation=interpolation), dtype=np.uint8)
+
+
+def resize_nearest(image: NDArray[Scalar], width: int, height: int) -> NDArray[Scalar]:
+    """Every new pixel takes the value of the old pixel nearest to its centre.
+
+    Args:
+        image: (H, W), any dtype.
+        width, height: new size, pixels.
+    """
+    rows = _nearest_indices(image.shape[0], height)
+    columns = _nearest_indices(image.shape[1], width)
+    return image[rows[:, None], columns]
+
+
+def working_dtype(tensor: Tensor) -> torch.dtype:
+    """Precision of geometry: float64 for float64 input, else float32, as half is too coarse for pixels."""
+    return torch.float64 if tensor.dtype == torch.float64 else torch.float32
+
+
+def inverse_camera_matrix(K: Tensor) -> Tensor:
+    """Inverse of upper triangular camera matrices (B, 3, 3) with last row 0, 0, 1, in closed form."""
+    fx, skew, cx, fy, cy = K[:, 0, 0], K[:, 0, 1], K[:, 0, 2], K[:, 1, 1], K[:, 1, 2]
+    zero, one = torch.zeros_like(fx), torch.ones_like(fx)
+    rows = (1 / fx, -skew / (fx * fy), (skew * cy - cx * fy) / (fx * fy), zero, 1 / fy, -cy / fy, zero, zero, one)
+    return torch.stack(rows, dim=-1).view(-1, 3, 3)
+
+
+def affine_image(A: Tensor, height: int, width: int) -> Tensor:
+    """``A · (u, v, 1)`` of every pixel.
+
+    Args:
+        A: (B, 3, 3).
+        height, width: pixels.
+
+    Returns:
+        (B, 3, height, width).
+    """
+    u = torch.arange(width, dtype=A.dtype, device=A.device)
+    v = torch.arange(height, dtype=A.dtype, device=A.device).unsqueeze(1)
+    columns = A[:, :, 0, None, None] * u + A[:, :, 2, None, None]
+    rows = A[:, :, 1, None, None] * v
+    return columns + rows
+
+
+@lru_cache(maxsize=64)
+def _nearest_indices(old: int, new: int) -> NDArray[np.int64]:
+    return np.minimum(((np.arange(new) + 0.5) * old / new).astype(np.int64), old - 1)
+
+
+@lru_cache(maxsize=4)
+def _undistortion(intrinsics: Intrinsics) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Where in the distorted image each pixel of the pinhole image lies; (H, W) each, pixels."""
+    size = (intrinsics.width, intrinsics.height)
+    K = intrinsics.matrix
+    try:
+        map_x, map_y = cv2.initUndistortRectifyMap(K, np.array(intrinsics.distortion), np.eye(3), K, size, cv2.CV_32FC1)
+    except cv2.error as error:
+        raise BadFrame(
+            "intrinsics",
+            f"distortion {intrinsics.distortion} has {len(intrinsics.distortion)} coefficients: OpenCV's lens models "
+            "have 4, 5, 8, 12 or 14; is the distortion model plumb_bob or rational_polynomial?",
+        ) from error
+    return np.asarray(map_x, dtype=np.float32), np.asarray(map_y, dtype=np.float32)

@@ -1,0 +1,257 @@
+"""Inverse warp (paper, eq. 4): where each pixel of a target view lies in a source view, and whether it may be used.
+
+``p' = K_source · T_source_target · d(p) · K_target⁻¹ · p``, folded into one affine map a view: ``p' = d(p) · A p + b``.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from s4net_core.errors import ShapeError
+from s4net_core.geometry.camera import SMALLEST_Z, affine_image, inverse_camera_matrix, working_dtype
+from s4net_core.geometry.shapes import check_shape
+
+OUTSIDE = -10.0
+"""Normalised coordinate given to invalid pixels: far enough outside that sampling reads zeros there."""
+
+
+@dataclass(frozen=True)
+class Correspondence:
+    """Where the pixels of B target views lie in B source views.
+
+    Args:
+        grid: (B, H, W, 2) float, normalised source coordinates x, y for ``grid_sample(align_corners=True)``; invalid
+            pixels point far outside, so that nothing can be read there.
+        valid: (B, 1, H, W) bool, whether the pixel shows the same 3D point in both views.
+        source_size: (h, w) of the source views; what is sampled must have this size.
+    """
+
+    grid: Tensor
+    valid: Tensor
+    source_size: tuple[int, int] | None = None
+
+
+def correspond(
+    depth_target: Tensor,
+    K_target: Tensor,
+    T_source_target: Tensor,
+    depth_source: Tensor,
+    K_source: Tensor,
+    *,
+    occlusion_threshold: float,
+    require_source_depth: bool,
+    min_depth: float,
+    max_depth: float,
+) -> Correspondence:
+    """Find the pixels of the target views in the source views.
+
+    A pixel is invalid when it has no depth, when its point lies behind the source camera or outside the source image,
+    or when it is occluded: the source's depth there differs from the point's. Computed in float32 (float64 for float64
+    depth) whatever autocast says; differentiable in `depth_target`.
+
+    Args:
+        depth_target: (B, 1, H, W), metres; not finite or outside [`min_depth`, `max_depth`] = none.
+        K_target: (B, 3, 3), pixels, pixel centres at integer coordinates.
+        T_source_target: (B, 4, 4), maps target camera coordinates to source camera coordinates.
+        depth_source: (B, 1, h, w), metres, as `depth_target`; may have another size.
+        K_source: (B, 3, 3), pixels.
+        occlusion_threshold: largest depth difference of the same point, as a share of its depth in the source view.
+        require_source_depth: a pixel whose source pixel has no depth is invalid; otherwise it is not tested.
+        min_depth, max_depth: metres, inclusive.
+
+    Raises:
+        ShapeError: a tensor has another shape.
+    """
+    check_shape("depth_target", depth_target, "B", 1, "H", "W")
+    batch = depth_target.shape[0]
+    check_shape("K_target", K_target, "B", 3, 3, B=batch)
+    check_shape("T_source_target", T_source_target, "B", 4, 4, B=batch)
+    check_shape("depth_source", depth_source, "B", 1, "h", "w", B=batch)
+    check_shape("K_source", K_source, "B", 3, 3, B=batch)
+
+    dtype = working_dtype(depth_target)
+    depth_target, depth_source = depth_target.to(dtype), depth_source.detach().to(dtype)
+    size = (depth_source.shape[2], depth_source.shape[3])
+
+    depth, has_depth = _usable(depth_target, min_depth, max_depth)
+    points = _project(depth, K_target, T_source_target, _normalised(K_source.to(dtype), size))
+    z = points[:, 2:]
+    z_in_front = z.clamp(min=SMALLEST_Z)
+    coordinates = points[:, :2] / z_in_front
+
+    # Each pixel is a square of side 1 about its centre: the outer half of a border pixel takes the border's value.
+    edge = coordinates.new_tensor([side / max(side - 1, 1) for side in (size[1], size[0])]).view(1, 2, 1, 1)
+    inside = coordinates.abs() <= edge
+    coordinates = coordinates.clamp(-1.0, 1.0)
+
+    seen = _grid_sample(depth_source, coordinates.detach().permute(0, 2, 3, 1), "nearest")
+    seen, seen_exists = _usable(seen, min_depth, max_depth)
+    same_point = (seen - z).abs() <= occlusion_threshold * z
+    visible = seen_exists & same_point if require_source_depth else ~seen_exists | same_point
+
+    valid = has_depth & (z == z_in_front) & inside[:, :1] & inside[:, 1:] & visible
+    grid = torch.where(valid, coordinates, OUTSIDE).permute(0, 2, 3, 1)
+    return Correspondence(grid, valid, size)
+
+
+def sample(values: Tensor, correspondence: Correspondence) -> tuple[Tensor, Tensor]:
+    """Read source values at the target's pixels, bilinearly; differentiable in `values` and in the grid.
+
+    Args:
+        values: (B, C, h, w) float, any precision.
+        correspondence: of B views.
+
+    Returns:
+        values (B, C, H, W), at least float32, 0 where invalid; valid (B, 1, H, W) bool.
+
+    Raises:
+        ShapeError: `values` has another batch or size than the source views.
+    """
+    _check_source(values, correspondence)
+    return _grid_sample(values, correspondence.grid, "bilinear"), correspondence.valid
+
+
+def sample_nearest(values: Tensor, correspondence: Correspondence) -> tuple[Tensor, Tensor]:
+    """Read the nearest source value at the target's pixels: for labels, masks and anything that must not be blended.
+
+    Args:
+        values: (B, C, h, w), any dtype; integers below 2²⁴.
+        correspondence: of B views.
+
+    Returns:
+        values (B, C, H, W) of the same dtype, 0 where invalid; valid (B, 1, H, W) bool.
+
+    Raises:
+        ShapeError: as `sample`.
+    """
+    _check_source(values, correspondence)
+    return _grid_sample(values, correspondence.grid, "nearest").to(values.dtype), correspondence.valid
+
+
+def sample_mask(mask: Tensor, correspondence: Correspondence) -> Tensor:
+    """Read a mask of the source at the target's pixels.
+
+    Args:
+        mask: (B, 1, h, w) bool.
+        correspondence: of B views.
+
+    Returns:
+        (B, 1, H, W) bool, False where the correspondence is invalid.
+
+    Raises:
+        ShapeError: as `sample`.
+    """
+    check_shape("mask", mask, "B", 1, "h", "w")
+    return sample_nearest(mask, correspondence)[0]
+
+
+def away_from_borders(labels: Tensor, radius: int) -> Tensor:
+    """Boundary mask: where no other label lies within `radius` pixels (in a square window).
+
+    Args:
+        labels: (B, H, W) integer.
+        radius: pixels; 0 = everywhere.
+
+    Returns:
+        (B, 1, H, W) bool.
+
+    Raises:
+        ShapeError: `labels` has another number of dimensions.
+    """
+    check_shape("labels", labels, "B", "H", "W")
+    row_changes = _near_change(labels, radius, dim=2)
+    near = _near_change(labels, radius, dim=1) | _dilate(row_changes, radius, dim=1)
+    return ~near.unsqueeze(1)
+
+
+@torch.no_grad()
+def merge(probabilities: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+    """Hard labels from several warped views: sum of the valid class probabilities, then argmax (paper, sec. 3.2).
+
+    Args:
+        probabilities: (N, B, C, H, W), of N views warped into B targets; channel c = class id c + 1.
+        valid: (N, B, 1, H, W) bool.
+
+    Returns:
+        labels (B, H, W) int64, ids 1..C, 0 where no view is valid; valid (B, 1, H, W) bool, where any view is.
+
+    Raises:
+        ShapeError: the two do not fit each other.
+    """
+    check_shape("probabilities", probabilities, "N", "B", "C", "H", "W")
+    views, batch, _, height, width = probabilities.shape
+    check_shape("valid", valid, views, batch, 1, height, width)
+    dtype = torch.promote_types(probabilities.dtype, torch.float32)
+    total = torch.zeros_like(probabilities[0], dtype=dtype)
+    for view in range(views):  # in place: the product of all views at once would take N times the memory
+        total.addcmul_(probabilities[view].to(dtype), valid[view].to(dtype))
+    any_valid = valid.any(dim=0)
+    labels = torch.where(any_valid[:, 0], total.max(dim=1).indices + 1, 0)
+    return labels, any_valid
+
+
+def _usable(depth: Tensor, min_depth: float, max_depth: float) -> tuple[Tensor, Tensor]:
+    """Depth with 0 where there is none, and where there is some; comparing with the clamped depth also refuses NaN."""
+    exists = depth == depth.clamp(max(min_depth, SMALLEST_Z), max_depth)
+    return torch.where(exists, depth, 0.0), exists
+
+
+def _project(depth: Tensor, K_target: Tensor, T_source_target: Tensor, K_source: Tensor) -> Tensor:
+    """Homogeneous source coordinates (x'z', y'z', z') of the target's pixels, (B, 3, H, W)."""
+    with torch.autocast(depth.device.type, enabled=False):
+        T = T_source_target.to(depth.dtype)
+        A = K_source @ T[:, :3, :3] @ inverse_camera_matrix(K_target.to(depth.dtype))
+        b = K_source @ T[:, :3, 3:]
+    return torch.addcmul(b.unsqueeze(-1), affine_image(A, depth.shape[2], depth.shape[3]), depth)
+
+
+def _normalised(K: Tensor, size: tuple[int, int]) -> Tensor:
+    """Camera matrices (B, 3, 3) that give normalised coordinates, -1 and 1 at the centres of the outermost pixels."""
+    height, width = size
+    scale = K.new_tensor([2 / max(width - 1, 1), 2 / max(height - 1, 1), 1.0]).view(3, 1)
+    shift = K.new_tensor([1.0, 1.0, 0.0]).view(3, 1)
+    return scale * K - shift * K[:, 2:]
+
+
+def _grid_sample(values: Tensor, grid: Tensor, mode: str) -> Tensor:
+    """Values (B, C, h, w) at normalised coordinates (B, H, W, 2), in float32 or better; 0 outside."""
+    dtype = torch.promote_types(values.dtype, grid.dtype)
+    with torch.autocast(values.device.type, enabled=False):
+        return functional.grid_sample(
+            values.to(dtype), grid.to(dtype), mode=mode, padding_mode="zeros", align_corners=True
+        )
+
+
+def _near_change(labels: Tensor, radius: int, dim: int) -> Tensor:
+    """Where a line of `radius` pixels to either side along `dim` holds more than one label; shape of `labels`, bool."""
+    near = torch.zeros_like(labels, dtype=torch.bool)
+    length = labels.shape[dim]
+    changes = labels.narrow(dim, 1, length - 1) != labels.narrow(dim, 0, length - 1)
+    for step in range(min(radius, length - 1)):  # a change between pixels i and i + 1 is near both, then wider
+        count = length - 1 - step
+        near.narrow(dim, 0, count).logical_or_(changes.narrow(dim, step, count))
+        near.narrow(dim, step + 1, count).logical_or_(changes.narrow(dim, 0, count))
+    return near
+
+
+def _dilate(mask: Tensor, radius: int, dim: int) -> Tensor:
+    """`mask` or any of its neighbours up to `radius` pixels away along `dim`."""
+    dilated = mask.clone()
+    length = mask.shape[dim]
+    for step in range(1, min(radius, length - 1) + 1):
+        count = length - step
+        dilated.narrow(dim, 0, count).logical_or_(mask.narrow(dim, step, count))
+        dilated.narrow(dim, step, count).logical_or_(mask.narrow(dim, 0, count))
+    return dilated
+
+
+def _check_source(values: Tensor, correspondence: Correspondence) -> None:
+    check_shape("values", values, "B", "C", "h", "w", B=correspondence.grid.shape[0])
+    size = correspondence.source_size
+    if size is not None and tuple(values.shape[2:]) != size:
+        raise ShapeError(
+            f"values are {tuple(values.shape[2:])} but the source view is {size}: rescale the depth with which the "
+            "correspondence is made, or the values"
+        )

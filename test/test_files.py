@@ -1,0 +1,29 @@
+"""Atomic writing: the old content or the new one, nothing else, nothing left behind."""
+
+import os
+
+import pytest
+
+from s4net_core.files import write_atomically
+
+
+def test_it_writes_bytes_and_text_and_makes_folders(tmp_path):
+    write_atomically(tmp_path / "a" / "b.bin", b"\x00\x01")
+    write_atomically(tmp_path / "a" / "c.txt", "λ")
+    assert (tmp_path / "a" / "b.bin").read_bytes() == b"\x00\x01"
+    assert (tmp_path / "a" / "c.txt").read_text(encoding="utf-8") == "λ"
+    assert (tmp_path / "a" / "b.bin").stat().st_mode & 0o777 == 0o644
+
+
+def test_a_failure_leaves_the_old_content_and_no_litter(tmp_path, monkeypatch):
+    path = tmp_path / "state.json"
+    write_atomically(path, "old")
+
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        write_atomically(path, "new")
+    assert path.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["state.json"]
