@@ -1,0 +1,145 @@
+"""Keyframes on disk: one .npz each, written once, and an index that names those that count. Nothing is unpickled."""
+
+import json
+import os
+import struct
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from s4net_core.errors import KeyframeError
+from s4net_core.frames import Frame, Intrinsics
+from s4net_core.keyframes.view import Keyframe
+
+INDEX = "index.json"
+VERSION = 1
+DAMAGE = (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error, struct.error, NotImplementedError)
+"""What reading a damaged .npz may raise."""
+
+
+@dataclass(frozen=True)
+class Saved:
+    """What a folder holds.
+
+    Args:
+        next_id: of the next new keyframe.
+        evicted: keyframes forgotten so far.
+        keyframes: in the order of their ids, each with the overlaps that were measured when it came in.
+    """
+
+    next_id: int
+    evicted: int
+    keyframes: list[tuple[Keyframe, dict[int, tuple[float, float]]]]
+
+
+def write(folder: Path, saved: Saved) -> None:
+    """Bring `folder` up to date: new keyframes first, then the index, then old files are deleted.
+
+    Raises:
+        KeyframeError: the folder cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        names = {}
+        for keyframe, overlaps in saved.keyframes:
+            names[keyframe.id] = _file_name(keyframe)
+            if not (folder / names[keyframe.id]).exists():
+                _write_keyframe(folder / names[keyframe.id], keyframe, overlaps)
+        index = {"version": VERSION, "next_id": saved.next_id, "evicted": saved.evicted, "files": list(names.values())}
+        _replace(folder / INDEX, json.dumps(index, indent=1).encode())
+        for path in folder.glob("keyframe_*.npz"):
+            if path.name not in names.values():
+                path.unlink()
+    except OSError as error:
+        raise KeyframeError(f"keyframes cannot be saved in {folder}: {error}") from error
+
+
+def read(folder: Path) -> tuple[Saved, list[str]]:
+    """What `folder` holds, and what is wrong with each file that had to be left out.
+
+    Raises:
+        KeyframeError: there is no index, or it is damaged or of an unknown version.
+    """
+    index = _read_index(folder / INDEX)
+    keyframes, problems = [], []
+    for name in index["files"]:
+        try:
+            keyframes.append(_read_keyframe(folder / Path(name).name))
+        except DAMAGE as error:
+            problems.append(f"keyframe file {folder / name} is damaged or missing and is left out: {error}")
+    keyframes.sort(key=lambda pair: pair[0].id)
+    next_id = max([index["next_id"], *(keyframe.id + 1 for keyframe, _ in keyframes)])
+    return Saved(next_id, index["evicted"], keyframes), problems
+
+
+def _read_index(path: Path) -> dict[str, Any]:
+    remedy = "delete the folder to start with no keyframes"
+    try:
+        index = json.loads(path.read_text())
+    except OSError as error:
+        raise KeyframeError(f"no saved keyframes at {path}: {error}") from error
+    except ValueError as error:
+        raise KeyframeError(f"keyframe index {path} is damaged ({error}): {remedy}") from error
+    version = index.get("version") if isinstance(index, dict) else None
+    if version != VERSION:
+        raise KeyframeError(f"keyframe index {path} has version {version}, known is {VERSION}: {remedy}")
+    whole = all(isinstance(index.get(key), int) for key in ("next_id", "evicted"))
+    if not whole or not isinstance(index.get("files"), list) or not all(isinstance(f, str) for f in index["files"]):
+        raise KeyframeError(f"keyframe index {path} lacks next_id, evicted or files: {remedy}")
+    return dict(index)
+
+
+def _file_name(keyframe: Keyframe) -> str:
+    """Named by content as well, so that another buffer's keyframe with the same id is not taken for this one."""
+    return f"keyframe_{keyframe.id:06d}_{keyframe.digest}.npz"
+
+
+def _write_keyframe(path: Path, keyframe: Keyframe, overlaps: dict[int, tuple[float, float]]) -> None:
+    lens = keyframe.intrinsics
+    temporary = path.with_suffix(".tmp")
+    with temporary.open("wb") as file:
+        np.savez(
+            file,
+            id=keyframe.id,
+            stamp=keyframe.stamp,
+            color=keyframe.color,
+            depth_mm=keyframe.depth_mm,
+            lens=np.array([lens.fx, lens.fy, lens.cx, lens.cy]),
+            distortion=np.array(lens.distortion, dtype=np.float64),
+            T_world_camera=keyframe.T_world_camera,
+            frame_id=np.array(keyframe.frame_id),
+            others=np.array(list(overlaps), dtype=np.int64),
+            shares=np.array(list(overlaps.values()), dtype=np.float64).reshape(-1, 2),
+        )
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def _read_keyframe(path: Path) -> tuple[Keyframe, dict[int, tuple[float, float]]]:
+    with np.load(path, allow_pickle=False) as data:
+        color, depth_mm = data["color"], data["depth_mm"]
+        if depth_mm.dtype != np.uint16 or depth_mm.shape != color.shape[:2]:
+            raise ValueError(f"depth is {depth_mm.shape} {depth_mm.dtype}, colour {color.shape} {color.dtype}")
+        fx, fy, cx, cy = data["lens"].tolist()
+        height, width = depth_mm.shape
+        lens = Intrinsics(width, height, fx, fy, cx, cy, tuple(data["distortion"].tolist()))
+        T_world_camera = data["T_world_camera"]
+        frame_id, stamp = str(data["frame_id"]), int(data["stamp"])
+        Frame(stamp, color, None, T_world_camera, lens, frame_id)  # refuses what no camera could have sent
+        keyframe = Keyframe(int(data["id"]), stamp, color, depth_mm, lens, T_world_camera, frame_id)
+        shares = zip(data["others"].tolist(), data["shares"].tolist(), strict=True)
+        return keyframe, {other: (of_new, of_other) for other, (of_new, of_other) in shares}
+
+
+def _replace(path: Path, content: bytes) -> None:
+    temporary = path.with_suffix(".tmp")
+    with temporary.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
