@@ -1,0 +1,44 @@
+"""Opens a capture of any format that is read here."""
+
+from pathlib import Path
+
+from s4net_core.config import StreamSettings
+from s4net_core.errors import CaptureError
+from s4net_core.frames import FrameSource
+from s4net_core.io.bag_storage import is_bag
+from s4net_core.io.rosbag_reader import BagReader
+from s4net_core.io.scene_folder import SceneFolder, is_scene_folder
+from s4net_core.io.seven_scenes import SevenScenes, is_seven_scenes
+from s4net_core.io.tum import TumCapture, is_tum
+
+FORMATS = (
+    "scene folder (color/, intrinsics.json, poses.txt), TUM RGB-D (rgb.txt, depth.txt, groundtruth.txt), 7-Scenes "
+    "(frame-000000.color.png), rosbag2 (metadata.yaml, or a .mcap or .db3 file)"
+)
+
+
+def open_capture(path: str | Path, *, stream: StreamSettings | None = None, poses: str = "") -> FrameSource:
+    """The capture at `path`, whatever its format.
+
+    Args:
+        path: folder, or .mcap or .db3 file.
+        stream: how streams are put together; for bags and TUM.
+        poses: another file of poses for a scene folder, e.g. ``poses_noisy.txt``; empty = ``poses.txt``.
+
+    Raises:
+        CaptureError: nothing is there, or it is in none of the formats.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise CaptureError(f"capture {path} does not exist: check the path")
+    if path.is_dir() and is_scene_folder(path):
+        return SceneFolder(path, poses or "poses.txt")
+    if poses:
+        raise CaptureError(f"{path} is no scene folder: only a scene folder can be read with other poses ({poses})")
+    if path.is_dir() and is_tum(path):
+        return TumCapture(path, stream)
+    if path.is_dir() and is_seven_scenes(path):
+        return SevenScenes(path)
+    if is_bag(path):
+        return BagReader(path, stream)
+    raise CaptureError(f"{path} is in no format that can be read: {FORMATS}")

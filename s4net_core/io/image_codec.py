@@ -1,0 +1,270 @@
+"""ROS image payloads to arrays and back, without ROS: the same code decodes live topics and recorded bags.
+
+Messages are read by plain attribute access, so rclpy's and those that rosbags deserialises both do.
+"""
+
+import struct
+from collections.abc import Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from s4net_core.errors import BadFrame
+from s4net_core.frames import Intrinsics
+
+MILLIMETRES = 1000.0
+"""16UC1 depth is in millimetres (REP 118)."""
+
+_CHANNELS = {"rgb8": 3, "bgr8": 3, "rgba8": 4, "bgra8": 4, "mono8": 1}
+_TO_RGB = {
+    "bgr8": cv2.COLOR_BGR2RGB,
+    "rgba8": cv2.COLOR_RGBA2RGB,
+    "bgra8": cv2.COLOR_BGRA2RGB,
+    "mono8": cv2.COLOR_GRAY2RGB,
+}
+_DEPTH_TYPES: dict[str, np.dtype[Any]] = {
+    "16UC1": np.dtype(np.uint16),
+    "mono16": np.dtype(np.uint16),
+    "32FC1": np.dtype(np.float32),
+}
+_DISTORTION_LENGTHS = (4, 5, 8, 12, 14)
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_JPEG_START, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
+_JPEG_TAIL = 1024
+"""Some cameras pad behind the end-of-image marker by up to this many bytes."""
+_DEPTH_HEADER = struct.Struct("<iff")
+"""compressed_depth_image_transport's ConfigHeader: format, depthQuantA, depthQuantB."""
+
+
+def color_from_image(message: Any) -> NDArray[np.uint8]:
+    """Image (rgb8, bgr8, rgba8, bgra8, mono8) or CompressedImage (JPEG, PNG) -> (H, W, 3) uint8 RGB, read-only.
+
+    Raises:
+        BadFrame: ``color_format``.
+    """
+    if hasattr(message, "format"):
+        return decode_compressed_color(message.format, message.data)
+    return decode_color(
+        message.encoding, message.height, message.width, message.step, bool(message.is_bigendian), message.data
+    )
+
+
+def depth_from_image(message: Any) -> NDArray[np.float32]:
+    """Image (16UC1 or mono16 millimetres, 32FC1 metres) or ``compressedDepth`` -> (H, W) float32 metres, 0 = none.
+
+    Raises:
+        BadFrame: ``depth_format``.
+    """
+    if hasattr(message, "format"):
+        return decode_compressed_depth(message.format, message.data)
+    return decode_depth(
+        message.encoding, message.height, message.width, message.step, bool(message.is_bigendian), message.data
+    )
+
+
+def intrinsics_from_info(message: Any) -> Intrinsics:
+    """CameraInfo -> `Intrinsics`.
+
+    Raises:
+        BadFrame: ``intrinsics`` (zero or NaN entries) or ``distortion`` (a model that is not undone here).
+    """
+    return intrinsics_from_calibration(message.width, message.height, message.k, message.d, message.distortion_model)
+
+
+def decode_color(encoding: str, height: int, width: int, step: int, is_bigendian: bool, data: Any) -> NDArray[np.uint8]:
+    """Colour of a sensor_msgs/Image -> (H, W, 3) uint8 RGB, read-only; rgb8 without padding is not copied.
+
+    Args:
+        encoding: ``rgb8``, ``bgr8``, ``rgba8``, ``bgra8`` or ``mono8``.
+        step: bytes a row, padding included.
+        is_bigendian: has no meaning for 8 bits; taken so that all image fields pass through one call.
+        data: anything with the buffer protocol.
+
+    Raises:
+        BadFrame: ``color_format`` for another encoding or when `data` is too short.
+    """
+    if encoding not in _CHANNELS:
+        raise BadFrame(
+            "color_format", f"colour has encoding '{encoding}': configure the camera for one of {', '.join(_CHANNELS)}"
+        )
+    rows = _rows("color_format", data, height, width, step, np.dtype(np.uint8), _CHANNELS[encoding])
+    if encoding == "rgb8":
+        color: NDArray[np.uint8] = np.ascontiguousarray(rows)
+    else:
+        color = np.asarray(cv2.cvtColor(np.ascontiguousarray(rows), _TO_RGB[encoding]), np.uint8)
+    color.flags.writeable = False
+    return color
+
+
+def decode_depth(
+    encoding: str, height: int, width: int, step: int, is_bigendian: bool, data: Any
+) -> NDArray[np.float32]:
+    """Depth of a sensor_msgs/Image -> (H, W) float32, metres, 0 = none (REP 118: 0, NaN, ±Inf and negative are none).
+
+    Args:
+        encoding: ``16UC1`` or ``mono16`` (millimetres), ``32FC1`` (metres).
+        step: bytes a row, padding included.
+        is_bigendian: byte order of `data`.
+        data: anything with the buffer protocol.
+
+    Raises:
+        BadFrame: ``depth_format`` for another encoding or when `data` is too short.
+    """
+    if encoding not in _DEPTH_TYPES:
+        raise BadFrame(
+            "depth_format",
+            f"depth has encoding '{encoding}': publish 16UC1 (millimetres) or 32FC1 (metres), see REP 118",
+        )
+    dtype = _DEPTH_TYPES[encoding].newbyteorder(">" if is_bigendian else "<")
+    return _metres(_rows("depth_format", data, height, width, step, dtype, 1)[..., 0])
+
+
+def decode_compressed_color(format: str, data: Any) -> NDArray[np.uint8]:
+    """Colour of a sensor_msgs/CompressedImage (JPEG or PNG) -> (H, W, 3) uint8 RGB, read-only.
+
+    Args:
+        format: the message's format, for the error text only: the data says itself what it is.
+        data: anything with the buffer protocol.
+
+    Raises:
+        BadFrame: ``color_format`` when it is no JPEG or PNG, or is truncated.
+    """
+    blob = bytes(data)
+    if blob.startswith(_JPEG_START) and blob.rfind(_JPEG_END, max(len(blob) - _JPEG_TAIL, 0)) < 0:
+        # OpenCV fills the missing part with grey instead of refusing it.
+        raise BadFrame("color_format", f"compressed colour is truncated ({len(blob)} bytes, format '{format}')")
+    image = _imdecode(blob, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    if image is None:
+        raise BadFrame(
+            "color_format",
+            f"compressed colour ({len(blob)} bytes, format '{format}') is not a whole JPEG or PNG: set the publisher's "
+            "compressed.format to jpeg or png",
+        )
+    color = np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
+    color.flags.writeable = False
+    return color
+
+
+def decode_compressed_depth(format: str, data: Any) -> NDArray[np.float32]:
+    """Depth of a ``compressedDepth`` CompressedImage (or a plain 16-bit PNG) -> (H, W) float32, metres, 0 = none.
+
+    The payload is compressed_depth_image_transport's: 12 bytes of header, then a 16-bit PNG that holds millimetres
+    (16UC1) or quantised inverse depth (32FC1: depth = A / (value - B)).
+
+    Args:
+        format: e.g. ``16UC1; compressedDepth png``.
+        data: anything with the buffer protocol.
+
+    Raises:
+        BadFrame: ``depth_format`` for RVL, another encoding, or a PNG that is truncated or not 16 bit.
+    """
+    blob = bytes(data)
+    encoding, _, transport = (part.strip() for part in format.partition(";"))
+    if encoding not in _DEPTH_TYPES or "rvl" in transport:
+        raise BadFrame(
+            "depth_format",
+            f"compressed depth has format '{format}': set the publisher's compressedDepth.format to png, depth in "
+            "16UC1 or 32FC1",
+        )
+    headerless = blob.startswith(_PNG_SIGNATURE)
+    png = blob if headerless else blob[_DEPTH_HEADER.size :]
+    values = _imdecode(png, cv2.IMREAD_UNCHANGED) if png.startswith(_PNG_SIGNATURE) else None
+    if values is None or values.dtype != np.uint16 or values.ndim != 2:
+        raise BadFrame(
+            "depth_format", f"compressed depth ({len(blob)} bytes, format '{format}') holds no whole 16-bit PNG"
+        )
+    if encoding != "32FC1":
+        return _metres(values)
+    if headerless:
+        raise BadFrame("depth_format", "compressed 32FC1 depth has no header: it needs compressedDepth, not compressed")
+    _, a, b = _DEPTH_HEADER.unpack_from(blob)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        depth = np.float32(a) / (values.astype(np.float32) - np.float32(b))
+    depth[values == 0] = 0
+    return _metres(depth)
+
+
+def encode_compressed_color(color: NDArray[np.uint8], quality: int = 95) -> tuple[str, bytes]:
+    """(H, W, 3) uint8 RGB -> (format, JPEG bytes) as compressed_image_transport writes them."""
+    blob = cv2.imencode(".jpg", cv2.cvtColor(color, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
+    return "rgb8; jpeg compressed bgr8", blob.tobytes()
+
+
+def encode_compressed_depth(depth: NDArray[np.float32]) -> tuple[str, bytes]:
+    """(H, W) float32 metres -> (format, bytes) of a 16UC1 ``compressedDepth`` PNG, lossless to the millimetre."""
+    png = cv2.imencode(".png", depth_to_millimetres(depth), [cv2.IMWRITE_PNG_COMPRESSION, 1])[1]
+    return "16UC1; compressedDepth png", _DEPTH_HEADER.pack(0, 0.0, 0.0) + png.tobytes()
+
+
+def depth_to_millimetres(depth: NDArray[np.float32]) -> NDArray[np.uint16]:
+    """(H, W) float32 metres, 0 = none -> (H, W) uint16 millimetres; what 16 bits cannot hold becomes 0 = none."""
+    millimetres = np.rint(np.nan_to_num(depth, nan=0.0, posinf=0.0, neginf=0.0) * MILLIMETRES)
+    return np.where((millimetres > 0) & (millimetres <= np.iinfo(np.uint16).max), millimetres, 0).astype(np.uint16)
+
+
+def intrinsics_from_calibration(
+    width: int, height: int, k: Sequence[float], d: Sequence[float], distortion_model: str = "plumb_bob"
+) -> Intrinsics:
+    """Fields of a sensor_msgs/CameraInfo -> `Intrinsics`; distortion that is all zero becomes none.
+
+    Args:
+        k: 9 numbers, row-major K, pixels.
+        d: distortion, OpenCV order for ``plumb_bob`` and ``rational_polynomial``.
+
+    Raises:
+        BadFrame: ``intrinsics`` for zero or NaN entries, ``distortion`` for a model that a pinhole cannot undo.
+    """
+    fx, _, cx, _, fy, cy = (float(value) for value in k[:6])
+    distortion = tuple(float(value) for value in d)
+    if not any(distortion):
+        distortion = ()
+    elif distortion_model not in ("plumb_bob", "rational_polynomial") or len(distortion) not in _DISTORTION_LENGTHS:
+        raise BadFrame(
+            "distortion",
+            f"camera_info has {len(distortion)} coefficients of model '{distortion_model}': only plumb_bob and "
+            "rational_polynomial are undone here, rectify other images first (image_proc)",
+        )
+    return Intrinsics(int(width), int(height), fx, fy, cx, cy, distortion)
+
+
+def _rows(
+    reason: str, data: Any, height: int, width: int, step: int, dtype: np.dtype[Any], channels: int
+) -> NDArray[Any]:
+    """View (H, W, channels) on a payload with padded rows.
+
+    Raises:
+        BadFrame: `reason` when the sizes do not fit.
+    """
+    row = width * channels * dtype.itemsize
+    payload = np.frombuffer(data, np.uint8) if len(data) else np.empty(0, np.uint8)
+    if height <= 0 or width <= 0 or step < row or payload.size < height * step:
+        raise BadFrame(
+            reason,
+            f"image of {width}x{height} with {channels * dtype.itemsize} bytes a pixel and step {step} has "
+            f"{payload.size} bytes: it needs a step of at least {row} and height * step bytes; is the driver sound?",
+        )
+    view = payload[: height * step].reshape(height, step)[:, :row]
+    if not view.flags.c_contiguous and dtype.itemsize > 1:
+        view = np.ascontiguousarray(view)
+    return view.view(dtype).reshape(height, width, channels)
+
+
+def _metres(values: NDArray[Any]) -> NDArray[np.float32]:
+    """uint16 millimetres or float32 metres -> float32 metres, 0 = none."""
+    if values.dtype.kind == "u":
+        metres: NDArray[np.float32] = np.divide(values, np.float32(MILLIMETRES), dtype=np.float32)
+        return metres
+    with np.errstate(invalid="ignore"):  # NaN compares false
+        return np.where((values > 0) & (values < np.inf), values, np.float32(0)).astype(np.float32, copy=False)
+
+
+def _imdecode(blob: bytes, flags: int) -> NDArray[Any] | None:
+    """OpenCV's decoder, None when it refuses (it does so by None or by an exception, depending on the damage)."""
+    if not blob:
+        return None
+    try:
+        return cv2.imdecode(np.frombuffer(blob, np.uint8), flags)
+    except cv2.error:
+        return None

@@ -1,0 +1,225 @@
+"""Reads frames from a rosbag2 recording, put together exactly as the live node does it from topics."""
+
+import logging
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from s4net_core.config import StreamSettings
+from s4net_core.errors import BadFrame, CaptureError
+from s4net_core.frames import Frame, Intrinsics
+from s4net_core.geometry.association import pose_matrix
+from s4net_core.io.assembly import Picture, StreamAssembler, no_frames
+from s4net_core.io.bag_storage import Bag
+from s4net_core.io.image_codec import (
+    decode_color,
+    decode_compressed_color,
+    decode_compressed_depth,
+    decode_depth,
+    intrinsics_from_calibration,
+)
+
+IMAGE, COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
+CAMERA_INFO, TRANSFORMS = "sensor_msgs/msg/CameraInfo", "tf2_msgs/msg/TFMessage"
+_log = logging.getLogger(__name__)
+
+_NOT_A_CAMERA = ("infra", "mask", "segmentation", "confidence", "overlay", "label", "theora")
+
+
+@dataclass(frozen=True)
+class BagTopics:
+    """The topics of one camera.
+
+    Args:
+        color: Image, or CompressedImage (JPEG, PNG).
+        color_info: CameraInfo of colour.
+        depth: Image, or CompressedImage (compressedDepth), registered to colour.
+    """
+
+    color: str
+    color_info: str
+    depth: str
+
+
+class BagReader:
+    """Frames of a bag.
+
+    Args:
+        path: rosbag2 folder, .mcap or .db3 file.
+        stream: fixed frame, slop, waiting times: as for the live node.
+        color_topic, depth_topic: names where the bag has several cameras; empty = realsense's, else by type and name.
+
+    Raises:
+        CaptureError: it is no bag, or has no colour, depth, camera_info or tf; the text lists the topics that it has.
+    """
+
+    def __init__(
+        self, path: str | Path, stream: StreamSettings | None = None, *, color_topic: str = "", depth_topic: str = ""
+    ) -> None:
+        self.path = Path(path)
+        self._stream = stream or StreamSettings()
+        self._assembler = StreamAssembler(self._stream)
+        with Bag(self.path) as bag:
+            self.topics = find_topics(bag, color_topic, depth_topic)
+            self._count = bag.count(self.topics.color)
+        self.damage = bag.damage
+
+    @property
+    def name(self) -> str:
+        """Name of the folder or file."""
+        return self.path.resolve().name
+
+    @property
+    def skipped(self) -> dict[str, int]:
+        """Colour images left out by the last iteration, by reason."""
+        return dict(self._assembler.skipped)
+
+    def __len__(self) -> int:
+        """Number of colour images; 0 when the bag is damaged and does not say."""
+        return self._count
+
+    def __iter__(self) -> Iterator[Frame]:
+        """Frames in time order; those of a damaged bag up to the damage.
+
+        Raises:
+            CaptureError: at the end, when not one frame could be used.
+        """
+        self._assembler = assembler = StreamAssembler(self._stream)
+        handlers = self._handlers(assembler)
+        with Bag(self.path) as bag:
+            for topic, message in _messages(bag, handlers):
+                handlers[topic](message)
+                yield from assembler.poll()
+        yield from assembler.flush()
+        self.damage = bag.damage
+        if self.damage and assembler.delivered:
+            _log.warning(
+                "%s is damaged or was not closed (%s): %d frames lie before that",
+                self.path,
+                self.damage,
+                assembler.delivered,
+            )
+        if not assembler.delivered:
+            raise no_frames(self.path, assembler, self.damage)
+
+    def _handlers(self, assembler: StreamAssembler) -> dict[str, Callable[[Any], None]]:
+        return {
+            self.topics.color: lambda message: assembler.add_color(_picture(message, _color)),
+            self.topics.depth: lambda message: assembler.add_depth(_picture(message, _depth)),
+            self.topics.color_info: lambda message: assembler.add_camera_info(_stamp(message), partial(_lens, message)),
+            "/tf": partial(_add_transforms, assembler, static=False),
+            "/tf_static": partial(_add_transforms, assembler, static=True),
+        }
+
+
+def find_topics(bag: Bag, color_topic: str = "", depth_topic: str = "") -> BagTopics:
+    """The camera of a bag: the topics named, else the likeliest by type and name (realsense's names win).
+
+    Raises:
+        CaptureError: something is missing; the text lists the topics that the bag has.
+    """
+    images = [topic for topic, kind in bag.topics.items() if kind in (IMAGE, COMPRESSED)]
+    color = _chosen(bag, "colour image", color_topic, [t for t in images if not _is_depth(t)], _color_rank)
+    depth = _chosen(bag, "depth image", depth_topic, [t for t in images if _is_depth(t)], _depth_rank)
+    info = _raw_name(color).rpartition("/")[0] + "/camera_info"
+    if bag.topics.get(info) != CAMERA_INFO:
+        raise _missing(bag, f"no camera_info of its colour camera ({info})")
+    if bag.topics.get("/tf") != TRANSFORMS and bag.topics.get("/tf_static") != TRANSFORMS:
+        raise _missing(bag, "no poses (/tf, /tf_static): record them with the images, with a tracker running")
+    return BagTopics(color, info, depth)
+
+
+def _messages(bag: Bag, topics: Collection[str]) -> Iterator[tuple[str, Any]]:
+    """Topic and message up to the first that cannot be deserialised, which is damage like any other."""
+    for connection, _, data in bag.messages(topics):
+        try:
+            message = bag.deserialize(connection, data)
+        except CaptureError as error:
+            bag.damage = str(error)
+            return
+        yield connection.topic, message
+
+
+def _chosen(bag: Bag, what: str, named: str, candidates: list[str], rank: Callable[[str], tuple[int, ...]]) -> str:
+    if named:
+        if bag.topics.get(named) not in (IMAGE, COMPRESSED):
+            raise _missing(bag, f"no {what} {named}")
+        return named
+    ranked = sorted(candidates, key=lambda topic: (*rank(topic), topic))
+    if not ranked:
+        hint = ": launch the camera with align_depth.enable:=true" if "depth" in what else ""
+        raise _missing(bag, f"no {what}{hint}")
+    return ranked[0]
+
+
+def _missing(bag: Bag, what: str) -> CaptureError:
+    topics = ", ".join(f"{topic} ({kind})" for topic, kind in bag.topics.items()) or "none"
+    damage = f" before its damage ({bag.damage})" if bag.damage else ""
+    return CaptureError(f"bag {bag.path} has {what}. Topics found{damage}: {topics}")
+
+
+def _is_depth(topic: str) -> bool:
+    return "depth" in topic
+
+
+def _color_rank(topic: str) -> tuple[int, ...]:
+    """Small = likely. The raw image wins over its compressed form, which loses something."""
+    unlikely = any(word in topic for word in _NOT_A_CAMERA)
+    colorful = any(word in topic for word in ("color", "rgb"))
+    return int(unlikely), int(not topic.startswith("/camera/")), int(not colorful), int(topic != _raw_name(topic))
+
+
+def _depth_rank(topic: str) -> tuple[int, ...]:
+    registered = any(word in topic for word in ("aligned", "registered", "depth_to_rgb", "depth_to_color"))
+    lossy = topic.endswith("/compressed")  # a plain PNG or, worse, a JPEG of depth
+    return int(any(w in topic for w in _NOT_A_CAMERA)), int(not registered), int(lossy), int(topic != _raw_name(topic))
+
+
+def _raw_name(topic: str) -> str:
+    """Name of the image that a transport's topic carries."""
+    for suffix in ("/compressed", "/compressedDepth"):
+        topic = topic.removesuffix(suffix)
+    return topic
+
+
+def _stamp(message: Any) -> int:
+    return int(message.header.stamp.sec) * 10**9 + int(message.header.stamp.nanosec)
+
+
+def _picture(message: Any, decode: Callable[[Any], Any]) -> Picture:
+    return Picture(_stamp(message), message.header.frame_id, partial(decode, message))
+
+
+def _color(message: Any) -> Any:
+    if hasattr(message, "format"):
+        return decode_compressed_color(message.format, message.data)
+    return decode_color(
+        message.encoding, message.height, message.width, message.step, bool(message.is_bigendian), message.data
+    )
+
+
+def _depth(message: Any) -> Any:
+    if hasattr(message, "format"):
+        return decode_compressed_depth(message.format, message.data)
+    return decode_depth(
+        message.encoding, message.height, message.width, message.step, bool(message.is_bigendian), message.data
+    )
+
+
+def _lens(message: Any) -> Intrinsics:
+    return intrinsics_from_calibration(message.width, message.height, message.k, message.d, message.distortion_model)
+
+
+def _add_transforms(assembler: StreamAssembler, message: Any, *, static: bool) -> None:
+    for stamped in message.transforms:
+        t, q = stamped.transform.translation, stamped.transform.rotation
+        try:
+            T_parent_child = pose_matrix((t.x, t.y, t.z), (q.x, q.y, q.z, q.w))
+        except BadFrame as error:  # the tracker lost itself; frames at this time will lack their pose
+            assembler.details[error.reason] = f"{stamped.header.frame_id} -> {stamped.child_frame_id}: {error}"
+            continue
+        assembler.add_transform(
+            stamped.header.frame_id, stamped.child_frame_id, _stamp(stamped), T_parent_child, static
+        )

@@ -1,0 +1,72 @@
+"""7-Scenes (Shotton et al., CVPR 2013): sequences of a handheld Kinect with poses by KinectFusion.
+
+``frame-000000.color.png``, ``.depth.png`` (16 bit, millimetres, 65535 = none) and ``.pose.txt`` (T_world_camera,
+4 rows of 4 numbers). The data set gives one lens for colour and depth and does not register one to the other: expect
+borders of objects to be off by some pixels.
+"""
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from s4net_core.errors import BadFrame, CaptureError
+from s4net_core.frames import Frame, Intrinsics
+from s4net_core.io.image_files import read_color, read_depth
+from s4net_core.io.indexed import IndexedCapture
+from s4net_core.io.scene_folder import FIRST_STAMP, FRAME_ID
+
+LENS = Intrinsics(width=640, height=480, fx=585.0, fy=585.0, cx=320.0, cy=240.0)
+NO_DEPTH = 65535
+STAMP_STEP = 33_333_333
+"""The sequences have no stamps; the Kinect took 30 frames a second."""
+
+
+class SevenScenes(IndexedCapture):
+    """Frames of one sequence.
+
+    Args:
+        path: folder of the sequence, e.g. ``chess/seq-01``.
+
+    Raises:
+        CaptureError: the folder has no 7-Scenes frames.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        super().__init__(path)
+        self._colors = sorted(self.path.glob("frame-*.color.png"))
+        if not self._colors:
+            raise CaptureError(f"{self.path} has no frame-000000.color.png: give the folder of one sequence (seq-01)")
+
+    def __len__(self) -> int:
+        return len(self._colors)
+
+    def __getitem__(self, position: int) -> Frame:
+        """The frame at that position.
+
+        Raises:
+            BadFrame: an image or the pose is missing or cannot be used.
+        """
+        color_path = self._colors[position]
+        stem = color_path.name.removesuffix(".color.png")
+        color = read_color(color_path)
+        return Frame(
+            stamp=FIRST_STAMP + int(stem.removeprefix("frame-")) * STAMP_STEP,
+            color=color,
+            depth=read_depth(self.path / f"{stem}.depth.png", no_depth=NO_DEPTH),
+            T_world_camera=_read_pose(self.path / f"{stem}.pose.txt"),
+            intrinsics=LENS.scaled(color.shape[1], color.shape[0]),
+            frame_id=FRAME_ID,
+        )
+
+
+def is_seven_scenes(path: Path) -> bool:
+    """Whether `path` looks like a sequence of 7-Scenes."""
+    return any(path.glob("frame-*.color.png"))
+
+
+def _read_pose(path: Path) -> NDArray[np.float64]:
+    try:
+        return np.array(path.read_text().split(), np.float64).reshape(4, 4)
+    except (OSError, ValueError) as error:
+        raise BadFrame("pose", f"{path} holds no 4x4 matrix ({error}): fetch the sequence again") from error

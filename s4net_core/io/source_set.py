@@ -1,0 +1,250 @@
+"""Labelled source set S: images with class ids, split into training and hold-out, served as batches."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from s4net_core.errors import BadFrame, S4NetError, SourceSetError
+from s4net_core.geometry.camera import resize_color, resize_nearest
+from s4net_core.io.image_files import COLOR_SUFFIXES, read_color, read_label, write_color, write_label
+from s4net_core.labels import SUNRGBD37, LabelSpace
+
+HOLDOUT_SEED = 0
+"""Draws the hold-out of a source set; a constant, not a setting."""
+
+
+@dataclass(frozen=True)
+class LabelledImage:
+    """One image of a source set.
+
+    Args:
+        color: (H, W, 3) uint8 RGB.
+        label: (H, W) uint8 class ids, 0 = unlabelled.
+    """
+
+    color: NDArray[np.uint8]
+    label: NDArray[np.uint8]
+
+    def resized(self, width: int, height: int) -> "LabelledImage":
+        """The same image at another size; labels are picked, never mixed."""
+        if self.label.shape == (height, width):
+            return self
+        return LabelledImage(resize_color(self.color, width, height), resize_nearest(self.label, width, height))
+
+
+@runtime_checkable
+class SourceSet(Protocol):
+    """Labelled images, by position."""
+
+    @property
+    def name(self) -> str:
+        """Short name for reports."""
+        ...
+
+    @property
+    def label_space(self) -> LabelSpace:
+        """What the ids mean."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> LabelledImage: ...
+
+
+class FolderSourceSet:
+    """All images with labels below a folder: every folder with ``color/`` and ``label/``, in the order of their names.
+
+    Args:
+        path: the folder; scene folders, or folders of them.
+        label_space: what the ids in ``label/`` mean.
+
+    Raises:
+        SourceSetError: there is no folder, or no image with a label in it.
+    """
+
+    def __init__(self, path: str | Path, label_space: LabelSpace = SUNRGBD37) -> None:
+        self.path = Path(path)
+        self._label_space = label_space
+        if not self.path.is_dir():
+            raise SourceSetError(f"source set {self.path} is no folder: set source.path to a folder of labelled images")
+        self._pairs = [pair for folder in _labelled_folders(self.path) for pair in _pairs(folder)]
+        if not self._pairs:
+            raise SourceSetError(
+                f"source set {self.path} is empty: it must hold folders with color/N.jpg and label/N.png of the same N"
+            )
+
+    @property
+    def name(self) -> str:
+        """Name of the folder."""
+        return self.path.resolve().name
+
+    @property
+    def label_space(self) -> LabelSpace:
+        """What the ids mean."""
+        return self._label_space
+
+    def __len__(self) -> int:
+        return len(self._pairs)
+
+    def __getitem__(self, index: int) -> LabelledImage:
+        """One image.
+
+        Raises:
+            SourceSetError: it cannot be read, colour and label differ in size, or an id is outside the label space.
+        """
+        color_path, label_path = self._pairs[index]
+        try:
+            image = LabelledImage(read_color(color_path), read_label(label_path))
+            self._label_space.check(image.label, str(label_path))
+        except (BadFrame, S4NetError) as error:
+            raise SourceSetError(str(error)) from error
+        if image.label.shape != image.color.shape[:2]:
+            size = "{1}x{0}".format
+            raise SourceSetError(
+                f"{label_path} is {size(*image.label.shape)} but {color_path.name} is {size(*image.color.shape[:2])}: "
+                "colour and label must show the same pixels"
+            )
+        return image
+
+    def paths(self, index: int) -> tuple[Path, Path]:
+        """Files of colour and label."""
+        return self._pairs[index]
+
+
+def split(source: SourceSet, holdout: int) -> tuple[list[int], list[int]]:
+    """Positions for training and for the hold-out, each in rising order.
+
+    Drawn at random, but the same in every run whatever its seed: what a base model was measured on must stay unseen
+    when it is adapted.
+
+    Raises:
+        SourceSetError: no image would be left for training.
+    """
+    if not 0 <= holdout < len(source):
+        raise SourceSetError(
+            f"source set {source.name} has {len(source)} images, of which {holdout} shall be held out: "
+            "lower guard.holdout or add images"
+        )
+    order = np.random.default_rng(HOLDOUT_SEED).permutation(len(source))
+    return sorted(order[holdout:].tolist()), sorted(order[:holdout].tolist())
+
+
+class SourceBatches:
+    """Endless batches: every image once before any comes again, in an order that `rng` draws.
+
+    Args:
+        source: where the images come from.
+        batch: images a batch.
+        width, height: size to which all are resized, pixels.
+        mirror: mirror half of the images, at random.
+        rng: source of every random choice.
+        indices: positions to use; None = all.
+        cache_megabytes: memory for resized images; what does not fit is read again every time.
+    """
+
+    def __init__(
+        self,
+        source: SourceSet,
+        batch: int,
+        width: int,
+        height: int,
+        mirror: bool,
+        rng: np.random.Generator,
+        *,
+        indices: Sequence[int] | None = None,
+        cache_megabytes: int = 1024,
+    ) -> None:
+        self._source = source
+        self._batch = batch
+        self._width = width
+        self._height = height
+        self._mirror = mirror
+        self._rng = rng
+        self._indices = list(range(len(source)) if indices is None else indices)
+        if not self._indices:
+            raise SourceSetError(f"source set {source.name}: no image is left to train on: add images")
+        self._cache: dict[int, LabelledImage] = {}
+        self._cache_size = cache_megabytes * 2**20 // (4 * width * height)
+        self._queue: list[int] = []
+
+    def __len__(self) -> int:
+        """Number of different images."""
+        return len(self._indices)
+
+    def __iter__(self) -> "SourceBatches":
+        return self
+
+    def __next__(self) -> tuple[Tensor, Tensor]:
+        return self.next()
+
+    def next(self) -> tuple[Tensor, Tensor]:
+        """The next batch.
+
+        Returns:
+            images (B, 3, H, W) float32, RGB, 0..1; labels (B, H, W) int64, 0 = unlabelled.
+        """
+        while len(self._queue) < self._batch:
+            self._queue += self._rng.permutation(self._indices).tolist()
+        indices, self._queue = self._queue[: self._batch], self._queue[self._batch :]
+        mirrored = self._rng.random(self._batch) < 0.5 if self._mirror else np.zeros(self._batch, bool)
+        return self._stack(indices, mirrored)
+
+    def get(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """These images as one batch, never mirrored; shapes as `next`."""
+        return self._stack(indices, np.zeros(len(indices), bool))
+
+    def _stack(self, indices: Sequence[int], mirrored: NDArray[np.bool_]) -> tuple[Tensor, Tensor]:
+        images = [self._image(index) for index in indices]
+        color = np.stack([i.color[:, ::-1] if m else i.color for i, m in zip(images, mirrored, strict=True)])
+        label = np.stack([i.label[:, ::-1] if m else i.label for i, m in zip(images, mirrored, strict=True)])
+        return torch.from_numpy(color).permute(0, 3, 1, 2).float().div_(255.0), torch.from_numpy(label).long()
+
+    def _image(self, index: int) -> LabelledImage:
+        image = self._cache.get(index)
+        if image is None:
+            image = self._source[index].resized(self._width, self._height)
+            if len(self._cache) < self._cache_size:
+                self._cache[index] = image
+        return image
+
+
+def write_source_set(path: str | Path, images: Iterable[LabelledImage], *, quality: int = 90) -> int:
+    """Write labelled images as one folder with ``color/`` (JPEG of that quality) and ``label/`` (PNG).
+
+    Returns:
+        Number of images written.
+
+    Raises:
+        SourceSetError: there is no image, or the folder is not empty.
+    """
+    path = Path(path)
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise SourceSetError(f"{path} exists already: give another folder or remove it")
+    count = 0
+    for count, image in enumerate(images, start=1):
+        (path / "color").mkdir(parents=True, exist_ok=True)
+        (path / "label").mkdir(exist_ok=True)
+        write_color(path / "color" / f"{count - 1:06d}.jpg", image.color, quality)
+        write_label(path / "label" / f"{count - 1:06d}.png", image.label)
+    if not count:
+        raise SourceSetError(f"{path}: there is no image to write")
+    return count
+
+
+def _labelled_folders(path: Path) -> list[Path]:
+    return sorted(label.parent for label in path.rglob("label") if label.is_dir() and (label.parent / "color").is_dir())
+
+
+def _pairs(folder: Path) -> list[tuple[Path, Path]]:
+    pairs = []
+    for color in sorted((folder / "color").iterdir()):
+        label = folder / "label" / f"{color.stem}.png"
+        if color.suffix.lower() in COLOR_SUFFIXES and label.is_file():
+            pairs.append((color, label))
+    return pairs

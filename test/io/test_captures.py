@@ -1,0 +1,180 @@
+"""Captures of other data sets, written here in their published formats, and the choice of the right reader."""
+
+import cv2
+import numpy as np
+import pytest
+from scenes import make_room_frames
+
+from s4net_core.config import StreamSettings
+from s4net_core.errors import CaptureError
+from s4net_core.frames import FrameSource
+from s4net_core.geometry.association import quaternion_of
+from s4net_core.io.captures import open_capture
+from s4net_core.io.rosbag_reader import BagReader
+from s4net_core.io.rosbag_writer import write_bag
+from s4net_core.io.scene_folder import SceneFolder, write_scene_folder
+from s4net_core.io.seven_scenes import SevenScenes
+from s4net_core.io.tum import TumCapture
+
+WIDTH, HEIGHT = 640, 480
+START = 1305031105
+
+
+def write_tum(folder, frames, depth_delay=-0.004):
+    """Colour at START + i / 10 s, depth a little earlier, poses 5 ms before and after each colour image.
+
+    As in the published sequences depth goes on after the last colour image: only then is the last match final.
+    """
+    (folder / "rgb").mkdir(parents=True)
+    (folder / "depth").mkdir()
+    rgb, depth, poses = ["# color images"], ["# depth maps"], ["# ground truth trajectory"]
+    for i, frame in enumerate(frames):
+        seconds = START + i / 10
+        cv2.imwrite(str(folder / f"rgb/{i}.png"), frame.color[..., ::-1])
+        cv2.imwrite(str(folder / f"depth/{i}.png"), np.rint(frame.depth * 5000).astype(np.uint16))
+        rgb.append(f"{seconds:.6f} rgb/{i}.png")
+        depth.append(f"{seconds + depth_delay:.6f} depth/{i}.png")
+        for shift in (-0.005, 0.005):
+            numbers = (*(frame.T_world_camera[:3, 3] + [shift, 0, 0]), *quaternion_of(frame.T_world_camera))
+            poses.append(f"{seconds + shift:.4f} " + " ".join(f"{number:.9f}" for number in numbers))
+    depth.append(f"{START + len(frames) / 10:.6f} depth/0.png")
+    for name, lines in (("rgb", rgb), ("depth", depth), ("groundtruth", poses)):
+        (folder / f"{name}.txt").write_text("\n".join(lines) + "\n")
+
+
+def write_seven_scenes(folder, frames):
+    folder.mkdir(parents=True)
+    for i, frame in enumerate(frames):
+        depth = np.rint(frame.depth * 1000).astype(np.uint16)
+        depth[:, :10] = 65535
+        cv2.imwrite(str(folder / f"frame-{i:06d}.color.png"), frame.color[..., ::-1])
+        cv2.imwrite(str(folder / f"frame-{i:06d}.depth.png"), depth)
+        np.savetxt(folder / f"frame-{i:06d}.pose.txt", frame.T_world_camera, fmt="%16.9e", delimiter="\t")
+
+
+@pytest.fixture(scope="module")
+def frames():
+    return make_room_frames(3, WIDTH, HEIGHT)
+
+
+class TestTum:
+    def test_stamps_are_exact_depth_is_scaled_and_poses_are_interpolated(self, tmp_path, frames):
+        write_tum(tmp_path / "rgbd_dataset_freiburg2_room", frames)
+        capture = TumCapture(tmp_path / "rgbd_dataset_freiburg2_room")
+        assert isinstance(capture, FrameSource)
+        read = list(capture)
+        assert (len(capture), len(read), capture.skipped) == (3, 3, {})
+        for i, (frame, written) in enumerate(zip(read, frames, strict=True)):
+            assert frame.stamp == START * 10**9 + i * 10**8
+            assert np.array_equal(frame.color, written.color)
+            np.testing.assert_allclose(frame.depth, written.depth, atol=1.01e-4)
+            np.testing.assert_allclose(frame.T_world_camera, written.T_world_camera, atol=1e-6)
+            assert (frame.intrinsics.fx, frame.intrinsics.cy) == (520.9, 249.7)
+
+    def test_colour_without_depth_of_its_time_is_left_out(self, tmp_path, frames):
+        write_tum(tmp_path / "room", frames)
+        lines = (tmp_path / "room/depth.txt").read_text().splitlines()
+        (tmp_path / "room/depth.txt").write_text("\n".join([*lines[:2], *lines[3:]]))
+        capture = TumCapture(tmp_path / "room")
+        assert [frame.stamp - START * 10**9 for frame in capture] == [0, 2 * 10**8]
+        assert capture.skipped == {"unmatched": 1}
+        assert next(iter(capture)).intrinsics.fx == 525.0
+
+    def test_the_slop_is_the_streams(self, tmp_path, frames):
+        write_tum(tmp_path / "room", frames, depth_delay=-0.004)
+        capture = TumCapture(tmp_path / "room", StreamSettings(sync_slop=0.002))
+        with pytest.raises(CaptureError, match="3 x unmatched"):
+            list(capture)
+
+    @pytest.mark.parametrize(
+        ("name", "content", "message"),
+        [
+            ("rgb.txt", "1.0 rgb/0.png extra", "has 3 words"),
+            ("depth.txt", "soon depth/0.png", "'soon' is not a stamp"),
+            ("groundtruth.txt", "1.0 a b c d e f g", "groundtruth.txt"),
+        ],
+    )
+    def test_damaged_texts_are_named(self, tmp_path, frames, name, content, message):
+        write_tum(tmp_path / "room", frames[:1])
+        (tmp_path / "room" / name).write_text(content)
+        with pytest.raises(CaptureError, match=message):
+            list(TumCapture(tmp_path / "room"))
+
+    def test_missing_poses_are_named(self, tmp_path, frames):
+        write_tum(tmp_path / "room", frames[:1])
+        (tmp_path / "room/groundtruth.txt").unlink()
+        with pytest.raises(CaptureError, match=r"groundtruth.txt is missing"):
+            TumCapture(tmp_path / "room")
+
+    def test_the_real_sequence_is_read(self, shared_data):
+        capture = TumCapture(shared_data / "real/tum_fr1_xyz")
+        read = list(capture)
+        assert (len(capture), len(read), capture.skipped) == (60, 59, {"unmatched": 1})
+        assert read[0].stamp == 1305031105511332000
+        assert read[0].intrinsics.fx == 517.3
+        steps = np.linalg.norm(np.diff([frame.T_world_camera[:3, 3] for frame in read], axis=0), axis=1)
+        assert steps.max() < 0.05
+
+
+class TestSevenScenes:
+    def test_frames_are_read_as_published(self, tmp_path, frames):
+        write_seven_scenes(tmp_path / "chess/seq-01", frames)
+        capture = SevenScenes(tmp_path / "chess/seq-01")
+        assert isinstance(capture, FrameSource)
+        read = list(capture)
+        assert (capture.name, len(capture), len(read)) == ("chess/seq-01", 3, 3)
+        for frame, written in zip(read, frames, strict=True):
+            assert np.array_equal(frame.color, written.color)
+            assert not frame.depth[:, :10].any()
+            np.testing.assert_allclose(frame.depth[:, 10:], written.depth[:, 10:], atol=0.5001e-3)
+            np.testing.assert_allclose(frame.T_world_camera, written.T_world_camera, atol=1e-6)
+            lens = frame.intrinsics
+            assert (lens.fx, lens.fy, lens.cx, lens.cy) == (585, 585, 320, 240)
+        assert np.all(np.diff([frame.stamp for frame in read]) == 33_333_333)
+
+    def test_frames_that_cannot_be_used_are_left_out_and_counted(self, tmp_path, frames):
+        write_seven_scenes(tmp_path / "seq", frames)
+        (tmp_path / "seq/frame-000000.pose.txt").write_text("1 0 0")
+        (tmp_path / "seq/frame-000002.depth.png").unlink()
+        capture = SevenScenes(tmp_path / "seq")
+        assert len(list(capture)) == 1
+        assert capture.skipped == {"pose": 1, "unreadable": 1}
+
+    def test_the_folder_above_the_sequences_is_refused(self, tmp_path):
+        with pytest.raises(CaptureError, match="one sequence"):
+            SevenScenes(tmp_path)
+
+
+class TestOpenCapture:
+    def test_every_format_is_recognised(self, tmp_path, frames):
+        small = make_room_frames(2, 32, 24)
+        write_scene_folder(tmp_path / "scene", small)
+        write_bag(tmp_path / "bag", small)
+        write_tum(tmp_path / "tum", frames[:1])
+        write_seven_scenes(tmp_path / "seven", frames[:1])
+        expected = {"scene": SceneFolder, "bag": BagReader, "tum": TumCapture, "seven": SevenScenes}
+        assert {name: type(open_capture(tmp_path / name)) for name in expected} == expected
+        assert isinstance(open_capture(tmp_path / "bag/bag.mcap"), BagReader)
+
+    def test_stream_settings_reach_the_bag(self, tmp_path):
+        write_bag(tmp_path / "bag", make_room_frames(2, 32, 24), fixed_frame="map")
+        assert len(list(open_capture(tmp_path / "bag", stream=StreamSettings(fixed_frame="map")))) == 2
+
+    def test_other_poses_are_for_scene_folders_only(self, tmp_path):
+        write_scene_folder(tmp_path / "scene", make_room_frames(2, 32, 24))
+        (tmp_path / "scene/poses.txt").rename(tmp_path / "scene/slam.txt")
+        assert len(open_capture(tmp_path / "scene", poses="slam.txt")) == 2
+        write_bag(tmp_path / "bag", make_room_frames(1, 32, 24))
+        with pytest.raises(CaptureError, match="only a scene folder"):
+            open_capture(tmp_path / "bag", poses="slam.txt")
+
+    def test_a_foreign_folder_is_refused_with_the_formats_that_are_read(self, tmp_path):
+        (tmp_path / "notes.txt").write_text("hello")
+        with pytest.raises(CaptureError, match=r"no format that can be read: scene folder.*TUM.*7-Scenes.*rosbag2"):
+            open_capture(tmp_path)
+        with pytest.raises(CaptureError, match="no format"):
+            open_capture(tmp_path / "notes.txt")
+
+    def test_a_path_that_is_not_there_is_named(self, tmp_path):
+        with pytest.raises(CaptureError, match="nowhere does not exist"):
+            open_capture(tmp_path / "nowhere")

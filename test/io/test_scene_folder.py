@@ -1,0 +1,180 @@
+"""Scene folders: written and read back, stamps, lenses, and every way in which one can be damaged."""
+
+import json
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pytest
+from scenes import make_room_frames
+
+from s4net_core.errors import CaptureError, S4NetError
+from s4net_core.frames import FrameSource
+from s4net_core.io.scene_folder import SceneFolder, write_scene_folder
+
+
+@pytest.fixture
+def frames():
+    return make_room_frames(4, 40, 24)
+
+
+@pytest.fixture
+def folder(tmp_path, frames):
+    write_scene_folder(tmp_path / "room" / "scan1", frames, quality=100)
+    return tmp_path / "room" / "scan1"
+
+
+def test_frames_come_back_as_they_were_written(folder, frames):
+    capture = SceneFolder(folder)
+    assert isinstance(capture, FrameSource)
+    assert (capture.name, len(capture)) == ("room/scan1", 4)
+    for read, written in zip(capture, frames, strict=True):
+        assert read.stamp == written.stamp
+        assert np.array_equal(read.color, written.color)
+        assert np.array_equal(read.label, written.label)
+        np.testing.assert_allclose(read.depth, written.depth, atol=0.5001e-3)
+        np.testing.assert_array_equal(read.T_world_camera, written.T_world_camera)
+        assert read.intrinsics == written.intrinsics
+
+
+def test_jpeg_changes_colours_only_a_little(tmp_path):
+    written = make_room_frames(1, 64, 48)[0]
+    write_scene_folder(tmp_path / "jpeg", [written], quality=90)
+    read = SceneFolder(tmp_path / "jpeg")[0]
+    assert (tmp_path / "jpeg/color/000000.jpg").is_file()
+    assert 0 < np.abs(read.color.astype(int) - written.color).mean() < 6
+
+
+def test_stride_takes_every_nth_frame(folder, frames):
+    assert [frame.stamp for frame in SceneFolder(folder, stride=3)] == [frames[0].stamp, frames[3].stamp]
+
+
+def test_without_timestamps_frames_are_100_ms_apart_and_none_has_stamp_0(folder):
+    (folder / "timestamps.txt").unlink()
+    stamps = [frame.stamp for frame in SceneFolder(folder)]
+    assert np.all(np.diff(stamps) == 100_000_000)
+    assert stamps[0] > 0
+
+
+def test_images_may_be_numbered_with_any_number_of_digits(folder):
+    for kind in ("color", "depth", "label"):
+        for path in (folder / kind).iterdir():
+            path.rename(path.with_name(f"{int(path.stem):04d}{path.suffix}"))
+    assert len(list(SceneFolder(folder))) == 4
+
+
+def test_every_image_may_have_its_own_focal_length(tmp_path, frames):
+    zoomed = replace(frames[1], intrinsics=replace(frames[1].intrinsics, fx=99.0, fy=98.0))
+    write_scene_folder(tmp_path / "zoom", [frames[0], zoomed])
+    assert [frame.intrinsics.fx for frame in SceneFolder(tmp_path / "zoom")] == [frames[0].intrinsics.fx, 99.0]
+
+
+def test_distortion_is_kept(tmp_path, frames):
+    lens = replace(frames[0].intrinsics, distortion=(0.1, -0.2, 0.0, 0.001, 0.0))
+    write_scene_folder(tmp_path / "fisheye", [replace(frames[0], intrinsics=lens)])
+    assert SceneFolder(tmp_path / "fisheye")[0].intrinsics == lens
+
+
+def test_frames_of_different_size_do_not_fit_one_folder(tmp_path, frames):
+    with pytest.raises(CaptureError, match="differ in size"):
+        write_scene_folder(tmp_path / "mixed", [frames[0], make_room_frames(1, 24, 40)[0]])
+
+
+def test_colour_and_poses_are_enough(tmp_path, frames):
+    write_scene_folder(tmp_path / "color", [replace(frame, depth=None, label=None) for frame in frames])
+    frame = SceneFolder(tmp_path / "color")[0]
+    assert frame.depth is None
+    assert frame.label is None
+
+
+def test_other_poses_can_be_chosen(folder):
+    text = (folder / "poses.txt").read_text().splitlines()
+    (folder / "poses_noisy.txt").write_text("\n".join(text[:2]))
+    assert len(SceneFolder(folder, "poses_noisy.txt")) == 2
+
+
+def test_frames_that_cannot_be_used_are_left_out_and_counted_each_time(folder):
+    (folder / "color/000000.png").write_bytes((folder / "color/000000.png").read_bytes()[:100])
+    (folder / "color/000001.png").unlink()
+    cv2.imwrite(str(folder / "depth/000002.png"), np.ones((24, 39), np.uint16))
+    capture = SceneFolder(folder)
+    for _ in range(2):
+        assert len(list(capture)) == 1
+        assert capture.skipped == {"color_format": 1, "no_color": 1, "depth_size": 1}
+
+
+def test_a_missing_depth_image_is_not_taken_for_a_camera_without_depth(folder):
+    (folder / "depth/000003.png").unlink()
+    capture = SceneFolder(folder)
+    assert len(list(capture)) == 3
+    assert capture.skipped == {"unreadable": 1}
+
+
+def test_eight_bit_depth_is_refused(folder):
+    cv2.imwrite(str(folder / "depth/000000.png"), np.ones((24, 40), np.uint8))
+    capture = SceneFolder(folder)
+    list(capture)
+    assert capture.skipped == {"depth_format": 1}
+
+
+def test_a_frame_whose_tracking_was_lost_is_left_out(folder):
+    lines = (folder / "poses.txt").read_text().splitlines()
+    lines[1] = "1 " + " ".join(["nan"] * 16)
+    (folder / "poses.txt").write_text("\n".join(lines))
+    capture = SceneFolder(folder)
+    assert len(list(capture)) == 3
+    assert capture.skipped == {"pose": 1}
+
+
+def test_class_ids_outside_the_label_space_are_an_error_that_names_file_and_ids(folder):
+    cv2.imwrite(str(folder / "label/000001.png"), np.full((24, 40), 38, np.uint8))
+    with pytest.raises(S4NetError, match=r"label/000001.png has class ids \[38\]"):
+        list(SceneFolder(folder))
+
+
+def test_255_in_a_label_is_unlabelled(folder):
+    cv2.imwrite(str(folder / "label/000000.png"), np.full((24, 40), 255, np.uint8))
+    assert not SceneFolder(folder)[0].label.any()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("poses.txt", "0 1 2 3", "poses.txt:1"),
+        ("poses.txt", "# nothing\n", "holds no pose"),
+        ("timestamps.txt", "0 now", "timestamps.txt:1"),
+        ("intrinsics.json", "{", "must be JSON"),
+        ("intrinsics.json", '{"width": 40, "height": 24}', "must be JSON"),
+        ("intrinsics.json", json.dumps({"width": 40, "height": 24, "fx": 0, "fy": 1, "cx": 1, "cy": 1}), "not usable"),
+    ],
+)
+def test_damaged_texts_are_named(folder, name, content, message):
+    (folder / name).write_text(content)
+    with pytest.raises(CaptureError, match=message):
+        SceneFolder(folder)
+
+
+def test_a_missing_file_of_poses_is_named(folder):
+    with pytest.raises(CaptureError, match=r"slam.txt is missing"):
+        SceneFolder(folder, "slam.txt")
+
+
+def test_a_foreign_folder_is_refused(tmp_path):
+    with pytest.raises(CaptureError, match="is not a scene folder"):
+        SceneFolder(tmp_path)
+
+
+def test_nothing_is_overwritten_and_nothing_empty_is_written(folder, frames, tmp_path):
+    with pytest.raises(CaptureError, match="exists already"):
+        write_scene_folder(folder, frames)
+    with pytest.raises(CaptureError, match="no frame to write"):
+        write_scene_folder(tmp_path / "empty", [])
+
+
+def test_the_real_capture_is_read(shared_data):
+    capture = SceneFolder(shared_data / "real/hololens", stride=40)
+    frames = list(capture)
+    assert (len(frames), capture.skipped) == (10, {})
+    assert frames[3].color.shape == (360, 540, 3)
+    assert 0.4 < np.mean([(frame.depth > 0).mean() for frame in frames]) < 0.9
+    assert 0.5 < np.median(frames[0].depth[frames[0].depth > 0]) < 6

@@ -1,0 +1,177 @@
+"""Labelled source sets: what is found, what is refused, how batches are drawn."""
+
+from collections import Counter
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from scenes import make_source_images, write_source_set
+
+from s4net_core.errors import SourceSetError
+from s4net_core.io.source_set import FolderSourceSet, LabelledImage, SourceBatches, SourceSet, split
+
+WIDTH, HEIGHT = 40, 24
+
+
+@pytest.fixture
+def source(tmp_path):
+    """Six images of one colour and one class each, so that a batch tells which images are in it."""
+    images = [
+        LabelledImage(np.full((HEIGHT, WIDTH, 3), 40 * i, np.uint8), np.full((HEIGHT, WIDTH), i + 1, np.uint8))
+        for i in range(6)
+    ]
+    return write_source_set(tmp_path / "source", images)
+
+
+def test_all_folders_with_colour_and_labels_are_found_in_the_order_of_their_names(tmp_path):
+    images = make_source_images(3, WIDTH, HEIGHT)
+    for name, image in zip(("b/scan", "a", "c"), images, strict=True):
+        write_source_set(tmp_path / "set" / name, [image])
+    source = FolderSourceSet(tmp_path / "set")
+    assert isinstance(source, SourceSet)
+    assert (len(source), source.name, source.label_space.name) == (3, "set", "sunrgbd37")
+    for index, expected in enumerate((images[1], images[0], images[2])):
+        assert np.array_equal(source[index].label, expected.label)
+
+
+def test_images_without_a_label_are_left_out(source):
+    next(iter((source.path / "label").iterdir())).unlink()
+    assert len(FolderSourceSet(source.path)) == 5
+
+
+def test_a_missing_folder_is_named(tmp_path):
+    with pytest.raises(SourceSetError, match=r"nowhere is no folder"):
+        FolderSourceSet(tmp_path / "nowhere")
+
+
+def test_an_empty_source_set_is_refused(tmp_path):
+    (tmp_path / "room/color").mkdir(parents=True)
+    (tmp_path / "room/label").mkdir()
+    with pytest.raises(SourceSetError, match="is empty"):
+        FolderSourceSet(tmp_path)
+
+
+def test_class_ids_outside_the_label_space_are_named(source):
+    label = source.paths(2)[1]
+    cv2.imwrite(str(label), np.full((HEIGHT, WIDTH), 40, np.uint8))
+    with pytest.raises(SourceSetError, match=rf"{label.name} has class ids \[40\]"):
+        source[2]
+
+
+def test_255_is_unlabelled(source):
+    cv2.imwrite(str(source.paths(0)[1]), np.full((HEIGHT, WIDTH), 255, np.uint8))
+    assert not source[0].label.any()
+
+
+def test_colour_and_label_of_different_size_are_refused(source):
+    cv2.imwrite(str(source.paths(1)[1]), np.ones((WIDTH, HEIGHT), np.uint8))
+    with pytest.raises(SourceSetError, match=rf"{HEIGHT}x{WIDTH} but 000001.jpg is {WIDTH}x{HEIGHT}"):
+        source[1]
+
+
+def test_a_coloured_label_picture_is_refused(source):
+    cv2.imwrite(str(source.paths(1)[1]), np.ones((HEIGHT, WIDTH, 3), np.uint8))
+    with pytest.raises(SourceSetError, match="one channel"):
+        source[1]
+
+
+def test_a_truncated_image_is_named(source):
+    path = source.paths(0)[0]
+    path.write_bytes(path.read_bytes()[:60])
+    with pytest.raises(SourceSetError, match=path.name):
+        source[0]
+
+
+def test_split_is_repeatable_disjoint_and_complete(source):
+    train, holdout = split(source, 2)
+    assert (train, holdout) == split(source, 2)
+    assert len(holdout) == 2
+    assert sorted(train + holdout) == list(range(6))
+    assert holdout != [0, 1]
+
+
+def test_a_split_that_leaves_nothing_to_train_on_is_refused(source):
+    with pytest.raises(SourceSetError, match=r"guard\.holdout"):
+        split(source, 6)
+
+
+def batches(source, **options):
+    arguments = {"batch": 4, "width": 32, "height": 16, "mirror": False, "rng": np.random.default_rng(0)} | options
+    return SourceBatches(source, **arguments)
+
+
+def test_a_batch_is_rgb_from_0_to_1_with_ids_of_the_same_pixels(source):
+    images, labels = batches(source).next()
+    assert (images.shape, images.dtype) == ((4, 3, 16, 32), torch.float32)
+    assert (labels.shape, labels.dtype) == ((4, 16, 32), torch.int64)
+    expected = (labels.float() - 1) * 40 / 255
+    assert (images - expected[:, None]).abs().max() < 3 / 255
+
+
+def test_every_image_comes_once_before_any_comes_again(source):
+    drawn = batches(source)
+    seen = [int(label[0, 0]) for _ in range(6) for label in drawn.next()[1]]
+    assert Counter(seen) == dict.fromkeys(range(1, 7), 4)
+    assert sorted(seen[:6]) == sorted(seen[6:12])
+    assert seen[:6] != seen[6:12]
+
+
+def test_only_the_given_positions_are_drawn(source):
+    drawn = batches(source, indices=[1, 4])
+    assert len(drawn) == 2
+    assert {int(label[0, 0]) for label in drawn.next()[1]} == {2, 5}
+
+
+def test_no_position_at_all_is_refused(source):
+    with pytest.raises(SourceSetError, match="no image is left"):
+        batches(source, indices=[])
+
+
+def test_mirroring_turns_colour_and_label_together_about_half_of_the_time(tmp_path):
+    image = make_source_images(1, WIDTH, HEIGHT)[0]
+    drawn = batches(write_source_set(tmp_path, [image]), batch=40, width=WIDTH, height=HEIGHT, mirror=True)
+    plain, plain_label = drawn.get([0])
+    images, labels = drawn.next()
+    mirrored = [torch.equal(label, plain_label[0].flip(1)) for label in labels]
+    assert 10 < sum(mirrored) < 30
+    for color, label, turned in zip(images, labels, mirrored, strict=True):
+        assert torch.equal(color, plain[0].flip(2) if turned else plain[0])
+        assert turned or torch.equal(label, plain_label[0])
+
+
+def test_the_cache_changes_nothing_but_the_number_of_reads(source):
+    class Counting:
+        def __init__(self):
+            self.reads = 0
+            self.name, self.label_space = source.name, source.label_space
+
+        def __len__(self):
+            return len(source)
+
+        def __getitem__(self, index):
+            self.reads += 1
+            return source[index]
+
+    with_cache, without = Counting(), Counting()
+    cached, uncached = batches(with_cache), batches(without, cache_megabytes=0)
+    for _ in range(6):
+        for a, b in zip(cached.next(), uncached.next(), strict=True):
+            assert torch.equal(a, b)
+    assert (with_cache.reads, without.reads) == (6, 24)
+
+
+def test_labels_are_picked_and_never_mixed_when_resized():
+    label = np.zeros((24, 40), np.uint8)
+    label[:, 20:] = 37
+    resized = LabelledImage(np.zeros((24, 40, 3), np.uint8), label).resized(13, 7)
+    assert resized.color.shape == (7, 13, 3)
+    assert set(np.unique(resized.label)) == {0, 37}
+
+
+def test_the_rendered_source_set_is_read(shared_data):
+    source = FolderSourceSet(shared_data / "rendered/source")
+    assert len(source) == 360
+    image = source[123]
+    assert image.color.shape == (240, 320, 3)
+    assert np.unique(image.label).size > 3
