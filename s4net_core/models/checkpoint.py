@@ -1,0 +1,233 @@
+"""Weights files: safetensors with a description in the header, written atomically, refused when anything is wrong."""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load as parse_tensors
+from safetensors.torch import save as serialise_tensors
+
+from s4net_core.config import ModelSettings
+from s4net_core.errors import CheckpointError
+from s4net_core.files import write_atomically
+from s4net_core.models.build import SegmentationNetwork, build_network
+
+_KEY = "s4net"
+"""Name of our entry in the header's metadata."""
+_REMEDY = "use a weights file that `s4net pretrain` or `s4net adapt` has written"
+_MUST_MATCH = ("architecture", "encoder", "label_space")
+
+
+class CheckpointInfo(BaseModel):
+    """What a weights file says about itself.
+
+    Args:
+        model: the network; `encoder_weights` is always ``none``, because the file holds all weights.
+        version: 0 = base model, then one more with each hand-over.
+        parent: SHA-256 of the file from which these weights were learned; empty = none.
+        metrics: measured values by name, e.g. ``source_miou``.
+        created: UTC, ISO 8601.
+        step: learner steps since the base model.
+        content_sha256: over the tensors and every other entry of this description.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: ModelSettings
+    version: int = Field(default=0, ge=0)
+    parent: str = ""
+    metrics: dict[str, float] = {}
+    created: str = Field(default_factory=lambda: datetime.now(timezone.utc).isoformat(timespec="seconds"))
+    step: int = Field(default=0, ge=0)
+    content_sha256: str = ""
+
+
+def save_checkpoint(
+    path: str | Path, network: SegmentationNetwork, info: CheckpointInfo | None = None, *, half: bool = False
+) -> str:
+    """Write the weights; a reader sees the old file or the new one, never a part.
+
+    Args:
+        path: file to (over)write; missing folders are made.
+        network: its tensors are written.
+        info: description; `model` and `content_sha256` are filled in from the network.
+        half: store float16, half the size; a tensor with values beyond float16 stays float32.
+
+    Returns:
+        SHA-256 of the file.
+
+    Raises:
+        CheckpointError: the file cannot be written.
+    """
+    model = network.settings.model_copy(update={"encoder_weights": "none"})
+    info = (info or CheckpointInfo(model=model)).model_copy(update={"model": model})
+    tensors = {key: _stored(value, half) for key, value in network.state_dict().items()}
+    info = info.model_copy(update={"content_sha256": _content_sha256(tensors, info)})
+    data = serialise_tensors(tensors, metadata={_KEY: info.model_dump_json()})
+    try:
+        write_atomically(path, data)
+    except OSError as error:
+        raise CheckpointError(
+            f"weights file {path} cannot be written ({error}): check the folder's rights and free space"
+        ) from error
+    return hashlib.sha256(data).hexdigest()
+
+
+def load_checkpoint(
+    path: str | Path,
+    *,
+    expect: ModelSettings | None = None,
+    sha256: str | None = None,
+    device: str | torch.device = "cpu",
+) -> tuple[SegmentationNetwork, CheckpointInfo]:
+    """The network that a file describes, with the file's weights, in evaluation mode.
+
+    Args:
+        path: file that `save_checkpoint` wrote.
+        expect: refuse another architecture, encoder or label space than this.
+        sha256: refuse a file with another hash; empty or None = any.
+        device: where the network shall lie.
+
+    Raises:
+        CheckpointError: missing, truncated, changed, foreign or unexpected file.
+    """
+    info, tensors = _read(Path(path), sha256)
+    if expect is not None:
+        _check_model(path, info.model, expect)
+    network = build_network(info.model)
+    _fill(path, network, tensors)
+    return network.to(device).eval(), info
+
+
+def load_weights(network: SegmentationNetwork, path: str | Path, sha256: str | None = None) -> CheckpointInfo:
+    """Replace the weights of a network of the same kind; a file that is refused leaves it untouched.
+
+    Raises:
+        CheckpointError: as `load_checkpoint`.
+    """
+    info, tensors = _read(Path(path), sha256)
+    _check_model(path, info.model, network.settings)
+    _fill(path, network, tensors)
+    return info
+
+
+def read_info(path: str | Path) -> CheckpointInfo:
+    """The description alone, from the header; the tensors are not read and not checked.
+
+    Raises:
+        CheckpointError: missing file, or one without our header.
+    """
+    try:
+        with open(path, "rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            header = file.read(length) if length < os.path.getsize(path) else b""
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    return _parse_info(path, header)
+
+
+def file_sha256(path: str | Path) -> str:
+    """SHA-256 of a file, as `save_checkpoint` returns it.
+
+    Raises:
+        CheckpointError: the file cannot be read.
+    """
+    try:
+        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    except OSError as error:
+        raise _unreadable(path, error) from error
+
+
+def _read(path: Path, sha256: str | None) -> tuple[CheckpointInfo, dict[str, torch.Tensor]]:
+    """Read once, so that what was hashed is what is used; safetensors holds no code that could run."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    found = hashlib.sha256(data).hexdigest()
+    if sha256 and found != sha256.lower():
+        raise CheckpointError(
+            f"weights file {path} has SHA-256 {found[:12]}... but {sha256[:12]}... was announced: it was changed or "
+            "replaced on the way; send it again"
+        )
+    try:
+        tensors = parse_tensors(data)
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise CheckpointError(
+            f"{path} is no weights file of s4net, or is cut off ({len(data)} bytes, {error}): {_REMEDY}"
+        ) from error
+    info = _parse_info(path, data[8 : 8 + int.from_bytes(data[:8], "little")])
+    if _content_sha256(tensors, info) != info.content_sha256:
+        raise CheckpointError(f"weights file {path} is damaged (its content does not fit its own hash): {_REMEDY}")
+    return info, tensors
+
+
+def _parse_info(path: str | Path, header: bytes) -> CheckpointInfo:
+    try:
+        text = json.loads(header)["__metadata__"][_KEY]
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"{path} was not written by s4net (no '{_KEY}' entry in its header): {_REMEDY}"
+        ) from error
+    try:
+        return CheckpointInfo.model_validate_json(text)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        raise CheckpointError(
+            f"weights file {path} has an unknown description ({'.'.join(map(str, problem['loc']))}: {problem['msg']}): "
+            "it may come from a newer s4net; update this one"
+        ) from error
+
+
+def _check_model(path: str | Path, found: ModelSettings, expected: ModelSettings) -> None:
+    for name in _MUST_MATCH:
+        is_, wanted = getattr(found, name), getattr(expected, name)
+        if is_ != wanted:
+            raise CheckpointError(
+                f"weights file {path} has {name} '{is_}' but '{wanted}' is expected: set model.{name} to '{is_}' or "
+                "use other weights"
+            )
+
+
+def _fill(path: str | Path, network: SegmentationNetwork, tensors: Mapping[str, torch.Tensor]) -> None:
+    """All or nothing: everything is checked before the first tensor is copied."""
+    state = network.state_dict()
+    differing = sorted(state.keys() ^ tensors.keys())
+    differing += [key for key in state.keys() & tensors.keys() if state[key].shape != tensors[key].shape]
+    if differing:
+        raise CheckpointError(
+            f"weights file {path} does not fit {network.settings.architecture} on {network.settings.encoder}: "
+            f"{len(differing)} tensors differ, first '{differing[0]}'; {_REMEDY} with this version of the libraries"
+        )
+    broken = [key for key, value in tensors.items() if not torch.isfinite(value).all()]
+    if broken:
+        raise CheckpointError(f"weights file {path} has values that are not finite, first in '{broken[0]}': {_REMEDY}")
+    network.load_state_dict(dict(tensors))
+
+
+def _stored(value: torch.Tensor, half: bool) -> torch.Tensor:
+    value = value.detach().cpu().contiguous()
+    if half and value.is_floating_point() and value.abs().amax() <= torch.finfo(torch.float16).max:
+        return value.half()
+    return value
+
+
+def _content_sha256(tensors: Mapping[str, torch.Tensor], info: CheckpointInfo) -> str:
+    description: dict[str, Any] = info.model_dump(mode="json") | {"content_sha256": ""}
+    digest = hashlib.sha256(json.dumps(description, sort_keys=True).encode())
+    for key in sorted(tensors):
+        value = tensors[key]
+        digest.update(f"{key} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.contiguous().view(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _unreadable(path: str | Path, error: OSError) -> CheckpointError:
+    return CheckpointError(f"weights file {path} cannot be read ({error.strerror or error}): check the path")

@@ -1,0 +1,216 @@
+"""Weights files: written whole, read back exactly, refused when anything about them is wrong."""
+
+import hashlib
+import json
+import os
+import pickle
+import random
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from s4net_core.config import ModelSettings
+from s4net_core.errors import CheckpointError
+from s4net_core.models.build import build_network
+from s4net_core.models.checkpoint import (
+    CheckpointInfo,
+    file_sha256,
+    load_checkpoint,
+    load_weights,
+    read_info,
+    save_checkpoint,
+)
+
+MODEL = ModelSettings(encoder="tu-mobilenetv3_small_100", encoder_weights="none", width=96, height=64)
+
+
+def new_network(seed=0, model=MODEL):
+    torch.manual_seed(seed)
+    network = build_network(model)
+    network.train()(torch.rand(2, 3, 48, 80))  # statistics of batch norm other than those of a new network
+    return network.eval()
+
+
+@pytest.fixture(scope="module")
+def network():
+    return new_network()
+
+
+@pytest.fixture
+def saved(tmp_path, network):
+    path = tmp_path / "weights.safetensors"
+    save_checkpoint(path, network, CheckpointInfo(model=MODEL, version=3, parent="abc", metrics={"source_miou": 0.25}))
+    return path
+
+
+def equal_state(first, second):
+    first, second = first.state_dict(), second.state_dict()
+    return first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)
+
+
+def test_everything_comes_back(saved, network):
+    loaded, info = load_checkpoint(saved)
+    assert equal_state(loaded, network)
+    assert not loaded.training
+    assert (info.version, info.parent, info.metrics) == (3, "abc", {"source_miou": 0.25})
+    assert info.model == MODEL
+    assert read_info(saved) == info
+    images = torch.rand(1, 3, 37, 61)
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(images), network(images))
+
+
+def test_hash_that_saving_returns_is_that_of_the_file(tmp_path, network):
+    path = tmp_path / "new" / "folder" / "weights.safetensors"
+    sha256 = save_checkpoint(path, network)
+    assert sha256 == hashlib.sha256(path.read_bytes()).hexdigest() == file_sha256(path)
+    load_checkpoint(path, sha256=sha256.upper())
+
+
+def test_half_size_file_loads_to_float32_within_float16_rounding(tmp_path, saved):
+    network = new_network()
+    network.state_dict()["body.encoder.model.bn1.running_var"][0] = 1e6  # beyond float16
+    small = tmp_path / "half.safetensors"
+    save_checkpoint(small, network, half=True)
+    assert small.stat().st_size < 0.55 * saved.stat().st_size
+    loaded = load_checkpoint(small)[0].state_dict()
+    for key, value in network.state_dict().items():
+        assert loaded[key].dtype == value.dtype
+        torch.testing.assert_close(loaded[key], value, rtol=1e-3, atol=1e-7)
+
+
+def test_one_flipped_bit_anywhere_is_refused(tmp_path, network, saved):
+    data = saved.read_bytes()
+    header = 8 + int.from_bytes(data[:8], "little")
+    rng = random.Random(0)
+    places = [rng.randrange(header) for _ in range(60)] + [rng.randrange(header, len(data)) for _ in range(20)]
+    damaged = tmp_path / "damaged.safetensors"
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    for place in places:
+        changed = bytearray(data)
+        changed[place] ^= 1 << rng.randrange(7)
+        damaged.write_bytes(changed)
+        with pytest.raises(CheckpointError):
+            load_weights(network, damaged)
+    assert all(torch.equal(before[key], value) for key, value in network.state_dict().items())
+
+
+@pytest.mark.parametrize("share", [0.0, 0.00001, 0.01, 0.5, 0.9999])
+def test_truncated_file_is_refused_with_a_remedy(saved, share):
+    data = saved.read_bytes()
+    saved.write_bytes(data[: int(share * len(data))])
+    with pytest.raises(CheckpointError, match=r"weights\.safetensors.*s4net"):
+        load_checkpoint(saved)
+
+
+def test_truncated_header_is_refused_without_the_tensors(saved):
+    saved.write_bytes(saved.read_bytes()[:100])
+    with pytest.raises(CheckpointError, match="not written by s4net"):
+        read_info(saved)
+
+
+def test_safetensors_of_another_program_are_refused(tmp_path, network):
+    path = tmp_path / "foreign.safetensors"
+    save_file(network.state_dict(), path)
+    for refuse in (load_checkpoint, read_info):
+        with pytest.raises(CheckpointError, match="was not written by s4net"):
+            refuse(path)
+
+
+class _Exploit:
+    def __reduce__(self):
+        return os.mkdir, (self.path,)
+
+    def __init__(self, path):
+        self.path = path
+
+
+@pytest.mark.parametrize("writer", ["torch", "pickle"])
+def test_pickle_is_refused_and_never_run(tmp_path, writer):
+    path, trap = tmp_path / "weights.pth", tmp_path / "executed"
+    if writer == "torch":
+        torch.save({"weight": _Exploit(str(trap))}, path)
+    else:
+        path.write_bytes(pickle.dumps(_Exploit(str(trap))))
+    with pytest.raises(CheckpointError, match="no weights file of s4net"):
+        load_checkpoint(path)
+    with pytest.raises(CheckpointError):
+        build_network(MODEL.model_copy(update={"encoder_weights": str(path)}))
+    assert not trap.exists()
+    if writer == "pickle":  # the trap itself works
+        pickle.loads(path.read_bytes())
+        assert trap.exists()
+
+
+def test_missing_file_and_folder_are_refused(tmp_path, network):
+    for path in (tmp_path / "nothing.safetensors", tmp_path):
+        for refuse in (load_checkpoint, read_info, file_sha256, lambda p: load_weights(network, p)):
+            with pytest.raises(CheckpointError, match=r"cannot be read.*check the path"):
+                refuse(path)
+
+
+def test_another_hash_than_announced_is_refused(saved):
+    with pytest.raises(CheckpointError, match=r"000000000000\.\.\. was announced"):
+        load_checkpoint(saved, sha256="0" * 64)
+
+
+@pytest.mark.parametrize(("name", "value"), [("architecture", "pspnet"), ("encoder", "resnet18")])
+def test_unexpected_network_is_refused_with_both_names(saved, name, value):
+    with pytest.raises(CheckpointError, match=rf"{name} '{getattr(MODEL, name)}' but '{value}' is expected"):
+        load_checkpoint(saved, expect=MODEL.model_copy(update={name: value}))
+
+
+def test_another_size_is_no_other_network(saved):
+    load_checkpoint(saved, expect=MODEL.model_copy(update={"width": 480, "height": 360, "encoder_weights": "imagenet"}))
+
+
+def test_label_space_of_another_kind_is_refused(saved, network):
+    other = MODEL.model_copy(update={"label_space": "ade20k"})
+    with pytest.raises(CheckpointError, match="label_space 'sunrgbd37' but 'ade20k'"):
+        load_checkpoint(saved, expect=other)
+
+
+def test_description_of_a_newer_version_is_refused_with_the_entry(tmp_path, saved):
+    info = json.loads(read_info(saved).model_dump_json()) | {"colour": "blue"}
+    save_file(load_file(saved), saved, metadata={"s4net": json.dumps(info)})
+    with pytest.raises(CheckpointError, match=r"colour.*newer s4net"):
+        load_checkpoint(saved)
+
+
+def test_tensors_that_do_not_fit_leave_the_network_alone(tmp_path, saved):
+    network = new_network(seed=1)
+    untouched = {key: value.clone() for key, value in network.state_dict().items()}
+    wide = new_network(model=MODEL.model_copy(update={"encoder": "resnet18"}))
+    wide.settings = MODEL  # a file that lies about its network
+    save_checkpoint(saved, wide)
+    with pytest.raises(CheckpointError, match="tensors differ"):
+        load_weights(network, saved)
+    assert all(torch.equal(untouched[key], value) for key, value in network.state_dict().items())
+
+
+def test_weights_that_are_not_finite_are_refused(saved):
+    network = new_network()
+    network.state_dict()["body.segmentation_head.0.bias"][5] = float("nan")
+    save_checkpoint(saved, network)
+    with pytest.raises(CheckpointError, match=r"not finite.*segmentation_head\.0\.bias"):
+        load_checkpoint(saved)
+
+
+def test_weights_are_loaded_into_an_existing_network(saved, network):
+    other = new_network(seed=1)
+    assert not equal_state(other, network)
+    assert load_weights(other, saved).version == 3
+    assert equal_state(other, network)
+
+
+def test_failed_write_leaves_the_old_file_and_no_rubbish(saved, network, monkeypatch):
+    def no_space(*_):
+        raise OSError(28, "No space left on device")
+
+    before = saved.read_bytes()
+    monkeypatch.setattr(os, "fsync", no_space)
+    with pytest.raises(CheckpointError, match="free space"):
+        save_checkpoint(saved, new_network(seed=1))
+    assert saved.read_bytes() == before
+    assert list(saved.parent.iterdir()) == [saved]
