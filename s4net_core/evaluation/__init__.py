@@ -1,0 +1,1 @@
+"""Scores, agreement between views, and reports."""

@@ -1,0 +1,122 @@
+"""Agreement between views: how often two views give the same 3D point the same class. Needs no labels."""
+
+import math
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from s4net_core.config import Settings
+from s4net_core.errors import KeyframeError, ShapeError
+from s4net_core.geometry.warp import correspond, sample_nearest
+from s4net_core.keyframes import Keyframe, KeyframeBuffer
+from s4net_core.labels import UNLABELLED
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Result of `agreement`.
+
+    Args:
+        mean: share 0..1 of the compared pixels whose classes are equal; NaN when there is none.
+        pixels: compared pixels.
+        pairs: ordered pairs of views with at least one compared pixel.
+    """
+
+    mean: float
+    pixels: int
+    pairs: int
+
+
+def agreement(
+    labels: Mapping[int, NDArray[np.uint8]],
+    keyframes: KeyframeBuffer,
+    settings: Settings,
+    device: torch.device | None = None,
+) -> Agreement:
+    """Compare every view with those of the others that it overlaps most.
+
+    Each pixel of a view is looked up in the other view by the same correspondence that the geometric loss uses, and the
+    class of the nearest pixel there is compared. Agreement alone proves nothing: a network that answers "wall"
+    everywhere agrees perfectly.
+
+    Args:
+        labels: (H, W) uint8 class ids of each view by keyframe id, at the keyframes' size; 0 = no answer, not compared.
+        keyframes: where depth, pose and overlap of the views come from; ids that it no longer holds are left out.
+        settings: group `geometry`; `learner.neighbours` views at most are compared with each, of those that overlap it
+            by `learner.min_overlap`.
+        device: where to compute; None = CPU.
+
+    Raises:
+        ShapeError: labels have another size than their keyframe.
+    """
+    device = device or torch.device("cpu")
+    views = _held(labels, keyframes)
+    equal = compared = pairs = 0
+    for id, view in views.items():
+        found = keyframes.overlapping(id, settings.learner.min_overlap)  # largest overlap first
+        others = [views[other] for other, _ in found if other in views][: settings.learner.neighbours]
+        if not others:
+            continue
+        same, both = _compare(view, others, labels, settings, device)
+        equal += int((same & both).sum())
+        compared += int(both.sum())
+        pairs += int(both.flatten(1).any(dim=1).sum())
+    return Agreement(equal / compared if compared else math.nan, compared, pairs)
+
+
+def _held(ids: Iterable[int], keyframes: KeyframeBuffer) -> dict[int, Keyframe]:
+    """Views that are still in the buffer, which another thread may fill and empty meanwhile."""
+    views = {}
+    for id in ids:
+        with suppress(KeyframeError):
+            views[id] = keyframes.get(id)
+    return views
+
+
+def _compare(
+    target: Keyframe,
+    sources: list[Keyframe],
+    labels: Mapping[int, NDArray[np.uint8]],
+    settings: Settings,
+    device: torch.device,
+) -> tuple[Tensor, Tensor]:
+    """Whether classes are equal and whether both views have one, (B, 1, H, W) bool each, B = number of sources."""
+    geometry = settings.geometry
+    count = len(sources)
+    T_source_target = np.stack([np.linalg.inv(s.T_world_camera) @ target.T_world_camera for s in sources])
+    correspondence = correspond(
+        _images([target.depth] * count, device),
+        _cameras([target] * count, device),
+        torch.from_numpy(T_source_target).float().to(device),
+        _images([source.depth for source in sources], device),
+        _cameras(sources, device),
+        occlusion_threshold=geometry.occlusion_threshold,
+        require_source_depth=geometry.require_source_depth,
+        min_depth=geometry.min_depth,
+        max_depth=geometry.max_depth,
+    )
+    here = _images([_label(target, labels)], device)
+    there, valid = sample_nearest(_images([_label(source, labels) for source in sources], device), correspondence)
+    return here == there, valid & (here != UNLABELLED) & (there != UNLABELLED)
+
+
+def _label(view: Keyframe, labels: Mapping[int, NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    label = labels[view.id]
+    if label.shape != view.depth_mm.shape:
+        raise ShapeError(f"labels of keyframe {view.id} are {label.shape} but the keyframe is {view.depth_mm.shape}")
+    return label
+
+
+def _images(arrays: list[NDArray[np.float32]] | list[NDArray[np.uint8]], device: torch.device) -> Tensor:
+    """(H, W) arrays -> (B, 1, H, W)."""
+    return torch.from_numpy(np.stack(arrays)).unsqueeze(1).to(device)
+
+
+def _cameras(views: list[Keyframe], device: torch.device) -> Tensor:
+    """(B, 3, 3) float32."""
+    return torch.from_numpy(np.stack([view.intrinsics.matrix for view in views])).float().to(device)

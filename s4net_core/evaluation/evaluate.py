@@ -1,0 +1,155 @@
+"""Scores of a network on a capture: against labels where it has some, and between its own views."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from s4net_core.config import Settings
+from s4net_core.errors import CaptureError
+from s4net_core.evaluation.agreement import Agreement, agreement
+from s4net_core.evaluation.metrics import ConfusionMatrix, SegmentationScores
+from s4net_core.evaluation.pictures import PictureRow
+from s4net_core.frames import Frame, FrameSource
+from s4net_core.geometry.camera import rescale_frame, undistort_frame
+from s4net_core.inference import Segmenter, pick_device
+from s4net_core.keyframes import KeyframeBuffer
+from s4net_core.labels import LABEL_SPACES
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Scores of one network on the labelled frames of one capture.
+
+    Args:
+        pooled: from one confusion matrix over all frames.
+        per_image: scores of each frame, averaged (the paper's convention).
+        class_iou: pooled IoU by class id, of the classes that occur.
+        frames: labelled frames that were scored.
+    """
+
+    pooled: SegmentationScores
+    per_image: SegmentationScores
+    class_iou: dict[int, float]
+    frames: int
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What `measure` found on one capture.
+
+    Args:
+        evaluations: by network; empty when the capture has no labels.
+        agreements: between the capture's keyframes, by network.
+        keyframes: number of keyframes that the capture gave.
+        pictures: some frames with the labels of the first and the last network.
+    """
+
+    evaluations: dict[str, Evaluation]
+    agreements: dict[str, Agreement]
+    keyframes: int
+    pictures: list[PictureRow]
+
+
+def measure(
+    segmenters: Mapping[str, Segmenter],
+    source: FrameSource,
+    settings: Settings,
+    *,
+    pictures: int = 0,
+    on_frame: Callable[[], None] = lambda: None,
+) -> Measurement:
+    """Everything that can be said about networks on one capture, in one pass over it.
+
+    Args:
+        segmenters: networks by name, in the order "before", "after", or a single one.
+        source: with or without labels, with or without depth.
+        settings: as `keyframes_of` and `evaluate_agreement`.
+        pictures: number of frames to show, spread over the capture.
+        on_frame: called after every frame of the source.
+    """
+    tallies = {name: _tally(segmenter) for name, segmenter in segmenters.items()}
+    shown = set(np.linspace(0, len(source) - 1, pictures + 2).astype(int)[1:-1].tolist())
+    rows: list[PictureRow] = []
+
+    def scored(frames: Iterable[Frame]) -> Iterator[Frame]:
+        for index, frame in enumerate(frames):
+            if frame.label is not None or index in shown:
+                labels = {name: segmenter.segment(frame.color).label for name, segmenter in segmenters.items()}
+                if frame.label is not None:
+                    for name, label in labels.items():
+                        tallies[name].add(frame.label, label)
+                if index in shown:
+                    rows.append(_picture(f"frame {index}", frame, list(labels.values())))
+            yield frame
+
+    keyframes = keyframes_of(scored(source), settings, on_frame=on_frame)
+    return Measurement(
+        evaluations={name: _evaluation(tally) for name, tally in tallies.items() if tally.images},
+        agreements={name: evaluate_agreement(s, keyframes, settings) for name, s in segmenters.items()},
+        keyframes=len(keyframes),
+        pictures=rows,
+    )
+
+
+def evaluate(segmenter: Segmenter, source: FrameSource, *, on_frame: Callable[[], None] = lambda: None) -> Evaluation:
+    """Compare what the segmenter answers with the labels of a capture, at the capture's own size.
+
+    Args:
+        segmenter: answers as it does live, `segmentation.min_confidence` included.
+        source: frames without labels are passed over.
+        on_frame: called after every frame of the source.
+
+    Raises:
+        CaptureError: no frame has a label.
+    """
+    matrix = _tally(segmenter)
+    for frame in source:
+        if frame.label is not None:
+            matrix.add(frame.label, segmenter.segment(frame.color).label)
+        on_frame()
+    if not matrix.images:
+        raise CaptureError(f"capture {source.name} has no labelled pixel: use one with a folder label/")
+    return _evaluation(matrix)
+
+
+def keyframes_of(
+    source: Iterable[Frame], settings: Settings, *, on_frame: Callable[[], None] = lambda: None
+) -> KeyframeBuffer:
+    """The keyframes that the adaptation node would keep of a capture.
+
+    Args:
+        source: frames without depth are not taken.
+        settings: groups `model` (working size), `keyframes`, `geometry`, and `learner.min_overlap`.
+        on_frame: called after every frame of the source.
+    """
+    keyframes = KeyframeBuffer(settings.keyframes, settings.geometry, min_overlap=settings.learner.min_overlap)
+    for frame in source:
+        keyframes.offer(rescale_frame(undistort_frame(frame), settings.model.width, settings.model.height))
+        on_frame()
+    return keyframes
+
+
+def evaluate_agreement(segmenter: Segmenter, keyframes: KeyframeBuffer, settings: Settings) -> Agreement:
+    """Agreement between the segmenter's labels of overlapping keyframes.
+
+    Args:
+        segmenter: labels every keyframe.
+        keyframes: at the working size.
+        settings: groups `geometry` and `learner`.
+    """
+    labels = {id: segmenter.segment(keyframes.get(id).color).label for id in keyframes.ids()}
+    return agreement(labels, keyframes, settings, pick_device(settings.device))
+
+
+def _tally(segmenter: Segmenter) -> ConfusionMatrix:
+    return ConfusionMatrix(LABEL_SPACES[segmenter.info.model.label_space].num_classes)
+
+
+def _evaluation(matrix: ConfusionMatrix) -> Evaluation:
+    return Evaluation(matrix.pooled(), matrix.per_image_mean(), matrix.class_iou(), matrix.images)
+
+
+def _picture(name: str, frame: Frame, labels: list[NDArray[np.uint8]]) -> PictureRow:
+    return PictureRow(name, frame.color, labels[-1], labels[0] if len(labels) > 1 else None, frame.label)

@@ -1,0 +1,248 @@
+"""Reports: tables, curves and pictures in one HTML file that needs nothing beside it; the tables also for terminals."""
+
+import base64
+import html
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rich.table import Table as RichTable
+
+from s4net_core.errors import S4NetError
+from s4net_core.evaluation.evaluate import Evaluation
+from s4net_core.evaluation.pictures import Curve, PictureRow, curve_png, encode, panels
+from s4net_core.files import write_atomically
+from s4net_core.labels import SUNRGBD37, LabelSpace
+
+Cell = str | int | float
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of text and numbers.
+
+    Args:
+        title: heading.
+        columns: their headings.
+        rows: one cell a column each; floats are shown with three decimals, NaN as a dash.
+    """
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `write_report` writes, in this order: notes, tables, curves, pictures with a legend, settings.
+
+    Args:
+        title: heading of the page.
+        tables: numbers.
+        curves: values over steps.
+        pictures: the same images before and after; all with ground truth, or none.
+        notes: paragraphs of plain text.
+        settings: names and values that led to this, for example what differs from the defaults.
+        label_space: gives the classes their names and colours.
+    """
+
+    title: str
+    tables: Sequence[Table] = ()
+    curves: Sequence[Curve] = ()
+    pictures: Sequence[PictureRow] = ()
+    notes: Sequence[str] = ()
+    settings: Mapping[str, object] = field(default_factory=dict)
+    label_space: LabelSpace = SUNRGBD37
+
+
+def write_report(path: str | Path, report: Report) -> None:
+    """Write a report as one HTML file with all pictures inside.
+
+    Raises:
+        S4NetError: the file cannot be written.
+    """
+    try:
+        write_atomically(path, _page(report))
+    except OSError as error:
+        raise S4NetError(f"report {path} cannot be written ({error}): check the folder's rights") from error
+
+
+def score_table(title: str, evaluations: Mapping[str, Evaluation]) -> Table:
+    """The paper's four scores, one row a network and convention.
+
+    Args:
+        title: heading, for example the capture's name.
+        evaluations: by the network's name, all on the same frames.
+    """
+    rows: list[list[Cell]] = []
+    for convention in ("pooled", "per_image"):
+        for name, evaluation in evaluations.items():
+            scores = getattr(evaluation, convention)
+            rows.append([name, convention.replace("_", " "), *scores.as_dict().values(), evaluation.frames])
+    columns = ("network", "scores", "pixel accuracy", "mean accuracy", "mIoU", "fwIoU", "frames")
+    return Table(title, columns, rows)
+
+
+def class_table(title: str, evaluations: Mapping[str, Evaluation], label_space: LabelSpace = SUNRGBD37) -> Table:
+    """Pooled IoU of every class that occurs, one column a network; with two networks also the difference."""
+    names = list(evaluations)
+    rows: list[list[Cell]] = []
+    for id in sorted({id for evaluation in evaluations.values() for id in evaluation.class_iou}):
+        values = [evaluations[name].class_iou.get(id, math.nan) for name in names]
+        difference = [_signed(values[1] - values[0])] if len(values) == 2 else []
+        rows.append([label_space.names[id - 1], *values, *difference])
+    return Table(title, ("class", *names, *(["difference"] if len(names) == 2 else [])), rows)
+
+
+def to_markdown(table: Table) -> str:
+    """The table in Markdown, without its title; numbers are aligned to the right."""
+    right = _numeric_columns(table)
+    lines = [
+        "| " + " | ".join(table.columns) + " |",
+        "| " + " | ".join("---:" if i in right else "---" for i in range(len(table.columns))) + " |",
+    ]
+    lines += ["| " + " | ".join(_text(cell).replace("|", "\\|") for cell in row) + " |" for row in table.rows]
+    return "\n".join(lines) + "\n"
+
+
+def to_rich(table: Table) -> RichTable:
+    """The table for a terminal."""
+    right = _numeric_columns(table)
+    shown = RichTable(title=table.title, title_justify="left")
+    for i, column in enumerate(table.columns):
+        shown.add_column(column, justify="right" if i in right else "left")
+    for row in table.rows:
+        shown.add_row(*(_text(cell) for cell in row))
+    return shown
+
+
+def _text(cell: Cell) -> str:
+    if isinstance(cell, float):
+        return "–" if math.isnan(cell) else f"{cell:.3f}"
+    return str(cell)
+
+
+def _signed(value: float) -> Cell:
+    return math.nan if math.isnan(value) else f"{value:+.3f}"
+
+
+def _numeric_columns(table: Table) -> set[int]:
+    return {i for row in table.rows for i, cell in enumerate(row) if not isinstance(cell, str) or cell[:1] in "+-"}
+
+
+def _page(report: Report) -> str:
+    title = html.escape(report.title)
+    parts = [f"<h1>{title}</h1>", *(f"<p>{html.escape(note)}</p>" for note in report.notes)]
+    parts += [_html_table(table) for table in report.tables]
+    if report.curves:
+        parts.append('<h2>Curves</h2><div class="curves">')
+        parts += [f"<figure>{_image(curve_png(c), 'image/png', c.title)}</figure>" for c in report.curves]
+        parts.append("</div>")
+    if report.pictures:
+        parts.append(_html_pictures(report.pictures, report.label_space))
+    if report.settings:
+        settings = Table("Settings", ("name", "value"), [(name, str(v)) for name, v in report.settings.items()])
+        parts.append(f"<details><summary>Settings</summary>{_html_table(settings, heading=False)}</details>")
+    return _FRAME.format(title=title, style=_STYLE, body="\n".join(parts))
+
+
+def _html_table(table: Table, heading: bool = True) -> str:
+    right = _numeric_columns(table)
+
+    def cells(values: Sequence[Cell], tag: str) -> str:
+        return "".join(
+            f"<{tag}{' class=number' if i in right else ''}>{html.escape(_text(value))}</{tag}>"
+            for i, value in enumerate(values)
+        )
+
+    rows = "\n".join(f"<tr>{cells(row, 'td')}</tr>" for row in table.rows)
+    title = f"<h2>{html.escape(table.title)}</h2>" if heading else ""
+    return (
+        f'{title}<div class="scroll"><table><thead><tr>{cells(table.columns, "th")}</tr></thead>'
+        f"<tbody>{rows}</tbody></table></div>"
+    )
+
+
+def _html_pictures(pictures: Sequence[PictureRow], label_space: LabelSpace) -> str:
+    parts = ["<h2>Pictures</h2>"]
+    shown: set[int] = set()
+    for row in pictures:
+        shown |= row.class_ids()
+        figures = "".join(
+            f"<figure>{_image(*encode(image, photo), alt=heading)}<figcaption>{heading}</figcaption></figure>"
+            for heading, image, photo in panels(row, label_space)
+        )
+        parts.append(f'<h3>{html.escape(row.name)}</h3><div class="strip">{figures}</div>')
+    with_truth = any(row.truth is not None for row in pictures)
+    with_changes = any(row.before is not None for row in pictures)
+    parts.append(_legend(shown, label_space, with_truth, with_changes))
+    return "\n".join(parts)
+
+
+def _legend(ids: set[int], label_space: LabelSpace, with_truth: bool, with_changes: bool) -> str:
+    entries = [
+        f'<li><i style="background:rgb{label_space.colors[id - 1]}"></i>{html.escape(label_space.names[id - 1])}</li>'
+        for id in sorted(ids)
+    ]
+    entries.append('<li><i style="background:#000"></i>unlabelled</li>')
+    if not with_changes:
+        return f'<ul class="legend">{"".join(entries)}</ul>'
+    meaning = (
+        "Changes: green = wrong before and right after, red = right before and wrong after, orange = changed from one "
+        "wrong class to another, grey = the same."
+        if with_truth
+        else "Changes: pixels that got another class, in the colour of the new one."
+    )
+    return f'<ul class="legend">{"".join(entries)}</ul><p class="small">{meaning}</p>'
+
+
+def _image(data: bytes, mime: str, alt: str) -> str:
+    return f'<img alt="{html.escape(alt)}" src="data:{mime};base64,{base64.b64encode(data).decode()}">'
+
+
+_FRAME = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title>
+<style>{style}</style>
+</head>
+<body>
+<main>
+{body}
+</main>
+</body>
+</html>
+"""
+
+_STYLE = """
+:root { color-scheme: light dark; --text: #1c2024; --soft: #60646c; --line: #d9d9e0; --back: #fcfcfd; --card: #f3f4f6; }
+@media (prefers-color-scheme: dark) {
+  :root { --text: #edeef0; --soft: #a5a9b1; --line: #3a3f45; --back: #131416; --card: #1d1f22; }
+}
+body { margin: 0; background: var(--back); color: var(--text); font: 16px/1.5 system-ui, sans-serif; }
+main { max-width: 1200px; margin: 0 auto; padding: 2rem 1.25rem 4rem; }
+h1 { font-size: 1.8rem; line-height: 1.2; margin: 0 0 1rem; }
+h2 { font-size: 1.2rem; margin: 2.2rem 0 .6rem; }
+h3 { font-size: .95rem; font-weight: 600; color: var(--soft); margin: 1.2rem 0 .4rem; }
+.scroll { overflow-x: auto; }
+table { border-collapse: collapse; font-size: .92rem; }
+th, td { padding: .35rem .9rem .35rem 0; border-bottom: 1px solid var(--line); text-align: left; }
+th { color: var(--soft); font-weight: 600; white-space: nowrap; }
+.number { text-align: right; padding-left: 1rem; font-variant-numeric: tabular-nums; }
+.curves { display: grid; grid-template-columns: repeat(auto-fit, minmax(340px, 1fr)); gap: 1rem; }
+.curves img { width: 100%; max-width: 640px; background: var(--card); border-radius: 8px; }
+.strip { display: grid; grid-auto-flow: column; grid-auto-columns: minmax(150px, 1fr); gap: .5rem; overflow-x: auto; }
+figure { margin: 0; }
+figure img { width: 100%; display: block; border-radius: 6px; image-rendering: auto; }
+figcaption { font-size: .8rem; color: var(--soft); padding-top: .2rem; }
+.legend { list-style: none; padding: 0; margin: 1.4rem 0 .4rem; display: flex; flex-wrap: wrap; gap: .3rem 1.1rem;
+  font-size: .88rem; }
+.legend i { display: inline-block; width: .85em; height: .85em; border-radius: 3px; margin-right: .4em;
+  vertical-align: -.06em; border: 1px solid var(--line); }
+.small { font-size: .85rem; color: var(--soft); }
+details { margin-top: 2.2rem; }
+summary { cursor: pointer; font-weight: 600; }
+"""

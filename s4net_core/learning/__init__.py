@@ -1,0 +1,1 @@
+"""Adaptation: the learner, its teacher, the guard, and the loops around them."""

@@ -1,0 +1,314 @@
+"""The loop around the learner that the adaptation node and `s4net adapt` share: frames in, guarded weights out."""
+
+import copy
+import logging
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from s4net_core.config import Settings
+from s4net_core.errors import CheckpointError, KeyframeError
+from s4net_core.frames import Frame
+from s4net_core.geometry.camera import rescale_frame, undistort_frame
+from s4net_core.inference import pick_device
+from s4net_core.io.source_set import SourceBatches, SourceSet, split
+from s4net_core.keyframes import KeyframeBuffer, Offer
+from s4net_core.learning.guard import Guard
+from s4net_core.learning.learner import Learner
+from s4net_core.learning.versions import Version, VersionStore, base_version
+from s4net_core.losses import median_frequency_weights
+from s4net_core.models.checkpoint import save_checkpoint
+
+log = logging.getLogger(__name__)
+
+NAN = float("nan")
+
+
+@dataclass(frozen=True)
+class Handover:
+    """Outcome of one attempt to hand weights over.
+
+    Args:
+        version: what serves from now on.
+        reasons: why the guard refused the new weights; empty = accepted. After a refusal `version` is the last good one
+            and the learner goes on from there.
+    """
+
+    version: Version
+    reasons: tuple[str, ...] = ()
+
+    @property
+    def accepted(self) -> bool:
+        """Whether `version` is new."""
+        return not self.reasons
+
+
+@dataclass(frozen=True)
+class AdaptationStatus:
+    """What `adaptation/status` and the progress bar show; NaN = not measured yet."""
+
+    state: str = "waiting"
+    keyframes: int = 0
+    keyframe_bytes: int = 0
+    rejected: Mapping[str, int] = field(default_factory=dict)
+    step: int = 0
+    loss: float = NAN
+    loss_source: float = NAN
+    loss_geometric: float = NAN
+    coverage: float = NAN
+    step_seconds: float = NAN
+    version: int = 0
+    handovers: int = 0
+    refused: int = 0
+    last_refusal: str = ""
+    agreement: float = NAN
+    base_agreement: float = NAN
+    source_miou: float = NAN
+    base_source_miou: float = NAN
+    model_path: str = ""
+    model_sha256: str = ""
+
+
+class Adaptation:
+    """Adapts one base model to one place, and keeps what it learnt in a folder.
+
+    `offer` may be called from another thread than `advance` and never waits for it; the other methods wait for the
+    running step at most. The folder holds one sub-folder a base model, so that changing the base model neither mixes
+    weights nor loses any.
+
+    Args:
+        settings: all groups; `settings.model` must fit the checkpoint.
+        checkpoint: weights file of the base model.
+        source: labelled source set; a hold-out is split off for the guard.
+        state_dir: keyframes and weights; what is found there is taken up again.
+
+    Raises:
+        CheckpointError: the base model cannot be loaded.
+        SourceSetError: the source set is too small for a hold-out.
+    """
+
+    def __init__(self, settings: Settings, checkpoint: str | Path, source: SourceSet, state_dir: str | Path) -> None:
+        self.settings = settings
+        self._lock = threading.RLock()
+        self._device = pick_device(settings.device)
+        network, base = base_version(checkpoint)
+        self._base_network = network.to(self._device).eval().requires_grad_(False)
+        self._folder = Path(state_dir).expanduser() / base.sha256[:12]
+        self._versions = VersionStore(base, self._folder, settings.adaptation.keep_versions)
+        self.keyframes = KeyframeBuffer(settings.keyframes, settings.geometry, min_overlap=settings.learner.min_overlap)
+        train, holdout = split(source, settings.guard.holdout)
+        self._guard = Guard(self._base_network, source, holdout, self.keyframes, settings, self._device)
+        self._learner = self._new_learner(source, train)
+        self._best_agreement, self._handovers_without_gain = 0.0, 0
+        self._status = AdaptationStatus()
+        self._resume()
+
+    def _new_learner(self, source: SourceSet, train: list[int]) -> Learner:
+        model, learner = self.settings.model, self.settings.learner
+        batches = SourceBatches(
+            source,
+            learner.source_batch,
+            model.width,
+            model.height,
+            learner.mirror,
+            np.random.default_rng(self.settings.seed),
+            indices=train,
+        )
+        network = copy.deepcopy(self._base_network).requires_grad_(True)
+        weights = median_frequency_weights((source[i].label for i in train), network.num_classes)
+        return Learner(network, batches, weights, self.keyframes, self.settings, self._device)
+
+    def _resume(self) -> None:
+        if (self._folder / "keyframes").is_dir():
+            try:
+                problems = self.keyframes.load(self._folder / "keyframes")
+            except KeyframeError as error:
+                problems = [str(error)]
+            for problem in problems:
+                log.warning("left out of the saved keyframes: %s", problem)
+        self._versions.resume()
+        if self.current.number:
+            self._learn_from(self.current)
+        self._learner.steps = self._versions.steps
+
+    # Frames ----------------------------------------------------------------------------------------------------------
+
+    def offer(self, frame: Frame) -> Offer:
+        """Consider one frame as keyframe.
+
+        Args:
+            frame: any size, distorted or not; brought to the network's size here.
+        """
+        model = self.settings.model
+        return self.keyframes.offer(rescale_frame(undistort_frame(frame), model.width, model.height))
+
+    # Learning --------------------------------------------------------------------------------------------------------
+
+    @property
+    def finished(self) -> bool:
+        """Whether learning has stopped for good: steps used up, or no further gain."""
+        adaptation = self.settings.adaptation
+        steps_used_up = 0 < adaptation.max_steps <= self._learner.steps
+        return steps_used_up or 0 < adaptation.patience <= self._handovers_without_gain
+
+    @property
+    def ready(self) -> bool:
+        """Whether `advance` has something to learn from, and reason to."""
+        if self.finished or len(self.keyframes) < self.settings.adaptation.min_keyframes:
+            return False
+        return bool(self.keyframes.trainable(self.settings.learner.min_overlap))
+
+    def advance(self) -> Handover | None:
+        """One learner step and, every `adaptation.handover_every` steps, an attempt to hand the weights over.
+
+        A loss that is not finite counts as a refusal: the learner goes back to the last good weights.
+
+        Raises:
+            CheckpointError: weights cannot be written; the last good ones go on serving.
+        """
+        with self._lock:
+            try:
+                report = self._learner.step()
+            except FloatingPointError as error:
+                return self._refuse((str(error),))
+            self._status = replace(
+                self._status,
+                loss=report.loss,
+                loss_source=report.loss_source,
+                loss_geometric=report.loss_geometric,
+                coverage=report.coverage,
+                step_seconds=report.seconds,
+            )
+            due = report.step % self.settings.adaptation.handover_every == 0 or self.finished
+            return self.handover() if due else None
+
+    def time_step(self) -> float:
+        """One learner step without a hand-over, for measurements of its cost.
+
+        Returns:
+            Its duration, seconds.
+        """
+        with self._lock:
+            return self._learner.step().seconds
+
+    def handover(self) -> Handover:
+        """Measure the learner's weights; write them as the next version, or roll back.
+
+        Raises:
+            CheckpointError: the weights file cannot be written; the last good version goes on serving.
+        """
+        with self._lock:
+            health, base = self._guard.measure(self._learner.network)
+            self._status = replace(
+                self._status,
+                agreement=health.agreement,
+                base_agreement=base.agreement,
+                source_miou=health.source_miou,
+                base_source_miou=base.source_miou,
+            )
+            self._note_gain(health.agreement)
+            objections = self._guard.objections(health, base)
+            if objections:
+                return self._refuse(objections)
+            metrics = {"source_miou": health.source_miou, "agreement": health.agreement}
+            version = self._versions.add(self._learner.network, self._learner.steps, metrics)
+            self._status = replace(self._status, handovers=self._status.handovers + 1)
+            return Handover(version)
+
+    def _note_gain(self, agreement: float) -> None:
+        if agreement > self._best_agreement:
+            self._best_agreement, self._handovers_without_gain = agreement, 0
+        else:
+            self._handovers_without_gain += 1
+
+    def _refuse(self, reasons: tuple[str, ...]) -> Handover:
+        log.warning("weights of step %d refused: %s", self._learner.steps, "; ".join(reasons))
+        self._status = replace(
+            self._status, refused=self._status.refused + 1, last_refusal=f"step {self._learner.steps}: {reasons[0]}"
+        )
+        self._learn_from(self.current)
+        return Handover(self.current, reasons)
+
+    def _learn_from(self, version: Version) -> None:
+        """Continue from these weights; a damaged file leads to the version before it."""
+        if version.number == 0:
+            self._learner.load_weights(self._base_network.state_dict())
+            return
+        try:
+            network = self._versions.load(version)
+        except CheckpointError as error:
+            log.error("version %d is lost (%s): going back to the one before", version.number, error)
+            self._learn_from(self._versions.drop_current())
+            return
+        self._learner.load_weights(network.state_dict())
+
+    # Services --------------------------------------------------------------------------------------------------------
+
+    @property
+    def current(self) -> Version:
+        """What serves now."""
+        return self._versions.current
+
+    @property
+    def status(self) -> AdaptationStatus:
+        """A snapshot; never waits for the running step."""
+        current = self.current
+        return replace(
+            self._status,
+            state="finished" if self.finished else "learning" if self.ready else "waiting",
+            keyframes=len(self.keyframes),
+            keyframe_bytes=self.keyframes.nbytes,
+            rejected=dict(self.keyframes.rejected),
+            step=self._learner.steps,
+            version=current.number,
+            model_path=str(current.path),
+            model_sha256=current.sha256,
+        )
+
+    def rollback(self) -> Handover:
+        """Back to the version before the current one.
+
+        Raises:
+            CheckpointError: the state cannot be written.
+        """
+        with self._lock:
+            self._learn_from(self._versions.drop_current())
+            return Handover(self.current)
+
+    def reset(self) -> Handover:
+        """Back to the base model: keyframes, versions and the step count are forgotten.
+
+        Raises:
+            CheckpointError: the state cannot be written.
+        """
+        with self._lock:
+            self._learn_from(self._versions.clear())
+            self._learner.steps = 0
+            self._best_agreement, self._handovers_without_gain = 0.0, 0
+            self.keyframes.clear()
+            self._status = AdaptationStatus()
+            self.save_state()
+            return Handover(self.current)
+
+    def save_model(self, path: str | Path) -> str:
+        """Write the weights that serve now to `path`.
+
+        Returns:
+            SHA-256 of the file.
+
+        Raises:
+            CheckpointError: it cannot be written, or the current file has been damaged or removed.
+        """
+        version = self.current
+        return save_checkpoint(path, self._versions.load(version), version.info)
+
+    def save_state(self) -> None:
+        """Write the keyframes that are not on disk yet; weights and versions are written when they are handed over.
+
+        Raises:
+            KeyframeError: the folder is not writable or the disk is full.
+        """
+        self.keyframes.save(self._folder / "keyframes")

@@ -1,0 +1,143 @@
+"""The gate between the learner and the robot: weights that forget, collapse or are not finite are not handed over."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from s4net_core.config import Settings
+from s4net_core.evaluation.agreement import agreement
+from s4net_core.evaluation.metrics import ConfusionMatrix
+from s4net_core.inference import predict_labels
+from s4net_core.io.source_set import SourceSet
+from s4net_core.keyframes import KeyframeBuffer
+from s4net_core.models.build import SegmentationNetwork
+
+
+@dataclass(frozen=True)
+class Health:
+    """What the guard measured of one set of weights.
+
+    Args:
+        finite: all weights are finite numbers.
+        source_miou: pooled mIoU on the hold-out of the source set.
+        agreement: share of corresponding pixels of overlapping keyframes with equal labels; NaN without overlap.
+        largest_share: share of the keyframes' pixels that the most frequent class covers.
+        classes: number of classes that cover at least 0.1 % of the keyframes' pixels.
+    """
+
+    finite: bool
+    source_miou: float
+    agreement: float
+    largest_share: float
+    classes: int
+
+
+MIN_CLASS_SHARE = 0.001
+"""A class counts as predicted when it covers at least this share of the pixels."""
+
+NOT_FINITE = Health(False, math.nan, math.nan, math.nan, 0)
+
+
+class Guard:
+    """Measures weights against the base model on labelled source images and on overlapping keyframes.
+
+    Args:
+        base: the network before adaptation.
+        source: labelled source set.
+        holdout: positions in it that the learner never sees.
+        keyframes: target views, no labels.
+        settings: group `guard`.
+        device: where the networks run.
+    """
+
+    def __init__(
+        self,
+        base: SegmentationNetwork,
+        source: SourceSet,
+        holdout: Sequence[int],
+        keyframes: KeyframeBuffer,
+        settings: Settings,
+        device: torch.device,
+    ) -> None:
+        self._base = base
+        self._source = source
+        self._holdout = list(holdout)
+        self._keyframes = keyframes
+        self._settings = settings
+        self._device = device
+        self._base_labels: dict[int, NDArray[np.uint8]] = {}
+        self._base_source_miou: float | None = None
+
+    def measure(self, network: SegmentationNetwork) -> tuple[Health, Health]:
+        """Health of `network` and, on the same keyframes, of the base model."""
+        if not all(bool(torch.isfinite(t).all()) for t in network.state_dict().values() if t.is_floating_point()):
+            return NOT_FINITE, NOT_FINITE
+        ids = self._views()
+        missing = [id for id in ids if id not in self._base_labels]
+        self._base_labels = {id: label for id, label in self._base_labels.items() if id in self._keyframes}
+        self._base_labels.update(zip(missing, self._predict(self._base, missing), strict=True))
+        if self._base_source_miou is None:
+            self._base_source_miou = self._source_miou(self._base)
+        labels = dict(zip(ids, self._predict(network, ids), strict=True))
+        return (
+            self._health(self._source_miou(network), labels),
+            self._health(self._base_source_miou, {id: self._base_labels[id] for id in ids}),
+        )
+
+    def objections(self, health: Health, base: Health) -> tuple[str, ...]:
+        """Reasons against handing over; empty = none."""
+        guard = self._settings.guard
+        if not health.finite:
+            return ("weights are not finite",)
+        reasons = []
+        if health.source_miou < base.source_miou - guard.max_source_drop:
+            reasons.append(
+                f"source mIoU fell from {base.source_miou:.3f} to {health.source_miou:.3f}, "
+                f"more than guard.max_source_drop {guard.max_source_drop}"
+            )
+        if health.agreement < base.agreement - guard.max_agreement_drop:
+            reasons.append(
+                f"agreement between views fell from {base.agreement:.3f} to {health.agreement:.3f}, "
+                f"more than guard.max_agreement_drop {guard.max_agreement_drop}"
+            )
+        # A wall can fill the view: only a share that the base model does not have either is a collapse.
+        if health.largest_share > max(guard.max_class_share, base.largest_share):
+            reasons.append(f"one class covers {health.largest_share:.1%} of the keyframes")
+        if health.classes < guard.min_class_ratio * base.classes:
+            reasons.append(f"only {health.classes} of {base.classes} classes are left")
+        return tuple(reasons)
+
+    def _views(self) -> list[int]:
+        """A fixed spread of keyframes that have neighbours, so that numbers of successive versions compare."""
+        ids = self._keyframes.trainable(self._settings.learner.min_overlap)
+        count = min(self._settings.guard.agreement_views, len(ids))
+        targets = [ids[i] for i in np.linspace(0, len(ids) - 1, count).astype(int)] if ids else []
+        views = dict.fromkeys(targets)
+        for id in targets:
+            nearest = sorted(self._keyframes.overlapping(id, self._settings.learner.min_overlap), key=lambda p: -p[1])
+            views.update(dict.fromkeys(other for other, _ in nearest[:1]))
+        return list(views)
+
+    def _health(self, source_miou: float, labels: dict[int, NDArray[np.uint8]]) -> Health:
+        if not labels:
+            return Health(True, source_miou, math.nan, math.nan, 0)
+        counts = sum((np.bincount(label.ravel(), minlength=256) for label in labels.values()), np.zeros(256, np.int64))
+        share = counts / counts.sum()
+        measured = agreement(labels, self._keyframes, self._settings, self._device)
+        return Health(True, source_miou, measured.mean, float(share.max()), int((share >= MIN_CLASS_SHARE).sum()))
+
+    def _predict(self, network: SegmentationNetwork, ids: Sequence[int]) -> list[NDArray[np.uint8]]:
+        return predict_labels(network, [self._keyframes.get(id).color for id in ids], self._settings, self._device)
+
+    def _source_miou(self, network: SegmentationNetwork) -> float:
+        matrix = ConfusionMatrix(network.num_classes)
+        images = [self._source[i] for i in self._holdout]
+        for image, label in zip(
+            images, predict_labels(network, [i.color for i in images], self._settings, self._device), strict=True
+        ):
+            matrix.add(image.label, label)
+        return matrix.pooled().miou

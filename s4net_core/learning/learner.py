@@ -1,0 +1,155 @@
+"""One step of S4-Net: L_S on labelled source images plus λ L_G on keyframes of the target scene."""
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from s4net_core.config import Settings
+from s4net_core.inference import to_tensor
+from s4net_core.io.source_set import SourceBatches
+from s4net_core.keyframes import KeyframeBuffer
+from s4net_core.learning.teacher import Teacher
+from s4net_core.losses import geometric_loss, supervised_loss
+from s4net_core.models.build import SegmentationNetwork, freeze_batch_norm
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """What one step did.
+
+    Args:
+        step: number of steps done, this one included.
+        loss: L_S + λ L_G.
+        loss_source: L_S.
+        loss_geometric: L_G before λ; 0 when λ is 0.
+        coverage: share of target pixels that had a merged label.
+        seconds: duration.
+    """
+
+    step: int
+    loss: float
+    loss_source: float
+    loss_geometric: float
+    coverage: float
+    seconds: float
+
+
+class Learner:
+    """Finetunes a network on batches of source images and keyframes.
+
+    Every random choice follows from `settings.seed` and the step number: the same seed gives the same run on a CPU.
+
+    Args:
+        network: trained in place.
+        source: yields labelled batches.
+        class_weights: (C,) median-frequency weights of the source set.
+        keyframes: target views; may grow and shrink between steps.
+        settings: groups `learner` and `geometry`, and `seed`.
+        device: where training runs.
+    """
+
+    def __init__(
+        self,
+        network: SegmentationNetwork,
+        source: SourceBatches,
+        class_weights: Tensor,
+        keyframes: KeyframeBuffer,
+        settings: Settings,
+        device: torch.device,
+    ) -> None:
+        self.network = network.to(device)
+        freeze_batch_norm(self.network, settings.learner.batch_norm == "frozen")
+        self.steps = 0
+        self._source = source
+        self._class_weights = class_weights.to(device)
+        self._keyframes = keyframes
+        self._settings = settings
+        self._device = device
+        self._rng = np.random.default_rng(settings.seed)
+        self._teacher = Teacher(network, keyframes, settings, device)
+        self._start_optimiser()
+
+    def _start_optimiser(self) -> None:
+        amp = self._settings.learner.amp and self._device.type == "cuda"
+        self._optimiser = torch.optim.Adam(self.network.parameters(), lr=self._settings.learner.learning_rate)
+        self._scaler = torch.amp.GradScaler(self._device.type, enabled=amp)
+        self._amp = amp
+
+    def load_weights(self, state: dict[str, Tensor]) -> None:
+        """Take over weights (roll-back, reset, resume): the teacher follows and the optimiser starts afresh."""
+        self.network.load_state_dict(state)
+        self._teacher.refresh(self.network)
+        self._start_optimiser()
+
+    def step(self) -> StepReport:
+        """One gradient step.
+
+        Raises:
+            FloatingPointError: the loss is not finite; the weights are as before the step.
+        """
+        start = time.perf_counter()
+        settings = self._settings.learner
+        self.network.train()
+        images_s, labels_s = (batch.to(self._device) for batch in self._source.next())
+        targets = self._draw_targets() if settings.lambda_geometric > 0 else None
+        images = images_s if targets is None else torch.cat([images_s, targets[0]])
+        with torch.random.fork_rng(devices=[self._device] if self._device.type == "cuda" else []):
+            torch.manual_seed((self._settings.seed << 32) + self.steps)
+            with torch.autocast(self._device.type, enabled=self._amp):
+                logits = self.network(images)
+        loss_s = supervised_loss(logits[: len(images_s)], labels_s, self._class_weights)
+        loss_g, coverage = loss_s.new_zeros(()), 0.0
+        if targets is not None:
+            _, merged, valid = targets
+            loss_g = geometric_loss(logits[len(images_s) :], merged, valid)
+            coverage = float(valid.float().mean())
+        loss = loss_s + settings.lambda_geometric * loss_g
+        self._descend(loss)
+        self.steps += 1
+        if self.steps % settings.teacher_refresh == 0:
+            self._teacher.refresh(self.network)
+        return StepReport(
+            self.steps,
+            loss=float(loss.detach()),
+            loss_source=float(loss_s.detach()),
+            loss_geometric=float(loss_g.detach()),
+            coverage=coverage,
+            seconds=time.perf_counter() - start,
+        )
+
+    def _descend(self, loss: Tensor) -> None:
+        if not bool(torch.isfinite(loss)):
+            value = float(loss.detach())
+            raise FloatingPointError(f"loss is {value} at step {self.steps + 1}: lower learner.learning_rate")
+        self._optimiser.zero_grad(set_to_none=True)
+        self._scaler.scale(loss).backward()
+        self._scaler.step(self._optimiser)
+        self._scaler.update()
+
+    def _draw_targets(self) -> tuple[Tensor, Tensor, Tensor] | None:
+        """Target views with the labels of their neighbours.
+
+        Returns:
+            images (B, 3, H, W), merged ids (B, H, W) and valid (B, 1, H, W); None while no view has a neighbour.
+        """
+        settings = self._settings.learner
+        candidates = self._keyframes.trainable(settings.min_overlap)
+        if not candidates:
+            return None
+        count = min(settings.target_batch, len(candidates))
+        images, merged, valid = [], [], []
+        for id in self._rng.choice(candidates, size=count, replace=False):
+            target = self._keyframes.get(int(id))
+            ids = self._keyframes.neighbours(int(id), settings.neighbours, settings.min_overlap, self._rng)
+            if not ids:
+                continue  # its neighbours were evicted while this batch was drawn
+            labels, known = self._teacher.labels(target, [self._keyframes.get(i) for i in ids])
+            images.append(target.color)
+            merged.append(labels)
+            valid.append(known)
+        if not images:
+            return None
+        return to_tensor(images, self._device), torch.cat(merged), torch.cat(valid)

@@ -1,0 +1,155 @@
+"""The versions of one base model on disk: which serve, which can be rolled back to, and what survives a restart."""
+
+import json
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+from s4net_core.errors import CheckpointError
+from s4net_core.files import write_atomically
+from s4net_core.models.build import SegmentationNetwork
+from s4net_core.models.checkpoint import CheckpointInfo, file_sha256, load_checkpoint, save_checkpoint
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Version:
+    """Weights that may serve: a file that is complete on disk.
+
+    Args:
+        number: 0 = the base model; rises with every hand-over and is never used twice.
+        path: weights file.
+        sha256: of that file.
+        info: its metadata.
+    """
+
+    number: int
+    path: Path
+    sha256: str
+    info: CheckpointInfo
+
+
+class VersionStore:
+    """Good versions, oldest first; the base model is the first and is never removed.
+
+    Args:
+        base: the base model.
+        folder: weights files and ``state.json``.
+        keep: versions kept beside the base model.
+    """
+
+    def __init__(self, base: Version, folder: Path, keep: int) -> None:
+        self._folder = folder
+        self._keep = keep
+        self._good = [base]
+        self._last_number = 0
+        self.steps = 0
+        """Learner steps behind the newest version, for a resumed run."""
+
+    @property
+    def current(self) -> Version:
+        """What serves now."""
+        return self._good[-1]
+
+    def load(self, version: Version) -> SegmentationNetwork:
+        """The network of a version.
+
+        Raises:
+            CheckpointError: its file has been damaged or removed.
+        """
+        return load_checkpoint(version.path, sha256=version.sha256)[0]
+
+    def add(self, network: SegmentationNetwork, steps: int, metrics: dict[str, float]) -> Version:
+        """Write weights as the next version, which serves from now on.
+
+        Raises:
+            CheckpointError: the file cannot be written; what served goes on serving.
+        """
+        number = self._last_number + 1
+        info = CheckpointInfo(
+            model=network.settings, version=number, parent=self.current.sha256, step=steps, metrics=metrics
+        )
+        path = self._path(number)
+        version = Version(number, path, save_checkpoint(path, network, info), info)
+        self._good.append(version)
+        self._last_number = number
+        self.steps = steps
+        self._remove(self._good[1 : max(1, len(self._good) - self._keep)])
+        self._write_state()
+        return version
+
+    def drop_current(self) -> Version:
+        """Back to the version before the current one; the base model stays.
+
+        Returns:
+            What serves now.
+        """
+        self._remove(self._good[1:][-1:])
+        self._write_state()
+        return self.current
+
+    def clear(self) -> Version:
+        """Back to the base model; numbers go on rising, because nodes may still know the old ones."""
+        self._remove(self._good[1:])
+        self.steps = 0
+        self._write_state()
+        return self.current
+
+    def resume(self) -> None:
+        """Take up what an earlier run left; what is damaged is named in the log and left out."""
+        path = self._folder / "state.json"
+        if not path.is_file():
+            return
+        try:
+            state = json.loads(path.read_text(encoding="utf-8"))
+            last_number, steps = int(state["last_number"]), int(state["steps"])
+            known = [(int(v["number"]), str(v["sha256"])) for v in state["versions"]]
+        except (ValueError, KeyError, TypeError) as error:
+            log.warning("%s is damaged (%s): starting from the base model", path, error)
+            self._last_number = max((int(p.stem) for p in self._weights() if p.stem.isdigit()), default=0)
+            return
+        self._last_number, self.steps = last_number, steps
+        for number, sha256 in known:
+            try:
+                _, info = load_checkpoint(self._path(number), expect=self._good[0].info.model, sha256=sha256)
+            except CheckpointError as error:
+                log.warning("version %d is left out: %s", number, error)
+                continue
+            self._good.append(Version(number, self._path(number), sha256, info))
+
+    def _path(self, number: int) -> Path:
+        return self._folder / "weights" / f"{number:06d}.safetensors"
+
+    def _weights(self) -> list[Path]:
+        return sorted((self._folder / "weights").glob("*.safetensors"))
+
+    def _remove(self, versions: list[Version]) -> None:
+        for version in versions:
+            self._good.remove(version)
+            version.path.unlink(missing_ok=True)
+
+    def _write_state(self) -> None:
+        state = {
+            "last_number": self._last_number,
+            "steps": self.steps,
+            "versions": [{"number": v.number, "sha256": v.sha256} for v in self._good[1:]],
+        }
+        try:
+            write_atomically(self._folder / "state.json", json.dumps(state, indent=1))
+        except OSError as error:
+            raise CheckpointError(
+                f"state of the adaptation cannot be written to {self._folder} ({error}): check rights and free space"
+            ) from error
+
+
+def base_version(path: str | Path) -> tuple[SegmentationNetwork, Version]:
+    """The base model as version 0.
+
+    Raises:
+        CheckpointError: it cannot be loaded.
+    """
+    path = Path(path).expanduser()
+    sha256 = file_sha256(path)
+    network, info = load_checkpoint(path, sha256=sha256)
+    return network, Version(0, path, sha256, info)

@@ -1,0 +1,139 @@
+"""Scores of a segmenter on a capture."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scenes import make_room_frames
+
+from s4net_core.config import Settings
+from s4net_core.errors import CaptureError
+from s4net_core.evaluation.evaluate import evaluate, evaluate_agreement, keyframes_of, measure
+from s4net_core.inference import Segmentation
+from s4net_core.models.checkpoint import CheckpointInfo
+
+
+class Capture:
+    """Frames in memory."""
+
+    def __init__(self, frames):
+        self.name = "room"
+        self.skipped = {}
+        self.frames = frames
+
+    def __len__(self):
+        return len(self.frames)
+
+    def __iter__(self):
+        return iter(self.frames)
+
+
+class Oracle:
+    """Answers with the labels of the frames that it was told; `spoil` changes them."""
+
+    def __init__(self, frames, spoil=lambda label: label):
+        self.info = CheckpointInfo(model=Settings().model)
+        self._answers = {frame.color.tobytes(): spoil(frame.label) for frame in frames}
+
+    def segment(self, color):
+        label = self._answers[color.tobytes()]
+        return Segmentation(label, np.ones(label.shape, np.float32), 0)
+
+
+@pytest.fixture(scope="module")
+def frames():
+    return make_room_frames(12)
+
+
+@pytest.fixture
+def settings():
+    return Settings.model_validate({"model": {"width": 64, "height": 48}, "keyframes": {"min_sharpness": 0.0}})
+
+
+def test_true_labels_score_1_and_every_frame_is_counted(frames):
+    seen = []
+    result = evaluate(Oracle(frames), Capture(frames), on_frame=lambda: seen.append(1))
+    assert result.frames == len(seen) == 12
+    assert result.pooled.miou == result.per_image.miou == 1.0
+    assert set(result.class_iou) == set(np.unique([frame.label for frame in frames]).tolist())
+
+
+def test_answer_of_one_class_scores_its_share(frames):
+    result = evaluate(Oracle(frames, lambda label: np.ones_like(label)), Capture(frames))
+    labels = np.stack([frame.label for frame in frames])
+    assert result.pooled.pixel_accuracy == pytest.approx((labels == 1).mean())
+    assert result.pooled.miou == pytest.approx((labels == 1).mean() / len(np.unique(labels)))
+    assert result.class_iou[2] == 0.0
+
+
+def test_frames_without_labels_are_passed_over(frames):
+    some = [replace(frame, label=None) if i % 3 else frame for i, frame in enumerate(frames)]
+    assert evaluate(Oracle(frames), Capture(some)).frames == 4
+
+
+def test_capture_without_labels_is_refused(frames):
+    with pytest.raises(CaptureError, match="capture room has no labelled pixel"):
+        evaluate(Oracle(frames), Capture([replace(frame, label=None) for frame in frames]))
+
+
+def test_agreement_is_measured_on_the_keyframes_of_the_capture(frames, settings):
+    keyframes = keyframes_of(Capture(frames), settings)
+    good = evaluate_agreement(Oracle(frames), keyframes, settings)
+    rng = np.random.default_rng(0)
+    bad = evaluate_agreement(
+        Oracle(frames, lambda x: rng.integers(1, 38, x.shape).astype(np.uint8)), keyframes, settings
+    )
+    assert good.pairs == bad.pairs > 0
+    assert good.mean > 0.9
+    assert bad.mean < 0.1
+
+
+def test_keyframes_have_the_working_size(frames, settings):
+    settings.model.width, settings.model.height = 40, 32
+    keyframes = keyframes_of(Capture(frames), settings)
+    assert keyframes.get(keyframes.ids()[0]).color.shape == (32, 40, 3)
+
+
+class TestMeasure:
+    """One pass that gives the same as the single functions."""
+
+    def test_scores_and_agreement_equal_those_measured_alone(self, frames, settings):
+        capture = Capture(frames)
+        networks = {"base": Oracle(frames, lambda x: np.minimum(x, 3)), "adapted": Oracle(frames)}
+        seen = []
+        result = measure(networks, capture, settings, on_frame=lambda: seen.append(1))
+        keyframes = keyframes_of(capture, settings)
+        assert len(seen) == 12
+        assert result.keyframes == len(keyframes)
+        for name, network in networks.items():
+            assert result.evaluations[name] == evaluate(network, capture)
+            assert result.agreements[name] == evaluate_agreement(network, keyframes, settings)
+        assert result.evaluations["base"].pooled.miou < result.evaluations["adapted"].pooled.miou
+
+    def test_pictures_are_spread_over_the_capture_and_show_both_networks(self, frames, settings):
+        networks = {"base": Oracle(frames, np.zeros_like), "adapted": Oracle(frames)}
+        result = measure(networks, Capture(frames), settings, pictures=3)
+        assert [row.name for row in result.pictures] == ["frame 2", "frame 5", "frame 8"]
+        for row, frame in zip(result.pictures, (frames[2], frames[5], frames[8]), strict=True):
+            assert row.color is frame.color
+            assert (row.before == 0).all()
+            np.testing.assert_array_equal(row.after, frame.label)
+            np.testing.assert_array_equal(row.truth, frame.label)
+
+    def test_single_network_has_no_before(self, frames, settings):
+        result = measure({"network": Oracle(frames)}, Capture(frames), settings, pictures=1)
+        assert [row.before for row in result.pictures] == [None]
+
+    def test_capture_without_labels_gives_agreement_and_pictures(self, frames, settings):
+        unlabelled = Capture([replace(frame, label=None) for frame in frames])
+        result = measure({"network": Oracle(frames)}, unlabelled, settings, pictures=2)
+        assert result.evaluations == {}
+        assert result.agreements["network"].pixels > 0
+        assert [row.truth for row in result.pictures] == [None, None]
+
+    def test_capture_without_depth_gives_scores(self, frames, settings):
+        flat = Capture([replace(frame, depth=None) for frame in frames])
+        result = measure({"network": Oracle(frames)}, flat, settings)
+        assert result.evaluations["network"].frames == 12
+        assert result.keyframes == 0
+        assert result.agreements["network"].pixels == 0

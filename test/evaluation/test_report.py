@@ -1,0 +1,193 @@
+"""Reports and pictures: complete in one file, with numbers and pixels that say what they should."""
+
+import base64
+import math
+import re
+from html.parser import HTMLParser
+
+import cv2
+import numpy as np
+import pytest
+
+from s4net_core.errors import S4NetError, ShapeError
+from s4net_core.evaluation.evaluate import Evaluation
+from s4net_core.evaluation.metrics import SegmentationScores
+from s4net_core.evaluation.pictures import BROKEN, FIXED, OTHER, Curve, PictureRow, changes, panels, save_picture
+from s4net_core.evaluation.report import Report, Table, class_table, score_table, to_markdown, to_rich, write_report
+from s4net_core.labels import SUNRGBD37
+
+SHAPE = (30, 44)
+
+
+def new_row(truth=True, before=True):
+    rng = np.random.default_rng(0)
+    color = rng.integers(0, 256, (*SHAPE, 3), dtype=np.uint8)
+    labels = [rng.integers(0, 5, SHAPE, dtype=np.uint8) for _ in range(3)]
+    return PictureRow("frame 3", color, labels[0], labels[1] if before else None, labels[2] if truth else None)
+
+
+def scores(value):
+    return SegmentationScores(value, value + 0.01, value + 0.02, value + 0.03)
+
+
+@pytest.fixture
+def evaluations():
+    return {
+        "base": Evaluation(scores(0.5), scores(0.4), {1: 0.6, 5: 0.3}, 12),
+        "adapted": Evaluation(scores(0.7), scores(0.6), {1: 0.65, 22: 0.1}, 12),
+    }
+
+
+class _Page(HTMLParser):
+    """Tags that are open and never closed, images, and text."""
+
+    VOID = ("meta", "img", "link", "br")
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.images, self.links, self.text = [], [], [], ""
+
+    def handle_starttag(self, tag, attrs):
+        attributes = dict(attrs)
+        if tag == "img":
+            self.images.append(attributes)
+        self.links += [attributes[key] for key in ("href", "src") if key in attributes]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] != "style":
+            self.text += data
+
+
+def read_page(path):
+    page = _Page()
+    page.feed(path.read_text())
+    assert page.open == []
+    return page
+
+
+def decoded(attributes):
+    data = base64.b64decode(attributes["src"].partition(",")[2])
+    return cv2.cvtColor(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+
+
+class TestReport:
+    def test_page_holds_everything_and_needs_nothing_beside_it(self, tmp_path, evaluations):
+        report = Report(
+            "Before & after",
+            [score_table("Scan 2", evaluations), class_table("Classes", evaluations)],
+            [Curve("Loss", {"L_S": ([1, 2, 3], [3.0, math.nan, 1.0]), "L_G": ([1, 2], [2.0, 1.0])}, smooth=2)],
+            [new_row()],
+            ["Adapted to <T1>."],
+            {"learner.learning_rate": 1e-4},
+        )
+        write_report(tmp_path / "out" / "report.html", report)
+        page = read_page(tmp_path / "out" / "report.html")
+        assert all(link.startswith("data:image/") for link in page.links)
+        for text in (
+            "Before & after",
+            "Adapted to <T1>.",
+            "Scan 2",
+            "mIoU",
+            "0.720",
+            "learner.learning_rate",
+            "0.0001",
+        ):
+            assert text in page.text
+        assert [image["alt"] for image in page.images] == [
+            "Loss", "colour", "ground truth", "before", "after", "changes",
+        ]  # fmt: skip
+        for name in ("wall", "floor", "cabinet", "bed", "unlabelled"):
+            assert name in page.text
+        assert "sofa" not in page.text
+
+    def test_label_pictures_are_exact(self, tmp_path):
+        row = new_row()
+        write_report(tmp_path / "report.html", Report("Labels", pictures=[row]))
+        by_name = {image["alt"]: decoded(image) for image in read_page(tmp_path / "report.html").images}
+        np.testing.assert_array_equal(by_name["after"], SUNRGBD37.colorize(row.after))
+        np.testing.assert_array_equal(by_name["ground truth"], SUNRGBD37.colorize(row.truth))
+        assert by_name["colour"].shape == (*SHAPE, 3)
+
+    def test_one_network_is_shown_without_before_and_changes(self, tmp_path):
+        write_report(tmp_path / "report.html", Report("One", pictures=[new_row(truth=False, before=False)]))
+        page = read_page(tmp_path / "report.html")
+        assert [image["alt"] for image in page.images] == ["colour", "labels"]
+        assert "Changes" not in page.text
+
+    def test_file_that_cannot_be_written_is_an_error_with_a_remedy(self, tmp_path):
+        (tmp_path / "file").write_text("")
+        with pytest.raises(S4NetError, match="cannot be written"):
+            write_report(tmp_path / "file" / "report.html", Report("No folder"))
+
+
+class TestTables:
+    def test_scores_are_listed_by_convention_and_network(self, evaluations):
+        table = score_table("Scan 2", evaluations)
+        assert [row[:2] for row in table.rows] == [
+            ["base", "pooled"], ["adapted", "pooled"], ["base", "per image"], ["adapted", "per image"],
+        ]  # fmt: skip
+        assert table.rows[1][2:] == pytest.approx([0.7, 0.71, 0.72, 0.73, 12])
+        assert table.rows[2][4] == pytest.approx(0.42)
+
+    def test_classes_are_named_with_their_difference(self, evaluations):
+        markdown = to_markdown(class_table("Classes", evaluations))
+        assert "| wall | 0.600 | 0.650 | +0.050 |" in markdown
+        assert "| chair | 0.300 | – | – |" in markdown
+
+    def test_markdown_is_a_table_with_numbers_to_the_right(self):
+        markdown = to_markdown(Table("T", ("name", "value"), [("a|b", 0.12345), ("c", 7)]))
+        assert markdown.splitlines() == ["| name | value |", "| --- | ---: |", "| a\\|b | 0.123 |", "| c | 7 |"]
+
+    def test_terminal_table_has_the_same_cells(self, evaluations):
+        table = score_table("Scan 2", evaluations)
+        shown = to_rich(table)
+        assert shown.row_count == 4
+        assert list(shown.columns[4].cells) == ["0.520", "0.720", "0.420", "0.620"]
+
+
+class TestPictures:
+    def test_changes_are_coloured_by_what_became_of_them(self):
+        """Pixels: the same, fixed, broken, from wrong to wrong, without truth."""
+        truth, before, after = (np.array([v], np.uint8) for v in ([1, 1, 1, 1, 0], [1, 2, 1, 2, 2], [1, 1, 2, 3, 3]))
+        shown = changes(np.full((1, 5, 3), 100, np.uint8), before, after, truth, SUNRGBD37)[0].astype(int)
+        grey = 55
+        for pixel, color in ((1, FIXED), (2, BROKEN), (3, OTHER)):
+            np.testing.assert_allclose(shown[pixel], 0.8 * np.array(color) + 0.2 * grey, atol=1)
+        assert (np.abs(shown[[0, 4]] - grey) <= 1).all()
+
+    def test_changes_without_truth_have_the_colour_of_the_new_class(self):
+        before, after = np.array([[1, 2]], np.uint8), np.array([[1, 5]], np.uint8)
+        shown = changes(np.zeros((1, 2, 3), np.uint8), before, after, None, SUNRGBD37)[0]
+        assert (shown[0] == 0).all()
+        np.testing.assert_allclose(shown[1], 0.8 * np.array(SUNRGBD37.colors[4]), atol=1)
+
+    def test_published_and_own_unlabelled_are_the_same(self):
+        before, after = np.array([[0]], np.uint8), np.array([[255]], np.uint8)
+        assert (changes(np.zeros((1, 1, 3), np.uint8), before, after, None, SUNRGBD37) == 0).all()
+
+    def test_picture_file_is_a_strip_of_panels_with_a_legend(self, tmp_path):
+        rows = [new_row(), new_row()]
+        save_picture(tmp_path / "picture.png", rows)
+        image = cv2.imread(str(tmp_path / "picture.png"))
+        assert image.shape[1] > 2 * image.shape[0]  # five panels of 44 x 30 beside, two below each other
+        assert (image[-1] == 255).all()
+        colors = {tuple(c[::-1]) for c in np.unique(image.reshape(-1, 3), axis=0).tolist()}
+        assert all(SUNRGBD37.colors[id - 1] in colors for id in rows[0].class_ids())
+
+    def test_panels_of_a_capture_without_labels(self):
+        assert [name for name, _, _ in panels(new_row(truth=False), SUNRGBD37)] == [
+            "colour", "before", "after", "changes",
+        ]  # fmt: skip
+
+    def test_labels_of_another_size_are_refused(self):
+        with pytest.raises(ShapeError, match=re.escape("picture x: labels are (44, 30) but colour is (30, 44)")):
+            PictureRow("x", np.zeros((*SHAPE, 3), np.uint8), np.zeros(SHAPE[::-1], np.uint8))
+
+    def test_no_picture_is_refused(self, tmp_path):
+        with pytest.raises(S4NetError, match="no image"):
+            save_picture(tmp_path / "picture.png", [])

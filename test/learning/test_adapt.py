@@ -1,0 +1,207 @@
+"""The adaptation loop: what is handed over, refused, rolled back, and what survives a restart."""
+
+import json
+
+import pytest
+import torch
+
+from s4net_core.errors import CheckpointError, SourceSetError
+from s4net_core.learning.adapt import Adaptation
+from s4net_core.models.checkpoint import load_checkpoint, read_info
+
+
+@pytest.fixture
+def adaptation(settings, base, source, tmp_path, frames):
+    adaptation = Adaptation(settings, base, source, tmp_path / "state")
+    for frame in frames:
+        adaptation.offer(frame)
+    return adaptation
+
+
+def run_to_end(adaptation):
+    handovers = []
+    while adaptation.ready:
+        handover = adaptation.advance()
+        if handover is not None:
+            handovers.append(handover)
+    return handovers
+
+
+def weights_of(path):
+    return load_checkpoint(path)[0].state_dict()
+
+
+def same(a, b):
+    return all(torch.equal(a[key], b[key]) for key in a)
+
+
+def test_it_waits_for_keyframes_then_learns_then_finishes(settings, base, source, tmp_path, frames):
+    adaptation = Adaptation(settings, base, source, tmp_path / "state")
+    assert (adaptation.ready, adaptation.status.state) == (False, "waiting")
+    for frame in frames:
+        adaptation.offer(frame)
+    assert (adaptation.ready, adaptation.status.state) == (True, "learning")
+    run_to_end(adaptation)
+    assert (adaptation.status.step, adaptation.status.state) == (6, "finished")
+
+
+def test_every_hand_over_is_a_new_version_with_its_parent(adaptation, base):
+    handovers = run_to_end(adaptation)
+    assert [h.version.number for h in handovers] == [1, 2, 3]
+    parents = [adaptation._versions._good[0].sha256, *(h.version.sha256 for h in handovers[:-1])]
+    assert [h.version.info.parent for h in handovers] == parents
+    for handover in handovers:
+        network, info = load_checkpoint(handover.version.path, sha256=handover.version.sha256)
+        assert info.version == handover.version.number
+        assert not same(network.state_dict(), weights_of(base))
+
+
+def test_the_same_seed_gives_the_same_run(settings, base, source, tmp_path, frames):
+    results = []
+    for name in ("first", "second"):
+        adaptation = Adaptation(settings, base, source, tmp_path / name)
+        for frame in frames:
+            adaptation.offer(frame)
+        torch.manual_seed(len(name))  # the state of the global generator must not matter
+        run_to_end(adaptation)
+        results.append(weights_of(adaptation.current.path))
+    assert same(*results)
+
+
+def test_a_refused_version_rolls_back_and_says_why(adaptation, base, monkeypatch):
+    adaptation.advance()
+    adaptation.advance()
+    good = adaptation.current
+    monkeypatch.setattr(adaptation._guard, "objections", lambda health, base: ("too bad",))
+    adaptation.advance()
+    refused = adaptation.advance()
+    assert not refused.accepted
+    assert refused.version == good == adaptation.current
+    assert adaptation.status.refused == 1
+    assert "too bad" in adaptation.status.last_refusal
+    assert same(adaptation._learner.network.state_dict(), weights_of(good.path))
+
+
+def test_a_loss_that_is_not_finite_rolls_back(adaptation):
+    with torch.no_grad():
+        next(adaptation._learner.network.parameters()).fill_(float("nan"))
+    refused = adaptation.advance()
+    assert not refused.accepted
+    assert "not finite" in adaptation.status.last_refusal or "nan" in adaptation.status.last_refusal
+    assert adaptation.advance() is None or adaptation.current  # learning goes on
+    assert all(torch.isfinite(p).all() for p in adaptation._learner.network.parameters())
+
+
+def test_rollback_goes_one_version_back_and_numbers_are_not_used_twice(adaptation):
+    first = [adaptation.advance() for _ in range(4)]
+    assert adaptation.current.number == 2
+    back = adaptation.rollback()
+    assert back.version.number == 1
+    assert back.version.path == first[1].version.path
+    adaptation.advance()
+    assert adaptation.advance().version.number == 3
+
+
+def test_rollback_of_the_base_model_stays_there(adaptation, base):
+    assert adaptation.rollback().version.path == base
+    assert base.is_file()
+
+
+def test_reset_forgets_everything_but_the_base_model(adaptation, base):
+    run_to_end(adaptation)
+    adaptation.reset()
+    assert adaptation.current.path == base
+    assert (len(adaptation.keyframes), adaptation.status.step, adaptation.status.state) == (0, 0, "waiting")
+    assert same(adaptation._learner.network.state_dict(), weights_of(base))
+
+
+def test_a_restart_goes_on_with_keyframes_weights_and_step(adaptation, settings, base, source, tmp_path):
+    for _ in range(4):
+        adaptation.advance()
+    adaptation.save_state()
+    again = Adaptation(settings, base, source, tmp_path / "state")
+    assert again.keyframes.ids() == adaptation.keyframes.ids()
+    assert again.current.number == 2
+    assert again.current.sha256 == adaptation.current.sha256
+    assert again.status.step == 4
+    assert same(again._learner.network.state_dict(), adaptation._learner.network.state_dict())
+
+
+def test_a_damaged_newest_version_leads_to_the_one_before(adaptation, settings, base, source, tmp_path):
+    for _ in range(4):
+        adaptation.advance()
+    adaptation.current.path.write_bytes(b"cut off")
+    again = Adaptation(settings, base, source, tmp_path / "state")
+    assert again.current.number == 1
+    again._learner.steps = 0
+    assert again._versions._last_number == 2
+
+
+def test_a_damaged_state_file_leads_to_the_base_model(adaptation, settings, base, source, tmp_path):
+    for _ in range(4):
+        adaptation.advance()
+    (state,) = (tmp_path / "state").glob("*/state.json")
+    state.write_text(json.dumps({"versions": 3}))
+    again = Adaptation(settings, base, source, tmp_path / "state")
+    assert again.current.path == base
+    assert again._versions._last_number == 2
+
+
+def test_another_base_model_has_a_state_of_its_own(adaptation, settings, source, tmp_path, base):
+    adaptation.advance()
+    adaptation.advance()
+    other = tmp_path / "other.safetensors"
+    network, info = load_checkpoint(base)
+    from s4net_core.models.checkpoint import save_checkpoint
+
+    save_checkpoint(other, network, info.model_copy(update={"step": 99}))
+    again = Adaptation(settings, other, source, tmp_path / "state")
+    assert (again.current.number, len(again.keyframes)) == (0, 0)
+    assert Adaptation(settings, base, source, tmp_path / "state").current.number == 1
+
+
+def test_old_versions_are_removed_but_never_the_base(adaptation, base, settings):
+    settings.adaptation.keep_versions = 1
+    adaptation._versions._keep = 1
+    handovers = run_to_end(adaptation)
+    assert [h.version.path.exists() for h in handovers] == [False, False, True]
+    assert base.is_file()
+    assert adaptation.rollback().version.path == base
+
+
+def test_save_model_writes_what_serves(adaptation, tmp_path):
+    run_to_end(adaptation)
+    adaptation.save_model(tmp_path / "mine" / "kitchen.safetensors")
+    assert same(weights_of(tmp_path / "mine" / "kitchen.safetensors"), weights_of(adaptation.current.path))
+    assert read_info(tmp_path / "mine" / "kitchen.safetensors").version == adaptation.current.number
+
+
+def test_no_further_gain_ends_learning(settings, base, source, tmp_path, frames, monkeypatch):
+    settings.adaptation.max_steps = 0
+    settings.adaptation.patience = 2
+    adaptation = Adaptation(settings, base, source, tmp_path / "state")
+    for frame in frames:
+        adaptation.offer(frame)
+    measure = adaptation._guard.measure
+    values = iter([0.5, 0.6, 0.6, 0.55, 0.9])
+
+    def with_agreement(network):
+        from dataclasses import replace
+
+        health, base_health = measure(network)
+        return replace(health, agreement=next(values)), base_health
+
+    monkeypatch.setattr(adaptation._guard, "measure", with_agreement)
+    assert len(run_to_end(adaptation)) == 4
+    assert adaptation.status.state == "finished"
+
+
+def test_a_source_set_without_room_for_a_hold_out_is_refused(settings, base, source, tmp_path):
+    settings.guard.holdout = 8
+    with pytest.raises(SourceSetError, match=r"guard\.holdout"):
+        Adaptation(settings, base, source, tmp_path / "state")
+
+
+def test_a_missing_base_model_is_named(settings, source, tmp_path):
+    with pytest.raises(CheckpointError, match=r"nowhere\.safetensors"):
+        Adaptation(settings, tmp_path / "nowhere.safetensors", source, tmp_path / "state")

@@ -1,0 +1,159 @@
+"""One step of S4-Net: which losses count, what the teacher does, and what never changes."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+
+from s4net_core.io.source_set import SourceBatches
+from s4net_core.keyframes import KeyframeBuffer
+from s4net_core.learning.learner import Learner
+from s4net_core.learning.teacher import Teacher
+from s4net_core.models.build import batch_norms
+from s4net_core.models.checkpoint import load_checkpoint
+
+
+@pytest.fixture
+def make(settings, base, source, frames):
+    def make_learner():
+        keyframes = KeyframeBuffer(settings.keyframes, settings.geometry, min_overlap=settings.learner.min_overlap)
+        for frame in frames:
+            keyframes.offer(frame)
+        network, _ = load_checkpoint(base)
+        size = (settings.model.width, settings.model.height)
+        rng = np.random.default_rng(settings.seed)
+        batches = SourceBatches(source, settings.learner.source_batch, *size, True, rng)
+        return Learner(network, batches, torch.ones(37), keyframes, settings, torch.device("cpu"))
+
+    return make_learner
+
+
+def test_the_loss_is_the_sum_of_both_with_lambda(make, settings):
+    settings.learner.lambda_geometric = 0.25
+    report = make().step()
+    assert report.loss == pytest.approx(report.loss_source + 0.25 * report.loss_geometric, rel=1e-5)
+    assert report.loss_geometric > 0
+    assert 0.1 < report.coverage <= 1
+
+
+def test_the_control_learns_from_the_source_alone(make, settings):
+    settings.learner.lambda_geometric = 0.0
+    report = make().step()
+    assert report.loss == report.loss_source
+    assert (report.loss_geometric, report.coverage) == (0.0, 0.0)
+
+
+def test_control_and_method_see_the_same_source_images(make, settings):
+    settings.learner.lambda_geometric = 0.0
+    control = make()
+    settings.learner.lambda_geometric = 0.5
+    method = make()
+    for _ in range(3):
+        assert all(torch.equal(a, b) for a, b in zip(control._source.next(), method._source.next(), strict=True))
+
+
+def test_frozen_batch_norm_keeps_its_statistics_and_learns_its_scale(make, settings):
+    learner = make()
+    before = copy.deepcopy(learner.network.state_dict())
+    learner.step()
+    after = learner.network.state_dict()
+    assert all(torch.equal(before[k], after[k]) for k in before if "running_" in k)
+    assert any(not torch.equal(n.weight, before_weight) for n, before_weight in _scales(learner.network, before))
+
+
+def test_live_batch_norm_moves_its_statistics(make, settings):
+    settings.learner.batch_norm = "live"
+    learner = make()
+    before = copy.deepcopy(learner.network.state_dict())
+    learner.step()
+    after = learner.network.state_dict()
+    assert any(not torch.equal(before[k], after[k]) for k in before if "running_mean" in k)
+
+
+@pytest.mark.parametrize("batch_norm", ["frozen", "live"])
+def test_batches_of_one_work(make, settings, batch_norm):
+    settings.learner.source_batch = settings.learner.target_batch = settings.learner.neighbours = 1
+    settings.learner.batch_norm = batch_norm
+    assert np.isfinite(make().step().loss)
+
+
+def test_the_teacher_takes_over_the_weights_every_so_many_steps_and_not_before(make, settings):
+    settings.learner.teacher_refresh = 2
+    learner = make()
+    start = copy.deepcopy(learner.network.state_dict())
+    learner.step()
+    assert _equal(learner._teacher._network.state_dict(), start)
+    learner.step()
+    assert _equal(learner._teacher._network.state_dict(), learner.network.state_dict())
+
+
+def test_geometric_loss_pulls_towards_the_neighbours(make, settings):
+    """Without the source loss, predictions approach the teacher's merged labels."""
+    settings.learner.lambda_geometric = 100.0
+    settings.learner.teacher_refresh = 1000
+    learner = make()
+    reports = [learner.step() for _ in range(12)]
+    assert np.mean([r.loss_geometric for r in reports[-3:]]) < 0.8 * np.mean([r.loss_geometric for r in reports[:3]])
+
+
+def test_a_perfect_teacher_gives_the_true_labels(make, settings, frames, monkeypatch):
+    """Neighbours that predict the truth must vote for the truth in the target: warp, masks and merge in one."""
+    learner = make()
+    keyframes = learner._keyframes
+    truth = {frame.stamp: frame.label for frame in frames}
+    colors = {id: keyframes.get(id).color.tobytes() for id in keyframes.ids()}
+    stamps = {color: keyframes.get(id).stamp for id, color in colors.items()}
+
+    def predict(network, images, amp):
+        labels = []
+        for image in images:
+            color = (image.permute(1, 2, 0) * 255).round().to(torch.uint8).numpy().tobytes()
+            labels.append(torch.from_numpy(truth[stamps[color]].astype(np.int64)))
+        one_hot = torch.nn.functional.one_hot(torch.stack(labels).clamp(min=1) - 1, 37)
+        return one_hot.permute(0, 3, 1, 2).float()
+
+    monkeypatch.setattr("s4net_core.learning.teacher.predict_batch", predict)
+    teacher = Teacher(learner.network, keyframes, settings, torch.device("cpu"))
+    rng = np.random.default_rng(0)
+    compared = wrong = 0
+    for id in keyframes.trainable(0.25):
+        target = keyframes.get(id)
+        neighbours = [keyframes.get(i) for i in keyframes.neighbours(id, 4, 0.25, rng)]
+        labels, valid = teacher.labels(target, neighbours)
+        mask = valid[0, 0].numpy()
+        compared += mask.sum()
+        wrong += (labels[0].numpy()[mask] != truth[target.stamp][mask]).sum()
+    assert compared > 3000
+    assert wrong / compared < 0.01
+
+
+def test_the_teachers_cache_changes_nothing_and_stays_small(make, settings):
+    learner = make()
+    keyframes = learner._keyframes
+    target, *others = (keyframes.get(i) for i in keyframes.ids()[:4])
+    cached = learner._teacher.labels(target, others)
+    again = learner._teacher.labels(target, others)
+    settings.learner.teacher_cache_megabytes = 0
+    without = Teacher(learner.network, keyframes, settings, torch.device("cpu"))
+    fresh = without.labels(target, others)
+    assert without._cached_bytes == 0
+    for one in (again, fresh):
+        assert torch.equal(one[0], cached[0])
+        assert torch.equal(one[1], cached[1])
+
+
+def test_without_keyframes_it_learns_from_the_source_alone(make):
+    learner = make()
+    learner._keyframes.clear()
+    report = learner.step()
+    assert (report.coverage, report.loss_geometric) == (0.0, 0.0)
+
+
+def _scales(network, before):
+    names = {id(m): n for n, m in network.named_modules()}
+    return [(m, before[f"{names[id(m)]}.weight"]) for m in batch_norms(network)]
+
+
+def _equal(a, b):
+    return all(torch.equal(a[key], b[key]) for key in a)
