@@ -1,0 +1,62 @@
+"""``s4net bench``: what each part costs, as ratios measured in one run."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from s4net_core.cli.bench_geometry import Row, bench_neighbours, bench_warp
+from s4net_core.cli.bench_step import bench_step
+from s4net_core.cli.options import add_settings_options, settings_from
+from s4net_core.inference import pick_device
+
+DEMO = Path(__file__).resolve().parents[2] / "demo"
+CASES = {
+    "step": "a step of S4-Net against the same number of images trained with L_S alone",
+    "warp": "the warp with its validity tests against kornia's without",
+    "neighbours": "the keyframe buffer against a scan over all poses, at 100, 1k and 10k keyframes",
+    "live": "the latency of the live node against the bare forward pass",
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    cases = "; ".join(f"{name}: {text}" for name, text in CASES.items())
+    parser.add_argument("case", choices=CASES, help=cases)
+    parser.add_argument("--capture", type=Path, default=DEMO / "capture", help="for `step` (default: the demo's)")
+    parser.add_argument("--repeats", type=int, default=20, help="measurements of each (%(default)s)")
+    add_settings_options(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure one case and print its table."""
+    if args.settings is None and args.case in ("step", "live"):
+        args.settings = DEMO / "demo.yaml"
+        shipped = {"checkpoint": DEMO / "weights" / "base.safetensors", "source.path": DEMO / "source"}
+        args.overrides = [f"{name}={path}" for name, path in shipped.items()] + args.overrides
+    settings = settings_from(args)
+    if args.case == "live":  # a ROS program: the core imports no ROS
+        command = [sys.executable, "-m", "s4net_ros.bench_live", str(args.settings), str(args.repeats), *args.overrides]
+        os.execv(sys.executable, command)
+    device = str(pick_device(settings.device))
+    if args.case == "warp":
+        rows = bench_warp(repeats=args.repeats, device=device)
+    elif args.case == "neighbours":
+        rows = bench_neighbours()
+    else:
+        rows = bench_step(settings, args.capture, steps=args.repeats)
+    print_rows(CASES[args.case], rows)
+    return 0
+
+
+def print_rows(title: str, rows: Sequence[Row]) -> None:
+    """Print measurements; a ratio above 1 means faster than what it is compared with."""
+    table = Table("what", "time", "times as fast", title=title)
+    for row in rows:
+        ratio = "" if row.ratio is None else f"{row.ratio:.2f}"
+        table.add_row(row.name, f"{row.value:.3g} {row.unit}", ratio)
+    Console().print(table)

@@ -1,0 +1,101 @@
+"""``s4net doctor``: what this machine has, and what to do about what is missing."""
+
+import argparse
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from s4net_core.cli.machine import INSTALL_LIBRARIES, Finding, examine_machine, gigabytes
+from s4net_core.cli.options import add_settings_options, settings_from
+from s4net_core.config import Settings
+from s4net_core.errors import S4NetError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of this command."""
+    add_settings_options(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the findings and the remedies; 1 when something is missing, 0 otherwise."""
+    findings = list(examine(settings_from(args)))
+    _show(findings, Console())
+    return int(any(finding.state == "missing" for finding in findings))
+
+
+def examine(settings: Settings) -> Iterator[Finding]:
+    """Everything that can be said about this machine and these settings, in the order of the table."""
+    yield from examine_machine()
+    for subject, check in (("Weights", _weights), ("Source set", _source_set), ("State folder", _state_folder)):
+        try:
+            yield from check(settings)
+        except ImportError as error:
+            yield Finding(subject, f"cannot be looked at: {error}", "missing", INSTALL_LIBRARIES)
+
+
+def _weights(settings: Settings) -> Iterator[Finding]:
+    from s4net_core.models.checkpoint import read_info  # imports torch, which may be what is missing
+
+    paths = [Path(settings.checkpoint)] if settings.checkpoint else _demo_weights()
+    if not paths:
+        remedy = "s4net pretrain makes a file; name it by --set checkpoint=FILE"
+        yield Finding("Weights", "no base model is set", "note", remedy)
+    for path in paths:
+        try:
+            info = read_info(path)
+        except S4NetError as error:
+            yield Finding("Weights", str(error), "missing", "--set checkpoint=FILE with a file of `s4net pretrain`")
+        else:
+            model = info.model
+            size = f"{model.width}x{model.height}"
+            yield Finding("Weights", f"{path}: {model.architecture} on {model.encoder}, {size}, {model.label_space}")
+
+
+def _source_set(settings: Settings) -> Iterator[Finding]:
+    from s4net_core.io.source_set import FolderSourceSet
+
+    if not settings.source.path:
+        remedy = "--set source.path=FOLDER; learning needs labelled images against forgetting"
+        yield Finding("Source set", "none is set", "note", remedy)
+        return
+    try:
+        source = FolderSourceSet(settings.source.path)
+    except S4NetError as error:
+        remedy = "--set source.path=FOLDER with color/N.jpg and label/N.png, or with folders of that kind"
+        yield Finding("Source set", str(error), "missing", remedy)
+    else:
+        yield Finding("Source set", f"{settings.source.path}: {len(source)} labelled images")
+
+
+def _state_folder(settings: Settings) -> Iterator[Finding]:
+    folder = Path(settings.state_dir or "~/.ros/s4net").expanduser()
+    existing = next(path for path in (folder, *folder.parents) if path.is_dir())
+    found = f"{folder}, {gigabytes(shutil.disk_usage(existing).free)} free"
+    if os.access(existing, os.W_OK):
+        yield Finding("State folder", found)
+    else:
+        yield Finding("State folder", f"{folder} cannot be written", "missing", "--set state_dir=FOLDER")
+
+
+def _demo_weights() -> list[Path]:
+    """What comes with a checkout; the demo's own results are left out."""
+    demo = Path(__file__).resolve().parents[2] / "demo"
+    return sorted(path for path in demo.rglob("*.safetensors") if demo / "out" not in path.parents)
+
+
+def _show(findings: list[Finding], console: Console) -> None:
+    marks = {"ok": "[green]ok[/]", "note": "[yellow]note[/]", "missing": "[red]missing[/]"}
+    table = Table("", "what", "found", box=None, pad_edge=False)
+    for finding in findings:
+        table.add_row(marks[finding.state], finding.subject, escape(finding.found))
+    console.print(table)
+    remedies = [finding for finding in findings if finding.remedy]
+    if remedies:
+        console.print("\n[bold]What to do[/]")
+        for finding in remedies:
+            console.print(f"- {finding.subject}: {finding.remedy}", markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,251 @@
+"""What this machine has: Python, PyTorch, GPU, ROS, DDS, camera, memory. Nothing of ROS is imported to find out."""
+
+import importlib
+import importlib.util
+import os
+import re
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, distributions, version
+from pathlib import Path
+from typing import Any, Literal
+
+from s4net_core import __version__
+
+GIGABYTE = 1024**3
+
+MIN_FREE_MEMORY = 2 * GIGABYTE
+"""PyTorch, one network and the default keyframe buffer fit into this, bytes."""
+
+MIN_SHARED_MEMORY = 128 * 1024**2
+"""Room for the segments of three processes under config/fastdds.xml, 32 MB each, bytes."""
+
+LIBRARIES = {
+    "numpy": "numpy",
+    "scipy": "scipy",
+    "cv2": "opencv-python-headless",
+    "segmentation_models_pytorch": "segmentation-models-pytorch",
+    "timm": "timm",
+    "safetensors": "safetensors",
+    "rosbags": "rosbags",
+}
+"""What is imported -> what pip calls it."""
+
+INSTALL_LIBRARIES = "pip install -r requirements/robot.txt; without a ROS install: make build"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the doctor's table.
+
+    Args:
+        subject: what was looked at.
+        found: what there is.
+        state: ``ok``; ``note``: works, but something is worth knowing; ``missing``: something will not work.
+        remedy: what to do; empty when there is nothing to do.
+    """
+
+    subject: str
+    found: str
+    state: Literal["ok", "note", "missing"] = "ok"
+    remedy: str = ""
+
+
+def examine_machine() -> Iterator[Finding]:
+    """Everything but the files that the settings name."""
+    for check in (_python, _torch, _libraries, _ros, _stand_ins, _discovery, _shared_memory, _camera, _memory):
+        yield from check()
+
+
+def _python() -> Iterator[Finding]:
+    yield Finding("s4net", f"{__version__} in {Path(__file__).resolve().parents[2]}")
+    yield Finding("Python", f"{sys.version.split()[0]}, {sys.executable}")
+
+
+def _torch() -> Iterator[Finding]:
+    try:
+        import torch
+    except ImportError as error:
+        yield Finding("PyTorch", f"cannot be imported: {error}", "missing", INSTALL_LIBRARIES)
+        return
+    yield Finding("PyTorch", f"{torch.__version__}, {torch.get_num_threads()} threads")
+    if torch.cuda.is_available():
+        for index in range(torch.cuda.device_count()):
+            free, total = torch.cuda.mem_get_info(index)
+            yield Finding(
+                f"GPU cuda:{index}",
+                f"{torch.cuda.get_device_name(index)}, {gigabytes(free)} of {gigabytes(total)} free, "
+                f"CUDA {torch.version.cuda}",
+            )
+    elif Path("/proc/driver/nvidia/version").exists():
+        reason = (
+            "this PyTorch has no CUDA" if torch.version.cuda is None else f"PyTorch needs CUDA {torch.version.cuda}"
+        )
+        remedy = "update the NVIDIA driver, or install a PyTorch that fits it (https://pytorch.org/get-started/locally)"
+        yield Finding("GPU", f"there is one, but PyTorch cannot use it: {reason}", "missing", remedy)
+    else:
+        yield Finding("GPU", "none: everything runs on the CPU", "note", "use a small encoder and image size on a CPU")
+
+
+def _libraries() -> Iterator[Finding]:
+    names = {name: distribution for name, distribution in LIBRARIES.items() if _importable(name)}
+    if names:
+        yield Finding("Libraries", ", ".join(f"{name} {_version(package)}" for name, package in names.items()))
+    if missing := [package for name, package in LIBRARIES.items() if name not in names]:
+        yield Finding("Libraries", f"not installed: {', '.join(missing)}", "missing", INSTALL_LIBRARIES)
+
+
+def _ros() -> Iterator[Finding]:
+    if not _importable("rclpy"):
+        yield Finding(
+            "ROS 2",
+            "no rclpy: files can be processed, topics cannot",
+            "note",
+            "source /opt/ros/<distribution>/setup.bash, or run `make build` in a checkout of s4net_ros",
+        )
+        return
+    yield Finding("ROS 2", _distribution())
+    if _importable("s4net_ros", "msg"):
+        yield Finding("Messages", "s4net_ros/msg is built")
+    else:
+        yield Finding(
+            "Messages",
+            "s4net_ros/msg is not built",
+            "missing",
+            "colcon build --packages-select s4net_ros && source install/setup.bash; without a ROS install: make build",
+        )
+
+
+def _distribution() -> str:
+    if name := os.environ.get("ROS_DISTRO"):
+        return f"{name}, from {os.environ.get('AMENT_PREFIX_PATH', '?').split(os.pathsep)[-1]}"
+    for package in distributions():
+        if match := re.fullmatch(r"ros-(\w+)-rclpy", package.name):
+            return f"{match[1]}, from PyPI (rclpy {package.version})"
+    return "rclpy of an unknown distribution"
+
+
+def _stand_ins() -> Iterator[Finding]:
+    """The libraries that PyPI lacks; s4net_ros brings replacements."""
+    if not _importable("rclpy"):
+        return
+    for name in ("message_filters", "tf2_ros", "cv_bridge"):
+        yield Finding(name, "of this ROS install" if _importable(name) else "not installed: s4net_ros uses its own")
+    # The real cv_bridge has the version of vision_opencv (3 and 4); PyPI's is the port of ROS 1's 1.13.
+    if _version("cv-bridge").startswith("1."):
+        remedy = "pip uninstall cv-bridge"
+        yield Finding("cv_bridge", "PyPI's port of ROS 1: it decodes 16UC1 depth wrongly", "missing", remedy)
+    elif _importable("cv_bridge") and not _opencv_version().startswith(("3.", "4.")):
+        remedy = "pip install 'opencv-python-headless<5'"
+        yield Finding("cv_bridge", f"does not work with OpenCV {_opencv_version()}", "missing", remedy)
+
+
+def _discovery() -> Iterator[Finding]:
+    names = ("RMW_IMPLEMENTATION", "ROS_DOMAIN_ID", "ROS_AUTOMATIC_DISCOVERY_RANGE", "ROS_LOCALHOST_ONLY")
+    values = [f"{name}={os.environ[name]}" for name in names if name in os.environ]
+    yield Finding("DDS", ", ".join(values) or "defaults: domain 0, visible on the network")
+    profile = os.environ.get("FASTDDS_DEFAULT_PROFILES_FILE", "")
+    remedy = f"export FASTDDS_DEFAULT_PROFILES_FILE={_profile()}, when camera and nodes share this machine"
+    if not profile:
+        yield Finding("DDS profile", "none: best-effort images are lost between processes", "note", remedy)
+    elif not Path(profile).is_file():
+        yield Finding("DDS profile", f"{profile} does not exist", "missing", remedy)
+    else:
+        yield Finding("DDS profile", profile)
+
+
+def _shared_memory() -> Iterator[Finding]:
+    shared = Path("/dev/shm")
+    if shared.is_dir():
+        free = shutil.disk_usage(shared).free
+        text = f"{free / 1024**2:.0f} MB free in {shared}"
+        if free < MIN_SHARED_MEMORY:
+            yield Finding("Shared memory", text, "missing", "in a container: docker run --shm-size 1g, or --ipc host")
+        else:
+            yield Finding("Shared memory", text)
+
+
+def _profile() -> Path:
+    """config/fastdds.xml beside the sources, or where colcon installed it."""
+    prefixes = [Path(p) / "share/s4net_ros" for p in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep) if p]
+    candidates = [root / "config/fastdds.xml" for root in (*prefixes, Path(__file__).resolve().parents[2])]
+    return next((path for path in candidates if path.is_file()), candidates[-1])
+
+
+def _camera() -> Iterator[Finding]:
+    if not _importable("pyrealsense2"):
+        remedy = "make camera, or pip install pyrealsense2; other cameras, and realsense2_camera, do not need it"
+        yield Finding("RealSense", "pyrealsense2 is not installed, so that no camera can be asked", "note", remedy)
+        return
+    try:
+        realsense = importlib.import_module("pyrealsense2")
+    except ImportError as error:  # the library links to libusb, which pip does not bring
+        remedy = "sudo apt-get install libusb-1.0-0" if "libusb" in str(error) else "pip install -U pyrealsense2"
+        yield Finding("RealSense", f"pyrealsense2 does not load: {error}", "note", remedy)
+        return
+    try:
+        devices = list(realsense.context().query_devices())
+        names = [_device(realsense.camera_info, device) for device in devices]
+    except RuntimeError as error:  # librealsense's own errors, e.g. a busy device
+        yield Finding("RealSense", f"cannot be asked: {error}", "missing", "unplug the camera and plug it in again")
+        return
+    if names:
+        yield Finding("RealSense", "; ".join(names))
+    else:
+        yield Finding("RealSense", "no camera is connected", "note", "plug one into USB 3, or replay a bag: s4net live")
+
+
+def _device(keys: Any, device: Any) -> str:
+    """Name, serial number, firmware and USB type, each where the device tells it."""
+    labels = (
+        ("", keys.name),
+        ("serial ", keys.serial_number),
+        ("firmware ", keys.firmware_version),
+        ("USB ", keys.usb_type_descriptor),
+    )
+    return ", ".join(label + device.get_info(key) for label, key in labels if device.supports(key))
+
+
+def _memory() -> Iterator[Finding]:
+    free = _available_memory()
+    if free is not None:
+        remedy = "close programs, or lower keyframes.max_megabytes and model.width"
+        low = free < MIN_FREE_MEMORY
+        yield Finding("Memory", f"{gigabytes(free)} free", "missing" if low else "ok", remedy if low else "")
+
+
+def _available_memory() -> int | None:
+    """Bytes that a new program may use; None where the system does not say."""
+    try:
+        text = Path("/proc/meminfo").read_text()
+    except OSError:
+        return None
+    match = re.search(r"^MemAvailable:\s+(\d+) kB", text, re.MULTILINE)
+    return int(match[1]) * 1024 if match else None
+
+
+def _importable(name: str, part: str = "") -> bool:
+    """Whether a top-level package (or a folder of it) is there; nothing is imported."""
+    if not part:
+        return importlib.util.find_spec(name) is not None
+    return any((Path(folder) / name / part / "__init__.py").is_file() for folder in sys.path)
+
+
+def _version(distribution: str) -> str:
+    try:
+        return version(distribution)
+    except PackageNotFoundError:  # Debian's python3-opencv says nothing about itself
+        return "(unknown version)"
+
+
+def _opencv_version() -> str:
+    import cv2
+
+    return str(cv2.__version__)
+
+
+def gigabytes(count: int) -> str:
+    """Bytes for people."""
+    return f"{count / GIGABYTE:.1f} GB"

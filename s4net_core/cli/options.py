@@ -1,0 +1,36 @@
+"""Options that every sub-command with settings shares."""
+
+import argparse
+from pathlib import Path
+
+from s4net_core.config import Settings, load_settings
+
+
+def add_settings_options(parser: argparse.ArgumentParser) -> None:
+    """Add ``--settings``, ``--set``, ``--device`` and ``--seed``; `settings_from` reads them."""
+    group = parser.add_argument_group("settings", "`s4net settings` lists all of them with their defaults")
+    group.add_argument("--settings", type=Path, metavar="FILE", help="YAML file, or a ROS parameters file")
+    group.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        dest="overrides",
+        help="one setting, e.g. learner.learning_rate=1e-4; may be repeated; wins over the file",
+    )
+    group.add_argument("--device", help="auto, cpu, cuda or cuda:N; short for --set device=...")
+    group.add_argument("--seed", type=int, help="seed of every random choice; short for --set seed=...")
+
+
+def settings_from(args: argparse.Namespace) -> Settings:
+    """Settings as the user asked for: defaults, then the file, then ``--set``, then ``--device`` and ``--seed``.
+
+    Raises:
+        SettingsError: unknown name, wrong type, out of range, or a file that is not there.
+    """
+    overrides = list(args.overrides)
+    for name in ("device", "seed"):
+        value = getattr(args, name)
+        if value is not None:
+            overrides.append(f"{name}={value}")
+    return load_settings(args.settings, overrides)

@@ -1,0 +1,141 @@
+"""`s4net convert` from the outside: files in, files out, nothing lost."""
+
+import numpy as np
+import pytest
+from scenes import make_room_frames, make_source_images, write_source_set
+
+from s4net_core.cli.main import main
+from s4net_core.io.captures import open_capture
+from s4net_core.io.scene_folder import SceneFolder, write_scene_folder
+from s4net_core.io.source_set import FolderSourceSet
+
+
+@pytest.fixture
+def scene(tmp_path):
+    write_scene_folder(tmp_path / "room", make_room_frames(5, 64, 48), quality=100)
+    return tmp_path / "room"
+
+
+def convert(*arguments):
+    return main(["convert", *map(str, arguments)])
+
+
+def test_a_scene_folder_becomes_a_bag_with_the_same_frames(scene, tmp_path, capsys):
+    assert convert(scene, tmp_path / "bag") == 0
+    for read, written in zip(open_capture(tmp_path / "bag"), SceneFolder(scene), strict=True):
+        assert read.stamp == written.stamp
+        assert np.array_equal(read.color, written.color)
+        assert np.array_equal(read.depth, written.depth)
+        np.testing.assert_allclose(read.T_world_camera, written.T_world_camera, atol=1e-12)
+    assert "5 frames" in capsys.readouterr().out
+
+
+def test_a_bag_becomes_a_scene_folder(scene, tmp_path):
+    options = ("--storage", "sqlite3", "--color", "jpeg", "--depth", "compressedDepth")
+    assert convert(scene, tmp_path / "bag", *options) == 0
+    assert (tmp_path / "bag/bag.db3").is_file()
+    assert convert(tmp_path / "bag", tmp_path / "back", "--format", "scene") == 0
+    frames = list(SceneFolder(tmp_path / "back"))
+    assert np.array_equal(frames[2].depth, SceneFolder(scene)[2].depth)
+    assert len(frames) == 5
+
+
+def test_size_and_stride_make_a_smaller_scene_that_keeps_its_labels(scene, tmp_path):
+    assert convert(scene, tmp_path / "small", "--format", "scene", "--stride", 2, "--size", "32x20") == 0
+    frames = list(SceneFolder(tmp_path / "small"))
+    assert [frame.stamp for frame in frames] == [frame.stamp for frame in list(SceneFolder(scene))[::2]]
+    assert frames[0].color.shape == (20, 32, 3)
+    assert frames[0].intrinsics == SceneFolder(scene)[0].intrinsics.scaled(32, 20)
+    assert set(np.unique(frames[0].label)) <= set(np.unique(SceneFolder(scene)[0].label))
+    assert frames[0].label.any()
+
+
+def test_rate_gives_new_stamps(scene, tmp_path):
+    assert convert(scene, tmp_path / "bag", "--rate", 30) == 0
+    stamps = np.array([frame.stamp for frame in open_capture(tmp_path / "bag")])
+    assert stamps[0] == SceneFolder(scene)[0].stamp
+    np.testing.assert_allclose(np.diff(stamps), 1e9 / 30, atol=1)
+
+
+def test_depth_can_be_left_out(scene, tmp_path):
+    assert convert(scene, tmp_path / "flat", "--format", "scene", "--no-depth") == 0
+    assert SceneFolder(tmp_path / "flat")[0].depth is None
+    assert not (tmp_path / "flat/depth").exists()
+
+
+def test_the_fixed_frame_is_the_settings(scene, tmp_path):
+    assert convert(scene, tmp_path / "bag", "--set", "stream.fixed_frame=map") == 0
+    assert convert(tmp_path / "bag", tmp_path / "odom", "--format", "scene") == 2
+    assert convert(tmp_path / "bag", tmp_path / "map", "--format", "scene", "--set", "stream.fixed_frame=map") == 0
+
+
+def test_a_source_set_is_shrunk(tmp_path):
+    images = make_source_images(5, 64, 48)
+    write_source_set(tmp_path / "source/a", images[:3])
+    write_source_set(tmp_path / "source/b", images[3:])
+    options = ("--format", "source-set", "--size", "32x20", "--stride", 2)
+    assert convert(tmp_path / "source", tmp_path / "small", *options) == 0
+    small, original = FolderSourceSet(tmp_path / "small"), FolderSourceSet(tmp_path / "source")
+    assert len(small) == 3
+    assert small[2].color.shape == (20, 32, 3)
+    assert np.array_equal(small[1].label, original[2].resized(32, 20).label)
+
+
+def test_nothing_is_replaced_unless_forced(scene, tmp_path, capsys):
+    assert convert(scene, tmp_path / "bag") == 0
+    assert convert(scene, tmp_path / "bag", "--stride", 2) == 2
+    assert "--force" in capsys.readouterr().err
+    assert len(open_capture(tmp_path / "bag")) == 5
+    assert convert(scene, tmp_path / "bag", "--stride", 2, "--force") == 0
+    assert len(open_capture(tmp_path / "bag")) == 3
+
+
+def test_force_removes_captures_only(scene, tmp_path, capsys):
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis/chapter.txt").write_text("years of work")
+    assert convert(scene, tmp_path / "thesis", "--force") == 2
+    assert (tmp_path / "thesis/chapter.txt").is_file()
+    assert "neither a capture nor a source set" in capsys.readouterr().err
+
+
+def test_the_source_is_never_replaced(scene, tmp_path, capsys):
+    for output in (scene, tmp_path):
+        assert convert(scene, output, "--force") == 2
+        assert "holds the source" in capsys.readouterr().err
+    assert len(list(SceneFolder(scene))) == 5
+
+
+def test_a_failure_leaves_what_was_there(scene, tmp_path, capsys):
+    assert convert(scene, tmp_path / "bag") == 0
+    for path in (scene / "color").iterdir():
+        path.unlink()
+    assert convert(scene, tmp_path / "bag", "--force") == 2
+    assert "no frame to write" in capsys.readouterr().err
+    assert len(list(open_capture(tmp_path / "bag"))) == 5
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bag", "room"]
+
+
+def test_frames_that_were_left_out_are_reported(scene, tmp_path, capsys):
+    (scene / "color/000001.png").unlink()
+    assert convert(scene, tmp_path / "bag") == 0
+    assert "left out: 1 no_color" in capsys.readouterr().out
+
+
+def test_a_foreign_folder_is_refused(tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    assert convert(tmp_path / "empty", tmp_path / "bag") == 2
+    assert "no format that can be read" in capsys.readouterr().err
+    assert not (tmp_path / "bag").exists()
+
+
+@pytest.mark.parametrize("option", [("--size", "32"), ("--stride", "0"), ("--rate", "-1"), ("--quality", "101")])
+def test_options_out_of_range_are_refused(scene, tmp_path, option):
+    with pytest.raises(SystemExit):
+        convert(scene, tmp_path / "bag", *option)
+
+
+def test_the_real_capture_becomes_a_bag(shared_data, tmp_path):
+    options = ("--stride", 40, "--color", "jpeg", "--depth", "compressedDepth", "--size", "270x180", "--rate", 10)
+    assert convert(shared_data / "real/hololens", tmp_path / "bag", *options) == 0
+    bag = open_capture(tmp_path / "bag")
+    assert len(list(bag)) + sum(bag.skipped.values()) == 10

@@ -1,0 +1,177 @@
+"""What `s4net doctor` says about machines that lack something."""
+
+import importlib
+import shutil
+import sys
+import types
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from s4net_core.cli import machine
+from s4net_core.cli.doctor import examine
+from s4net_core.cli.machine import Finding
+from s4net_core.cli.main import main
+from s4net_core.config import Settings, from_values
+
+
+def findings(settings: Settings | None = None) -> dict[str, Finding]:
+    return {finding.subject: finding for finding in examine(settings or Settings())}
+
+
+@pytest.fixture
+def without(monkeypatch: pytest.MonkeyPatch):
+    """Make top-level packages look as if they were not installed."""
+
+    def hide(*names: str) -> None:
+        real = machine._importable
+        monkeypatch.setattr(machine, "_importable", lambda name, part="": name not in names and real(name, part))
+
+    return hide
+
+
+def test_the_table_names_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["doctor"])
+    out = capsys.readouterr().out
+    for word in ("Python", "PyTorch", "ROS 2", "DDS", "Weights", "Source set", "Memory", "State folder"):
+        assert word in out
+
+
+def test_everything_missing_has_a_remedy() -> None:
+    settings = from_values(
+        {"checkpoint": "/nowhere/base.safetensors", "source.path": "/nowhere", "state_dir": "/proc/x"}
+    )
+    found = list(examine(settings))
+    assert {"Weights", "Source set"} <= {f.subject for f in found if f.state == "missing"}
+    assert all(f.remedy for f in found if f.state != "ok")
+
+
+def test_a_machine_that_lacks_something_is_exit_code_1(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor", "--set", "checkpoint=/nowhere/base.safetensors"]) == 1
+    assert "/nowhere/base.safetensors" in capsys.readouterr().out.replace("\n", "")
+
+
+def test_a_machine_without_torch_is_examined_all_the_same(monkeypatch: pytest.MonkeyPatch, without) -> None:
+    without("segmentation_models_pytorch")
+    monkeypatch.setitem(sys.modules, "torch", None)
+    for module in ("s4net_core.models.checkpoint", "s4net_core.io.source_set"):
+        monkeypatch.delitem(sys.modules, module, raising=False)
+    found = list(examine(from_values({"source.path": "/somewhere"})))
+    missing = {finding.subject: finding for finding in found if finding.state == "missing"}
+    assert {"PyTorch", "Libraries", "Weights", "Source set"} <= missing.keys()
+    assert "segmentation-models-pytorch" in missing["Libraries"].found
+    assert "requirements/robot.txt" in missing["PyTorch"].remedy
+    assert any(finding.subject == "State folder" for finding in found)
+
+
+def test_brackets_in_a_path_are_printed_as_they_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["doctor", "--set", "checkpoint=/a/[red]b.safetensors"])
+    assert "/a/[red]b.safetensors" in capsys.readouterr().out.replace("\n", "")
+
+
+def test_without_ros_only_files_can_be_processed(without) -> None:
+    without("rclpy")
+    ros = findings()["ROS 2"]
+    assert ros.state == "note"
+    assert "make build" in ros.remedy
+    assert "tf2_ros" not in findings()
+
+
+def test_messages_that_are_not_built_are_missing(without) -> None:
+    without("s4net_ros")
+    pytest.importorskip("rclpy")
+    assert "colcon build" in findings()["Messages"].remedy
+
+
+def test_the_distribution_is_that_of_the_sourced_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ROS_DISTRO", "humble")
+    monkeypatch.setenv("AMENT_PREFIX_PATH", "/home/me/ws/install:/opt/ros/humble")
+    assert machine._distribution() == "humble, from /opt/ros/humble"
+
+
+def test_the_cv_bridge_of_pypi_is_refused(monkeypatch: pytest.MonkeyPatch, without) -> None:
+    without()
+    monkeypatch.setattr(machine, "_importable", lambda name, part="": True)
+    monkeypatch.setattr(machine, "_version", lambda name: "1.13.0.post0")
+    (finding,) = [f for f in machine._stand_ins() if f.state == "missing"]
+    assert finding.remedy == "pip uninstall cv-bridge"
+
+
+def test_the_real_cv_bridge_needs_opencv_4(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "_importable", lambda name, part="": True)
+    monkeypatch.setattr(machine, "_version", lambda name: "4.1.0")
+    assert not [f for f in machine._stand_ins() if f.state == "missing"]
+    monkeypatch.setattr(cv2, "__version__", "5.0.0")
+    (finding,) = [f for f in machine._stand_ins() if f.state == "missing"]
+    assert "opencv-python-headless<5" in finding.remedy
+
+
+def test_a_profile_that_is_not_there_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("FASTDDS_DEFAULT_PROFILES_FILE", str(tmp_path / "gone.xml"))
+    assert findings()["DDS profile"].state == "missing"
+    existing = tmp_path / "there.xml"
+    existing.touch()
+    monkeypatch.setenv("FASTDDS_DEFAULT_PROFILES_FILE", str(existing))
+    assert findings()["DDS profile"] == Finding("DDS profile", str(existing))
+    monkeypatch.delenv("FASTDDS_DEFAULT_PROFILES_FILE")
+    remedy = findings()["DDS profile"].remedy
+    profile = Path(remedy.partition("=")[2].partition(",")[0])
+    assert profile.is_file()
+
+
+def test_little_shared_memory_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = shutil.disk_usage("/")._replace(free=64 * 1024**2)
+    monkeypatch.setattr(machine.shutil, "disk_usage", lambda path: usage)
+    assert "--shm-size" in findings()["Shared memory"].remedy
+
+
+@pytest.mark.parametrize(
+    ("error", "remedy"),
+    [("libusb-1.0.so.0: cannot open shared object file", "libusb-1.0-0"), ("undefined symbol: x", "pip install -U")],
+)
+def test_a_camera_library_that_does_not_load_is_no_crash(
+    monkeypatch: pytest.MonkeyPatch, error: str, remedy: str
+) -> None:
+    def refuse(name: str) -> types.ModuleType:
+        raise ImportError(error)
+
+    monkeypatch.setattr(machine, "_importable", lambda name, part="": True)
+    monkeypatch.setattr(importlib, "import_module", refuse)
+    (finding,) = machine._camera()
+    assert remedy in finding.remedy
+    assert error in finding.found
+
+
+def test_connected_cameras_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = {"name": "Intel RealSense D435", "serial_number": "0123", "firmware_version": "5.16", "usb": "3.2"}
+    camera = types.SimpleNamespace(get_info=values.__getitem__, supports=lambda key: key != "usb")
+    library = types.SimpleNamespace(
+        context=lambda: types.SimpleNamespace(query_devices=lambda: [camera]),
+        camera_info=types.SimpleNamespace(
+            name="name", serial_number="serial_number", firmware_version="firmware_version", usb_type_descriptor="usb"
+        ),
+    )
+    monkeypatch.setattr(machine, "_importable", lambda name, part="": True)
+    monkeypatch.setitem(sys.modules, "pyrealsense2", library)
+    assert list(machine._camera()) == [Finding("RealSense", "Intel RealSense D435, serial 0123, firmware 5.16")]
+
+
+def test_a_source_set_is_counted(tmp_path: Path) -> None:
+    for folder in ("room_1", "room_2"):
+        for kind in ("color", "label"):
+            (tmp_path / folder / kind).mkdir(parents=True)
+            cv2.imwrite(str(tmp_path / folder / kind / "0.png"), np.ones((6, 8), np.uint8))
+    found = findings(from_values({"source.path": str(tmp_path)}))["Source set"]
+    assert found.state == "ok"
+    assert "2 labelled images" in found.found
+    (tmp_path / "empty").mkdir()
+    assert findings(from_values({"source.path": str(tmp_path / "empty")}))["Source set"].state == "missing"
+
+
+def test_little_memory_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "_available_memory", lambda: 512 * 1024**2)
+    finding = findings()["Memory"]
+    assert finding.state == "missing"
+    assert finding.found.startswith("0.5 GB")

@@ -1,0 +1,117 @@
+"""The `s4net` command as its users see it: exit codes, messages, overrides."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from s4net_core.cli.main import COMMANDS, Command, main
+from s4net_core.config import load_settings
+from s4net_core.errors import S4NetError
+
+
+def test_unknown_command_is_refused_with_the_list_of_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        main(["adpat"])
+    assert exit_.value.code == 2
+    error = capsys.readouterr().err
+    assert "adpat" in error
+    assert "adapt" in error
+
+
+def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        main(["--help"])
+    assert exit_.value.code == 0
+    out = capsys.readouterr().out
+    assert all(command.help in out for command in COMMANDS.values())
+
+
+@pytest.mark.parametrize("name", [name for name, command in COMMANDS.items() if not command.ros])
+def test_every_command_explains_its_options(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        main([name, "--help"])
+    assert exit_.value.code == 0
+    assert f"usage: s4net {name}" in capsys.readouterr().out
+
+
+def test_set_overrides_the_file_and_short_options_override_set(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "settings.yaml"
+    file.write_text("learner: {learning_rate: 0.5, neighbours: 7}\nseed: 1\n")
+    options = ["--set", "learner.learning_rate=1e-4", "--set", "seed=2", "--seed", "3"]
+    assert main(["settings", "--settings", str(file), *options]) == 0
+    written = tmp_path / "written.yaml"
+    written.write_text(capsys.readouterr().out)
+    settings = load_settings(written)
+    assert settings.learner.learning_rate == 1e-4
+    assert settings.learner.neighbours == 7
+    assert settings.seed == 3
+    assert settings.guard == load_settings().guard
+
+
+@pytest.mark.parametrize(
+    ("override", "word"),
+    [("learner.learning_rate=2", "learner.learning_rate"), ("learner.rate=1", "learner.rate"), ("seed", "no '='")],
+)
+def test_a_bad_setting_is_a_message_without_traceback(
+    override: str, word: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["settings", "--set", override]) == 2
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert output.err.startswith("s4net settings: ")
+    assert word in output.err
+    assert "Traceback" not in output.err
+
+
+def test_debug_shows_where_an_error_comes_from() -> None:
+    with pytest.raises(S4NetError, match="no '='"):
+        main(["--debug", "settings", "--set", "seed"])
+
+
+def test_ctrl_c_ends_quietly(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupt(*_: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("s4net_core.cli.settings.run", interrupt)
+    assert main(["settings"]) == 130
+    assert capsys.readouterr().err == ""
+
+
+def test_a_ros_command_without_ros_says_how_to_get_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert main(["play", "some.mcap"]) == 2
+    error = capsys.readouterr().err
+    assert "rclpy is not installed" in error
+    assert "make build" in error
+
+
+def test_a_ros_command_runs_as_a_module_with_its_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[list[str]] = []
+
+    def execute(path: str, words: list[str]) -> None:
+        started.append(words)
+        raise SystemExit(5)
+
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
+    monkeypatch.setattr(os, "execv", execute)
+    monkeypatch.setitem(COMMANDS, "play", Command("s4net_ros.player", "play", ros=True))
+    with pytest.raises(SystemExit):
+        main(["play", "some.mcap", "--rate", "2", "--help"])
+    assert started == [[sys.executable, "-m", "s4net_ros.player", "some.mcap", "--rate", "2", "--help"]]
+
+
+def test_listing_commands_loads_neither_torch_nor_ros(tmp_path: Path) -> None:
+    code = (
+        "import sys; from s4net_core.cli.main import main; main(['settings']); "
+        "sys.exit(bool({'torch', 'rclpy', 's4net_ros'} & sys.modules.keys()))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert "learner:" in result.stdout
