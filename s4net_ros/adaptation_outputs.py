@@ -1,0 +1,64 @@
+"""Outputs of the adaptation node: weights, status, and keyframes for RViz."""
+
+from rclpy.lifecycle import LifecycleNode
+from rclpy.qos import QoSProfile
+from visualization_msgs.msg import MarkerArray
+
+from s4net_core.learning.versions import Version
+from s4net_ros.keyframe_markers import KeyframeMarkers
+from s4net_ros.msg import AdaptationStatus, ModelUpdate
+from s4net_ros.qos import OUTPUT_DEPTH, latched_qos
+from s4net_ros.weights import update_message
+
+
+class AdaptationOutputs:
+    """Topics ``model_update``, ``adaptation/status`` and ``adaptation/keyframes``.
+
+    Args:
+        node: publishes only while it is active.
+        markers: makes the messages of ``adaptation/keyframes``.
+    """
+
+    def __init__(self, node: LifecycleNode, markers: KeyframeMarkers) -> None:
+        self._node = node
+        self._markers = markers
+        self._listeners = 0
+        self._announced = ""
+        make = node.create_lifecycle_publisher
+        self._updates = make(ModelUpdate, "model_update", latched_qos())
+        self._status = make(AdaptationStatus, "adaptation/status", QoSProfile(depth=OUTPUT_DEPTH))
+        self._keyframes = make(MarkerArray, "adaptation/keyframes", QoSProfile(depth=OUTPUT_DEPTH))
+
+    def announce(self, version: Version) -> None:
+        """Tell who labels which weights serve; latched, so that a node that starts later is told too."""
+        stamp = self._node.get_clock().now().to_msg()
+        message = update_message(version.path, version.sha256, version.info, stamp)
+        message.version = version.number
+        self._updates.publish(message)
+        self._announced = version.sha256
+
+    def announce_if_new(self, version: Version) -> None:
+        """`announce` unless these weights were the last that were announced."""
+        if version.sha256 != self._announced:
+            self.announce(version)
+
+    def publish_status(self, message: AdaptationStatus) -> None:
+        """Publish the status."""
+        self._status.publish(message)
+
+    def publish_keyframes(self) -> None:
+        """Bring listeners up to date, a new one from the beginning; nothing is made while nobody listens."""
+        listeners = self._keyframes.get_subscription_count()
+        newcomer, self._listeners = listeners > self._listeners, listeners
+        if not listeners:
+            return
+        if newcomer:
+            self._markers.forget_listeners()
+        changes = self._markers.changes(self._node.get_clock().now().to_msg())
+        if changes.markers:
+            self._keyframes.publish(changes)
+
+    def destroy(self) -> None:
+        """End all topics."""
+        for publisher in (self._updates, self._status, self._keyframes):
+            self._node.destroy_lifecycle_publisher(publisher)

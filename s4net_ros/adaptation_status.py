@@ -1,0 +1,89 @@
+"""What the adaptation node says about itself: the message of ``adaptation/status`` and its part of /diagnostics."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from builtin_interfaces.msg import Time
+from diagnostic_msgs.msg import DiagnosticStatus
+
+from s4net_core.learning.adapt import AdaptationStatus
+from s4net_ros.diagnostics import Report
+from s4net_ros.msg import AdaptationStatus as StatusMessage
+
+
+@dataclass(frozen=True)
+class NodeStatus:
+    """What the node adds to the core's status.
+
+    Args:
+        received: colour images that came.
+        used: frames that were offered to the keyframe buffer.
+        dropped: frames and keyframe candidates that were not taken, by reason.
+        paused: somebody asked for a pause.
+        failure: why learning stopped by itself; empty = it did not.
+        failures: errors in learner steps.
+        alive: whether the learner's thread runs.
+        duty_cycle: share of the time that the learner may use the device.
+        stall: why no frames come; empty while they do.
+    """
+
+    received: int
+    used: int
+    dropped: Mapping[str, int]
+    paused: bool
+    failure: str
+    failures: int
+    alive: bool
+    duty_cycle: float
+    stall: str
+
+
+SAME_NAMES = (
+    *("keyframes", "keyframe_bytes", "step", "loss", "loss_source", "loss_geometric", "coverage", "step_seconds"),
+    *("version", "handovers", "refused", "last_refusal", "agreement", "base_agreement", "source_miou"),
+    *("base_source_miou", "model_path"),
+)
+"""Fields that the core's status and the message have in common."""
+
+
+def state_of(core: AdaptationStatus, node: NodeStatus) -> str:
+    """``waiting``, ``learning``, ``paused`` or ``finished``; a failure counts as a pause."""
+    return "paused" if node.paused or node.failure else core.state
+
+
+def status_message(core: AdaptationStatus, node: NodeStatus, stamp: Time) -> StatusMessage:
+    """The message of one moment."""
+    dropped = dict(sorted(node.dropped.items()))
+    message = StatusMessage(
+        state=state_of(core, node),
+        reason=node.failure,
+        failures=node.failures,
+        frames_received=node.received,
+        frames_used=node.used,
+        drop_reasons=list(dropped),
+        drop_counts=list(dropped.values()),
+        duty_cycle=node.duty_cycle,
+        **{name: getattr(core, name) for name in SAME_NAMES},
+    )
+    message.header.stamp = stamp
+    return message
+
+
+def report(core: AdaptationStatus, node: NodeStatus) -> Report:
+    """ERROR when learning has failed, WARN when no frames come, else what it is doing."""
+    values: dict[str, object] = {
+        "state": state_of(core, node),
+        "frames_received": node.received,
+        "frames_used": node.used,
+        **{name: getattr(core, name) for name in SAME_NAMES},
+        "failures": node.failures,
+        **{f"dropped.{reason}": count for reason, count in sorted(node.dropped.items())},
+    }
+    if not node.alive:
+        return Report(DiagnosticStatus.ERROR, "the learner's thread has ended: restart the node", values)
+    if node.failure:
+        return Report(DiagnosticStatus.ERROR, f"learning is paused: {node.failure}", values)
+    if node.stall:
+        return Report(DiagnosticStatus.WARN, node.stall, values)
+    text = f"{state_of(core, node)}: {core.keyframes} keyframes, step {core.step}, weights version {core.version}"
+    return Report(DiagnosticStatus.OK, text, values)

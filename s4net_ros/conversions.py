@@ -1,0 +1,154 @@
+"""Messages to arrays and back, without copies where the layout allows; what bags need too is in `io.image_codec`."""
+
+import array
+import sys
+from functools import lru_cache
+from typing import Any
+
+import cv2
+import numpy as np
+from geometry_msgs.msg import Quaternion, Transform, TransformStamped, Vector3
+from numpy.typing import NDArray
+from sensor_msgs.msg import CameraInfo, Image, PointCloud2, PointField
+from std_msgs.msg import Header
+
+from s4net_core.frames import Intrinsics
+from s4net_core.geometry.association import pose_matrix, quaternion_of
+from s4net_core.io.image_codec import color_from_image as color_from_image
+from s4net_core.io.image_codec import depth_from_image as depth_from_image
+from s4net_core.io.image_codec import intrinsics_from_info as intrinsics_from_info
+
+_PLUMB_BOB_LENGTH = 5
+_IMAGE_TYPES = {"mono8": np.uint8, "rgb8": np.uint8, "bgr8": np.uint8, "16UC1": np.uint16, "32FC1": np.float32}
+_POINT = np.dtype([("xyz", np.float32, 3), ("rgb", np.uint32), ("label", np.uint32)])
+"""PCL's PointXYZRGBL without its padding; colour and label as 32 bits, as PCL and RViz read them."""
+
+
+def stamp_ns(header: Any) -> int:
+    """Stamp of a header, nanoseconds."""
+    return int(header.stamp.sec) * 1_000_000_000 + int(header.stamp.nanosec)
+
+
+def transform_matrix(transform: Any) -> NDArray[np.float64]:
+    """geometry_msgs/Transform of a TransformStamped -> T_parent_child, (4, 4) float64.
+
+    Raises:
+        BadFrame: ``pose`` when it holds NaN or a zero quaternion.
+    """
+    t, q = transform.translation, transform.rotation
+    return pose_matrix((t.x, t.y, t.z), (q.x, q.y, q.z, q.w))
+
+
+def transform_message(T_parent_child: NDArray[np.float64], header: Header, child: str) -> TransformStamped:
+    """(4, 4) transform -> TransformStamped; ``header.frame_id`` is the parent."""
+    x, y, z = (float(value) for value in T_parent_child[:3, 3])
+    qx, qy, qz, qw = quaternion_of(T_parent_child)
+    transform = Transform(translation=Vector3(x=x, y=y, z=z), rotation=Quaternion(x=qx, y=qy, z=qz, w=qw))
+    return TransformStamped(header=header, child_frame_id=child, transform=transform)
+
+
+def image_message(image: NDArray[Any], encoding: str, header: Header) -> Image:
+    """(H, W) or (H, W, 3) array -> Image, in the byte order of this machine.
+
+    Args:
+        encoding: ``mono8``, ``rgb8``, ``bgr8`` (uint8), ``16UC1`` (uint16) or ``32FC1`` (float32).
+
+    Raises:
+        TypeError: dtype or shape of `image` is not that of `encoding`.
+    """
+    channels = 3 if encoding in ("rgb8", "bgr8") else 1
+    shape = image.shape if image.ndim == 3 else (*image.shape, 1)
+    if image.dtype != _IMAGE_TYPES[encoding] or len(shape) != 3 or shape[2] != channels:
+        raise TypeError(f"image is {image.shape} {image.dtype}, which is not {encoding}")
+    return Image(
+        header=header,
+        height=image.shape[0],
+        width=image.shape[1],
+        encoding=encoding,
+        is_bigendian=int(sys.byteorder == "big"),
+        step=image.shape[1] * channels * image.dtype.itemsize,
+        data=_payload(image),
+    )
+
+
+def camera_info_message(intrinsics: Intrinsics, header: Header) -> CameraInfo:
+    """`Intrinsics` -> CameraInfo of an unrectified monocular camera."""
+    k = intrinsics.matrix
+    rational = len(intrinsics.distortion) > _PLUMB_BOB_LENGTH
+    return CameraInfo(
+        header=header,
+        width=intrinsics.width,
+        height=intrinsics.height,
+        distortion_model="rational_polynomial" if rational else "plumb_bob",
+        d=list(intrinsics.distortion or (0.0,) * _PLUMB_BOB_LENGTH),
+        k=k.ravel(),
+        r=np.eye(3).ravel(),
+        p=np.hstack((k, np.zeros((3, 1)))).ravel(),
+    )
+
+
+def points_message(
+    depth: NDArray[np.float32],
+    color: NDArray[np.uint8],
+    label: NDArray[np.uint8],
+    intrinsics: Intrinsics,
+    header: Header,
+    *,
+    stride: int = 1,
+) -> PointCloud2:
+    """Labelled points of all pixels with depth -> PointCloud2 with fields x, y, z, rgb, label.
+
+    Args:
+        depth: (H, W) float32, metres, 0 = none.
+        color: (H, W, 3) uint8 RGB.
+        label: (H, W) uint8, goes into the field as it is.
+        intrinsics: of all three; lens distortion is undone.
+        header: of the colour image: points are in its optical frame (x right, y down, z forward), metres.
+        stride: every n-th pixel of row and column.
+    """
+    z = depth[::stride, ::stride]
+    valid = z > 0
+    points = np.empty(int(valid.sum()), _POINT)
+    points["xyz"] = _rays(intrinsics, stride)[valid] * z[valid][:, None]
+    r, g, b = np.moveaxis(color[::stride, ::stride][valid].astype(np.uint32), -1, 0)
+    points["rgb"] = (r << 16) | (g << 8) | b
+    points["label"] = label[::stride, ::stride][valid]
+    return PointCloud2(
+        header=header,
+        height=1,
+        width=points.size,
+        fields=[
+            PointField(name=name, offset=4 * i, datatype=datatype, count=1)
+            for i, (name, datatype) in enumerate(
+                [
+                    ("x", PointField.FLOAT32),
+                    ("y", PointField.FLOAT32),
+                    ("z", PointField.FLOAT32),
+                    ("rgb", PointField.FLOAT32),
+                    ("label", PointField.UINT32),
+                ]
+            )
+        ],
+        is_bigendian=sys.byteorder == "big",
+        point_step=_POINT.itemsize,
+        row_step=_POINT.itemsize * points.size,
+        data=_payload(points),
+        is_dense=True,
+    )
+
+
+def _payload(values: NDArray[Any]) -> "array.array[int]":
+    """Bytes of an array in the type that rclpy takes over without copying element by element."""
+    data = array.array("B")
+    data.frombytes(np.ascontiguousarray(values).reshape(-1).view(np.uint8).data)
+    return data
+
+
+@lru_cache(maxsize=8)
+def _rays(intrinsics: Intrinsics, stride: int) -> NDArray[np.float32]:
+    """Direction of every `stride`-th pixel with z = 1, (h, w, 3) float32; the same for every frame of a camera."""
+    u, v = np.meshgrid(np.arange(0, intrinsics.width, stride), np.arange(0, intrinsics.height, stride))
+    pixels = np.stack((u, v), -1).reshape(-1, 1, 2).astype(np.float64)
+    distortion = np.array(intrinsics.distortion or (0.0,) * _PLUMB_BOB_LENGTH)
+    xy = cv2.undistortPoints(pixels, intrinsics.matrix, distortion).reshape(*u.shape, 2)
+    return np.concatenate((xy, np.ones((*u.shape, 1))), -1).astype(np.float32)

@@ -1,0 +1,239 @@
+"""Topics to posed frames: message_filters and tf2 in front of the core's `FrameAssembler`.
+
+The callbacks only put messages into a queue, so an error can never stop a synchroniser and the executor never waits.
+Matching waits for pose, checks, decoding and counting happen in `poll`, on the caller's thread.
+"""
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from numpy.typing import NDArray
+from rclpy.duration import Duration
+from rclpy.node import Node
+from rclpy.time import Time
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+
+from s4net_core.config import StreamSettings
+from s4net_core.frames import Frame
+from s4net_core.geometry.association import TIME_JUMP_NS, TransformUnavailable
+from s4net_core.io.assembly import FrameAssembler, Picture
+from s4net_ros.compat import message_filters, tf2_ros
+from s4net_ros.conversions import color_from_image, depth_from_image, intrinsics_from_info, stamp_ns, transform_matrix
+from s4net_ros.diagnostics import StallWatch
+from s4net_ros.qos import stream_qos
+
+COLOR, DEPTH, INFO = "color", "depth", "camera_info"
+
+
+class FrameAssembly:
+    """Subscribes to colour, depth, camera_info and tf; `poll` gives what has become a frame.
+
+    Construct, `destroy` and `time_jumped` on the executor's thread; `wait` and `poll` on one other thread.
+
+    Args:
+        node: subscribes; its QoS and topics are those of `stream` and the arguments.
+        stream: settings.
+        watch: is told what arrives, to explain stalls; None = nobody asks.
+        color_topic, depth_topic: names for the transports of `stream`, see `S4NetNode.transport_topic`.
+        info_topic: camera_info of the colour camera.
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        stream: StreamSettings,
+        *,
+        watch: StallWatch | None = None,
+        color_topic: str = "color/image_raw",
+        depth_topic: str = "depth/image_raw",
+        info_topic: str = "color/camera_info",
+    ) -> None:
+        self._node = node
+        self._stream = stream
+        self._watch = watch
+        self._buffer = tf2_ros.Buffer(cache_time=Duration(nanoseconds=round(stream.tf_history * 1e9)))
+        self._listener = tf2_ros.TransformListener(self._buffer, node)
+        self._assembler = FrameAssembler(stream, self._pose)
+        self._events: deque[Callable[[], object]] = deque()
+        self._pairs_queued = 0
+        self._newest_color: int | None = None
+        self._lock = threading.Lock()
+        self._arrival = threading.Event()
+        self._subscribers = {
+            COLOR: self._subscribe(
+                COLOR,
+                Image if stream.color_transport == "raw" else CompressedImage,
+                color_topic,
+                stream.color_reliability,
+            ),
+            DEPTH: self._subscribe(
+                DEPTH,
+                Image if stream.depth_transport == "raw" else CompressedImage,
+                depth_topic,
+                stream.depth_reliability,
+            ),
+            INFO: self._subscribe(INFO, CameraInfo, info_topic, stream.color_reliability),
+        }
+        # Before the synchroniser, so that a jump of time is seen before the first message from behind it is matched.
+        self._subscribers[COLOR].registerCallback(self._on_color)
+        self._subscribers[DEPTH].registerCallback(partial(self._on_arrival, DEPTH))
+        self._subscribers[INFO].registerCallback(self._on_info)
+        self._synchroniser = self._make_synchroniser()
+
+    @property
+    def received(self) -> int:
+        """Colour images that came."""
+        return self._assembler.received
+
+    @property
+    def delivered(self) -> int:
+        """Frames that `poll` has given."""
+        return self._assembler.delivered
+
+    @property
+    def skipped(self) -> dict[str, int]:
+        """Frames that were dropped, by the keys of `DROP_REASONS`."""
+        return dict(self._assembler.skipped)
+
+    @property
+    def details(self) -> dict[str, str]:
+        """The newest message for each reason."""
+        return dict(self._assembler.details)
+
+    def wait(self, timeout: float) -> bool:
+        """Block until something has come since the last `wait`, for `timeout` seconds at most; whether it has."""
+        arrived = self._arrival.wait(timeout)
+        self._arrival.clear()
+        return arrived
+
+    def poll(self) -> list[Frame]:
+        """Frames that are complete now, oldest first. Call it about ten times a second also when nothing comes.
+
+        A frame may become complete by a transform alone, which wakes nobody.
+        """
+        while self._events:
+            self._events.popleft()()
+        frames = self._assembler.poll()
+        if frames and self._watch is not None:
+            self._watch.frame()
+        return frames
+
+    def time_jumped(self) -> None:
+        """The clock went back: forget everything from before. Call it from the clock's jump callback."""
+        self._buffer.clear()
+        self._restart()
+        self._events.append(self._assembler.reset)
+
+    def destroy(self) -> None:
+        """End all subscriptions."""
+        for name, subscriber in self._subscribers.items():
+            self._node.destroy_subscription(subscriber.sub)
+            if self._watch is not None:
+                self._watch.forget(name)
+        self._listener.unregister()
+        self._arrival.set()
+
+    def _subscribe(self, name: str, kind: type, topic: str, reliability: str) -> Any:
+        options = {}
+        if self._watch is not None:
+            options["event_callbacks"] = self._watch.events(
+                name, f"stream.{DEPTH if name == DEPTH else COLOR}_reliability"
+            )
+        qos = stream_qos(reliability, self._stream.queue_depth)
+        subscriber = message_filters.Subscriber(self._node, kind, topic, qos_profile=qos, **options)
+        if self._watch is not None:
+            self._watch.follow(name, subscriber.sub)
+        return subscriber
+
+    def _make_synchroniser(self) -> Any:
+        """Exact matches go first in both; message_filters compares with `<`, so that slop 0 would match nothing."""
+        filters = [self._subscribers[COLOR], self._subscribers[DEPTH]]
+        if self._stream.sync_slop > 0:
+            synchroniser = message_filters.ApproximateTimeSynchronizer(
+                filters, self._stream.sync_queue, self._stream.sync_slop
+            )
+        else:
+            synchroniser = message_filters.TimeSynchronizer(filters, self._stream.sync_queue)
+        synchroniser.registerCallback(self._on_pair)
+        return synchroniser
+
+    # Callbacks, on the executor's thread.
+
+    def _on_arrival(self, name: str, message: Any) -> None:
+        if self._watch is not None:
+            self._watch.arrived(name, stamp_ns(message.header))
+
+    def _on_color(self, message: Any) -> None:
+        self._on_arrival(COLOR, message)
+        stamp = stamp_ns(message.header)
+        if self._newest_color is not None and stamp < self._newest_color - TIME_JUMP_NS:
+            self._forget_old_transforms(message.header.frame_id, stamp)
+            self._restart()
+        self._newest_color = stamp if self._newest_color is None else max(stamp, self._newest_color)
+        self._events.append(partial(self._assembler.see_color, stamp))
+        self._arrival.set()
+
+    def _on_info(self, message: CameraInfo) -> None:
+        self._on_arrival(INFO, message)
+        read = partial(intrinsics_from_info, message)
+        self._events.append(partial(self._assembler.add_camera_info, stamp_ns(message.header), read))
+        self._arrival.set()
+
+    def _on_pair(self, color: Any, depth: Any) -> None:
+        stamp = stamp_ns(color.header)
+        with self._lock:
+            full = self._pairs_queued >= self._stream.sync_queue
+            self._pairs_queued += not full
+        if full:
+            text = f"{self._stream.sync_queue} images wait to be processed: lower the camera's rate or resolution"
+            self._events.append(partial(self._assembler.drop_color, stamp, "backlog", text))
+        else:
+            self._events.append(partial(self._take_pair, color, depth))
+        self._arrival.set()
+
+    def _restart(self) -> None:
+        """Forget the stamps that the synchroniser waits for: it would prefer them to all that come now."""
+        self._newest_color = None
+        if self._watch is not None:
+            self._watch.clear_stamps()
+        if hasattr(self._synchroniser, "clear"):
+            self._synchroniser.clear()
+            return
+        with self._synchroniser.lock:
+            for queue in self._synchroniser.queues:
+                queue.clear()
+
+    def _forget_old_transforms(self, frame_id: str, stamp: int) -> None:
+        """Clear tf unless it is already that of the new time (the clock's jump or its own stamps may have done it)."""
+        try:
+            newest = self._buffer.lookup_transform(self._stream.fixed_frame, frame_id, Time())
+        except tf2_ros.TransformException:
+            return
+        if stamp_ns(newest.header) > stamp + TIME_JUMP_NS:
+            self._buffer.clear()
+
+    # On the thread of `poll`.
+
+    def _take_pair(self, color: Any, depth: Any) -> None:
+        with self._lock:
+            self._pairs_queued -= 1
+        self._assembler.add_pair(
+            Picture(stamp_ns(color.header), color.header.frame_id, partial(color_from_image, color)),
+            Picture(stamp_ns(depth.header), depth.header.frame_id, partial(depth_from_image, depth)),
+        )
+
+    def _pose(self, target: str, source: str, stamp: int) -> NDArray[Any]:
+        """T_target_source from tf2, without waiting: a waiting look-up would block (geometry2 #327)."""
+        try:
+            transform = self._buffer.lookup_transform(target, source, Time(nanoseconds=stamp))
+        except tf2_ros.LookupException as error:
+            raise TransformUnavailable("unknown_frame", str(error)) from error
+        except tf2_ros.ExtrapolationException as error:
+            # tf2 tells the direction in its text only.
+            raise TransformUnavailable("too_old" if "into the past" in str(error) else "too_new", str(error)) from error
+        except tf2_ros.TransformException as error:
+            raise TransformUnavailable("not_connected", str(error)) from error
+        return transform_matrix(transform.transform)

@@ -1,0 +1,55 @@
+"""The thread between topics and keyframes: takes every frame that becomes complete, in order."""
+
+import threading
+from collections.abc import Callable
+
+from s4net_core.frames import Frame
+from s4net_ros.frame_assembly import FrameAssembly
+from s4net_ros.worker import JOIN_S
+
+POLL_S = 0.1
+"""A frame may become complete by a transform alone, which wakes nobody."""
+
+
+class FrameThread:
+    """Polls an assembly until it is stopped; an exception ends one frame, never the thread.
+
+    Args:
+        assembly: where frames come from.
+        take: called on the thread with each frame.
+        failed: called on the thread with what `take` or the assembly raised.
+    """
+
+    def __init__(
+        self, assembly: FrameAssembly, take: Callable[[Frame], object], failed: Callable[[Exception], None]
+    ) -> None:
+        self._assembly = assembly
+        self._take = take
+        self._failed = failed
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="frames", daemon=True)
+        self._thread.start()
+
+    def stop(self, timeout: float = JOIN_S) -> bool:
+        """End the thread after the frame in hand. Returns whether it has ended within `timeout` seconds."""
+        self._stopping.set()
+        self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            self._assembly.wait(POLL_S)
+            try:
+                frames = self._assembly.poll()
+            except Exception as error:
+                self._failed(error)
+                self._stopping.wait(POLL_S)  # whatever it is, it must not fill the disk with its log
+                continue
+            for frame in frames:
+                self._offer(frame)
+
+    def _offer(self, frame: Frame) -> None:
+        try:
+            self._take(frame)
+        except Exception as error:
+            self._failed(error)

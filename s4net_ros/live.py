@@ -1,0 +1,172 @@
+"""Runs the whole chain on this machine: player (or camera), both nodes, and one panel that shows what happens.
+
+``python -m s4net_ros.live BAG --checkpoint W --source-set S --versions 3 --evaluate SCENE`` needs no ROS install beyond
+rclpy: the processes come from the same description as the launch files (`graph`). Without a bag it runs on whatever
+publishes the camera's topics, until Ctrl-C.
+"""
+
+import argparse
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+
+from s4net_core.errors import S4NetError
+from s4net_ros import live_report
+from s4net_ros.live_plan import START_TIMEOUT, Plan, add_arguments, make_plan
+from s4net_ros.monitor import Monitor, Record
+from s4net_ros.processes import ChildDied, Children
+
+PLAYER, LOGS = "player", "logs"
+REFRESH = 0.25  # s between two looks at everything
+PLAIN_REFRESH = 5.0  # s between two lines where there is no terminal
+SETTLE = 1.5  # s after the end of the bag, for the last labels
+EPILOG = """examples:
+  s4net live recording --checkpoint base.safetensors --source-set source          # plays the bag once
+  s4net live recording --settings demo.yaml --versions 3 --evaluate scan2         # loops until the third version
+  s4net live --settings adapt.yaml                                                # a running camera, until Ctrl-C
+"""
+
+
+def run(args: argparse.Namespace, console: Console) -> int:
+    """Start everything, watch it, end everything, report.
+
+    Returns:
+        0, or 1 when --seconds or Ctrl-C came before --versions or --steps were reached.
+
+    Raises:
+        S4NetError: something cannot be started, or died.
+    """
+    plan = make_plan(args)
+    plan.out.mkdir(parents=True, exist_ok=True)
+    os.environ.update(plan.environment)  # the monitor must be where the nodes are
+    started = time.monotonic()
+    with Children(plan.out / LOGS, plan.environment) as children:
+        for spec in plan.specs:
+            children.start(spec.name, spec.command(), plan.threads)
+        if plan.player:
+            children.start(PLAYER, plan.player, may_end=True)
+        record, stopped_by = _watch(plan, children, console)
+    summary = live_report.summarise(record, stopped_by, time.monotonic() - started, plan.out)
+    _report(plan, record, summary, args.evaluate, console)
+    if missed := plan.limits.missed(record):
+        console.print(f"[yellow]{missed}[/]")
+        return 1
+    return 0
+
+
+def _report(plan: Plan, record: Record, summary: dict[str, Any], scene: Path | None, console: Console) -> None:
+    """Evaluate, print, and write all files."""
+    from s4net_ros import live_evaluation  # takes seconds, which the start of the processes should not wait for
+
+    comparison = live_evaluation.compare(plan.settings, record, scene, console) if scene else None
+    summary["evaluation"] = comparison.as_dict() if comparison else None
+    live_report.write(summary, record, plan.out)
+    console.print(live_report.table(summary))
+    if comparison:
+        live_evaluation.show(comparison, console)
+    files = live_evaluation.write_pages(plan.out, plan.settings, record, live_report.rows(summary), comparison)
+    names = ", ".join(str(path) for path in [*files, plan.out / live_report.SUMMARY, plan.out / LOGS])
+    console.print(f"written: {names}", highlight=False, soft_wrap=True)
+
+
+def _watch(plan: Plan, children: Children, console: Console) -> tuple[Record, str]:
+    """Watch until a limit, the end of the bag, or a signal; returns what was seen and why it ended."""
+    monitor = Monitor(plan.specs)
+    try:
+        with _signals() as caught, _panel(console) as show:
+            show(monitor.record, 0.0, "nodes are loading their networks")
+            if not _wait_for_nodes(plan, monitor, children, caught):
+                return monitor.record, "interrupted"
+            if plan.player:
+                monitor.unpause(f"/{PLAYER}", timeout=START_TIMEOUT)
+            while not caught:
+                monitor.spin(REFRESH)
+                children.check()
+                show(monitor.record, monitor.seconds, "")
+                if reason := plan.limits.reached(monitor.record, monitor.seconds):
+                    return monitor.record, reason
+                if plan.player and children[PLAYER].code == 0:
+                    monitor.spin(SETTLE)
+                    return monitor.record, "end of the bag"
+            return monitor.record, "interrupted"
+    finally:
+        monitor.close()
+
+
+def _wait_for_nodes(plan: Plan, monitor: Monitor, children: Children, caught: list[int]) -> bool:
+    """Wait until both nodes listen to the camera; False when a signal came first."""
+    deadline = time.monotonic() + START_TIMEOUT
+    count = monitor.node.count_subscribers
+    while not caught:
+        monitor.spin(REFRESH)
+        children.check()
+        if count(plan.color_topic) >= len(plan.specs) and count(plan.depth_topic):
+            return True
+        if time.monotonic() > deadline:
+            tails = "\n".join(f"{spec.name}: {children[spec.name].tail(5)}" for spec in plan.specs)
+            raise S4NetError(
+                f"the nodes do not listen to {plan.color_topic} after {START_TIMEOUT:.0f} s; their last words:\n{tails}"
+            )
+    return False
+
+
+@contextmanager
+def _signals() -> Iterator[list[int]]:
+    """Collects SIGINT and SIGTERM instead of being ended by them."""
+    caught: list[int] = []
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    old = {number: signal.signal(number, lambda got, frame: caught.append(got)) for number in numbers}
+    try:
+        yield caught
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _panel(console: Console) -> Iterator[Callable[[Record, float, str], None]]:
+    """A panel that is redrawn on a terminal, a line now and then elsewhere."""
+    if console.is_terminal:
+        with Live(console=console, refresh_per_second=4, transient=True) as live:
+            yield lambda record, seconds, note: live.update(live_report.panel(record, seconds, note))
+        return
+    printed = -PLAIN_REFRESH
+
+    def show(record: Record, seconds: float, note: str) -> None:
+        nonlocal printed
+        if seconds - printed >= PLAIN_REFRESH or note:
+            printed = seconds
+            console.print(live_report.line(record, seconds, note), highlight=False, soft_wrap=True)
+
+    yield show
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point: exit code of `run`, 1 when a process died, 2 when the input is unusable."""
+    parser = argparse.ArgumentParser(
+        prog="s4net live",
+        description=(__doc__ or "").splitlines()[0],
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_arguments(parser)
+    console = Console()
+    try:
+        return run(parser.parse_args(arguments), console)
+    except S4NetError as error:
+        print(f"s4net live: {error}", file=sys.stderr)
+        return 1 if isinstance(error, ChildDied) else 2
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

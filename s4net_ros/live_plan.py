@@ -1,0 +1,227 @@
+"""From the command line of `live` to what it starts: settings, nodes, player, environment, and when to stop."""
+
+import argparse
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import yaml
+
+from s4net_core.config import Settings, load_settings
+from s4net_core.errors import CaptureError
+from s4net_core.io.bag_storage import Bag
+from s4net_ros.graph import (
+    ARGUMENTS,
+    FROM_SETTINGS,
+    REPLAY_DEFAULTS,
+    GraphArguments,
+    NodeSpec,
+    adaptation_graph,
+    fastdds_environment,
+    share_file,
+)
+from s4net_ros.monitor import Record
+
+START_TIMEOUT = 120.0
+"""Seconds that the nodes get to load their networks."""
+LEFT_OUT = ("use_sim_time", "rviz", "settings_file")
+"""Arguments of the launch files that are decided here, or have another name."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """When to stop; 0 = no such limit.
+
+    Args:
+        seconds: after the first frame.
+        versions: weights handed over.
+        steps: of the learner.
+    """
+
+    seconds: float = 0.0
+    versions: int = 0
+    steps: int = 0
+
+    @property
+    def learning(self) -> bool:
+        """Whether the learner decides about the end."""
+        return bool(self.versions or self.steps)
+
+    @property
+    def any(self) -> bool:
+        """Whether there is a limit at all."""
+        return bool(self.learning or self.seconds)
+
+    def reached(self, record: Record, seconds: float) -> str:
+        """Which limit was reached, in words; empty = go on."""
+        status = record.status
+        if self.versions and record.handovers >= self.versions:
+            return f"{record.handovers} versions handed over"
+        if status and self.steps and status.step >= self.steps:
+            return f"{status.step} steps"
+        if status and status.state == "finished":
+            return f"learning finished after {status.step} steps"
+        return f"{seconds:.0f} seconds" if self.seconds and seconds >= self.seconds else ""
+
+    def missed(self, record: Record) -> str:
+        """What was asked for and did not happen, in words; empty = nothing."""
+        step = record.status.step if record.status else 0
+        if self.versions > record.handovers:
+            return f"only {record.handovers} of {self.versions} versions were handed over"
+        return f"only {step} of {self.steps} steps were made" if self.steps > step else ""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What one run starts.
+
+    Args:
+        settings: of both nodes, as this process reads them.
+        specs: the nodes.
+        color_topic, depth_topic: the images that the nodes listen to.
+        player: command of the player; empty = there is no bag.
+        environment: added to that of every process.
+        threads: added to that of the nodes.
+        limits: when to stop.
+        out: folder for all results.
+    """
+
+    settings: Settings
+    specs: list[NodeSpec]
+    color_topic: str
+    depth_topic: str
+    player: list[str]
+    environment: Mapping[str, str]
+    threads: Mapping[str, str]
+    limits: Limits
+    out: Path
+
+
+def make_plan(args: argparse.Namespace) -> Plan:
+    """Everything that follows from the command line, before anything is started.
+
+    Raises:
+        SettingsError: unknown settings, or values out of range.
+        CaptureError: the bag is missing, or lacks the camera's topics.
+    """
+    arguments, overrides = _graph_arguments(args), list(args.overrides)
+    if args.bag:
+        overrides += _bag_transports(args.bag, arguments)
+    file = arguments.settings_file or share_file("config", "adapt.yaml")
+    settings = load_settings(file, [*_as_overrides(arguments), *overrides])
+    specs = [_with_overrides(spec, overrides) for spec in adaptation_graph(arguments)]
+    limits = Limits(args.seconds, args.versions, args.steps)
+    color, depth = _input_topics(specs[0], settings)
+    player = []
+    if args.bag:
+        waiting = ["--wait-for", f"{color}:{len(specs)}", f"{depth}:1", "--wait-timeout", str(2 * START_TIMEOUT)]
+        player = [sys.executable, "-m", "s4net_ros.player", str(args.bag), "--start-paused", *waiting]
+        player += ["--rate", str(args.rate), "--json", str(args.out / "player.json")]
+        player += ["--loop"] if (limits.any if args.loop is None else args.loop) else []
+    environment = _environment(arguments, local=args.bag is not None)
+    return Plan(settings, specs, color, depth, player, environment, _threads(len(specs)), limits, args.out)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options; those of the graph are the arguments of the launch files."""
+    parser.add_argument("bag", type=Path, nargs="?", help="rosbag2 recording to play; none = a running camera")
+    parser.add_argument("--settings", type=Path, metavar="FILE", help="settings of both nodes (config/adapt.yaml)")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        dest="overrides",
+        help="one setting; may be repeated",
+    )
+    parser.add_argument("--out", type=Path, default=Path("s4net_live"), help="folder for all results (%(default)s)")
+    parser.add_argument("--rate", type=float, default=1.0, help="speed of the replay (%(default)s)")
+    parser.add_argument(
+        "--loop", action=argparse.BooleanOptionalAction, help="play again at the end; default: with one of the limits"
+    )
+    limits = parser.add_argument_group("limits", "without one: the end of the bag, or Ctrl-C")
+    limits.add_argument("--seconds", type=float, default=0.0, metavar="S", help="stop this long after the first frame")
+    limits.add_argument("--versions", type=int, default=0, metavar="N", help="stop after N versions were handed over")
+    limits.add_argument("--steps", type=int, default=0, metavar="N", help="stop after N steps of the learner")
+    parser.add_argument(
+        "--evaluate", type=Path, metavar="SCENE", help="labelled capture on which base and adapted weights are compared"
+    )
+    graph = parser.add_argument_group("graph", "as of the launch files")
+    for argument in ARGUMENTS:
+        if argument.name not in LEFT_OUT:
+            flag, choices = f"--{argument.name.replace('_', '-')}", argument.choices or None
+            graph.add_argument(flag, default=argument.default, choices=choices, help=argument.help)
+
+
+def _graph_arguments(args: argparse.Namespace) -> GraphArguments:
+    """Values of the launch arguments; a replay has the defaults of the replay launch file."""
+    given = {a.name: str(getattr(args, a.name)) for a in ARGUMENTS if a.name not in LEFT_OUT}
+    if args.settings:
+        given["settings_file"] = str(args.settings)
+    if args.bag:
+        given |= {name: value for name, value in REPLAY_DEFAULTS.items() if not given[name]}
+        given["use_sim_time"] = "true"
+    given["state_dir"] = given["state_dir"] or str(args.out / "state")
+    return GraphArguments.from_strings(given)
+
+
+def _as_overrides(arguments: GraphArguments) -> list[str]:
+    """What the arguments say about settings, for this process' own copy of them."""
+    given = {
+        "checkpoint": arguments.checkpoint,
+        "source.path": arguments.source_set,
+        "stream.fixed_frame": arguments.fixed_frame,
+    }
+    return [f"{name}={yaml.safe_dump(value).splitlines()[0]}" for name, value in given.items() if value]
+
+
+def _with_overrides(spec: NodeSpec, overrides: Sequence[str]) -> NodeSpec:
+    values = {name: yaml.safe_load(value) for name, _, value in (text.partition("=") for text in overrides)}
+    return replace(spec, parameters=(*spec.parameters, values)) if values else spec
+
+
+def _bag_transports(bag: Path, arguments: GraphArguments) -> list[str]:
+    """Settings for the transports in which the bag holds colour and depth, unless somebody chose one.
+
+    Raises:
+        CaptureError: it lacks the camera's topics.
+    """
+    with Bag(bag) as opened:
+        topics = opened.topics
+    segmentation = adaptation_graph(arguments)[0]
+    overrides = []
+    for stream, packed in (("color", "compressed"), ("depth", "compressedDepth")):
+        raw = segmentation.topic(f"{stream}/image_raw")
+        if raw not in topics and f"{raw}/{packed}" not in topics:
+            raise CaptureError(
+                f"bag {bag} has neither {raw} nor {raw}/{packed}: name its camera with --camera-name and "
+                f"--camera-namespace; it has {', '.join(topics)}"
+            )
+        if arguments.transport == FROM_SETTINGS:
+            overrides.append(f"stream.{stream}_transport={'raw' if raw in topics else packed}")
+    return overrides
+
+
+def _input_topics(spec: NodeSpec, settings: Settings) -> tuple[str, str]:
+    stream = settings.stream
+    packed = "" if stream.color_transport == "raw" else f"/{stream.color_transport}"
+    packed_depth = "" if stream.depth_transport == "raw" else f"/{stream.depth_transport}"
+    return spec.topic("color/image_raw") + packed, spec.topic("depth/image_raw") + packed_depth
+
+
+def _environment(arguments: GraphArguments, *, local: bool) -> dict[str, str]:
+    """For every process: the DDS profile; with a bag no traffic beyond this machine, unless somebody asked for it."""
+    environment = fastdds_environment(arguments)
+    if local:
+        for name, value in (("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST"), ("ROS_LOCALHOST_ONLY", "1")):
+            environment[name] = os.environ.get(name, value)
+    return environment
+
+
+def _threads(processes: int) -> Mapping[str, str]:
+    """Share the cores: two networks that each take all of them slow each other down."""
+    if "OMP_NUM_THREADS" in os.environ:
+        return {}
+    return {"OMP_NUM_THREADS": str(max(1, len(os.sched_getaffinity(0)) // processes))}

@@ -1,0 +1,149 @@
+"""What `live` shows while it runs and writes at its end."""
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.panel import Panel
+from rich.table import Table
+
+from s4net_core.files import write_atomically
+from s4net_ros.monitor import ADAPTATION, SEGMENTATION, Record, as_json
+
+SUMMARY = "summary.json"
+
+
+def panel(record: Record, seconds: float, note: str) -> RenderableType:
+    """State of a run, redrawn several times a second."""
+    grid = Table.grid(padding=(0, 2))
+    grid.add_row("frames", _frames(record, seconds))
+    for node, reasons in record.dropped.items():
+        if reasons:
+            grid.add_row(f"not used by {node}", _reasons(reasons))
+    grid.add_row("learner", _learner(record))
+    grid.add_row("weights", _weights(record))
+    notes = [note] if note else []
+    notes += [f"{node}: {values['message']}" for node, values in record.values.items() if values.get("message")]
+    return Panel(Group(grid, *notes), title=f"s4net live, {seconds:.0f} s", title_align="left")
+
+
+def line(record: Record, seconds: float, note: str) -> str:
+    """The same in one line, where there is no terminal."""
+    if note:
+        return note
+    return f"{seconds:6.0f} s  {_frames(record, seconds)}  |  {_learner(record)}  |  {_weights(record)}"
+
+
+def _frames(record: Record, seconds: float) -> str:
+    rate = f" ({record.labelled / seconds:.1f}/s)" if seconds > 1 else ""
+    return f"{record.frames} in, {record.labelled} labelled{rate}"
+
+
+def _learner(record: Record) -> str:
+    status = record.status
+    if status is None:
+        return "no report yet"
+    return f"{status.state}, {status.keyframes} keyframes, step {status.step}, loss {_number(status.loss)}"
+
+
+def _weights(record: Record) -> str:
+    status = record.status
+    if status is None:
+        return "-"
+    before, after = record.agreement()
+    refused = f", {status.refused} refused" if status.refused else ""
+    return f"version {status.version} ({status.handovers} handed over{refused}), agreement {_change(before, after)}"
+
+
+def _reasons(reasons: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items(), key=lambda item: -item[1]))
+
+
+def summarise(record: Record, stopped_by: str, seconds: float, out: Path) -> dict[str, Any]:
+    """Everything about a run, ready for JSON; None = not measured.
+
+    Args:
+        record: what the monitor saw.
+        stopped_by: why it ended, in words.
+        seconds: from the start of the first process to the end of the last one.
+        out: folder of the run; the player's own summary is taken from there.
+    """
+    status = record.status
+    first_loss, last_loss = record.loss()
+    before, after = record.agreement()
+    player = out / "player.json"
+    return {
+        "stopped_by": stopped_by,
+        "seconds": round(seconds, 1),
+        "frames": {"in": record.frames, "labelled": record.labelled, "dropped": record.dropped},
+        "keyframes": status.keyframes if status else 0,
+        "steps": status.step if status else 0,
+        "handovers": record.handovers,
+        "refused": status.refused if status else 0,
+        "last_refusal": record.last_refusal,
+        "loss": {"first": _finite(first_loss), "last": _finite(last_loss)},
+        "agreement": {"before": _finite(before), "after": _finite(after)},
+        "source_miou": {
+            "before": _finite(status.base_source_miou) if status else None,
+            "after": _finite(status.source_miou) if status else None,
+        },
+        "diagnostics": record.values,
+        "player": json.loads(player.read_text()) if player.is_file() else None,
+    }
+
+
+def write(summary: Mapping[str, Any], record: Record, out: Path) -> None:
+    """Write the summary, with the history for curves, to ``summary.json``."""
+    write_atomically(out / SUMMARY, json.dumps({**summary, **as_json(record)}, indent=2))
+
+
+def rows(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The numbers that matter: name and value."""
+    frames = summary["frames"]
+    refusal = f" (last: {summary['last_refusal']})" if summary["refused"] else ""
+    dropped = [
+        (f"not used by {node}", _reasons(reasons))
+        for node in (SEGMENTATION, ADAPTATION)
+        if (reasons := frames["dropped"].get(node))
+    ]
+    return [
+        ("frames in", str(frames["in"])),
+        ("frames labelled", str(frames["labelled"])),
+        *dropped,
+        ("keyframes", str(summary["keyframes"])),
+        ("learner steps", str(summary["steps"])),
+        ("model versions handed over", str(summary["handovers"])),
+        ("model versions refused", f"{summary['refused']}{refusal}"),
+        ("loss, first and last", _pair(summary["loss"], "first", "last")),
+        ("agreement between views, before and after", _pair(summary["agreement"])),
+        ("source hold-out mIoU, before and after", _pair(summary["source_miou"])),
+        ("time", f"{summary['seconds']:.0f} s, stopped by: {summary['stopped_by']}"),
+    ]
+
+
+def table(summary: Mapping[str, Any]) -> Table:
+    """`rows` for the terminal."""
+    shown = Table(title="live run", title_justify="left", show_header=False)
+    for name, value in rows(summary):
+        shown.add_row(name, value)
+    return shown
+
+
+def _pair(values: Mapping[str, float | None], first: str = "before", last: str = "after") -> str:
+    numbers = [math.nan if values[name] is None else values[name] for name in (first, last)]
+    return _change(*numbers)  # type: ignore[arg-type]
+
+
+def _change(before: float, after: float) -> str:
+    return f"{_number(before)} -> {_number(after)}"
+
+
+def _number(value: float) -> str:
+    return f"{value:.3f}" if math.isfinite(value) else "-"
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

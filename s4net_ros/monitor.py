@@ -1,0 +1,223 @@
+"""Watches a running graph from outside: what goes in, what comes out, what is learnt."""
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.signals import SignalHandlerOptions
+from sensor_msgs.msg import CameraInfo, Image
+from std_srvs.srv import SetBool
+
+from s4net_core.errors import S4NetError
+from s4net_ros.graph import NodeSpec
+from s4net_ros.msg import AdaptationStatus, ModelUpdate
+from s4net_ros.qos import latched_qos
+
+SEGMENTATION, ADAPTATION = "segmentation", "adaptation"
+SEGMENTATION_DROPS = ("superseded", "failed.")
+"""Counters of the segmentation node that stand for a frame without labels."""
+LOSS_WINDOW = 5
+"""Loss is noisy: the first and the last value are means over this many reports."""
+
+
+@dataclass(frozen=True)
+class StatusPoint:
+    """One report of the adaptation node; `seconds` count from the first colour frame."""
+
+    seconds: float
+    state: str
+    keyframes: int
+    step: int
+    loss: float
+    loss_source: float
+    loss_geometric: float
+    version: int
+    handovers: int
+    refused: int
+    agreement: float
+    base_agreement: float
+    source_miou: float
+    base_source_miou: float
+
+
+@dataclass(frozen=True)
+class HandedOver:
+    """One announcement of weights."""
+
+    seconds: float
+    version: int
+    path: str
+    sha256: str
+    source_miou: float
+    agreement: float
+
+
+@dataclass
+class Record:
+    """Everything that a run showed.
+
+    Args:
+        frames: colour frames that the camera or the bag sent.
+        labelled: masks that came back.
+        dropped: node -> reason -> frames.
+        values: node -> what it says in /diagnostics.
+        history: reports of the adaptation node, once a second.
+        updates: announcements of weights; the first one is what served at the start.
+        last_refusal: why the guard refused weights, the last time.
+    """
+
+    frames: int = 0
+    labelled: int = 0
+    dropped: dict[str, dict[str, int]] = field(default_factory=dict)
+    values: dict[str, dict[str, str]] = field(default_factory=dict)
+    history: list[StatusPoint] = field(default_factory=list)
+    updates: list[HandedOver] = field(default_factory=list)
+    last_refusal: str = ""
+
+    @property
+    def status(self) -> StatusPoint | None:
+        """The last report."""
+        return self.history[-1] if self.history else None
+
+    @property
+    def handovers(self) -> int:
+        """Versions handed over since the adaptation node started."""
+        return self.status.handovers if self.status else 0
+
+    def loss(self) -> tuple[float, float]:
+        """First and last loss; NaN before the first step."""
+        steps = {point.step: point.loss for point in self.history if math.isfinite(point.loss)}
+        values = list(steps.values())
+        return _mean(values[:LOSS_WINDOW]), _mean(values[-LOSS_WINDOW:])
+
+    def agreement(self) -> tuple[float, float]:
+        """Agreement between views of the base model and of the weights handed over last, on the same keyframes."""
+        accepted = [
+            after
+            for before, after in zip([None, *self.history], self.history, strict=False)
+            if after.handovers > (before.handovers if before else 0)
+        ]
+        if not accepted:
+            return (self.status.base_agreement, math.nan) if self.status else (math.nan, math.nan)
+        return accepted[-1].base_agreement, accepted[-1].agreement
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else math.nan
+
+
+class Monitor:
+    """A node that fills a `Record`; its masks subscription is also what makes the segmentation node work.
+
+    Args:
+        specs: the graph, for the names of its topics.
+    """
+
+    def __init__(self, specs: Sequence[NodeSpec]) -> None:
+        self.record = Record()
+        self._began = 0.0
+        self._context = rclpy.Context()
+        # Signals belong to the program around this: it still has children to end and a summary to write.
+        rclpy.init(args=[], context=self._context, signal_handler_options=SignalHandlerOptions.NO)
+        self.node = rclpy.create_node("live_monitor", context=self._context)
+        self._executor = SingleThreadedExecutor(context=self._context)
+        self._executor.add_node(self.node)
+        self._names = {f"/{spec.namespace.strip('/')}/{spec.name}".replace("//", "/"): spec.name for spec in specs}
+        self._subscribe({spec.name: spec for spec in specs})
+
+    def _subscribe(self, specs: dict[str, NodeSpec]) -> None:
+        segmentation, adaptation = specs[SEGMENTATION], specs[ADAPTATION]
+        stream = QoSProfile(depth=30, reliability=ReliabilityPolicy.BEST_EFFORT)
+        subscribe: Any = self.node.create_subscription
+        subscribe(CameraInfo, segmentation.topic("color/camera_info"), self._on_frame, stream, raw=True)
+        subscribe(Image, segmentation.topic("segmentation/mask"), self._on_mask, stream, raw=True)
+        subscribe(AdaptationStatus, adaptation.topic("adaptation/status"), self._on_status, QoSProfile(depth=10))
+        subscribe(ModelUpdate, adaptation.topic("model_update"), self._on_update, latched_qos())
+        subscribe(DiagnosticArray, "/diagnostics", self._on_diagnostics, QoSProfile(depth=10))
+
+    @property
+    def seconds(self) -> float:
+        """Time since the first colour frame; 0 before."""
+        return time.monotonic() - self._began if self._began else 0.0
+
+    def spin(self, seconds: float) -> None:
+        """Take what comes within this time."""
+        deadline = time.monotonic() + seconds
+        while (left := deadline - time.monotonic()) > 0:
+            self._executor.spin_once(timeout_sec=left)
+
+    def unpause(self, player: str, timeout: float) -> None:
+        """Let a paused player start.
+
+        Args:
+            player: full name of its node.
+            timeout: seconds.
+
+        Raises:
+            S4NetError: it does not answer.
+        """
+        client = self.node.create_client(SetBool, f"{player}/pause")
+        try:
+            if client.wait_for_service(timeout_sec=timeout):
+                future = client.call_async(SetBool.Request(data=False))
+                self._executor.spin_until_future_complete(future, timeout_sec=timeout)
+                if future.done():
+                    return
+        finally:
+            self.node.destroy_client(client)
+        raise S4NetError(
+            f"{player} does not answer within {timeout:g} s: is another player running in this ROS domain?"
+        )
+
+    def close(self) -> None:
+        """Leave the graph."""
+        self._executor.shutdown()
+        self.node.destroy_node()
+        rclpy.shutdown(context=self._context)
+
+    # Callbacks.
+
+    def _on_frame(self, data: bytes) -> None:
+        self._began = self._began or time.monotonic()
+        self.record.frames += 1
+
+    def _on_mask(self, data: bytes) -> None:
+        self.record.labelled += 1
+
+    def _on_status(self, message: AdaptationStatus) -> None:
+        names = [name for name in StatusPoint.__dataclass_fields__ if name != "seconds"]
+        self.record.history.append(StatusPoint(self.seconds, **{name: getattr(message, name) for name in names}))
+        self.record.dropped[ADAPTATION] = dict(zip(message.drop_reasons, map(int, message.drop_counts), strict=True))
+        self.record.last_refusal = message.last_refusal
+
+    def _on_update(self, message: ModelUpdate) -> None:
+        update = HandedOver(
+            self.seconds, message.version, message.path, message.sha256, message.source_miou, message.agreement
+        )
+        if not self.record.updates or self.record.updates[-1].sha256 != update.sha256:
+            self.record.updates.append(update)
+
+    def _on_diagnostics(self, message: DiagnosticArray) -> None:
+        for status in message.status:
+            name = self._names.get(status.hardware_id)
+            if name:
+                values = {pair.key: pair.value for pair in status.values}
+                self.record.values[name] = {"message": status.message, **values}
+                if name == SEGMENTATION:
+                    drops = {key: int(value) for key, value in values.items() if key.startswith(SEGMENTATION_DROPS)}
+                    self.record.dropped[name] = {reason: count for reason, count in drops.items() if count}
+
+
+def as_json(record: Record) -> dict[str, Any]:
+    """History and updates for a file; NaN becomes None, which JSON knows."""
+    return {"updates": [_plain(update) for update in record.updates], "history": [_plain(p) for p in record.history]}
+
+
+def _plain(point: StatusPoint | HandedOver) -> dict[str, Any]:
+    return {name: None if value != value else value for name, value in asdict(point).items()}

@@ -1,0 +1,251 @@
+"""What both nodes share: lifecycle, settings, clock jumps, and running until a signal comes."""
+
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import rclpy
+from rcl_interfaces.msg import ParameterDescriptor
+from rclpy.clock import Clock, ClockChange, ClockType, JumpThreshold, TimeJump
+from rclpy.duration import Duration
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.signals import SignalHandlerOptions
+
+from s4net_core.config import Settings
+from s4net_core.errors import S4NetError
+from s4net_ros.parameters import declare_settings
+
+JUMP_BACK_S = 1.0
+"""Time that goes back by more than this is a jump (a bag that starts again), not jitter."""
+SPIN_S = 0.1
+"""A signal is noticed this soon."""
+MAX_ERRORS_IN_A_ROW = 20
+"""Failing callbacks, one after the other, after which a node gives up instead of filling the disk with tracebacks."""
+
+
+class S4NetNode(LifecycleNode):
+    """Lifecycle node whose parameters are the settings.
+
+    Sub-classes say what happens in `configure`, `activate`, `deactivate`, `cleanup` and `time_jumped`; they raise to
+    refuse. `deactivate` and `cleanup` must bear being called when little or nothing was set up. All five are called on
+    the executor's thread.
+
+    Args:
+        name: node name.
+        defaults: settings of the parameters that nobody sets.
+        options: as of `rclpy.node.Node`, e.g. ``namespace``, ``context``, ``parameter_overrides``, ``cli_args``.
+
+    Raises:
+        SettingsError: a parameter has the wrong type or lies outside its range.
+    """
+
+    def __init__(self, name: str, defaults: Settings | None = None, **options: Any) -> None:
+        super().__init__(name, automatically_declare_parameters_from_overrides=True, **options)
+        self._running = False
+        try:
+            self._autostart = self._declare_autostart()
+            self.settings = declare_settings(self, defaults or Settings())
+        except Exception:
+            self.destroy_node()
+            raise
+        self._jumps = self.get_clock().create_jump_callback(
+            JumpThreshold(min_forward=None, min_backward=Duration(seconds=-JUMP_BACK_S), on_clock_change=False),
+            post_callback=self._on_jump,
+        )
+
+    # What sub-classes fill in.
+
+    def configure(self) -> None:
+        """Load what is big, create publishers and services.
+
+        Raises:
+            S4NetError: the node stays unconfigured; the text is logged.
+        """
+
+    def activate(self) -> None:
+        """Start threads and subscriptions. Lifecycle publishers already publish."""
+
+    def deactivate(self) -> None:
+        """Stop threads and subscriptions."""
+
+    def cleanup(self) -> None:
+        """Give back everything that `configure` made."""
+
+    def time_jumped(self, seconds: float) -> None:
+        """Time went back by `-seconds`: forget what belongs to the old time, go on with the new one."""
+
+    # What they use.
+
+    def autostart(self) -> bool:
+        """Configure and activate, unless the parameter ``autostart`` leaves that to a lifecycle manager.
+
+        Returns:
+            False when the node should run by itself and could not.
+        """
+        if not self._autostart:
+            return True
+        success = TransitionCallbackReturn.SUCCESS
+        return self.trigger_configure() == success and self.trigger_activate() == success
+
+    @property
+    def running(self) -> bool:
+        """Whether the node is active."""
+        return self._running
+
+    def steady_timer(self, seconds: float, callback: Callable[[], None]) -> Any:
+        """A timer that a stopped or jumping /clock does not touch; end it with `destroy_timer`."""
+        return self.create_timer(seconds, callback, clock=Clock(clock_type=ClockType.STEADY_TIME))
+
+    def transport_topic(self, base: str, transport: str) -> str:
+        """Topic of an image in a transport, as image_transport names it: ``<base>/<transport>``, raw = `base` itself.
+
+        A remapping of `base` holds for its transports too; a remapping of the transport's own topic wins.
+        """
+        if transport == "raw":
+            return base
+        topic = f"{base}/{transport}"
+        resolved: str = self.resolve_topic_name(topic)
+        if resolved != self.resolve_topic_name(topic, only_expand=True):
+            return resolved
+        return f"{self.resolve_topic_name(base)}/{transport}"
+
+    def shut_down(self) -> None:
+        """End threads and give everything back, whatever state the node is in."""
+        if self._state_label() in ("unconfigured", "inactive", "active"):
+            self.trigger_shutdown()
+
+    # Lifecycle, as rclpy calls it. It swallows exceptions there, so they are logged here.
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Calls `configure`."""
+        result = self._attempt("configure", self.configure)
+        if result != TransitionCallbackReturn.SUCCESS:
+            self._attempt("clean up", self.cleanup)
+            return result
+        return super().on_configure(state)
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Calls `activate` once publishers publish."""
+        result = super().on_activate(state)
+        if result == TransitionCallbackReturn.SUCCESS:
+            result = self._attempt("activate", self.activate)
+        if result != TransitionCallbackReturn.SUCCESS:
+            self._attempt("deactivate", self.deactivate)
+            super().on_deactivate(state)
+        self._running = result == TransitionCallbackReturn.SUCCESS
+        return result
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Calls `deactivate` while publishers still publish."""
+        self._running = False
+        result = self._attempt("deactivate", self.deactivate)
+        super().on_deactivate(state)
+        return result
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Calls `cleanup`."""
+        result = self._attempt("clean up", self.cleanup)
+        super().on_cleanup(state)
+        return result
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Calls `deactivate` and `cleanup`, from whatever state."""
+        self._running = False
+        stopped = self._attempt("deactivate", self.deactivate)
+        cleaned = self._attempt("clean up", self.cleanup)
+        super().on_shutdown(state)
+        return stopped if stopped != TransitionCallbackReturn.SUCCESS else cleaned
+
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """After an unexpected exception in a transition: back to unconfigured."""
+        self._running = False
+        self._attempt("deactivate", self.deactivate)
+        self._attempt("clean up", self.cleanup)
+        return super().on_error(state)
+
+    def _attempt(self, what: str, action: Callable[[], None]) -> TransitionCallbackReturn:
+        try:
+            action()
+        except S4NetError as error:
+            self.get_logger().error(f"cannot {what}: {error}")
+            return TransitionCallbackReturn.FAILURE
+        except Exception:
+            self.get_logger().error(f"cannot {what}:\n{traceback.format_exc()}")
+            return TransitionCallbackReturn.ERROR
+        return TransitionCallbackReturn.SUCCESS
+
+    def _declare_autostart(self) -> bool:
+        given = self.get_parameter("autostart").value if self.has_parameter("autostart") else True
+        if self.has_parameter("autostart"):
+            self.undeclare_parameter("autostart")
+        description = ParameterDescriptor(
+            description="Configure and activate at start; false leaves that to a lifecycle manager.", read_only=True
+        )
+        self.declare_parameter("autostart", bool(given), description, ignore_override=True)
+        return bool(given)
+
+    def _on_jump(self, jump: TimeJump) -> None:
+        if jump.clock_change in (ClockChange.ROS_TIME_NO_CHANGE, ClockChange.SYSTEM_TIME_NO_CHANGE):
+            seconds = jump.delta.nanoseconds / 1e9
+            self.get_logger().info(f"time went back by {-seconds:.1f} s: going on with the new time")
+            self.time_jumped(seconds)
+
+    def _state_label(self) -> str:
+        label: str = self._state_machine.current_state[1]
+        return label
+
+
+def run(make: Callable[[], S4NetNode], args: Sequence[str] | None = None) -> int:
+    """Run one node until SIGINT or SIGTERM.
+
+    Signals only end the loop, so that threads may still publish while they are stopped.
+
+    Args:
+        make: creates the node; called after ``rclpy.init``.
+        args: command line, None = ``sys.argv``.
+
+    Returns:
+        Exit code: 0 after a signal, 1 when the node could not start by itself, 2 for parameters that do not fit.
+    """
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    rclpy.init(args=None if args is None else list(args), signal_handler_options=SignalHandlerOptions.NO)
+    try:
+        node = make()
+    except S4NetError as error:
+        print(f"error: {error}", file=sys.stderr)
+        rclpy.try_shutdown()
+        return 2
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    try:
+        if not node.autostart():
+            return 1
+        return _spin(executor, node, stop)
+    finally:
+        node.shut_down()
+        executor.shutdown()
+        node.destroy_node()
+        rclpy.try_shutdown()
+
+
+def _spin(executor: SingleThreadedExecutor, node: S4NetNode, stop: threading.Event) -> int:
+    """A callback that fails is logged and the node goes on; one that only fails ends it."""
+    errors = 0
+    while not stop.is_set() and rclpy.ok():
+        try:
+            executor.spin_once(timeout_sec=SPIN_S)
+            errors = 0
+        except ExternalShutdownException:
+            break
+        except Exception:
+            errors += 1
+            node.get_logger().error(f"error in a callback:\n{traceback.format_exc()}")
+            if errors >= MAX_ERRORS_IN_A_ROW:
+                return 1
+    return 0

@@ -1,0 +1,152 @@
+"""Plays a bag as live topics: original names and bytes, paced without drift, with /clock, rate and loop.
+
+``python -m s4net_ros.player BAG [--rate 2] [--loop] [--no-clock] [--wait-for TOPIC ...]``
+
+Any rosbag2 (folder, ``.mcap`` or ``.db3``) whose message types are installed can be played. Messages are published as
+the bytes that were recorded, so nothing is decoded on the way.
+"""
+
+import argparse
+import json
+import re
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import rclpy
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.signals import SignalHandlerOptions
+from rclpy.utilities import remove_ros_args
+from rich.console import Console
+from rich.progress import Progress
+
+from s4net_core.errors import S4NetError
+from s4net_core.io.bag_storage import Bag
+from s4net_ros.bag_player import BagPlayer, PlayerOptions, PlayerSummary
+
+
+def play(path: Path, options: PlayerOptions) -> PlayerSummary:
+    """Play the bag at `path` until its end, or until SIGINT or SIGTERM.
+
+    Raises:
+        CaptureError: the bag is missing, or cannot be published here.
+    """
+    with Bag(path) as bag:
+        player = BagPlayer(bag, options)
+        total = sum(bag.count(topic) for topic in bag.topics)
+        with _stopped_by_signals(player), _spinning(player.node), _progress_bar(path.name, total) as show:
+            return player.play(show)
+
+
+@contextmanager
+def _stopped_by_signals(player: BagPlayer) -> Iterator[None]:
+    def stop(number: int, frame: FrameType | None) -> None:
+        player.stop()
+
+    old = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _progress_bar(name: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A bar on the terminal, if there is one; takes the number of messages that were played."""
+    with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
+        task = progress.add_task(f"playing {name}", total=total or None)
+        yield lambda messages: progress.update(task, completed=messages)
+
+
+@contextmanager
+def _spinning(node: Node) -> Iterator[None]:
+    """Serve the node's services in the background; the messages go out from the calling thread."""
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    thread = threading.Thread(target=executor.spin, name="services", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        executor.shutdown()
+        thread.join()
+        node.destroy_node()
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of the player."""
+    default = PlayerOptions()
+    parser.add_argument("bag", type=Path, help="rosbag2 folder, .mcap or .db3 file")
+    parser.add_argument("--rate", type=_positive, default=default.rate, help="seconds of the bag a second")
+    parser.add_argument("--loop", action="store_true", help="start again at the end; /clock jumps back")
+    parser.add_argument("--clock", action=argparse.BooleanOptionalAction, default=True, help="publish /clock at 100 Hz")
+    parser.add_argument("--start", type=float, default=default.start, metavar="S", help="leave out the first seconds")
+    parser.add_argument(
+        "--duration", type=float, default=default.duration, metavar="S", help="seconds to play; 0 = all"
+    )
+    parser.add_argument("--topics", nargs="+", default=[], metavar="TOPIC", help="play only these topics")
+    parser.add_argument(
+        "--reliability",
+        choices=("auto", "reliable", "best_effort"),
+        default=default.reliability,
+        help="QoS of every publisher; auto = as recorded",
+    )
+    parser.add_argument("--depth", type=int, default=default.depth, help="queue depth of a publisher")
+    parser.add_argument(
+        "--wait-for",
+        nargs="+",
+        type=_awaited,
+        default=[],
+        metavar="TOPIC[:N]",
+        help="wait until each of these topics has N subscribers (1)",
+    )
+    parser.add_argument("--wait-timeout", type=float, default=default.wait_timeout, metavar="S", help="how long")
+    parser.add_argument("--start-paused", action="store_true", help="wait for '~/pause' with data: false")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the summary to this file as well")
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if value <= 0:
+        raise argparse.ArgumentTypeError(f"{text} must be above 0")
+    return value
+
+
+def _awaited(text: str) -> str:
+    if not re.fullmatch(r"[^:]+(:\d+)?", text):
+        raise argparse.ArgumentTypeError(f"'{text}' is no topic, nor topic:number")
+    return text
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point: 0 = played to the end or stopped by a signal, 1 = the bag is damaged, 2 = it cannot be played."""
+    given = list(sys.argv if arguments is None else ["player", *arguments])
+    parser = argparse.ArgumentParser(prog="python -m s4net_ros.player", description="Play a bag as live ROS topics.")
+    add_arguments(parser)
+    parsed = parser.parse_args(remove_ros_args(given)[1:])
+    names = set(PlayerOptions.__dataclass_fields__)
+    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in vars(parsed).items() if k in names}
+    # Our own handlers end the loop between two messages; rclpy's would pull the context away under a publish.
+    rclpy.init(args=given, signal_handler_options=SignalHandlerOptions.NO)
+    try:
+        summary = play(parsed.bag, PlayerOptions(**values))
+    except S4NetError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    finally:
+        rclpy.try_shutdown()
+    print(summary.text())
+    if parsed.json:
+        parsed.json.write_text(json.dumps(vars(summary), indent=2))
+    return 1 if summary.damage else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

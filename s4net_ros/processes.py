@@ -1,0 +1,160 @@
+"""Child processes that end with their parent, whatever ends it, and whose last words are kept."""
+
+import ctypes
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+
+from s4net_core.errors import S4NetError
+
+TAIL_LINES = 25
+"""Lines of a dead child's log that its error shows."""
+GRACE = ((signal.SIGINT, 10.0), (signal.SIGTERM, 3.0), (signal.SIGKILL, 5.0))
+"""Signals that end a child, each with the seconds it then gets."""
+_PR_SET_PDEATHSIG = 1
+
+
+class ChildDied(S4NetError):
+    """A child process ended although it should still run."""
+
+
+class Child:
+    """One process in a group of its own, with a log file.
+
+    Args:
+        name: for messages.
+        command: argument list.
+        log: file that takes stdout and stderr; appended to.
+        environment: added to this process' own.
+    """
+
+    def __init__(self, name: str, command: Sequence[str], log: Path, environment: Mapping[str, str]) -> None:
+        self.name = name
+        self.log = log
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("ab") as file:
+            self._process = subprocess.Popen(
+                list(command),
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **environment},
+                start_new_session=True,  # Ctrl-C reaches the parent alone, which then ends the children in order
+                preexec_fn=_die_with_parent,
+            )
+
+    @property
+    def pid(self) -> int:
+        """Process id, which is the id of its group too."""
+        return self._process.pid
+
+    @property
+    def code(self) -> int | None:
+        """Exit code; None while it runs, negative when a signal ended it."""
+        return self._process.poll()
+
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal to the whole group; one that has ended gets nothing."""
+        with suppress(ProcessLookupError):  # the last of the group ended between our look and our signal
+            os.killpg(self._process.pid, number)
+
+    def wait(self, timeout: float) -> int | None:
+        """Exit code, or None when it still runs after `timeout` seconds."""
+        try:
+            return self._process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            return None
+
+    def tail(self, lines: int = TAIL_LINES) -> str:
+        """End of its log."""
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
+
+
+class Children:
+    """The children of a ``with`` block; all of them are ended when it is left, by the last started first.
+
+    Args:
+        logs: folder for ``<name>.log``.
+        environment: added to every child's environment.
+    """
+
+    def __init__(self, logs: Path, environment: Mapping[str, str]) -> None:
+        self._logs = logs
+        self._environment = environment
+        self._children: dict[str, Child] = {}
+        self._may_end: set[str] = set()
+
+    def start(
+        self,
+        name: str,
+        command: Sequence[str],
+        environment: Mapping[str, str] | None = None,
+        *,
+        may_end: bool = False,
+    ) -> Child:
+        """Start a child; `name` may be used again once its predecessor has ended.
+
+        Args:
+            name: of the child and its log.
+            command: argument list.
+            environment: for this child alone.
+            may_end: whether it is no error when it ends with exit code 0.
+        """
+        child = Child(name, command, self._logs / f"{name}.log", {**self._environment, **(environment or {})})
+        self._children[name] = child
+        (self._may_end.add if may_end else self._may_end.discard)(name)
+        return child
+
+    def __getitem__(self, name: str) -> Child:
+        return self._children[name]
+
+    def check(self) -> None:
+        """See that all of them live, or ended as they may.
+
+        Raises:
+            ChildDied: one ended otherwise; shows the end of its log.
+        """
+        for name, child in self._children.items():
+            if child.code is not None and (child.code != 0 or name not in self._may_end):
+                raise ChildDied(
+                    f"{child.name} ended with exit code {child.code}; the end of {child.log}:\n{child.tail()}"
+                )
+
+    def stop(self) -> None:
+        """End everybody: SIGINT, then SIGTERM, then SIGKILL, to whole process groups."""
+        at_first = [child for child in self._children.values() if child.code is None]
+        for number, grace in GRACE:
+            running = [child for child in reversed(at_first) if child.code is None]
+            for child in running:
+                child.send(number)
+            deadline = time.monotonic() + grace
+            for child in running:
+                child.wait(max(0.0, deadline - time.monotonic()))
+        for child in at_first:
+            child.send(signal.SIGKILL)  # grandchildren that outlived their parent
+
+    def __enter__(self) -> "Children":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # A second Ctrl-C must not leave orphans behind.
+        old = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
+            self.stop()
+        finally:
+            signal.signal(signal.SIGINT, old)
+
+
+_libc = ctypes.CDLL(None)
+
+
+def _die_with_parent() -> None:
+    """In the child, before it becomes the program: SIGTERM when the parent is gone, even if it was killed."""
+    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)

@@ -1,0 +1,173 @@
+"""Outputs of the segmentation node. Each is made only while somebody listens to it."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+from rclpy.lifecycle import LifecycleNode, LifecyclePublisher
+from sensor_msgs.msg import CameraInfo, Image, PointCloud2
+from std_msgs.msg import Header
+
+from s4net_core.config import SegmentationSettings
+from s4net_core.errors import BadFrame
+from s4net_core.labels import MASK_UNLABELLED, UNLABELLED, LabelSpace, to_mask
+from s4net_ros.conversions import image_message, intrinsics_from_info, points_message
+from s4net_ros.msg import LabelInfo
+from s4net_ros.qos import OUTPUT_DEPTH, latched_qos, stream_qos
+
+if TYPE_CHECKING:  # torch takes seconds to import; nothing here needs it
+    from s4net_core.inference import Segmentation
+
+try:
+    from vision_msgs.msg import LabelInfo as VisionLabelInfo
+    from vision_msgs.msg import VisionClass
+except ImportError:  # not installed everywhere, and not on PyPI
+    VisionLabelInfo = None
+
+
+class SegmentationPublishers:
+    """Topics ``segmentation/*``; every image keeps the stamp and frame_id of the colour image that it labels.
+
+    Args:
+        node: publishes only while it is active.
+        space: classes of the mask.
+        settings: opacity and stride are read for each frame, so changes act at once.
+    """
+
+    def __init__(self, node: LifecycleNode, space: LabelSpace, settings: SegmentationSettings) -> None:
+        self._node = node
+        self._space = space
+        self._settings = settings
+        qos = stream_qos(settings.output_reliability, OUTPUT_DEPTH)
+        make = node.create_lifecycle_publisher
+        self._mask = make(Image, "segmentation/mask", qos)
+        self._confidence = make(Image, "segmentation/confidence", qos)
+        self._overlay = make(Image, "segmentation/overlay", qos)
+        self._info = make(CameraInfo, "segmentation/camera_info", qos)
+        self._points = make(PointCloud2, "segmentation/points", qos) if settings.points else None
+        self._label_info = make(LabelInfo, "segmentation/label_info", latched_qos())
+        self._vision_info = None
+        if VisionLabelInfo is not None:
+            self._vision_info = make(VisionLabelInfo, "segmentation/label_info_vision", latched_qos())
+
+    @property
+    def wanted(self) -> bool:
+        """Whether anybody listens to what needs the network."""
+        return any(map(_heard, (self._mask, self._confidence, self._overlay, self._points)))
+
+    @property
+    def points_wanted(self) -> bool:
+        """Whether anybody listens to the points."""
+        return _heard(self._points)
+
+    def publish(
+        self, header: Header, color: NDArray[np.uint8], result: "Segmentation", info: CameraInfo | None
+    ) -> None:
+        """Publish the labels of one colour image.
+
+        Args:
+            header: of the colour image.
+            color: (H, W, 3) uint8 RGB.
+            result: label and confidence of the same size.
+            info: newest camera_info of the colour stream, None = none came yet.
+        """
+        if info is not None and _heard(self._info) and (info.height, info.width) == color.shape[:2]:
+            self._info.publish(with_header(info, header))
+        if _heard(self._mask):
+            self._mask.publish(image_message(to_mask(result.label), "mono8", header))
+        if _heard(self._confidence):
+            self._confidence.publish(image_message(result.confidence, "32FC1", header))
+        if _heard(self._overlay):
+            picture = overlay(color, result.label, self._space, self._settings.overlay_alpha)
+            self._overlay.publish(image_message(picture, "rgb8", header))
+
+    def publish_points(
+        self,
+        header: Header,
+        color: NDArray[np.uint8],
+        result: "Segmentation",
+        info: CameraInfo,
+        depth: NDArray[np.float32],
+    ) -> None:
+        """Publish the labelled points of one frame.
+
+        Args:
+            header, color, result, info: as for `publish`.
+            depth: (H, W) float32, metres, 0 = none, aligned to `color`.
+
+        Raises:
+            BadFrame: ``depth_size``, ``intrinsics_size`` or ``intrinsics``.
+        """
+        if self._points is None:
+            return
+        if depth.shape != color.shape[:2]:
+            raise BadFrame(
+                "depth_size",
+                f"depth is {depth.shape[1]}x{depth.shape[0]} but colour is {color.shape[1]}x{color.shape[0]}: launch "
+                "the camera with align_depth.enable:=true",
+            )
+        intrinsics = intrinsics_from_info(info)
+        if (intrinsics.height, intrinsics.width) != color.shape[:2]:
+            raise BadFrame(
+                "intrinsics_size",
+                f"camera_info is {intrinsics.width}x{intrinsics.height} but colour is {color.shape[1]}x"
+                f"{color.shape[0]}: use the camera_info of the colour stream",
+            )
+        stride = self._settings.points_stride
+        self._points.publish(points_message(depth, color, to_mask(result.label), intrinsics, header, stride=stride))
+
+    def publish_label_info(self) -> None:
+        """Publish the latched names and colours; call when the node has become active."""
+        header = Header(stamp=self._node.get_clock().now().to_msg())
+        self._label_info.publish(label_info(self._space, header))
+        if self._vision_info is not None:
+            ids = range(1, self._space.num_classes + 1)
+            classes = [VisionClass(class_id=i, class_name=name) for i, name in zip(ids, self._space.names, strict=True)]
+            self._vision_info.publish(VisionLabelInfo(header=header, class_map=classes))
+
+    def destroy(self) -> None:
+        """Take the topics back."""
+        for publisher in vars(self).copy().values():
+            if isinstance(publisher, LifecyclePublisher):
+                self._node.destroy_lifecycle_publisher(publisher)
+
+
+def label_info(space: LabelSpace, header: Header) -> LabelInfo:
+    """What the values of the mask mean."""
+    return LabelInfo(
+        header=header,
+        label_space=space.name,
+        unlabelled=MASK_UNLABELLED,
+        ids=list(range(1, space.num_classes + 1)),
+        names=list(space.names),
+        colors=[channel for color in space.colors for channel in color],
+    )
+
+
+def overlay(color: NDArray[np.uint8], label: NDArray[np.uint8], space: LabelSpace, alpha: float) -> NDArray[np.uint8]:
+    """The image with its labels painted over it; unlabelled pixels stay as they are.
+
+    Args:
+        color: (H, W, 3) uint8 RGB.
+        label: (H, W) uint8, 0 = unlabelled.
+        alpha: opacity of the labels, 0..1.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
+    """
+    weight = np.uint16(round(alpha * 256))
+    mixed = (color.astype(np.uint16) * (256 - weight) + space.colorize(label) * weight + 128) >> 8
+    return np.where((label == UNLABELLED)[..., None], color, mixed.astype(np.uint8))
+
+
+def with_header(info: CameraInfo, header: Header) -> CameraInfo:
+    """A camera_info for another image of the same camera; the calibration is shared, not copied."""
+    copy = CameraInfo(header=header)
+    for name in info.get_fields_and_field_types():
+        if name != "header":
+            setattr(copy, name, getattr(info, name))
+    return copy
+
+
+def _heard(publisher: LifecyclePublisher | None) -> bool:
+    return publisher is not None and publisher.get_subscription_count() > 0

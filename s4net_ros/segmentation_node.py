@@ -1,0 +1,287 @@
+"""The live node: colour images in, labels out, at camera rate and never behind.
+
+The subscription only puts the newest image into a slot; a worker thread takes it, labels it and publishes what somebody
+listens to. New weights are loaded on a third thread and change places with the old ones between two frames.
+"""
+
+import math
+import sys
+import time
+import traceback
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from diagnostic_msgs.msg import DiagnosticStatus
+from rclpy.subscription import Subscription
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+
+from s4net_core.config import Settings
+from s4net_core.errors import BadFrame, CheckpointError, S4NetError
+from s4net_core.labels import LABEL_SPACES
+from s4net_ros.conversions import color_from_image, depth_from_image, stamp_ns
+from s4net_ros.diagnostics import Counts, DiagnosticsPublisher, Latency, Report, StallWatch
+from s4net_ros.msg import ModelUpdate
+from s4net_ros.node_base import JUMP_BACK_S, S4NetNode, run
+from s4net_ros.publishers import SegmentationPublishers
+from s4net_ros.qos import latched_qos, stream_qos
+from s4net_ros.weights import WeightsReceiver
+from s4net_ros.worker import Worker
+
+if TYPE_CHECKING:
+    from s4net_core.inference import Segmentation, Segmenter
+
+NAME = "segmentation"
+HOUSEKEEPING_S = 0.5
+"""How soon a new listener of the points gets them, and a stall is noticed."""
+LOG_AGAIN_S = 5.0
+"""The same kind of failure is written to the log this often; every single one is counted."""
+
+
+@dataclass(frozen=True)
+class _Item:
+    """A colour image on its way to the worker, with the depth images that were there when it came."""
+
+    message: Image | CompressedImage
+    received: float
+    depths: tuple[Image | CompressedImage, ...] = field(default=())
+
+
+class SegmentationNode(S4NetNode):
+    """Labels the newest colour image.
+
+    Counters (in /diagnostics): ``received`` = ``labelled`` + ``superseded`` (a newer image came first) +
+    ``without_listener`` + ``failed.<reason>`` + at most one in hand. ``points_skipped.<reason>`` counts frames whose
+    labels were published but not their points.
+    """
+
+    def __init__(self, defaults: Settings | None = None, **options: Any) -> None:
+        super().__init__(NAME, defaults, **options)
+        self.counts = Counts()
+        self._latency = Latency()
+        self._inference = Latency()
+        self._segmenter: Segmenter | None = None
+        self._outputs: SegmentationPublishers | None = None
+        self._diagnostics: DiagnosticsPublisher | None = None
+        self._worker: Worker[_Item] | None = None
+        self._receiver: WeightsReceiver | None = None
+        self._subscriptions_made: list[Subscription] = []
+        self._depth_subscription: Subscription | None = None
+        self._timer: Any = None
+        self._camera_info: CameraInfo | None = None
+        self._depths: deque[Image | CompressedImage] = deque(maxlen=self.settings.stream.sync_queue)
+        self._watch = self._new_watch()
+        self._last_stamp = 0
+        self._last_failure = ""
+        self._logged: dict[str, float] = {}
+
+    # Lifecycle.
+
+    def configure(self) -> None:
+        """Load the network and create the outputs."""
+        import torch  # takes seconds: signals are heeded and parameters checked before
+
+        from s4net_core.inference import Segmenter
+
+        settings = self.settings
+        if not settings.checkpoint:
+            raise CheckpointError("parameter checkpoint is empty: name the weights file of the base model")
+        if settings.threads:
+            torch.set_num_threads(settings.threads)
+        self._segmenter = Segmenter(settings.checkpoint, settings.device, settings)
+        space = LABEL_SPACES[self._segmenter.info.model.label_space]
+        self._outputs = SegmentationPublishers(self, space, settings.segmentation)
+        self._diagnostics = DiagnosticsPublisher(self, self._report)
+        self.get_logger().info(f"labels come from {settings.checkpoint} (version {self._segmenter.info.version})")
+
+    def activate(self) -> None:
+        """Start the threads, then the subscriptions that feed them."""
+        assert self._segmenter is not None
+        assert self._outputs is not None
+        self._worker = Worker("label frames", self._label, self._failed)
+        self._receiver = WeightsReceiver(self._segmenter, self.counts, self.get_logger())
+        self._outputs.publish_label_info()
+        self._watch = self._new_watch()
+        stream = self.settings.stream
+        qos = stream_qos(stream.color_reliability, 1)
+        compressed = stream.color_transport == "compressed"
+        color = self.create_subscription(
+            CompressedImage if compressed else Image,
+            self.transport_topic("color/image_raw", stream.color_transport),
+            self._on_color,
+            qos,
+            event_callbacks=self._watch.events("color", "stream.color_reliability"),
+        )
+        self._watch.follow("color", color)
+        info = self.create_subscription(CameraInfo, "color/camera_info", self._on_camera_info, qos)
+        update = self.create_subscription(ModelUpdate, "model_update", self._receiver.offer, latched_qos())
+        self._subscriptions_made = [color, info, update]
+        self._timer = self.steady_timer(HOUSEKEEPING_S, self._keep_house)
+
+    def deactivate(self) -> None:
+        """Stop the subscriptions, then the threads."""
+        if self._timer is not None:
+            self.destroy_timer(self._timer)
+            self._timer = None
+        self._subscribe_depth(False)
+        while self._subscriptions_made:
+            self.destroy_subscription(self._subscriptions_made.pop())
+        for thread in (self._worker, self._receiver):
+            if thread is not None and not thread.stop():
+                self.get_logger().warning("a thread still works on its last item and is left behind")
+        self._worker = self._receiver = None
+        self._camera_info = None
+        self._depths.clear()
+
+    def cleanup(self) -> None:
+        """Let go of the network and the outputs."""
+        if self._diagnostics is not None:
+            self._diagnostics.destroy()
+            self._diagnostics = None
+        if self._outputs is not None:
+            self._outputs.destroy()
+            self._outputs = None
+        self._segmenter = None
+
+    def time_jumped(self, seconds: float) -> None:
+        """Depth from before the jump fits no colour image after it; everything else has no memory of time."""
+        self._depths.clear()
+        self._watch.clear_stamps()
+        self._last_stamp = 0
+        self.counts.add("time_jumps")
+
+    # Callbacks: they only note and hand over.
+
+    def _on_color(self, message: Image | CompressedImage) -> None:
+        stamp = stamp_ns(message.header)
+        self.counts.add("received")
+        self._watch.arrived("color", stamp)
+        if stamp < self._last_stamp - JUMP_BACK_S * 1e9:  # a bag that starts again without /clock
+            self.time_jumped((stamp - self._last_stamp) * 1e-9)
+        self._last_stamp = stamp
+        if self._worker is None or self._outputs is None:
+            return
+        if not self._outputs.wanted:
+            self.counts.add("without_listener")
+            self._watch.frame()
+        elif self._worker.put(_Item(message, time.monotonic(), tuple(self._depths))):
+            self.counts.add("superseded")
+
+    def _on_camera_info(self, message: CameraInfo) -> None:
+        self._camera_info = message
+
+    def _on_depth(self, message: Image | CompressedImage) -> None:
+        self._depths.append(message)
+
+    # Worker thread.
+
+    def _label(self, item: _Item) -> None:
+        segmenter, outputs = self._segmenter, self._outputs
+        if segmenter is None or outputs is None:
+            return
+        started = time.monotonic()
+        color = color_from_image(item.message)
+        result = segmenter.segment(color)
+        self._inference.add(time.monotonic() - started)
+        outputs.publish(item.message.header, color, result, self._camera_info)
+        self._latency.add(time.monotonic() - item.received)
+        self.counts.add("labelled")
+        self._watch.frame()
+        self._last_failure = ""
+        if outputs.points_wanted:
+            self._publish_points(outputs, item, color, result)
+
+    def _publish_points(self, outputs: SegmentationPublishers, item: _Item, color: Any, result: "Segmentation") -> None:
+        stamp = stamp_ns(item.message.header)
+        depth = nearest(item.depths, stamp, self.settings.stream.sync_slop)
+        if depth is None:  # it may have come while the network worked
+            depth = nearest(tuple(self._depths), stamp, self.settings.stream.sync_slop)
+        info = self._camera_info
+        if depth is None or info is None:
+            self.counts.add("points_skipped.no_depth" if depth is None else "points_skipped.no_camera_info")
+            return
+        try:
+            outputs.publish_points(item.message.header, color, result, info, depth_from_image(depth))
+        except BadFrame as error:
+            self.counts.add(f"points_skipped.{error.reason}")
+            self._log_now_and_then(error.reason, f"no points: {error}")
+
+    def _failed(self, item: _Item, error: Exception) -> None:
+        """A frame that could not be labelled; the next one may."""
+        reason = error.reason if isinstance(error, BadFrame) else type(error).__name__
+        self.counts.add(f"failed.{reason}")
+        self._last_failure = str(error) if isinstance(error, S4NetError) else f"{type(error).__name__}: {error}"
+        text = f"frame {stamp_ns(item.message.header)} not labelled: {self._last_failure}"
+        if not isinstance(error, S4NetError):  # nobody foresaw it: say where
+            text += "\n" + "".join(traceback.format_exception(error))
+        self._log_now_and_then(reason, text)
+
+    def _log_now_and_then(self, reason: str, text: str) -> None:
+        now = time.monotonic()
+        if now - self._logged.get(reason, -math.inf) >= LOG_AGAIN_S:
+            self._logged[reason] = now
+            self.get_logger().warning(text)
+
+    # Housekeeping.
+
+    def _keep_house(self) -> None:
+        self._subscribe_depth(self._outputs is not None and self._outputs.points_wanted)
+        if reason := self._stall():
+            self._log_now_and_then("stall", reason)
+
+    def _subscribe_depth(self, wanted: bool) -> None:
+        """Depth costs a megabyte a frame: only while somebody listens to the points."""
+        if wanted == (self._depth_subscription is not None):
+            return
+        if self._depth_subscription is not None:
+            self.destroy_subscription(self._depth_subscription)
+            self._depth_subscription = None
+            self._depths.clear()
+            return
+        stream = self.settings.stream
+        self._depth_subscription = self.create_subscription(
+            Image if stream.depth_transport == "raw" else CompressedImage,
+            self.transport_topic("depth/image_raw", stream.depth_transport),
+            self._on_depth,
+            stream_qos(stream.depth_reliability, stream.queue_depth),
+        )
+
+    def _new_watch(self) -> StallWatch:
+        return StallWatch(self, self.settings.stream.stall_warning)
+
+    def _stall(self) -> str:
+        """Why nothing is labelled; empty while it is, or while nobody listens."""
+        reason = self._watch.reason()
+        return f"{reason}; last failure: {self._last_failure}" if reason and self._last_failure else reason
+
+    def _report(self) -> Report:
+        values: dict[str, object] = {"state": self._state_label()}
+        if self._segmenter is not None:
+            values |= {"weights_version": self._segmenter.info.version, "device": self.settings.device}
+        counts = self.counts.snapshot()
+        values |= {name: counts.get(name, 0) for name in ("received", "labelled", "superseded", "without_listener")}
+        values |= counts
+        values |= self._latency.summary("latency") | self._inference.summary("inference")
+        if not self.running:
+            return Report(DiagnosticStatus.OK, "not active", values)
+        if reason := self._stall():
+            return Report(DiagnosticStatus.WARN, reason, values)
+        if self._receiver is not None and (refusal := self._receiver.last_refusal):
+            return Report(DiagnosticStatus.WARN, f"new weights refused: {refusal}", values)
+        return Report(DiagnosticStatus.OK, "labelling" if self._outputs and self._outputs.wanted else "idle", values)
+
+
+def nearest(messages: Sequence[Image | CompressedImage], stamp: int, slop: float) -> Image | CompressedImage | None:
+    """The message whose stamp is nearest to `stamp` (nanoseconds), if within `slop` seconds."""
+    best = min(messages, key=lambda m: abs(stamp_ns(m.header) - stamp), default=None)
+    return best if best is not None and abs(stamp_ns(best.header) - stamp) <= slop * 1e9 else None
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Entry point: ``python -m s4net_ros.segmentation_node --ros-args ...``."""
+    return run(SegmentationNode, args)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,86 @@
+"""Threads that always work on the newest item: callbacks hand over and never wait."""
+
+import threading
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+JOIN_S = 4.0
+"""A worker may finish its frame for this long at shutdown; ``ros2 launch`` kills after 5 s."""
+
+
+class LatestSlot(Generic[T]):
+    """Hands the newest item from one thread to another; an item that nobody took in time is superseded."""
+
+    def __init__(self) -> None:
+        self._condition = threading.Condition()
+        self._item: T | None = None
+        self._closed = False
+
+    def put(self, item: T) -> bool:
+        """Never waits. Returns whether an older item was superseded."""
+        with self._condition:
+            superseded = self._item is not None
+            self._item = item
+            self._condition.notify()
+            return superseded
+
+    def take(self, timeout: float | None = None) -> T | None:
+        """Wait for an item; None when the slot was closed or `timeout` seconds have passed."""
+        with self._condition:
+            self._condition.wait_for(lambda: self._item is not None or self._closed, timeout)
+            item, self._item = self._item, None
+            return None if self._closed else item
+
+    def clear(self) -> bool:
+        """Forget the waiting item; returns whether there was one."""
+        with self._condition:
+            waiting, self._item = self._item is not None, None
+            return waiting
+
+    def close(self) -> None:
+        """Wake and end whoever waits; what is put later is never taken."""
+        with self._condition:
+            self._closed = True
+            self._condition.notify_all()
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._closed
+
+
+class Worker(Generic[T]):
+    """A thread that handles the newest item, one at a time; an exception ends that item, never the thread.
+
+    Args:
+        name: of the thread.
+        handle: called on the thread with each item.
+        failed: called on the thread with an item and the exception that `handle` raised.
+    """
+
+    def __init__(self, name: str, handle: Callable[[T], None], failed: Callable[[T, Exception], None]) -> None:
+        self.slot: LatestSlot[T] = LatestSlot()
+        self._handle = handle
+        self._failed = failed
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
+
+    def put(self, item: T) -> bool:
+        """As `LatestSlot.put`."""
+        return self.slot.put(item)
+
+    def stop(self, timeout: float = JOIN_S) -> bool:
+        """End the thread after the item in hand. Returns whether it has ended within `timeout` seconds."""
+        self.slot.close()
+        if threading.current_thread() is not self._thread:
+            self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        while (item := self.slot.take()) is not None:
+            try:
+                self._handle(item)
+            except Exception as error:
+                self._failed(item, error)

@@ -1,0 +1,562 @@
+"""The adaptation node between a camera, tf, the learner and those who ask it for something."""
+
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+pytest.importorskip("rclpy")
+pytest.importorskip("s4net_ros.msg")
+
+import numpy as np
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from rclpy.parameter import Parameter
+from rclpy.qos import QoSProfile
+from scenes import make_room_frames, make_source_images, write_source_set
+from sensor_msgs.msg import CameraInfo, Image
+from std_msgs.msg import Header
+from std_srvs.srv import SetBool, Trigger
+from visualization_msgs.msg import Marker, MarkerArray
+
+from s4net_core.config import ModelSettings, Settings, to_yaml
+from s4net_core.errors import CheckpointError
+from s4net_core.keyframes import KeyframeBuffer
+from s4net_core.learning.adapt import AdaptationStatus, Handover
+from s4net_core.learning.versions import Version
+from s4net_core.models.checkpoint import CheckpointInfo, file_sha256
+from s4net_ros import adaptation_node
+from s4net_ros.adaptation_node import AdaptationNode
+from s4net_ros.compat import tf2_ros
+from s4net_ros.conversions import camera_info_message, image_message, transform_message
+from s4net_ros.msg import AdaptationStatus as StatusMessage
+from s4net_ros.msg import ModelUpdate
+from s4net_ros.qos import latched_qos, stream_qos
+from s4net_ros.srv import SaveModel
+
+WIDTH, HEIGHT = 64, 48
+QOS = stream_qos("reliable", 50)
+SECOND = 1_000_000_000
+
+
+class Learning:
+    """In place of the core's `Adaptation`: real keyframes, and steps that the test controls."""
+
+    def __init__(self, settings, folder):
+        self.settings = settings
+        self.folder = folder
+        self.keyframes = KeyframeBuffer(settings.keyframes, settings.geometry, min_overlap=settings.learner.min_overlap)
+        self.versions = [self._version(0)]
+        self.steps = self.handovers = self.saves = 0
+        self.refuse = ()
+        self.fail = None
+        self.fail_offer = None
+        self.ready = False
+        self.gate = threading.Event()
+        self.gate.set()
+        self.inside = threading.Event()
+
+    def _version(self, number):
+        path = self.folder / f"{number}.safetensors"
+        path.write_bytes(f"weights {number}".encode())
+        metrics = {"source_miou": 0.25, "agreement": 0.5} if number else {}
+        info = CheckpointInfo(model=ModelSettings(), version=number, metrics=metrics)
+        return Version(number, path, file_sha256(path), info)
+
+    def offer(self, frame):
+        if self.fail_offer:
+            raise self.fail_offer
+        return self.keyframes.offer(frame)
+
+    def advance(self):
+        self.inside.set()
+        assert self.gate.wait(20)
+        time.sleep(0.002)
+        self.inside.clear()
+        if self.fail:
+            raise self.fail
+        self.steps += 1
+        if self.refuse:
+            return Handover(self.current, self.refuse)
+        if self.steps % 5:
+            return None
+        self.versions.append(self._version(len(self.versions)))
+        return Handover(self.current)
+
+    @property
+    def current(self):
+        return self.versions[-1]
+
+    @property
+    def status(self):
+        return AdaptationStatus(
+            state="learning" if self.ready else "waiting",
+            keyframes=len(self.keyframes),
+            keyframe_bytes=self.keyframes.nbytes,
+            rejected=self.keyframes.rejected,
+            step=self.steps,
+            version=self.current.number,
+            loss=1.5,
+            model_path=str(self.current.path),
+        )
+
+    def reset(self):
+        del self.versions[1:]
+        self.keyframes.clear()
+        return Handover(self.current)
+
+    def rollback(self):
+        del self.versions[1:][-1:]
+        self.versions = self.versions[:-1] or self.versions
+        return Handover(self.current)
+
+    def save_model(self, path):
+        Path(path).write_bytes(self.current.path.read_bytes())
+        return self.current.sha256
+
+    def save_state(self):
+        self.saves += 1
+
+
+class Robot:
+    """Camera and tf as a robot has them, and ears for what the node says."""
+
+    def __init__(self, ros):
+        self.ros = ros
+        self.node = ros.node("robot")
+        make = self.node.create_publisher
+        self.color = make(Image, "color/image_raw", QOS)
+        self.depth = make(Image, "depth/image_raw", QOS)
+        self.info = make(CameraInfo, "color/camera_info", QOS)
+        self.tf = tf2_ros.TransformBroadcaster(self.node)
+        self.status = self.listen(StatusMessage, "adaptation/status")
+        self.updates = self.listen(ModelUpdate, "model_update", latched_qos())
+        self.diagnostics = self.listen(DiagnosticArray, "/diagnostics")
+
+    def listen(self, kind, topic, qos=10):
+        received = []
+        self.node.create_subscription(kind, topic, received.append, qos)
+        return received
+
+    def ready(self):
+        for publisher in (self.color, self.depth, self.info, self.tf.pub_tf):
+            self.ros.wait_for(publisher.get_subscription_count, f"subscription of {publisher.topic_name}")
+
+    def show(self, frame, *, pose=True, depth=None):
+        header = Header(frame_id=frame.frame_id)
+        header.stamp.sec, header.stamp.nanosec = divmod(frame.stamp, SECOND)
+        if pose:
+            world = Header(stamp=header.stamp, frame_id="odom")
+            self.tf.sendTransform(transform_message(frame.T_world_camera, world, frame.frame_id))
+        self.info.publish(camera_info_message(frame.intrinsics, header))
+        depth = np.round(frame.depth * 1000).astype(np.uint16) if depth is None else depth
+        self.depth.publish(image_message(depth, "16UC1", header))
+        self.color.publish(image_message(frame.color, "rgb8", header))
+
+    def call(self, kind, name, **request):
+        client = self.node.create_client(kind, name)
+        assert client.wait_for_service(10)
+        future = client.call_async(kind.Request(**request))
+        self.ros.wait_for(future.done, f"answer of {name}")
+        return future.result()
+
+    def wait_for_status(self, condition, what=""):
+        return self.ros.wait_for(lambda: next((m for m in reversed(self.status) if condition(m)), None), what)
+
+    def level(self):
+        own = [s for array in self.diagnostics for s in array.status if s.name.startswith("adaptation")]
+        return own[-1] if own else DiagnosticStatus(level=DiagnosticStatus.STALE)
+
+
+@pytest.fixture
+def settings():
+    settings = Settings()
+    settings.keyframes.min_sharpness = 0.0
+    settings.stream.color_reliability = settings.stream.depth_reliability = "reliable"
+    settings.stream.queue_depth = 50
+    settings.stream.pose_wait = 0.3
+    return settings
+
+
+@pytest.fixture
+def start(ros, settings, tmp_path, monkeypatch):
+    """`start()` -> node, robot, learning; the node is active and everything is connected."""
+    monkeypatch.setattr(adaptation_node, "STATUS_S", 0.05)
+    settings.state_dir = str(tmp_path / "state")
+    learnings = []
+
+    def make(**parameters):
+        def make_learning(settings):
+            learnings.append(Learning(settings, tmp_path))
+            return learnings[-1]
+
+        robot = Robot(ros)
+        overrides = [Parameter(name, value=value) for name, value in parameters.items()]
+        node = AdaptationNode(settings, make_learning, context=ros.context, parameter_overrides=overrides)
+        ros.add(node)
+        assert node.autostart()
+        robot.ready()
+        return SimpleNamespace(node=node, robot=robot, learning=learnings[-1])
+
+    yield make
+    for learning in learnings:
+        learning.gate.set()
+
+
+@pytest.fixture(scope="module")
+def room():
+    return make_room_frames(24, WIDTH, HEIGHT, seed=5)
+
+
+# Frames.
+
+
+def test_posed_frames_become_keyframes(ros, start, room):
+    s = start()
+    for frame in room[::4]:
+        s.robot.show(frame)
+    message = s.robot.wait_for_status(lambda m: m.frames_used == 6, "six frames")
+    assert (message.frames_received, message.keyframes) == (6, len(s.learning.keyframes))
+    assert message.keyframes >= 3
+    assert message.keyframe_bytes == s.learning.keyframes.nbytes
+    kept = s.learning.keyframes.get(s.learning.keyframes.ids()[0])
+    np.testing.assert_array_equal(kept.color, room[0].color)
+    np.testing.assert_allclose(kept.T_world_camera, room[0].T_world_camera, atol=1e-6)
+    assert kept.frame_id == room[0].frame_id
+
+
+def test_frames_that_cannot_be_used_are_counted_by_reason(ros, start, room):
+    s = start()
+    frames = room[::3]
+    s.robot.show(frames[0])
+    s.robot.show(frames[1], depth=np.zeros((HEIGHT, WIDTH), np.uint16))
+    s.robot.show(frames[2], depth=np.ones((HEIGHT // 2, WIDTH // 2), np.uint16))
+    s.robot.show(dataclasses.replace(frames[3], frame_id="camera_without_tf"), pose=False)
+    later = [dataclasses.replace(f, stamp=f.stamp + 5 * SECOND) for f in frames[4:6]]
+    for frame in later:
+        s.robot.show(frame)
+    message = s.robot.wait_for_status(lambda m: m.frames_used == 3, "three good frames")
+    reasons = dict(zip(message.drop_reasons, message.drop_counts, strict=True))
+    for reason in ("no_depth", "depth_size", "no_pose"):
+        assert reasons.get(reason) == 1, reasons
+    assert message.frames_received == 6
+
+
+def test_a_frame_that_the_keyframes_choke_on_does_not_end_the_stream(ros, start, room):
+    s = start()
+    s.learning.fail_offer = RuntimeError("boom")
+    s.robot.show(room[0])
+    s.robot.wait_for_status(lambda m: "RuntimeError" in m.drop_reasons, "the error")
+    s.learning.fail_offer = None
+    s.robot.show(room[6])
+    ros.wait_for(lambda: len(s.learning.keyframes) == 1, "the next frame")
+
+
+def test_time_that_goes_back_costs_no_keyframes_and_no_frames(ros, start, room):
+    s = start()
+    for frame in room[::6]:
+        s.robot.show(frame)
+    s.robot.wait_for_status(lambda m: m.frames_used == 4)
+    kept = s.learning.keyframes.ids()
+    earlier = 0.9 * SECOND  # the first of these frames has stamp 1.0 s, the last before them had 2.8 s
+    for frame in make_room_frames(24, WIDTH, HEIGHT, seed=9)[::6]:
+        s.robot.show(dataclasses.replace(frame, stamp=int(frame.stamp - earlier)))
+    message = s.robot.wait_for_status(lambda m: m.frames_used == 8, "frames of the new time")
+    assert s.learning.keyframes.ids()[: len(kept)] == kept
+    assert message.frames_received == 8
+
+
+# Learning.
+
+
+def test_it_learns_and_announces_every_version_that_is_handed_over(ros, start):
+    s = start()
+    s.learning.ready = True
+    ros.wait_for(lambda: len(s.robot.updates) >= 3, "updates")
+    first, second = s.robot.updates[:2]
+    assert (first.version, second.version) == (0, 1)
+    assert second.path == str(s.learning.folder / "1.safetensors")
+    assert second.sha256 == file_sha256(second.path)
+    assert (second.source_miou, second.agreement) == (0.25, 0.5)
+    message = s.robot.wait_for_status(lambda m: m.version >= 1 and m.step >= 5)
+    assert (message.state, message.loss, message.reason) == ("learning", 1.5, "")
+    assert message.duty_cycle == pytest.approx(s.node.settings.adaptation.duty_cycle)
+    ros.wait_for(lambda: s.robot.level().level == DiagnosticStatus.OK, "diagnostics")
+
+
+def test_who_comes_late_still_gets_the_weights_that_serve(ros, start):
+    s = start()
+    s.learning.ready = True
+    ros.wait_for(lambda: s.learning.current.number >= 2)
+    s.learning.ready = False
+    time.sleep(0.05)
+    late = Robot(ros)
+    ros.wait_for(lambda: late.updates, "latched update")
+    assert [m.version for m in late.updates] == [s.learning.current.number]
+
+
+def test_refused_weights_are_not_announced(ros, start):
+    s = start()
+    s.learning.refuse = ("one class covers 99 %",)
+    s.learning.ready = True
+    ros.wait_for(lambda: s.learning.steps > 10)
+    assert [m.version for m in s.robot.updates] == [0]
+
+
+def test_an_error_in_a_step_shows_in_status_and_diagnostics_and_is_over_after_resume(ros, start, room):
+    s = start()
+    s.learning.fail = RuntimeError("CUDA out of memory")
+    s.learning.ready = True
+    message = s.robot.wait_for_status(lambda m: m.state == "paused", "pause")
+    assert (message.reason, message.failures) == ("RuntimeError: CUDA out of memory", 1)
+    ros.wait_for(lambda: s.robot.level().level == DiagnosticStatus.ERROR, "ERROR")
+    assert "CUDA out of memory" in s.robot.level().message
+    s.robot.show(room[0])
+    ros.wait_for(lambda: len(s.learning.keyframes) == 1, "keyframes go on")
+    s.learning.fail = None
+    assert s.robot.call(SetBool, "adaptation/pause", data=False).success
+    ros.wait_for(lambda: s.learning.steps > 1)
+    s.robot.wait_for_status(lambda m: m.state == "learning" and not m.reason)
+    ros.wait_for(lambda: s.robot.level().level == DiagnosticStatus.OK, "OK")
+
+
+def test_a_state_folder_that_cannot_be_written_is_said_and_the_node_goes_on(ros, settings, start, tmp_path, room):
+    (tmp_path / "file").write_text("")
+    settings.state_dir = str(tmp_path / "file" / "state")
+    s = start()
+    error = CheckpointError(f"weights cannot be written to {settings.state_dir}: not a directory")
+    error.__cause__ = NotADirectoryError(20, "Not a directory")
+    s.learning.fail = error
+    s.learning.ready = True
+    message = s.robot.wait_for_status(lambda m: m.state == "paused", "pause")
+    assert settings.state_dir in message.reason
+    s.robot.show(room[0])
+    ros.wait_for(lambda: len(s.learning.keyframes) == 1, "keyframes")
+
+
+def test_the_duty_cycle_may_be_changed_while_it_learns(ros, start):
+    s = start()
+    (result,) = s.node.set_parameters([Parameter("adaptation.duty_cycle", value=0.25)])
+    assert result.successful
+    s.robot.wait_for_status(lambda m: m.duty_cycle == 0.25, "the new share")
+
+
+# Services.
+
+
+def test_pause_answers_at_once_and_resume_goes_on(ros, start):
+    s = start()
+    s.learning.gate.clear()
+    s.learning.ready = True
+    ros.wait_for(s.learning.inside.is_set)
+    assert s.robot.call(SetBool, "adaptation/pause", data=True).success  # while a step is running
+    assert s.learning.inside.is_set()
+    s.learning.gate.set()
+    s.robot.wait_for_status(lambda m: m.state == "paused" and m.step == 1 and m.reason == "", "paused")
+    assert s.robot.call(SetBool, "adaptation/pause", data=False).success
+    s.robot.wait_for_status(lambda m: m.state == "learning" and m.step > 1, "learning")
+
+
+def test_a_service_that_waits_for_the_step_holds_up_nothing_else(ros, start, room):
+    s = start()
+    s.learning.gate.clear()
+    s.learning.ready = True
+    ros.wait_for(s.learning.inside.is_set)
+    client = s.robot.node.create_client(Trigger, "adaptation/reset")
+    assert client.wait_for_service(10)
+    reset = client.call_async(Trigger.Request())
+    seen = len(s.robot.status)
+    s.robot.show(room[0])
+    ros.wait_for(lambda: len(s.learning.keyframes) == 1 and len(s.robot.status) > seen + 3, "frames and status go on")
+    assert s.robot.call(SetBool, "adaptation/pause", data=True).success
+    assert not reset.done()
+    s.learning.gate.set()
+    ros.wait_for(reset.done, "reset after the step")
+    assert reset.result().success
+    assert len(s.learning.keyframes) == 0
+
+
+def test_rollback_and_reset_announce_what_serves_then(ros, start):
+    s = start()
+    s.learning.ready = True
+    ros.wait_for(lambda: s.learning.current.number >= 3)
+    s.learning.ready = False
+    ros.wait_for(lambda: s.robot.updates and s.robot.updates[-1].version == s.learning.current.number)
+    newest = s.learning.current.number
+    answer = s.robot.call(Trigger, "adaptation/rollback")
+    assert answer.success
+    assert f"version {newest - 1}" in answer.message
+    ros.wait_for(lambda: s.robot.updates[-1].version == newest - 1, "announcement of the roll-back")
+    assert s.robot.call(Trigger, "adaptation/reset").success
+    ros.wait_for(lambda: s.robot.updates[-1].version == 0, "announcement of the base model")
+
+
+def test_save_model_writes_the_file_and_names_it(ros, start, tmp_path):
+    s = start()
+    answer = s.robot.call(SaveModel, "adaptation/save_model", path=str(tmp_path / "mine.safetensors"))
+    assert (answer.success, answer.sha256) == (True, file_sha256(tmp_path / "mine.safetensors"))
+    assert str(tmp_path / "mine.safetensors") in answer.message
+    assert s.robot.call(SaveModel, "adaptation/save_model", path="mine.safetensors").success
+    assert (tmp_path / "state" / "mine.safetensors").is_file()
+
+
+@pytest.mark.parametrize(("path", "text"), [("", "path is empty"), ("missing/folder/x.safetensors", "missing/folder")])
+def test_save_model_answers_with_what_is_wrong(ros, start, path, text):
+    s = start()
+    answer = s.robot.call(SaveModel, "adaptation/save_model", path=path)
+    assert not answer.success
+    assert text in answer.message
+    assert s.robot.call(SetBool, "adaptation/pause", data=True).success
+
+
+def test_services_answer_before_the_node_is_configured(ros, settings):
+    ros.add(AdaptationNode(settings, context=ros.context))
+    robot = Robot(ros)
+    for kind, name in ((SetBool, "pause"), (Trigger, "reset"), (Trigger, "rollback"), (SaveModel, "save_model")):
+        answer = robot.call(kind, f"adaptation/{name}")
+        assert not answer.success
+        assert "not configured" in answer.message
+
+
+# Lifecycle.
+
+
+@pytest.mark.parametrize(("given", "missing"), [({}, "checkpoint"), ({"checkpoint": "/w.safetensors"}, "source.path")])
+def test_it_refuses_to_start_without_what_it_learns_from(ros, settings, given, missing):
+    with pytest.raises(ValueError, match=missing):
+        adaptation_node.make_adaptation(settings.model_copy(update=given))
+    node = ros.add(AdaptationNode(settings.model_copy(update=given), context=ros.context))
+    assert not node.autostart()
+
+
+def test_deactivated_it_neither_learns_nor_listens_and_goes_on_when_activated(ros, start, room):
+    s = start()
+    s.robot.show(room[0])
+    s.robot.wait_for_status(lambda m: m.frames_used == 1)
+    s.learning.ready = True
+    ros.wait_for(lambda: s.learning.current.number >= 1)
+    s.node.trigger_deactivate()
+    ros.wait_for(lambda: not s.robot.color.get_subscription_count(), "subscription is gone")
+    time.sleep(0.05)
+    steps, heard = s.learning.steps, len(s.robot.updates)
+    time.sleep(0.1)
+    assert s.learning.steps == steps
+    s.node.trigger_activate()
+    ros.wait_for(lambda: len(s.robot.updates) > heard, "the weights that serve, again")
+    s.robot.ready()
+    s.robot.show(room[8])
+    message = s.robot.wait_for_status(lambda m: m.frames_used == 2, "counts go on")
+    assert message.frames_received == 2
+    ros.wait_for(lambda: s.learning.steps > steps)
+
+
+def test_cleaning_up_saves_and_ends_the_thread(ros, start):
+    s = start()
+    s.node.trigger_deactivate()
+    s.node.trigger_cleanup()
+    assert s.learning.saves == 1
+    assert adaptation_node.THREAD_NAME not in [t.name for t in threading.enumerate()]
+
+
+@pytest.mark.parametrize("busy", [True, False])
+def test_the_process_leaves_without_teardown_only_while_a_step_runs(monkeypatch, busy):
+    left, done = [], threading.Event()
+    monkeypatch.setattr(adaptation_node, "run", lambda *_: 0)
+    monkeypatch.setattr(adaptation_node.os, "_exit", left.append)
+    if busy:
+        threading.Thread(target=done.wait, args=(20,), name=adaptation_node.THREAD_NAME, daemon=True).start()
+    assert adaptation_node.main([]) == 0
+    assert left == ([0] if busy else [])
+    done.set()
+
+
+# Markers.
+
+
+def test_keyframes_are_drawn_for_listeners_new_ones_once_and_evicted_ones_deleted(ros, start, room):
+    s = start()
+    for frame in room[::6]:
+        s.robot.show(frame)
+    s.robot.wait_for_status(lambda m: m.frames_used == 4)
+    count = len(s.learning.keyframes)
+    markers = s.robot.listen(MarkerArray, "adaptation/keyframes", QoSProfile(depth=50))
+    ros.wait_for(lambda: markers, "markers")
+    frusta = [m for m in markers[0].markers if m.ns == "keyframes/frustum" and m.action == Marker.ADD]
+    assert [m.id for m in frusta] == s.learning.keyframes.ids()
+    assert {m.header.frame_id for m in frusta} == {"odom"}
+    first = frusta[0]
+    np.testing.assert_allclose(
+        [first.pose.position.x, first.pose.position.y, first.pose.position.z], room[0].T_world_camera[:3, 3], atol=1e-6
+    )
+    (path,) = (m for m in markers[0].markers if m.ns == "keyframes/path")
+    assert len(path.points) == count
+    time.sleep(0.2)
+    assert len(markers) == 1  # nothing new, nothing sent
+    late = s.robot.listen(MarkerArray, "adaptation/keyframes", QoSProfile(depth=50))
+    ros.wait_for(lambda: late, "everything, for the second listener")
+    assert s.robot.call(Trigger, "adaptation/reset").success
+    ros.wait_for(lambda: len(markers) >= 3, "deletions")
+    deleted = {m.id for m in markers[-1].markers if m.ns == "keyframes/frustum" and m.action == Marker.DELETE}
+    assert deleted == {m.id for m in frusta}
+
+
+# With the real learner.
+
+
+@pytest.fixture
+def real(tmp_path, checkpoint):
+    """Parameters of a node that learns on 64x48 pixels."""
+    write_source_set(tmp_path / "source", make_source_images(6, WIDTH, HEIGHT))
+    settings = Settings(device="cpu", threads=1, checkpoint=str(checkpoint), state_dir=str(tmp_path / "state"))
+    settings.source.path = str(tmp_path / "source")
+    settings.model = ModelSettings(encoder="mobilenet_v2", encoder_weights="none", width=WIDTH, height=HEIGHT)
+    settings.keyframes.min_sharpness = 0.0
+    for name, value in {"source_batch": 2, "target_batch": 2, "neighbours": 2, "learning_rate": 1e-3}.items():
+        setattr(settings.learner, name, value)
+    for name, value in {"holdout": 2, "agreement_views": 2, "max_source_drop": 1.0, "max_agreement_drop": 1.0}.items():
+        setattr(settings.guard, name, value)
+    settings.guard.max_class_share, settings.guard.min_class_ratio = 1.0, 0.0
+    settings.adaptation.min_keyframes, settings.adaptation.handover_every = 3, 2
+    settings.adaptation.duty_cycle = 1.0
+    settings.stream.color_reliability = settings.stream.depth_reliability = "reliable"
+    settings.stream.queue_depth = 50
+    return settings
+
+
+@pytest.mark.slow
+def test_the_process_adapts_saves_at_sigterm_and_resumes(ros, real, room, tmp_path):
+    file = tmp_path / "settings.yaml"
+    indented = "\n".join("    " + line for line in to_yaml(real).splitlines())
+    file.write_text(f"/**:\n  ros__parameters:\n{indented}\n")
+    command = [sys.executable, "-m", "s4net_ros.adaptation_node", "--ros-args", "--params-file", str(file)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+    try:
+        robot = Robot(ros)
+        ros.wait_for(lambda: robot.color.get_subscription_count(), "the process", timeout=60)
+        robot.ready()
+        for frame in room[::2]:
+            robot.show(frame)
+        ros.wait_for(lambda: [m for m in robot.updates if m.version >= 2], "two hand-overs", timeout=60)
+        assert robot.call(SetBool, "adaptation/pause", data=True).success
+        robot.wait_for_status(lambda m: m.state == "paused" and m.keyframes >= 3)
+        time.sleep(0.5)  # the step in hand may still hand over
+        update, keyframes = robot.updates[-1], robot.status[-1].keyframes
+        assert file_sha256(update.path) == update.sha256
+    finally:
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=20)
+    assert process.returncode == 0, errors
+    assert "Traceback" not in errors
+    node = ros.add(AdaptationNode(real, context=ros.context))
+    again = Robot(ros)
+    assert node.autostart()
+    ros.wait_for(lambda: again.updates, "the weights that served")
+    assert (again.updates[0].version, again.updates[0].sha256) == (update.version, update.sha256)
+    assert again.wait_for_status(lambda m: m.keyframes == keyframes, "the same keyframes")

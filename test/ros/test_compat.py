@@ -1,0 +1,201 @@
+"""The stand-ins behave as message_filters and tf2_ros do, and step aside where those are installed."""
+
+import importlib.util
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy", reason="the stand-ins need rclpy")
+pytest.importorskip("tf2_msgs.msg", reason="tf2_msgs is not built: run `make build`")
+
+from geometry_msgs.msg import TransformStamped
+from rclpy.duration import Duration
+from rclpy.time import Time
+from sensor_msgs.msg import CameraInfo
+from std_msgs.msg import Header
+
+from s4net_ros.compat import _message_filters as message_filters
+from s4net_ros.compat import _tf2_ros as tf2_ros
+from s4net_ros.conversions import transform_matrix, transform_message
+
+MS = 1_000_000
+S = 1_000_000_000
+
+
+def info(stamp: int, name: str = "") -> CameraInfo:
+    return CameraInfo(header=Header(stamp=Time(nanoseconds=stamp).to_msg(), frame_id=name))
+
+
+def moved(parent: str, child: str, stamp: int, x: float = 0.0) -> TransformStamped:
+    T = np.eye(4)
+    T[0, 3] = x
+    return transform_message(T, Header(stamp=Time(nanoseconds=stamp).to_msg(), frame_id=parent), child)
+
+
+@pytest.mark.parametrize(
+    ("name", "module"),
+    [("message_filters", "class TimeSynchronizer: real = True"), ("tf2_ros", "class Buffer: real = True")],
+)
+def test_the_real_package_wins_wherever_it_imports(tmp_path: Path, name: str, module: str):
+    (tmp_path / f"{name}.py").write_text(module)
+    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from s4net_ros.compat import {name} as m; print(m)"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert str(tmp_path / f"{name}.py") in out.stdout
+
+
+@pytest.mark.skipif(importlib.util.find_spec("tf2_ros") is not None, reason="the real packages are installed")
+def test_the_stand_ins_are_used_where_nothing_else_is_installed():
+    from s4net_ros import compat
+
+    assert compat.message_filters is message_filters
+    assert compat.tf2_ros is tf2_ros
+
+
+class TestMessageFilters:
+    def synchronise(
+        self, synchroniser: Any, sources: list[Any], events: list[tuple[int, int]]
+    ) -> list[tuple[int, ...]]:
+        """(source, stamp in ms) in order of arrival -> stamps of the matches in ms."""
+        out: list[tuple[int, ...]] = []
+        synchroniser.registerCallback(lambda *msgs: out.append(tuple(m.header.stamp.nanosec // MS for m in msgs)))
+        for source, stamp in events:
+            sources[source].signalMessage(info(stamp * MS))
+        return out
+
+    def test_time_synchronizer_matches_equal_stamps_only(self):
+        sources = [message_filters.SimpleFilter() for _ in range(3)]
+        synchroniser = message_filters.TimeSynchronizer(sources, 10)
+        events = [(0, 100), (1, 100), (0, 133), (1, 134), (2, 100), (2, 133)]
+        assert self.synchronise(synchroniser, sources, events) == [(100, 100, 100)]
+
+    def test_approximate_time_synchronizer_matches_within_the_slop(self):
+        sources = [message_filters.SimpleFilter() for _ in range(2)]
+        synchroniser = message_filters.ApproximateTimeSynchronizer(sources, 10, 0.017)
+        events = [(0, 100), (1, 105), (0, 133), (1, 133), (0, 166), (1, 199)]
+        assert self.synchronise(synchroniser, sources, events) == [(100, 105), (133, 133)]
+
+    def test_callbacks_get_their_extra_arguments_and_run_in_order(self):
+        source, out = message_filters.SimpleFilter(), []
+        assert source.registerCallback(lambda m, word: out.append((m, word)), "first") == 0
+        assert source.registerCallback(lambda m: out.append(m)) == 1
+        source.signalMessage(5)
+        assert out == [(5, "first"), 5]
+
+    def test_an_exception_in_a_callback_does_not_stop_the_synchroniser(self):
+        sources, out = [message_filters.SimpleFilter() for _ in range(2)], []
+        synchroniser = message_filters.TimeSynchronizer(sources, 10)
+
+        def callback(a: Any, b: Any) -> None:
+            out.append(a)
+            raise RuntimeError("first one fails")
+
+        synchroniser.registerCallback(callback)
+        for stamp in (100, 200):
+            sources[0].signalMessage(info(stamp * MS))
+            with pytest.raises(RuntimeError):
+                sources[1].signalMessage(info(stamp * MS))
+        assert len(out) == 2
+
+    def test_clear_makes_room_for_earlier_stamps(self):
+        sources = [message_filters.SimpleFilter() for _ in range(2)]
+        synchroniser = message_filters.TimeSynchronizer(sources, 1)
+        sources[0].signalMessage(info(900 * MS))
+        synchroniser.clear()
+        assert self.synchronise(synchroniser, sources, [(0, 100), (1, 100)]) == [(100, 100)]
+
+    def test_subscriber_passes_messages_and_options_on(self, ros):
+        node, out = ros.node(), []
+        subscriber = message_filters.Subscriber(node, CameraInfo, "info", qos_profile=3)
+        subscriber.registerCallback(out.append)
+        assert subscriber.topic == "info"
+        assert subscriber.sub.qos_profile.depth == 3
+        assert message_filters.Subscriber(node, CameraInfo, "other").sub.qos_profile.depth == 10
+        publisher = node.create_publisher(CameraInfo, "info", 3)
+        ros.wait_for(lambda: publisher.get_subscription_count() == 1)
+        publisher.publish(info(S, "camera"))
+        ros.wait_for(lambda: [m.header.frame_id for m in out] == ["camera"])
+
+
+class TestBuffer:
+    def buffer(self) -> Any:
+        buffer = tf2_ros.Buffer(cache_time=Duration(seconds=5))
+        buffer.set_transform_static(moved("base", "camera", 0, 0.5), "test")
+        for i in range(3):
+            buffer.set_transform(moved("odom", "base", S + i * 100 * MS, float(i)), "test")
+        return buffer
+
+    def test_transform_maps_source_to_target_at_the_stamp(self):
+        found = self.buffer().lookup_transform("odom", "camera", Time(nanoseconds=S + 150 * MS))
+        assert (found.header.frame_id, found.child_frame_id) == ("odom", "camera")
+        assert Time.from_msg(found.header.stamp).nanoseconds == S + 150 * MS
+        assert transform_matrix(found.transform)[0, 3] == pytest.approx(2.0)
+
+    def test_time_zero_is_the_newest_and_says_which_that_is(self):
+        found = self.buffer().lookup_transform("odom", "camera", Time())
+        assert Time.from_msg(found.header.stamp).nanoseconds == S + 200 * MS
+        assert transform_matrix(found.transform)[0, 3] == pytest.approx(2.5)
+
+    @pytest.mark.parametrize(
+        ("target", "source", "stamp", "exception", "words"),
+        [
+            ("odom", "typo", S, "LookupException", "typo"),
+            ("odom", "other", S, "ConnectivityException", "different trees"),
+            ("odom", "base", S - 1, "ExtrapolationException", "into the past"),
+            ("odom", "base", 2 * S, "ExtrapolationException", "into the future"),
+        ],
+    )
+    def test_exceptions_are_those_of_tf2(self, target, source, stamp, exception, words):
+        buffer = self.buffer()
+        buffer.set_transform_static(moved("island", "other", 0), "test")
+        with pytest.raises(getattr(tf2_ros, exception), match=words) as caught:
+            buffer.lookup_transform(target, source, Time(nanoseconds=stamp))
+        assert isinstance(caught.value, tf2_ros.TransformException)
+
+    def test_without_timeout_it_never_waits_and_with_one_it_does(self):
+        buffer = self.buffer()
+        start = time.monotonic()
+        with pytest.raises(tf2_ros.ExtrapolationException):
+            buffer.lookup_transform("odom", "base", Time(nanoseconds=2 * S))
+        assert time.monotonic() - start < 0.05
+        with pytest.raises(tf2_ros.ExtrapolationException):
+            buffer.lookup_transform("odom", "base", Time(nanoseconds=2 * S), timeout=Duration(seconds=0.1))
+        assert time.monotonic() - start > 0.1
+
+    def test_clear_keeps_static_transforms(self):
+        buffer = self.buffer()
+        buffer.clear()
+        buffer.lookup_transform("base", "camera", Time(nanoseconds=S))
+        with pytest.raises(tf2_ros.TransformException):
+            buffer.lookup_transform("odom", "base", Time(nanoseconds=S))
+
+
+def test_listener_gets_what_the_broadcasters_send(ros):
+    node = ros.node()
+    buffer = tf2_ros.Buffer()
+    static, dynamic = tf2_ros.StaticTransformBroadcaster(node), tf2_ros.TransformBroadcaster(node)
+    static.sendTransform(moved("base", "camera", 0, 0.5))
+    static.sendTransform([moved("base", "lidar", 0, 0.7)])  # keeps the first one for those who come late
+    listener = tf2_ros.TransformListener(buffer, ros.node("listener"))
+    ros.wait_for(lambda: dynamic.pub_tf.get_subscription_count() == 1)
+    broken = moved("odom", "wheel", S)
+    broken.transform.rotation.w = 0.0
+    dynamic.sendTransform([broken, moved("odom", "base", S, 1.0)])
+
+    def known() -> bool:
+        try:
+            buffer.lookup_transform("odom", "lidar", Time(nanoseconds=S))
+            found = buffer.lookup_transform("odom", "camera", Time(nanoseconds=S))
+        except tf2_ros.TransformException:
+            return False
+        return transform_matrix(found.transform)[0, 3] == pytest.approx(1.5)
+
+    ros.wait_for(known)
+    with pytest.raises(tf2_ros.LookupException):
+        buffer.lookup_transform("odom", "wheel", Time(nanoseconds=S))
+    listener.unregister()
+    ros.wait_for(lambda: dynamic.pub_tf.get_subscription_count() == 0)

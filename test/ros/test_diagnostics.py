@@ -1,0 +1,141 @@
+"""What a node says about itself, above all why no frames come."""
+
+import pytest
+
+pytest.importorskip("rclpy")
+
+import numpy as np
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from rclpy.qos import QoSProfile
+from sensor_msgs.msg import Image
+
+from s4net_ros.diagnostics import DiagnosticsPublisher, Latency, Report, StallWatch, nearest_stamps
+from s4net_ros.qos import latched_qos, mismatch, stream_qos
+
+MS = 1_000_000
+
+
+class Watch:
+    """A watch over one or two image topics with a clock set by hand."""
+
+    def __init__(self, ros, reliability="best_effort", names=("color",), slop=None):
+        self.now = 100.0
+        self.node = ros.node("watcher")
+        self.watch = StallWatch(self.node, after=5.0, slop=slop, clock=lambda: self.now)
+        for name in names:
+            subscription = self.node.create_subscription(
+                Image,
+                f"{name}/image_raw",
+                lambda _: None,
+                stream_qos(reliability, 1),
+                event_callbacks=self.watch.events(name, f"stream.{name}_reliability"),
+            )
+            self.watch.follow(name, subscription)
+
+
+def test_it_is_quiet_until_the_time_is_up_and_while_frames_come(ros):
+    w = Watch(ros)
+    w.now += 4.9
+    assert w.watch.reason() == ""
+    w.watch.frame()
+    w.now += 4.9
+    assert w.watch.reason() == ""
+    w.now += 0.2
+    assert w.watch.reason().startswith("no frame for 5.1 s")
+
+
+def test_no_publisher_is_named_with_the_topic(ros):
+    w = Watch(ros)
+    w.now += 6
+    assert "color (/color/image_raw): no publisher" in w.watch.reason()
+
+
+def test_a_publisher_that_never_publishes_is_counted(ros):
+    w = Watch(ros)
+    ros.node("camera").create_publisher(Image, "color/image_raw", stream_qos("reliable", 1))
+    ros.wait_for(lambda: w.node.count_publishers("color/image_raw"))
+    w.now += 6
+    assert "1 publisher, but no message ever came" in w.watch.reason()
+
+
+def test_a_qos_mismatch_is_named_with_its_remedy(ros, capfd):
+    w = Watch(ros, reliability="reliable")
+    ros.node("camera", namespace="robot").create_publisher(Image, "/color/image_raw", stream_qos("best_effort", 1))
+    ros.wait_for(lambda: w.node.count_publishers("color/image_raw"))
+    w.now += 6
+    reason = ros.wait_for(lambda: "does not fit" in w.watch.reason() and w.watch.reason())
+    assert "QoS of /robot/camera does not fit" in reason
+    assert "reliab" in reason.lower()
+    assert "set stream.color_reliability:=best_effort" in reason
+    ros.wait_for(lambda: "does not fit" in capfd.readouterr().err, "warning when the publisher was discovered")
+
+
+def test_a_stream_that_has_stopped_is_told_from_one_that_goes_on(ros):
+    w = Watch(ros, names=("color", "depth"))
+    camera = ros.node("camera")
+    for name in ("color", "depth"):
+        camera.create_publisher(Image, f"{name}/image_raw", 1)
+        ros.wait_for(lambda name=name: w.node.count_publishers(f"{name}/image_raw"))
+    w.watch.arrived("color", 1)
+    w.watch.arrived("depth", 1)
+    w.now += 7
+    w.watch.arrived("color", 2)
+    reason = w.watch.reason()
+    assert "color (/color/image_raw): 1 publisher, 2 messages, the last one 0.0 s ago" in reason
+    assert "depth (/depth/image_raw): 1 publisher, 1 messages, the last one 7.0 s ago" in reason
+
+
+def test_stamps_that_never_meet_are_the_reason(ros):
+    w = Watch(ros, names=("color", "depth"), slop=0.017)
+    for i in range(10):
+        w.watch.arrived("color", i * 100 * MS)
+        w.watch.arrived("depth", i * 100 * MS + 40 * MS)
+    w.now += 6
+    assert "stamps of color and depth never lie nearer than 0.040 s, allowed is 0.017 s" in w.watch.reason()
+    w.watch.clear_stamps()
+    assert "stamps" not in w.watch.reason()
+    w.watch.arrived("color", 5 * MS)
+    w.watch.arrived("depth", 15 * MS)
+    assert "stamps" not in w.watch.reason()
+
+
+def test_the_nearest_stamps_are_found_as_by_comparing_all_of_them():
+    rng = np.random.default_rng(1)
+    for _ in range(50):
+        a, b = (sorted(rng.integers(0, 1000, rng.integers(1, 20)).tolist()) for _ in range(2))
+        assert nearest_stamps(a, b) == min(abs(x - y) for x in a for y in b)
+
+
+def test_latency_is_summed_up_over_recent_frames_only():
+    latency = Latency(history=4)
+    assert latency.summary("latency") == {}
+    for seconds in (9.0, 0.010, 0.020, 0.030, 0.040):
+        latency.add(seconds)
+    summary = latency.summary("latency")
+    assert (summary["latency_ms_median"], summary["latency_ms_max"]) == ("25.0", "40.0")
+
+
+def test_the_report_is_published_under_the_full_name_of_the_node(ros):
+    node = ros.node("labels", namespace="robot")
+    received = []
+    ros.node().create_subscription(DiagnosticArray, "/diagnostics", received.append, QoSProfile(depth=10))
+    publisher = DiagnosticsPublisher(node, lambda: Report(DiagnosticStatus.WARN, "slow", {"frames": 3}), period=0.1)
+    ros.wait_for(lambda: len(received) > 1)
+    (status,) = received[0].status
+    assert (status.level, status.message) == (DiagnosticStatus.WARN, "slow")
+    assert status.name.startswith("robot/labels")
+    assert [(v.key, v.value) for v in status.values] == [("frames", "3")]
+    publisher.destroy()
+
+
+@pytest.mark.parametrize(
+    ("offered", "requested", "fits"),
+    [
+        (stream_qos("reliable", 5), stream_qos("best_effort", 1), True),
+        (stream_qos("best_effort", 5), stream_qos("reliable", 1), False),
+        (stream_qos("reliable", 5), latched_qos(), False),
+        (latched_qos(), latched_qos(), True),
+    ],
+)
+def test_profiles_fit_or_it_is_said_why_not(offered, requested, fits):
+    assert (mismatch(offered, requested) == "") is fits

@@ -1,0 +1,225 @@
+"""The description of the graph: one home for arguments, parameters and topic names."""
+
+import re
+import xml.etree.ElementTree as ElementTree
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+import yaml
+
+from s4net_core.config import Settings, leaves, load_settings
+from s4net_core.errors import SettingsError
+from s4net_ros.graph import (
+    ARGUMENTS,
+    REPLAY_ARGUMENTS,
+    REPLAY_DEFAULTS,
+    GraphArguments,
+    NodeSpec,
+    adaptation_graph,
+    fastdds_environment,
+    rviz_spec,
+    share_file,
+)
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIG = ROOT / "config"
+
+
+def values_of(spec: NodeSpec) -> dict[str, object]:
+    merged: dict[str, object] = {}
+    for parameters in spec.parameters:
+        if isinstance(parameters, dict):
+            merged |= parameters
+    return merged
+
+
+class TestArguments:
+    def test_every_argument_has_a_typed_value_and_a_help_text(self) -> None:
+        assert [f.name for f in fields(GraphArguments)] == [a.name for a in ARGUMENTS]
+        for argument in (*ARGUMENTS, *REPLAY_ARGUMENTS):
+            assert len(argument.help) > 20
+            assert argument.help.endswith(".")
+            assert argument.required or not argument.choices or argument.default in argument.choices
+
+    def test_defaults_as_texts_give_the_typed_defaults(self) -> None:
+        assert GraphArguments.from_strings({a.name: a.default for a in ARGUMENTS}) == GraphArguments()
+
+    def test_replay_changes_only_arguments_that_exist(self) -> None:
+        assert set(REPLAY_DEFAULTS) <= {a.name for a in ARGUMENTS}
+
+    @pytest.mark.parametrize(("text", "value"), [("true", True), ("True", True), ("false", False)])
+    def test_booleans_are_read_as_launch_writes_them(self, text: str, value: bool) -> None:
+        assert GraphArguments.from_strings({"use_sim_time": text}).use_sim_time is value
+
+    @pytest.mark.parametrize(("name", "text"), [("transport", "jpeg"), ("use_sim_time", "maybe"), ("camera", "front")])
+    def test_what_is_not_known_is_refused_by_name(self, name: str, text: str) -> None:
+        with pytest.raises(SettingsError, match=name):
+            GraphArguments.from_strings({name: text})
+
+
+class TestParameters:
+    def test_without_arguments_only_the_settings_file_decides(self) -> None:
+        for spec in adaptation_graph(GraphArguments()):
+            assert spec.parameters == (CONFIG / "adapt.yaml", {"use_sim_time": False})
+
+    def test_given_arguments_come_after_the_file_and_so_win(self, tmp_path: Path) -> None:
+        arguments = GraphArguments(
+            fixed_frame="map",
+            checkpoint=str(tmp_path / "w.safetensors"),
+            source_set=str(tmp_path),
+            state_dir="~/state",
+            transport="compressed",
+            use_sim_time=True,
+        )
+        for spec in adaptation_graph(arguments):
+            assert isinstance(spec.parameters[0], Path)
+            assert spec.parameters[-1] == {
+                "use_sim_time": True,
+                "stream.fixed_frame": "map",
+                "checkpoint": str(tmp_path / "w.safetensors"),
+                "source.path": str(tmp_path),
+                "state_dir": str(Path.home() / "state"),
+                "stream.color_transport": "compressed",
+                "stream.depth_transport": "compressedDepth",
+            }
+
+    def test_every_parameter_is_a_setting_of_the_same_type(self) -> None:
+        known = {leaf.name: leaf.type for leaf in leaves(Settings())}
+        arguments = GraphArguments(fixed_frame="a", checkpoint="b", source_set="c", state_dir="d", transport="raw")
+        for name, value in values_of(adaptation_graph(arguments)[0]).items():
+            assert name == "use_sim_time" or known[name] is type(value)
+
+    def test_relative_paths_mean_the_folder_of_the_caller(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        values = values_of(adaptation_graph(GraphArguments(checkpoint="w.safetensors"))[0])
+        assert values["checkpoint"] == str(tmp_path / "w.safetensors")
+
+    def test_a_plain_settings_file_becomes_the_values_that_differ(self, tmp_path: Path) -> None:
+        file = tmp_path / "mine.yaml"
+        file.write_text("seed: 7\nlearner: {learning_rate: 1e-4, target_batch: 4}\n")
+        parameters = adaptation_graph(GraphArguments(settings_file=str(file)))[0].parameters[0]
+        assert parameters == {"seed": 7, "learner.learning_rate": 1e-4}
+
+    def test_a_file_that_cannot_be_used_is_named(self, tmp_path: Path) -> None:
+        with pytest.raises(SettingsError, match=r"nowhere\.yaml"):
+            adaptation_graph(GraphArguments(settings_file=str(tmp_path / "nowhere.yaml")))
+        wrong = tmp_path / "wrong.yaml"
+        wrong.write_text("learner: {speed: 3}\n")
+        with pytest.raises(SettingsError, match="speed"):
+            adaptation_graph(GraphArguments(settings_file=str(wrong)))
+
+
+class TestTopics:
+    @pytest.mark.parametrize(
+        ("namespace", "name", "camera"),
+        [
+            ("camera", "camera", "/camera/camera"),
+            ("", "camera", "/camera"),
+            ("/robot1/front", "d435", "/robot1/front/d435"),
+        ],
+    )
+    def test_inputs_are_the_realsense_topics(self, namespace: str, name: str, camera: str) -> None:
+        for spec in adaptation_graph(GraphArguments(camera_namespace=namespace, camera_name=name)):
+            assert spec.topic("color/image_raw") == f"{camera}/color/image_raw"
+            assert spec.topic("color/image_raw/compressed") == f"{camera}/color/image_raw/compressed"
+            assert spec.topic("color/camera_info") == f"{camera}/color/camera_info"
+            assert spec.topic("depth/image_raw") == f"{camera}/aligned_depth_to_color/image_raw"
+            assert spec.topic("depth/camera_info") == f"{camera}/aligned_depth_to_color/camera_info"
+
+    def test_a_namespace_moves_outputs_but_not_the_camera(self) -> None:
+        for spec in adaptation_graph(GraphArguments(namespace="/robot1/")):
+            for topic in spec.publishes:
+                assert spec.topic(topic) == f"/robot1/{topic}"
+            assert spec.topic("color/image_raw").startswith("/camera/")
+
+    def test_both_nodes_name_the_topic_between_them_alike(self) -> None:
+        labels, learner = adaptation_graph(GraphArguments(namespace="robot1"))
+        assert labels.topic("model_update") == learner.topic("model_update") == "/robot1/model_update"
+
+
+class TestCommand:
+    def test_is_what_rcl_reads(self) -> None:
+        spec = NodeSpec(
+            package="p",
+            executable="e",
+            module="some.module",
+            name="n",
+            namespace="robot1",
+            parameters=(Path("/a.yaml"), {"rate": 1e-5, "on": True, "count": 3, "frame": "it's 1"}),
+            remappings=(("in", "/out"),),
+        )
+        words = spec.command(python="py")
+        assert words[:3] == ["py", "-m", "some.module"]
+        assert words[3:] == [
+            *("--ros-args", "-r", "__node:=n", "-r", "__ns:=/robot1", "--params-file", "/a.yaml"),
+            *("-p", "rate:=1.0e-05", "-p", "on:=true", "-p", "count:=3", "-p", "frame:='it''s 1'", "-r", "in:=/out"),
+        ]
+
+    def test_parameters_reach_a_node_with_their_types(self, ros) -> None:  # type: ignore[no-untyped-def]
+        values = {"rate": 1e-5, "whole": 2.0, "on": True, "count": 3, "frame": "on", "number": "1", "empty": ""}
+        spec = NodeSpec("p", "e", "m", name="n", parameters=(values,))
+        words = spec.command()
+        node = ros.node(
+            cli_args=words[words.index("--ros-args") :], automatically_declare_parameters_from_overrides=True
+        )
+        assert {name: node.get_parameter(name).value for name in values} == values
+        assert node.get_name() == "n"
+
+
+class TestConfigFiles:
+    def test_settings_file_is_read_by_ros_and_by_the_command_line_alike(self, ros) -> None:  # type: ignore[no-untyped-def]
+        settings = load_settings(CONFIG / "adapt.yaml")
+        given = ["--ros-args", "--params-file", str(CONFIG / "adapt.yaml")]
+        node = ros.node(cli_args=given, automatically_declare_parameters_from_overrides=True)
+        values = {leaf.name: leaf.value for leaf in leaves(settings)}
+        names = [name for name in values if node.has_parameter(name)]
+        assert len(names) >= 3
+        assert {name: node.get_parameter(name).value for name in names} == {name: values[name] for name in names}
+        assert all(type(node.get_parameter(name).value) is type(values[name]) for name in names)
+
+    def test_settings_file_holds_the_online_values(self) -> None:
+        learner = load_settings(CONFIG / "adapt.yaml").learner
+        assert (learner.batch_norm, learner.learning_rate > 1e-5) == ("frozen", True)
+
+    def test_rviz_shows_topics_of_the_graph(self) -> None:
+        rviz = yaml.safe_load((CONFIG / "adapt.rviz").read_text())["Visualization Manager"]
+        shown = {d["Topic"]["Value"] for d in rviz["Displays"] if "Topic" in d}
+        nodes = adaptation_graph(GraphArguments())
+        types = {node.topic(topic): kind for node in nodes for topic, kind in node.publishes.items()}
+        assert shown <= set(types)
+        assert {types[topic] for topic in shown} == {
+            "sensor_msgs/msg/Image",
+            "sensor_msgs/msg/PointCloud2",
+            "visualization_msgs/msg/MarkerArray",
+        }
+        assert rviz["Global Options"]["Fixed Frame"] == load_settings(CONFIG / "adapt.yaml").stream.fixed_frame
+        assert {"/segmentation/overlay", "/segmentation/mask"} <= shown
+        assert "rviz_default_plugins/TF" in {d["Class"] for d in rviz["Displays"]}
+
+    def test_rviz_follows_namespace_and_fixed_frame(self) -> None:
+        spec = rviz_spec(GraphArguments(namespace="robot1", fixed_frame="map"))
+        assert ("/segmentation/overlay", "/robot1/segmentation/overlay") in spec.remappings
+        assert spec.arguments[-2:] == ("-f", "map")
+        assert Path(spec.arguments[1]).is_file()
+
+    def test_dds_profile_stays_on_this_machine_and_has_room_for_images(self) -> None:
+        root = ElementTree.parse(CONFIG / "fastdds.xml").getroot()
+        text = {re.sub(r"\{.*\}", "", element.tag): (element.text or "").strip() for element in root.iter()}
+        assert int(text["segment_size"]) == 32 * 2**20
+        assert int(text["maxMessageSize"]) == 8 * 2**20
+        assert text["address"] == "127.0.0.1"
+        assert text["useBuiltinTransports"] == "false"
+
+    def test_dds_profile_is_an_absolute_file_or_left_alone(self, tmp_path: Path) -> None:
+        assert fastdds_environment(GraphArguments()) == {}
+        variable = "FASTDDS_DEFAULT_PROFILES_FILE"
+        assert fastdds_environment(GraphArguments(fastdds_profile="local")) == {variable: str(CONFIG / "fastdds.xml")}
+        with pytest.raises(SettingsError, match=r"missing\.xml"):
+            fastdds_environment(GraphArguments(fastdds_profile=str(tmp_path / "missing.xml")))
+
+    def test_a_missing_file_of_the_package_is_an_error_that_names_places(self) -> None:
+        with pytest.raises(SettingsError, match="share"):
+            share_file("config", "missing.yaml")

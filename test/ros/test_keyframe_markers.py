@@ -1,0 +1,96 @@
+"""Keyframes as RViz shows them."""
+
+import dataclasses
+
+import pytest
+
+pytest.importorskip("rclpy")
+pytest.importorskip("visualization_msgs.msg")
+
+import numpy as np
+from builtin_interfaces.msg import Time
+from scenes import make_intrinsics, make_room_frames
+from visualization_msgs.msg import Marker
+
+from s4net_core.config import Settings
+from s4net_core.keyframes import KeyframeBuffer
+from s4net_ros.keyframe_markers import FRUSTUM_DEPTH, KeyframeMarkers, frustum_lines
+
+STAMP = Time(sec=3)
+ADD, DELETE, DELETEALL = Marker.ADD, Marker.DELETE, Marker.DELETEALL
+
+
+def xyz(points):
+    return np.array([(p.x, p.y, p.z) for p in points])
+
+
+@pytest.fixture
+def frames():
+    return make_room_frames(12, 64, 48, seed=5)[::3]
+
+
+@pytest.fixture
+def buffer():
+    settings = Settings()
+    settings.keyframes.min_sharpness = 0.0
+    return KeyframeBuffer(settings.keyframes, settings.geometry, min_overlap=0.25)
+
+
+def actions(message, namespace="keyframes/frustum"):
+    return [(m.action, m.id) for m in message.markers if m.ns == namespace]
+
+
+def test_a_frustum_spans_exactly_the_image():
+    lens = make_intrinsics(64, 48)
+    lines = xyz(frustum_lines(lens)).reshape(8, 2, 3)
+    np.testing.assert_array_equal(lines[:4, 0], np.zeros((4, 3)))
+    corners = lines[:4, 1]
+    pixels = corners @ lens.matrix.T
+    pixels = pixels[:, :2] / pixels[:, 2:]
+    np.testing.assert_allclose(pixels, [(-0.5, -0.5), (63.5, -0.5), (63.5, 47.5), (-0.5, 47.5)])
+    np.testing.assert_allclose(corners[:, 2], FRUSTUM_DEPTH)
+    np.testing.assert_allclose(lines[4:, 0], corners)
+    np.testing.assert_allclose(lines[4:, 1], np.roll(corners, -1, axis=0))
+
+
+def test_a_frustum_stands_where_the_camera_was(buffer, frames):
+    buffer.offer(frames[0])
+    (marker,) = (m for m in KeyframeMarkers(buffer, "odom").changes(STAMP).markers if m.action == ADD)
+    q, T = marker.pose.orientation, frames[0].T_world_camera
+    # Rotation of the optical axis by the quaternion, written out.
+    axis = [2 * (q.x * q.z + q.w * q.y), 2 * (q.y * q.z - q.w * q.x), 1 - 2 * (q.x**2 + q.y**2)]
+    np.testing.assert_allclose(axis, T[:3, 2], atol=1e-9)
+    np.testing.assert_allclose(xyz([marker.pose.position])[0], T[:3, 3])
+    assert (marker.header.frame_id, marker.header.stamp.sec, marker.type) == ("odom", 3, Marker.LINE_LIST)
+
+
+def test_only_what_is_new_is_sent(buffer, frames):
+    markers = KeyframeMarkers(buffer, "odom")
+    assert not markers.changes(STAMP).markers
+    first = buffer.offer(frames[0]).id
+    assert actions(markers.changes(STAMP)) == [(DELETEALL, 0), (ADD, first)]
+    assert not markers.changes(STAMP).markers
+    second = buffer.offer(frames[1]).id
+    message = markers.changes(STAMP)
+    assert actions(message) == [(ADD, second)]
+    path = message.markers[-1]
+    np.testing.assert_allclose(xyz(path.points), [f.T_world_camera[:3, 3] for f in frames[:2]])
+
+
+def test_what_is_gone_is_deleted_with_its_place_in_the_path(buffer, frames):
+    markers = KeyframeMarkers(buffer, "odom")
+    ids = [buffer.offer(frame).id for frame in frames[:3]]
+    markers.changes(STAMP)
+    buffer.clear()
+    new = buffer.offer(dataclasses.replace(frames[3], stamp=frames[3].stamp)).id
+    message = markers.changes(STAMP)
+    assert actions(message) == [*((DELETE, id) for id in ids), (ADD, new)]
+    assert actions(message, "keyframes/path") == [(DELETE, 0)]  # one place is no line
+
+
+def test_who_listens_anew_gets_everything(buffer, frames):
+    markers = KeyframeMarkers(buffer, "odom")
+    ids = [buffer.offer(frame).id for frame in frames[:2]]
+    markers.changes(STAMP)
+    markers.forget_listeners()
+    assert actions(markers.changes(STAMP)) == [(DELETEALL, 0), *((ADD, id) for id in ids)]

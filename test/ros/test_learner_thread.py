@@ -1,0 +1,259 @@
+"""The learner's thread: when it works, how it rests, and that nothing ends it silently."""
+
+import threading
+import time
+from types import SimpleNamespace
+
+import pytest
+
+pytest.importorskip("torch")
+
+from s4net_core.errors import CheckpointError
+from s4net_ros import learner_thread
+from s4net_ros.learner_thread import LearnerThread, describe
+
+WAIT_S = 10.0
+
+
+class Learning:
+    """Counts steps; waits in each of them while `gate` is closed."""
+
+    def __init__(self, seconds=0.0):
+        self.seconds = seconds
+        self.ready = True
+        self.steps = 0
+        self.saves = 0
+        self.fail = None
+        self.fail_save = None
+        self.handover = None
+        self.gate = threading.Event()
+        self.gate.set()
+        self.inside = threading.Event()
+
+    def advance(self):
+        self.inside.set()
+        assert self.gate.wait(WAIT_S)
+        time.sleep(self.seconds)
+        self.inside.clear()
+        if self.fail:
+            raise self.fail
+        self.steps += 1
+        return self.handover
+
+    def save_state(self):
+        if self.fail_save:
+            raise self.fail_save
+        self.saves += 1
+
+
+@pytest.fixture
+def start():
+    threads = []
+
+    def make(learning, duty_cycle=1.0, active=True):
+        events = SimpleNamespace(handovers=[], failures=[])
+        thread = LearnerThread(
+            learning,
+            duty_cycle=lambda: duty_cycle,
+            on_handover=events.handovers.append,
+            on_failure=lambda reason, trace: events.failures.append((reason, trace)),
+        )
+        threads.append((thread, learning))
+        thread.set_active(active)
+        return thread, events
+
+    yield make
+    for thread, learning in threads:
+        learning.gate.set()
+        thread.stop(WAIT_S)
+
+
+def wait_for(condition):
+    end = time.monotonic() + WAIT_S
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.002)
+
+
+def test_it_learns_only_while_active(start):
+    learning = Learning()
+    thread, _ = start(learning, active=False)
+    time.sleep(0.05)
+    assert learning.steps == 0
+    thread.set_active(True)
+    wait_for(lambda: learning.steps > 3)
+    thread.set_active(False)
+    time.sleep(0.05)
+    steps = learning.steps
+    time.sleep(0.05)
+    assert learning.steps == steps
+
+
+def test_it_waits_for_keyframes_and_then_starts_by_itself(start):
+    learning = Learning()
+    learning.ready = False
+    start(learning)
+    time.sleep(0.05)
+    assert learning.steps == 0
+    learning.ready = True
+    wait_for(lambda: learning.steps)
+
+
+@pytest.mark.parametrize("share", [0.25, 0.5])
+def test_it_takes_its_share_of_the_time_and_no_more(start, share):
+    learning = Learning(seconds=0.02)
+    began = time.monotonic()
+    start(learning, duty_cycle=share)
+    wait_for(lambda: learning.steps >= 8)
+    whole = time.monotonic() - began
+    # Eight steps and seven rests; a loaded machine makes it longer, never shorter.
+    assert whole >= 8 * 0.02 + 7 * 0.02 * (1 - share) / share
+
+
+def test_a_pause_returns_at_once_and_no_further_step_begins(start):
+    learning = Learning()
+    learning.gate.clear()
+    thread, _ = start(learning)
+    wait_for(learning.inside.is_set)
+    began = time.monotonic()
+    thread.pause()
+    assert time.monotonic() - began < 0.1
+    assert thread.paused
+    learning.gate.set()
+    wait_for(lambda: learning.steps == 1)
+    time.sleep(0.05)
+    assert learning.steps == 1
+    thread.resume()
+    wait_for(lambda: learning.steps > 1)
+
+
+def test_work_is_done_between_two_steps(start):
+    learning = Learning()
+    learning.gate.clear()
+    thread, _ = start(learning)
+    wait_for(learning.inside.is_set)
+    future = thread.submit(lambda: (learning.inside.is_set(), threading.current_thread().name))
+    assert not future.done()
+    learning.gate.set()
+    assert future.result(WAIT_S) == (False, learner_thread.THREAD_NAME)
+
+
+def test_work_does_not_wait_for_a_rest_or_a_pause(start):
+    learning = Learning(seconds=0.1)
+    thread, _ = start(learning, duty_cycle=0.001)  # a rest of 100 s
+    wait_for(lambda: learning.steps)
+    assert thread.submit(lambda: 1).result(2) == 1
+    thread.pause()
+    assert thread.submit(lambda: 2).result(2) == 2
+
+
+def test_an_error_in_submitted_work_reaches_who_asked_and_learning_goes_on(start):
+    learning = Learning()
+    thread, events = start(learning)
+    with pytest.raises(ZeroDivisionError):
+        thread.submit(lambda: 1 // 0).result(WAIT_S)
+    steps = learning.steps
+    wait_for(lambda: learning.steps > steps)
+    assert not events.failures
+
+
+def test_an_error_in_a_step_is_told_and_pauses_learning_until_somebody_resumes(start):
+    learning = Learning()
+    learning.fail = RuntimeError("CUDA out of memory")
+    thread, events = start(learning)
+    wait_for(lambda: events.failures)
+    reason, trace = events.failures[0]
+    assert reason == thread.failure == "RuntimeError: CUDA out of memory"
+    assert "advance" in trace
+    time.sleep(0.05)
+    assert (thread.failures, thread.alive) == (1, True)
+    learning.fail = None
+    thread.resume()
+    wait_for(lambda: learning.steps)
+    assert thread.failure == ""
+
+
+def test_new_weights_end_a_failure_but_not_a_pause(start):
+    learning = Learning()
+    learning.fail = RuntimeError("broken")
+    thread, events = start(learning)
+    wait_for(lambda: events.failures)
+    learning.fail = None
+    thread.pause()
+    thread.submit(thread.recover).result(WAIT_S)
+    assert thread.failure == ""
+    time.sleep(0.05)
+    assert learning.steps == 0
+    thread.resume()
+    wait_for(lambda: learning.steps)
+
+
+def disk_full():
+    error = CheckpointError("weights cannot be written to /state: no space left")
+    error.__cause__ = OSError(28, "No space left on device")
+    return error
+
+
+@pytest.mark.parametrize("error", [disk_full(), PermissionError(13, "Permission denied", "/state")])
+def test_after_an_error_of_the_disk_it_tries_again_by_itself(start, monkeypatch, error):
+    monkeypatch.setattr(learner_thread, "DISK_RETRY_SECONDS", 0.05)
+    learning = Learning()
+    learning.fail = error
+    thread, events = start(learning)
+    wait_for(lambda: len(events.failures) >= 2)
+    assert "/state" in thread.failure
+    assert "next attempt" in thread.failure
+    learning.fail = None
+    wait_for(lambda: learning.steps)
+    wait_for(lambda: not thread.failure)
+
+
+def test_a_handover_is_reported_and_saved(start):
+    learning = Learning(seconds=0.01)
+    learning.handover = object()
+    _, events = start(learning)
+    wait_for(lambda: events.handovers and learning.saves)
+    assert events.handovers[0] is learning.handover
+
+
+def test_it_saves_when_it_ends(start):
+    learning = Learning()
+    thread, _ = start(learning, active=False)
+    assert thread.stop(WAIT_S)
+    assert learning.saves == 1
+    assert not thread.alive
+    assert thread.submit(lambda: 1).cancelled()
+
+
+def test_a_failing_save_at_the_end_is_told(start):
+    learning = Learning()
+    learning.fail_save = OSError(28, "No space left on device")
+    thread, events = start(learning, active=False)
+    assert thread.stop(WAIT_S)
+    assert "free some space" in events.failures[0][0]
+
+
+def test_a_step_that_does_not_end_is_not_waited_for(start):
+    learning = Learning()
+    learning.gate.clear()
+    thread, _ = start(learning)
+    wait_for(learning.inside.is_set)
+    waiting = thread.submit(lambda: 1)
+    assert not thread.stop(0.05)
+    learning.gate.set()
+    wait_for(lambda: not thread.alive)
+    assert waiting.cancelled()
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (FileNotFoundError(2, "No such file or directory", "/x/y"), "/x/y"),
+        (OSError(28, "No space left on device"), "free some space"),
+        (CheckpointError("plain words"), "plain words"),
+        (KeyError("id"), "KeyError: 'id'"),
+    ],
+)
+def test_errors_are_told_in_one_line(error, text):
+    assert text in describe(error)
+    assert "\n" not in describe(error)

@@ -1,0 +1,217 @@
+"""What both nodes share: lifecycle, clock jumps, and the way a process ends."""
+
+import signal
+
+import pytest
+
+pytest.importorskip("rclpy")
+
+from rclpy.lifecycle import TransitionCallbackReturn
+from rclpy.parameter import Parameter
+from rclpy.qos import QoSProfile
+from rosgraph_msgs.msg import Clock
+from std_msgs.msg import String
+
+from s4net_core.errors import S4NetError
+from s4net_ros.node_base import S4NetNode
+
+
+class Recorder(S4NetNode):
+    """Writes down what is asked of it; raises what it is told to."""
+
+    def __init__(self, ros, fail=None, **options):
+        super().__init__("recorder", context=ros.context, **options)
+        self.calls = []
+        self.jumps = []
+        self.fail = fail or {}
+
+    def _note(self, name):
+        self.calls.append(name)
+        if name in self.fail:
+            raise self.fail[name]
+
+    def configure(self):
+        self._note("configure")
+        self.publisher = self.create_lifecycle_publisher(String, "said", 10)
+
+    def activate(self):
+        self._note("activate")
+
+    def deactivate(self):
+        self._note("deactivate")
+
+    def cleanup(self):
+        self._note("cleanup")
+
+    def time_jumped(self, seconds):
+        self.jumps.append(seconds)
+
+    @property
+    def state(self):
+        return self._state_label()
+
+
+# Lifecycle.
+
+
+def test_it_starts_by_itself(ros):
+    node = ros.add(Recorder(ros))
+    assert node.autostart()
+    assert node.running
+    assert node.calls == ["configure", "activate"]
+
+
+def test_a_lifecycle_manager_may_do_it_instead(ros):
+    node = ros.add(Recorder(ros, parameter_overrides=[Parameter("autostart", value=False)]))
+    assert node.autostart()
+    assert not node.running
+    assert node.state == "unconfigured"
+    assert node.calls == []
+
+
+def test_it_can_be_stopped_and_started_again(ros):
+    node = ros.add(Recorder(ros))
+    node.autostart()
+    assert node.trigger_deactivate() == TransitionCallbackReturn.SUCCESS
+    assert not node.running
+    assert node.trigger_activate() == TransitionCallbackReturn.SUCCESS
+    assert node.running
+
+
+@pytest.mark.parametrize("state", ["unconfigured", "inactive", "active"])
+def test_shut_down_gives_everything_back_from_every_state(ros, state):
+    node = ros.add(Recorder(ros))
+    if state != "unconfigured":
+        node.trigger_configure()
+    if state == "active":
+        node.trigger_activate()
+    node.calls.clear()
+    node.shut_down()
+    assert node.calls == ["deactivate", "cleanup"]
+    assert node.state == "finalized"
+    node.shut_down()
+    assert node.calls == ["deactivate", "cleanup"]
+
+
+def test_a_refused_configuration_is_logged_cleaned_up_and_may_be_tried_again(ros, capfd):
+    node = ros.add(Recorder(ros, fail={"configure": S4NetError("weights.st is not there: name another")}))
+    assert not node.autostart()
+    assert node.state == "unconfigured"
+    assert node.calls == ["configure", "cleanup"]
+    assert "weights.st is not there" in capfd.readouterr().err
+    node.fail.clear()
+    assert node.autostart()
+
+
+def test_an_unexpected_exception_is_logged_with_its_traceback(ros, capfd):
+    node = ros.add(Recorder(ros, fail={"activate": RuntimeError("boom")}))
+    assert not node.autostart()
+    assert not node.running
+    assert node.state == "unconfigured"
+    assert "RuntimeError: boom" in capfd.readouterr().err
+
+
+# Time and names.
+
+
+def test_time_that_goes_back_is_told_and_timers_go_on(ros):
+    node = ros.add(Recorder(ros, parameter_overrides=[Parameter("use_sim_time", value=True)]))
+    ticks = []
+    node.steady_timer(0.02, lambda: ticks.append(1))
+    clock = ros.node().create_publisher(Clock, "/clock", QoSProfile(depth=10))
+    ros.wait_for(lambda: clock.get_subscription_count())
+
+    def tell(second):
+        message = Clock()
+        message.clock.sec = second
+        clock.publish(message)
+        ros.wait_for(lambda: node.get_clock().now().nanoseconds == second * 10**9, f"clock at {second}")
+
+    tell(100)
+    tell(130)
+    assert node.jumps == []
+    tell(10)
+    ros.wait_for(lambda: node.jumps, "jump")
+    assert node.jumps == [-120.0]
+    before = len(ticks)
+    ros.wait_for(lambda: len(ticks) > before + 2, "timer after the jump")
+
+
+def test_a_remapped_image_is_remapped_with_its_transports(ros):
+    node = ros.add(Recorder(ros, namespace="robot", cli_args=["--ros-args", "-r", "color/image_raw:=/cam/rgb"]))
+    assert node.transport_topic("color/image_raw", "raw") == "color/image_raw"
+    assert node.transport_topic("color/image_raw", "compressed") == "/cam/rgb/compressed"
+    assert node.transport_topic("depth/image_raw", "compressedDepth") == "/robot/depth/image_raw/compressedDepth"
+
+
+def test_a_remapped_transport_wins(ros):
+    remap = ["--ros-args", "-r", "color/image_raw/compressed:=/jpeg"]
+    node = ros.add(Recorder(ros, cli_args=remap))
+    assert node.transport_topic("color/image_raw", "compressed") == "/jpeg"
+
+
+# The process.
+
+PROGRAM = """
+import sys
+from s4net_ros.node_base import S4NetNode, run
+from s4net_core.errors import S4NetError
+
+class Node(S4NetNode):
+    def configure(self):
+        if self.settings.seed == 1:
+            raise S4NetError("seed 1 brings bad luck")
+    def activate(self):
+        self.steady_timer(0.01, self.tick)
+        print("active", flush=True)
+        self.ticks = 0
+    def tick(self):
+        self.ticks += 1
+        if self.settings.seed == 2 and self.ticks == 1:
+            raise RuntimeError("in a callback")
+        if self.ticks == 3:
+            print("ticking", flush=True)
+    def deactivate(self):
+        print("deactivated", flush=True)
+
+sys.exit(run(lambda: Node("program"), sys.argv))
+"""
+
+
+@pytest.fixture
+def start(spawn):
+    return lambda *parameters: spawn("-c", PROGRAM, "--ros-args", *(part for p in parameters for part in ("-p", p)))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_in_order_with_exit_code_0(start, number):
+    process = start()
+    assert [process.stdout.readline() for _ in range(2)] == ["active\n", "ticking\n"]
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (0, "deactivated\n"), err
+    assert "Traceback" not in err
+
+
+def test_an_error_in_a_callback_is_logged_and_the_node_goes_on(start):
+    process = start("seed:=2")
+    assert [process.stdout.readline() for _ in range(2)] == ["active\n", "ticking\n"]
+    process.terminate()
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert "RuntimeError: in a callback" in err
+
+
+def test_it_says_why_it_cannot_start(start):
+    process = start("seed:=1")
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "seed 1 brings bad luck" in err
+
+
+def test_a_bad_parameter_ends_it_without_a_traceback(start):
+    process = start("learner.min_overlap:=3.0")
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert "learner.min_overlap = 3.0" in err
+    assert "Traceback" not in err

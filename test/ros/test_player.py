@@ -1,0 +1,280 @@
+"""The player publishes a bag as it was recorded: same bytes, same order, same rhythm."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("rclpy", reason="the player needs rclpy")
+
+from geometry_msgs.msg import TransformStamped
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.serialization import deserialize_message
+from rosbags.interfaces import Qos, QosDurability, QosHistory, QosLiveliness, QosReliability, QosTime
+from rosbags.rosbag2 import StoragePlugin, Writer
+from rosbags.typesys import Stores, get_typestore
+from rosgraph_msgs.msg import Clock
+from std_msgs.msg import Int32
+from tf2_msgs.msg import TFMessage
+
+from s4net_core.errors import CaptureError
+from s4net_ros.bag_player import Pacer, PlayerOptions, message_class, publisher_qos
+
+START = 1_700_000_000_000_000_000
+STEP = 50_000_000
+COUNT = 20
+STORE = get_typestore(Stores.ROS2_HUMBLE)
+
+
+def qos(reliability: QosReliability, durability: QosDurability) -> Qos:
+    forever = QosTime(9223372036, 854775807)
+    return Qos(
+        QosHistory.KEEP_LAST, 1, reliability, durability, forever, forever, QosLiveliness.AUTOMATIC, forever, False
+    )
+
+
+@pytest.fixture
+def bag(tmp_path: Path) -> Path:
+    """Bag of `write_bag`."""
+    path = tmp_path / "bag"
+    write_bag(path)
+    return path
+
+
+def write_bag(path: Path, storage: StoragePlugin = StoragePlugin.MCAP) -> None:
+    """One second: /count 0..19 at 20 Hz, two publishers of /tf_static, and a type that is installed nowhere."""
+    types = STORE.types
+    with Writer(path, version=8, storage_plugin=storage) as writer:
+        count = writer.add_connection(
+            "/count",
+            "std_msgs/msg/Int32",
+            typestore=STORE,
+            offered_qos_profiles=[qos(QosReliability.BEST_EFFORT, QosDurability.VOLATILE)],
+        )
+        static = writer.add_connection("/tf_static", "tf2_msgs/msg/TFMessage", typestore=STORE)
+        foreign = writer.add_connection(
+            "/foreign", "no_such_msgs/msg/Thing", msgdef="int32 data\n", rihs01="RIHS01_" + "0" * 64
+        )
+        for child in ("camera_link", "imu_link"):
+            writer.write(static, START, STORE.serialize_cdr(static_transform(types, child), "tf2_msgs/msg/TFMessage"))
+        for index in range(COUNT):
+            message = types["std_msgs/msg/Int32"](data=index)
+            writer.write(count, START + index * STEP, STORE.serialize_cdr(message, "std_msgs/msg/Int32"))
+            writer.write(foreign, START + index * STEP, b"\x00\x01\x00\x00\x07\x00\x00\x00")
+
+
+def static_transform(types: Any, child: str) -> Any:
+    header = types["std_msgs/msg/Header"](stamp=types["builtin_interfaces/msg/Time"](sec=0, nanosec=0), frame_id="base")
+    transform = types["geometry_msgs/msg/Transform"](
+        translation=types["geometry_msgs/msg/Vector3"](x=1.0, y=2.0, z=3.0),
+        rotation=types["geometry_msgs/msg/Quaternion"](x=0.0, y=0.0, z=0.0, w=1.0),
+    )
+    stamped = types["geometry_msgs/msg/TransformStamped"](header=header, child_frame_id=child, transform=transform)
+    return types["tf2_msgs/msg/TFMessage"](transforms=[stamped])
+
+
+class Listener:
+    """Records what arrives on the bag's topics, with the time of arrival."""
+
+    def __init__(self, ros: Any) -> None:
+        self.node = ros.node("listener")
+        self.counts: list[tuple[float, int]] = []
+        self.raw: list[bytes] = []
+        self.clock: list[int] = []
+        best_effort = QoSProfile(depth=100, reliability=ReliabilityPolicy.BEST_EFFORT)
+        self.node.create_subscription(Int32, "/count", self._on_count, best_effort, raw=True)
+        self.node.create_subscription(Clock, "/clock", self._on_clock, best_effort)
+
+    def _on_count(self, data: bytes) -> None:
+        self.raw.append(data)
+        self.counts.append((time.monotonic(), deserialize_message(data, Int32).data))
+
+    def _on_clock(self, message: Clock) -> None:
+        self.clock.append(message.clock.sec * 1_000_000_000 + message.clock.nanosec)
+
+
+@pytest.fixture
+def listener(ros: Any) -> Listener:
+    """Subscribed already, so that ``--wait-for /count`` finds it."""
+    return Listener(ros)
+
+
+def start_player(*arguments: str | Path) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-m", "s4net_ros.player", *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=dict(os.environ))
+
+
+def finish(process: "subprocess.Popen[str]", timeout: float = 20.0) -> tuple[int, str, str]:
+    try:
+        out, err = process.communicate(timeout=timeout)
+    finally:
+        process.kill()
+    return process.returncode, out, err
+
+
+@pytest.mark.parametrize("storage", [StoragePlugin.SQLITE3, StoragePlugin.MCAP], ids=["sqlite3", "mcap"])
+def test_messages_arrive_once_in_order_and_in_their_rhythm(
+    storage: StoragePlugin, listener: Listener, ros: Any, tmp_path: Path
+) -> None:
+    bag = tmp_path / "bag"
+    write_bag(bag, storage)
+    code, out, err = finish(
+        start_player(bag, "--rate", "2", "--wait-for", "/count", "--json", tmp_path / "summary.json")
+    )
+    assert code == 0, err
+    ros.wait_for(lambda: len(listener.counts) == COUNT)
+    assert [value for _, value in listener.counts] == list(range(COUNT))
+    assert listener.raw[3] == b"\x00\x01\x00\x00\x03\x00\x00\x00"
+    elapsed = listener.counts[-1][0] - listener.counts[0][0]
+    assert elapsed == pytest.approx((COUNT - 1) * STEP * 1e-9 / 2, abs=0.1)
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["messages"] == {"/count": COUNT, "/tf_static": 2}
+    assert summary["finished"]
+    assert summary["rounds"] == 1
+    assert "no_such_msgs" in summary["skipped_topics"]["/foreign"]
+    assert "/count" in out
+
+
+def test_clock_runs_at_100_hz_from_the_bags_start_and_never_behind_a_message(bag: Path, listener: Listener) -> None:
+    code, _, err = finish(start_player(bag, "--wait-for", "/count"))
+    assert code == 0, err
+    assert listener.clock[0] == START
+    assert listener.clock == sorted(listener.clock)
+    assert len(listener.clock) == pytest.approx(96, abs=8)
+    assert listener.clock[-1] >= START + (COUNT - 1) * STEP - 10_000_000
+
+
+def test_without_clock_nothing_is_published_on_clock(bag: Path, listener: Listener) -> None:
+    code, _, err = finish(start_player(bag, "--no-clock", "--rate", "4", "--wait-for", "/count"))
+    assert code == 0, err
+    assert len(listener.counts) == COUNT
+    assert listener.clock == []
+
+
+def test_a_late_subscriber_gets_every_latched_transform(bag: Path, listener: Listener, ros: Any) -> None:
+    player = start_player(bag, "--rate", "0.2", "--wait-for", "/count")
+    ros.wait_for(lambda: listener.counts)
+    frames: list[str] = []
+
+    def on_transform(message: TFMessage) -> None:
+        transforms: list[TransformStamped] = message.transforms
+        frames.extend(t.child_frame_id for t in transforms)
+
+    latched = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    listener.node.create_subscription(TFMessage, "/tf_static", on_transform, latched)
+    ros.wait_for(lambda: len(frames) == 2)
+    assert sorted(frames) == ["camera_link", "imu_link"]
+    player.send_signal(signal.SIGINT)
+    assert finish(player)[0] == 0
+
+
+def test_loop_starts_again_and_the_clock_jumps_back_until_a_signal_ends_it(
+    bag: Path, listener: Listener, ros: Any
+) -> None:
+    player = start_player(bag, "--loop", "--rate", "4", "--wait-for", "/count")
+    ros.wait_for(lambda: len(listener.counts) > 2 * COUNT)
+    player.send_signal(signal.SIGTERM)
+    code, out, err = finish(player)
+    assert code == 0, err
+    values = [value for _, value in listener.counts]
+    assert values[: 2 * COUNT] == [*range(COUNT), *range(COUNT)]
+    assert sum(after < before for before, after in zip(listener.clock, listener.clock[1:], strict=False)) >= 2
+    assert "played" in out
+
+
+def test_a_paused_player_starts_with_its_service(bag: Path, listener: Listener, ros: Any) -> None:
+    from std_srvs.srv import SetBool
+
+    player = start_player(bag, "--start-paused", "--rate", "4", "--wait-for", "/count")
+    client = listener.node.create_client(SetBool, "/player/pause")
+    assert client.wait_for_service(timeout_sec=10.0)
+    ros.wait_for(lambda: listener.clock)
+    time.sleep(0.3)
+    assert listener.counts == []
+    assert set(listener.clock) == {START}
+    client.call(SetBool.Request(data=False))
+    ros.wait_for(lambda: len(listener.counts) == COUNT)
+    assert finish(player)[0] == 0
+
+
+def test_a_part_of_the_bag_still_brings_the_latched_transforms(bag: Path, listener: Listener, ros: Any) -> None:
+    code, out, err = finish(
+        start_player(bag, "--start", "0.5", "--duration", "0.25", "--no-clock", "--wait-for", "/count")
+    )
+    assert code == 0, err
+    ros.wait_for(lambda: len(listener.counts) == 5)
+    assert [value for _, value in listener.counts] == [10, 11, 12, 13, 14]
+    assert "2  /tf_static" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--topics", "/nothing"), ("/nothing", "/count")),
+        (("--topics", "/foreign"), ("no message that can be published",)),
+        (("--start", "5"), ("--start 5",)),
+        (("--wait-for", "/count:2", "--wait-timeout", "0.2"), ("not enough subscribers of /count", "ROS_DOMAIN_ID")),
+    ],
+)
+def test_what_cannot_be_played_ends_with_its_reason(
+    ros: Any, tmp_path: Path, arguments: tuple[str, ...], words: tuple[str, ...]
+) -> None:
+    write_bag(tmp_path / "bag")
+    code, _, err = finish(start_player(tmp_path / "bag", *arguments))
+    assert code == 2
+    assert "Traceback" not in err
+    for word in words:
+        assert word in err
+
+
+def test_a_missing_bag_is_named(ros: Any, tmp_path: Path) -> None:
+    code, _, err = finish(start_player(tmp_path / "nowhere"))
+    assert code == 2
+    assert "nowhere" in err
+    assert "Traceback" not in err
+
+
+def test_a_bag_without_its_end_is_played_as_far_as_it_goes(listener: Listener, ros: Any, tmp_path: Path) -> None:
+    write_bag(tmp_path / "bag", StoragePlugin.MCAP)
+    (file,) = (tmp_path / "bag").glob("*.mcap")
+    file.write_bytes(file.read_bytes()[:-100])
+    code, out, err = finish(start_player(tmp_path / "bag", "--rate", "4", "--wait-for", "/count"))
+    assert code == 1, err
+    assert "Traceback" not in err
+    assert "the bag is damaged" in out
+    ros.wait_for(lambda: len(listener.counts) == COUNT)
+    assert [value for _, value in listener.counts] == list(range(COUNT))
+
+
+def test_pacing_has_no_drift() -> None:
+    pacer = Pacer(rate=3.0)
+    pacer.start(START, 1_000)
+    third = 1_000_000_000 // 3
+    assert pacer.wall(START + 1_000_000_000) == 1_000 + third
+    assert pacer.wall(START + 3_000_000_000_000) == 1_000 + 1_000_000_000_000
+    pacer.shift(500)
+    assert pacer.wall(START) == 1_500
+
+
+def test_recorded_qos_is_kept_and_can_be_overruled(tmp_path: Path) -> None:
+    from rosbags.rosbag2 import Reader
+
+    write_bag(tmp_path / "bag")
+    with Reader(tmp_path / "bag") as reader:
+        count, static = (next(c for c in reader.connections if c.topic == t) for t in ("/count", "/tf_static"))
+        assert publisher_qos(count, PlayerOptions()).reliability == ReliabilityPolicy.BEST_EFFORT
+        assert publisher_qos(count, PlayerOptions(reliability="reliable")).reliability == ReliabilityPolicy.RELIABLE
+        assert publisher_qos(count, PlayerOptions()).durability == DurabilityPolicy.VOLATILE
+        assert publisher_qos(static, PlayerOptions()).reliability == ReliabilityPolicy.RELIABLE
+        assert publisher_qos(static, PlayerOptions()).durability == DurabilityPolicy.TRANSIENT_LOCAL
+
+
+def test_a_type_that_is_not_installed_names_its_package() -> None:
+    with pytest.raises(CaptureError, match="install the ROS package no_such_msgs"):
+        message_class("no_such_msgs/msg/Thing")

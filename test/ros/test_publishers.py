@@ -1,0 +1,53 @@
+"""What the segmentation node publishes, message by message."""
+
+import pytest
+
+pytest.importorskip("rclpy")
+pytest.importorskip("s4net_ros.msg")
+
+import numpy as np
+from builtin_interfaces.msg import Time
+from sensor_msgs.msg import CameraInfo
+from std_msgs.msg import Header
+
+from s4net_core.labels import SUNRGBD37
+from s4net_ros.publishers import label_info, overlay, with_header
+
+
+def test_label_info_gives_every_class_its_value_name_and_colour():
+    info = label_info(SUNRGBD37, Header())
+    assert (info.label_space, info.unlabelled) == ("sunrgbd37", 255)
+    assert list(info.ids) == list(range(1, 38))
+    bed = list(info.ids).index(4)
+    assert info.names[bed] == "bed"
+    assert tuple(info.colors[3 * bed : 3 * bed + 3]) == (255, 187, 120)
+    assert len(info.colors) == 3 * 37
+
+
+def test_the_overlay_mixes_colour_and_label_and_leaves_unlabelled_pixels_alone():
+    color = np.full((3, 5, 3), (200, 100, 0), np.uint8)
+    label = np.zeros((3, 5), np.uint8)
+    label[1, 4] = 2  # floor
+    picture = overlay(color, label, SUNRGBD37, 0.5)
+    np.testing.assert_allclose(picture[1, 4], np.mean([(200, 100, 0), (152, 223, 138)], axis=0), atol=1)
+    picture[1, 4] = color[1, 4]
+    np.testing.assert_array_equal(picture, color)
+
+
+@pytest.mark.parametrize(("alpha", "expected"), [(0.0, (200, 100, 0)), (1.0, (152, 223, 138))])
+def test_the_overlay_reaches_both_ends(alpha, expected):
+    color = np.full((2, 3, 3), (200, 100, 0), np.uint8)
+    picture = overlay(color, np.full((2, 3), 2, np.uint8), SUNRGBD37, alpha)
+    assert picture.dtype == np.uint8
+    assert (picture == expected).all()
+
+
+def test_a_camera_info_with_another_header_is_the_same_camera():
+    info = CameraInfo(width=640, height=480, distortion_model="plumb_bob", d=[0.1] * 5, k=np.arange(9.0))
+    info.header.frame_id = "old"
+    info.roi.width = 12
+    copy = with_header(info, Header(stamp=Time(sec=5), frame_id="new"))
+    assert (copy.header.stamp.sec, copy.header.frame_id) == (5, "new")
+    assert (copy.width, copy.height, list(copy.d), copy.roi.width) == (640, 480, [0.1] * 5, 12)
+    assert list(copy.k) == list(range(9))
+    assert info.header.frame_id == "old"

@@ -1,0 +1,442 @@
+"""The segmentation node between a camera and its listeners."""
+
+import hashlib
+import signal
+import threading
+import time
+from types import SimpleNamespace
+
+import pytest
+
+pytest.importorskip("rclpy")
+pytest.importorskip("s4net_ros.msg")
+
+import cv2
+import numpy as np
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.parameter import Parameter
+from rclpy.qos import QoSProfile
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
+from std_msgs.msg import Header
+
+from s4net_core import inference
+from s4net_core.frames import Intrinsics
+from s4net_core.inference import Segmentation, Segmenter
+from s4net_core.models.checkpoint import read_info
+from s4net_ros import segmentation_node
+from s4net_ros.conversions import camera_info_message, image_message
+from s4net_ros.msg import LabelInfo, ModelUpdate
+from s4net_ros.qos import latched_qos, stream_qos
+from s4net_ros.segmentation_node import SegmentationNode, nearest
+from s4net_ros.weights import update_message
+
+HEIGHT, WIDTH = 46, 70  # neither square nor the size of the network
+FRAME = "camera_color_optical_frame"
+QOS = stream_qos("reliable", 20)
+
+
+def header(stamp_ms, frame_id=FRAME):
+    result = Header(frame_id=frame_id)
+    result.stamp.sec, result.stamp.nanosec = stamp_ms // 1000, stamp_ms % 1000 * 1_000_000
+    return result
+
+
+def picture(seed=0):
+    return np.random.default_rng(seed).integers(0, 255, (HEIGHT, WIDTH, 3), np.uint8)
+
+
+class Camera:
+    """Publishes what a camera would, and collects what the node answers."""
+
+    def __init__(self, ros, node):
+        self.ros, self.node = ros, node
+        self.ros_node = ros.node("camera")
+        make = self.ros_node.create_publisher
+        self.color = make(Image, "color/image_raw", QOS)
+        self.jpeg = make(CompressedImage, "color/image_raw/compressed", QOS)
+        self.info = make(CameraInfo, "color/camera_info", QOS)
+        self.depth = make(Image, "depth/image_raw", QOS)
+        self.update = make(ModelUpdate, "model_update", latched_qos())
+
+    def listen(self, message_type, topic, qos=QOS):
+        received = []
+        subscription = self.ros_node.create_subscription(message_type, topic, received.append, qos)
+        own = self.ros_node.count_subscribers
+        self.ros.wait_for(lambda: self.ros_node.count_publishers(topic), f"publisher of {topic}")
+        publishers = [p for p in self.node.publishers if p.topic_name == subscription.topic_name]
+        self.ros.wait_for(lambda: all(p.get_subscription_count() for p in publishers), f"{own(topic)} on {topic}")
+        return received
+
+    def ready(self, publisher):
+        self.ros.wait_for(publisher.get_subscription_count, f"subscription of {publisher.topic_name}")
+
+    def show(self, stamp_ms, color=None, encoding="rgb8", frame_id=FRAME):
+        self.ready(self.color)
+        message = image_message(picture() if color is None else color, "rgb8", header(stamp_ms, frame_id))
+        message.encoding = encoding
+        self.color.publish(message)
+
+    def calibrate(self, **changes):
+        self.ready(self.info)
+        values = {"width": WIDTH, "height": HEIGHT, "fx": 60.0, "fy": 62.0, "cx": 34.5, "cy": 22.5}
+        message = camera_info_message(Intrinsics(**values), header(1))
+        for name, value in changes.items():
+            setattr(message, name, value)
+        self.info.publish(message)
+        self.ros.wait_for(lambda: self.node._camera_info is not None, "camera_info")
+
+
+@pytest.fixture
+def start(ros, make_checkpoint):
+    """`start(class_id=5, **parameters)` -> (node, camera), running."""
+
+    def make(class_id=5, **parameters):
+        values = {"checkpoint": str(make_checkpoint(class_id=class_id)), "stream__color_reliability": "reliable"}
+        values |= {"stream__depth_reliability": "reliable"} | parameters
+        overrides = [Parameter(name.replace("__", "."), value=value) for name, value in values.items()]
+        node = ros.add(SegmentationNode(context=ros.context, parameter_overrides=overrides))
+        camera = Camera(ros, node)
+        assert node.autostart()
+        return node, camera
+
+    return make
+
+
+@pytest.fixture
+def network(monkeypatch):
+    """In place of the real segmenter: waits for `go_on` with every image, and writes down its first pixel."""
+    control = SimpleNamespace(go_on=threading.Event(), busy=threading.Event(), seen=[], fail=None)
+
+    class Slow:
+        def __init__(self, checkpoint, device, settings):
+            self.info = read_info(checkpoint)
+            self.load = lambda *_: self.info
+
+        def segment(self, color):
+            control.busy.set()
+            assert control.go_on.wait(20)
+            if control.fail:
+                raise control.fail
+            control.seen.append(int(color[0, 0, 0]))
+            size = color.shape[:2]
+            return Segmentation(np.full(size, 5, np.uint8), np.ones(size, np.float32), 0)
+
+    monkeypatch.setattr(inference, "Segmenter", Slow)
+    yield control
+    control.go_on.set()
+
+
+# What comes out.
+
+
+def test_every_output_keeps_size_stamp_and_frame_of_its_colour_image(ros, start):
+    _, camera = start(class_id=5)
+    outputs = {name: camera.listen(Image, f"segmentation/{name}") for name in ("mask", "confidence", "overlay")}
+    infos = camera.listen(CameraInfo, "segmentation/camera_info")
+    camera.calibrate()
+    camera.show(123_456, frame_id="some_optical_frame")
+    ros.wait_for(lambda: all(outputs.values()) and infos, "all outputs")
+    for message in (*(o[0] for o in outputs.values()), infos[0]):
+        assert (message.header.stamp.sec, message.header.stamp.nanosec) == (123, 456_000_000)
+        assert message.header.frame_id == "some_optical_frame"
+        assert (message.width, message.height) == (WIDTH, HEIGHT)
+    assert {name: o[0].encoding for name, o in outputs.items()} == {
+        "mask": "mono8",
+        "confidence": "32FC1",
+        "overlay": "rgb8",
+    }
+    assert infos[0].k[0] == 60.0
+    assert set(outputs["mask"][0].data) == {5}
+    np.testing.assert_allclose(
+        np.frombuffer(outputs["confidence"][0].data, np.float32), np.exp(6) / (np.exp(6) + 36), rtol=1e-4
+    )
+
+
+def test_labels_are_those_of_the_segmenter_for_the_same_picture(ros, start, checkpoint):
+    node, camera = start(checkpoint=str(checkpoint))
+    masks = camera.listen(Image, "segmentation/mask")
+    color = cv2.resize(picture(3)[:6, :9], (WIDTH, HEIGHT))
+    camera.show(10, color)
+    ros.wait_for(lambda: masks)
+    expected = Segmenter(checkpoint, "cpu", node.settings).segment(color).label
+    np.testing.assert_array_equal(np.frombuffer(masks[0].data, np.uint8).reshape(HEIGHT, WIDTH), expected)
+
+
+def test_jpeg_is_labelled_as_well(ros, start):
+    _, camera = start(class_id=7, stream__color_transport="compressed")
+    masks = camera.listen(Image, "segmentation/mask")
+    camera.ready(camera.jpeg)
+    data = cv2.imencode(".jpg", picture())[1].tobytes()
+    camera.jpeg.publish(CompressedImage(header=header(55), format="rgb8; jpeg compressed bgr8", data=data))
+    ros.wait_for(lambda: masks)
+    assert (masks[0].width, masks[0].height, masks[0].header.stamp.nanosec) == (WIDTH, HEIGHT, 55_000_000)
+    assert set(masks[0].data) == {7}
+
+
+def test_uncertain_pixels_are_255_from_the_moment_the_parameter_changes(ros, start):
+    node, camera = start(class_id=5)
+    masks = camera.listen(Image, "segmentation/mask")
+    camera.show(1)
+    ros.wait_for(lambda: len(masks) == 1)
+    node.set_parameters([Parameter("segmentation.min_confidence", value=0.99)])
+    camera.show(2)
+    ros.wait_for(lambda: len(masks) == 2)
+    assert [set(m.data) for m in masks] == [{5}, {255}]
+
+
+def test_names_and_colours_reach_who_comes_late(ros, start):
+    _, camera = start()
+    infos = camera.listen(LabelInfo, "segmentation/label_info", latched_qos())
+    ros.wait_for(lambda: infos)
+    assert (infos[0].names[4], infos[0].unlabelled) == ("chair", 255)
+
+
+def test_nothing_is_computed_while_nobody_listens(ros, start, network):
+    node, camera = start()
+    camera.show(1)
+    ros.wait_for(lambda: node.counts["without_listener"])
+    assert not network.busy.is_set()
+    network.go_on.set()
+    masks = camera.listen(Image, "segmentation/mask")
+    camera.show(2)
+    ros.wait_for(lambda: masks)
+    assert node.counts["labelled"] == 1
+
+
+# Points.
+
+
+def test_points_carry_position_colour_and_label_where_depth_is(ros, start):
+    _, camera = start(class_id=5, segmentation__points_stride=1)
+    clouds = camera.listen(PointCloud2, "segmentation/points")
+    camera.calibrate()
+    camera.ready(camera.depth)
+    depth = np.zeros((HEIGHT, WIDTH), np.uint16)
+    depth[11, 60] = 2000
+    camera.depth.publish(image_message(depth, "16UC1", header(1000)))
+    color = picture(2)
+    camera.show(1000, color)
+    ros.wait_for(lambda: clouds)
+    (cloud,) = clouds
+    assert [f.name for f in cloud.fields] == ["x", "y", "z", "rgb", "label"]
+    assert (cloud.header.frame_id, cloud.width * cloud.height) == (FRAME, 1)
+    point = bytes(cloud.data)
+    np.testing.assert_allclose(
+        np.frombuffer(point[:12], np.float32), [2 * (60 - 34.5) / 60, 2 * (11 - 22.5) / 62, 2], rtol=1e-6
+    )
+    b, g, r, _ = point[12:16]
+    assert (r, g, b) == tuple(color[11, 60])
+    assert np.frombuffer(point[16:20], np.uint32)[0] == 5
+
+
+@pytest.mark.parametrize(
+    ("depth_size", "depth_stamp", "calibration", "reason"),
+    [
+        ((HEIGHT, WIDTH), 500, {}, "no_depth"),
+        ((WIDTH, HEIGHT), 1000, {}, "depth_size"),
+        ((HEIGHT, WIDTH), 1000, {"width": 80}, "intrinsics_size"),
+        ((HEIGHT, WIDTH), 1000, {"k": np.zeros(9)}, "intrinsics"),
+        ((HEIGHT, WIDTH), 1000, {"k": np.full(9, np.nan)}, "intrinsics"),
+    ],
+)
+def test_labels_come_even_when_points_cannot(ros, start, depth_size, depth_stamp, calibration, reason):
+    node, camera = start()
+    clouds = camera.listen(PointCloud2, "segmentation/points")
+    masks = camera.listen(Image, "segmentation/mask")
+    camera.calibrate(**calibration)
+    camera.ready(camera.depth)
+    camera.depth.publish(image_message(np.full(depth_size, 900, np.uint16), "16UC1", header(depth_stamp)))
+    ros.wait_for(lambda: node._depths)
+    camera.show(1000)
+    ros.wait_for(lambda: masks and node.counts[f"points_skipped.{reason}"], reason)
+    assert not clouds
+
+
+def test_depth_is_subscribed_only_while_somebody_listens_to_the_points(ros, start):
+    _, camera = start()
+    camera.ready(camera.color)
+    time.sleep(2 * segmentation_node.HOUSEKEEPING_S)
+    assert camera.depth.get_subscription_count() == 0
+    subscription = camera.ros_node.create_subscription(PointCloud2, "segmentation/points", lambda _: None, QOS)
+    camera.ready(camera.depth)
+    camera.ros_node.destroy_subscription(subscription)
+    ros.wait_for(lambda: camera.depth.get_subscription_count() == 0, "depth let go")
+
+
+def test_the_nearest_depth_is_taken_within_the_slop():
+    messages = [Image(header=header(ms)) for ms in (100, 133, 166)]
+    assert nearest(messages, 140 * 10**6, 0.017) is messages[1]
+    assert nearest(messages, 190 * 10**6, 0.017) is None
+    assert nearest((), 190 * 10**6, 0.017) is None
+
+
+# What goes wrong.
+
+
+@pytest.mark.parametrize("spoil", ["encoding", "short"])
+def test_a_bad_image_is_counted_and_the_next_one_labelled(ros, start, spoil):
+    node, camera = start()
+    masks = camera.listen(Image, "segmentation/mask")
+    if spoil == "encoding":
+        camera.show(1, encoding="yuv422")
+    else:
+        camera.ready(camera.color)
+        message = image_message(picture(), "rgb8", header(1))
+        message.data = message.data[:-10]
+        camera.color.publish(message)
+    ros.wait_for(lambda: node.counts["failed.color_format"])
+    camera.show(2)
+    ros.wait_for(lambda: masks)
+    assert masks[0].header.stamp.nanosec == 2_000_000
+
+
+def test_an_unforeseen_error_in_one_frame_does_not_end_the_labels(ros, start, network):
+    node, camera = start()
+    masks = camera.listen(Image, "segmentation/mask")
+    network.go_on.set()
+    network.fail = RuntimeError("CUDA out of memory")
+    camera.show(1)
+    ros.wait_for(lambda: node.counts["failed.RuntimeError"])
+    network.fail = None
+    camera.show(2)
+    ros.wait_for(lambda: masks)
+
+
+def test_a_slow_network_gets_the_newest_image_and_blocks_nobody(ros, start, network):
+    node, camera = start()
+    masks = camera.listen(Image, "segmentation/mask")
+    for n in range(1, 6):
+        color = picture()
+        color[0, 0, 0] = n
+        camera.show(n, color)
+        ros.wait_for(lambda n=n: node.counts["received"] == n)  # callbacks and services go on while the network works
+        assert network.busy.wait(10)
+    assert node.set_parameters([Parameter("segmentation.overlay_alpha", value=0.2)])[0].successful
+    network.go_on.set()
+    ros.wait_for(lambda: len(masks) == 2)
+    assert network.seen == [1, 5]
+    counts = node.counts
+    assert counts["received"] == counts["labelled"] + counts["superseded"] == 5
+
+
+def test_time_going_back_stops_nothing(ros, start):
+    node, camera = start()
+    masks = camera.listen(Image, "segmentation/mask")
+    for count, stamp in enumerate((100_000, 100_033, 2_000, 2_033), 1):
+        camera.show(stamp)
+        ros.wait_for(lambda count=count: len(masks) == count, f"answer to {stamp}")
+    assert node.counts["time_jumps"] == 1
+
+
+def test_it_does_not_start_without_weights(ros, tmp_path, capfd):
+    for value, said in (("", "checkpoint is empty"), (str(tmp_path / "none.safetensors"), "none.safetensors")):
+        overrides = [Parameter("checkpoint", value=value)]
+        node = ros.add(SegmentationNode(context=ros.context, parameter_overrides=overrides))
+        assert not node.autostart()
+        assert said in capfd.readouterr().err
+
+
+def test_deactivated_it_lets_go_of_its_topics_and_activated_it_labels_again(ros, start):
+    node, camera = start()
+    camera.ready(camera.color)
+    node.trigger_deactivate()
+    ros.wait_for(lambda: camera.color.get_subscription_count() == 0)
+    node.trigger_activate()
+    masks = camera.listen(Image, "segmentation/mask")
+    camera.show(1)
+    ros.wait_for(lambda: masks)
+    node.trigger_deactivate()
+    node.trigger_cleanup()
+    ros.wait_for(lambda: camera.ros_node.count_publishers("segmentation/mask") == 0)
+    assert node.autostart()
+    camera.show(2)
+    ros.wait_for(lambda: len(masks) == 2)
+
+
+# New weights.
+
+
+def announce(path):
+    return update_message(path, hashlib.sha256(path.read_bytes()).hexdigest(), read_info(path), header(1).stamp)
+
+
+def test_new_weights_take_over_between_two_frames_and_no_frame_waits_or_is_lost(
+    ros, start, make_checkpoint, monkeypatch
+):
+    loading, go_on = threading.Event(), threading.Event()
+    load = Segmenter.load
+
+    def slow_load(self, path, sha256=""):
+        loading.set()
+        assert go_on.wait(20)
+        return load(self, path, sha256)
+
+    monkeypatch.setattr(Segmenter, "load", slow_load)
+    node, camera = start(class_id=5)
+    masks = camera.listen(Image, "segmentation/mask")
+    camera.ready(camera.update)
+    camera.update.publish(announce(make_checkpoint(class_id=9, version=1)))
+    assert loading.wait(10)
+    for n in range(1, 6):  # while the new weights are being loaded
+        camera.show(n)
+        ros.wait_for(lambda n=n: len(masks) == n, f"frame {n} during loading")
+    go_on.set()
+    ros.wait_for(lambda: node.counts["updates_loaded"])
+    camera.show(6)
+    ros.wait_for(lambda: len(masks) == 6)
+    assert [set(m.data) for m in masks] == [{5}] * 5 + [{9}]
+    assert node.counts["superseded"] == 0
+
+
+def test_weights_announced_before_the_start_are_loaded(ros, start, make_checkpoint):
+    publisher = ros.node("learner").create_publisher(ModelUpdate, "model_update", latched_qos())
+    publisher.publish(announce(make_checkpoint(class_id=9, version=1)))
+    node, _ = start(class_id=5)
+    ros.wait_for(lambda: node.counts["updates_loaded"])
+
+
+def test_refused_weights_show_in_the_diagnostics(ros, start, tmp_path, make_checkpoint):
+    _, camera = start()
+    path = tmp_path / "cut.safetensors"
+    path.write_bytes(make_checkpoint(class_id=9, version=1).read_bytes())
+    message = announce(path)
+    path.write_bytes(path.read_bytes()[:1000])
+    arrays = camera.listen(DiagnosticArray, "/diagnostics", QoSProfile(depth=10))
+    masks = camera.listen(Image, "segmentation/mask")
+    camera.ready(camera.update)
+    camera.update.publish(message)
+    ros.wait_for(lambda: arrays and "refused: version 1" in arrays[-1].status[0].message, "refusal in /diagnostics")
+    camera.show(1)
+    ros.wait_for(lambda: masks)
+    assert set(masks[0].data) == {5}
+
+
+def test_diagnostics_count_frames_and_say_how_long_they_took(ros, start):
+    _, camera = start()
+    arrays = camera.listen(DiagnosticArray, "/diagnostics", QoSProfile(depth=10))
+    masks = camera.listen(Image, "segmentation/mask")
+    camera.show(1)
+    ros.wait_for(lambda: masks)
+    camera.show(2, encoding="yuv422")
+
+    def values():
+        return {v.key: v.value for v in arrays[-1].status[0].values} if arrays else {}
+
+    ros.wait_for(lambda: values().get("labelled") == "1" and "failed.color_format" in values(), str(values()))
+    assert values()["received"] == "2"
+    assert float(values()["latency_ms_median"]) >= float(values()["inference_ms_median"]) > 0
+
+
+def test_a_stall_is_explained(ros, start):
+    _, camera = start(stream__stall_warning=0.2)
+    arrays = camera.listen(DiagnosticArray, "/diagnostics", QoSProfile(depth=10))
+    ros.wait_for(lambda: arrays and "no message ever came" in arrays[-1].status[0].message, "stall in /diagnostics")
+    assert "color (/color/image_raw): 1 publisher" in arrays[-1].status[0].message
+
+
+def test_as_a_process_it_ends_in_order(spawn, checkpoint):
+    process = spawn("-m", "s4net_ros.segmentation_node", "--ros-args", "-p", f"checkpoint:={checkpoint}")
+    assert "labels come from" in process.stderr.readline()
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (0, "")

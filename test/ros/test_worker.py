@@ -1,0 +1,60 @@
+"""The newest item wins, and nothing that fails ends the thread."""
+
+import threading
+import time
+
+from s4net_ros.worker import LatestSlot, Worker
+
+
+def test_the_newest_item_wins_and_the_superseded_one_is_told_of():
+    slot = LatestSlot()
+    assert slot.put("old") is False
+    assert slot.put("new") is True
+    assert slot.take(0) == "new"
+    assert slot.take(0) is None
+
+
+def test_closing_wakes_who_waits():
+    slot = LatestSlot()
+    threading.Timer(0.05, slot.close).start()
+    started = time.monotonic()
+    assert slot.take(10) is None
+    assert time.monotonic() - started < 5
+
+
+def test_a_worker_survives_an_item_that_fails():
+    done, failed = [], []
+
+    def handle(item):
+        if item == "bad":
+            raise ValueError("no good")
+        done.append(item)
+
+    worker = Worker("test", handle, lambda item, error: failed.append((item, str(error))))
+    worker.put("bad")
+    while not failed:
+        time.sleep(0.001)
+    worker.put("good")
+    while not done:
+        time.sleep(0.001)
+    assert (done, failed) == (["good"], [("bad", "no good")])
+    assert worker.stop()
+
+
+def test_a_busy_worker_takes_only_the_newest_of_those_that_waited():
+    busy, go_on, done = threading.Event(), threading.Event(), []
+
+    def handle(item):
+        busy.set()
+        go_on.wait(10)
+        done.append(item)
+
+    worker = Worker("test", handle, lambda *_: None)
+    worker.put(1)
+    busy.wait(10)
+    assert [worker.put(n) for n in (2, 3, 4)] == [False, True, True]
+    go_on.set()
+    while len(done) < 2:
+        time.sleep(0.001)
+    worker.stop()
+    assert done == [1, 4]
