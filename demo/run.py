@@ -17,7 +17,7 @@ MINUTES = 8
 """The demo ends after this long, whatever a slow machine has reached."""
 
 
-def main(options: list[str]) -> int:
+def main(options: list[str]) -> None:
     """Convert the capture to a bag, then become `s4net live` on it, which says at its end where the report is."""
     shutil.rmtree(OUT, ignore_errors=True)
     s4net = [sys.executable, "-m", "s4net_core.cli.main"]
@@ -25,7 +25,7 @@ def main(options: list[str]) -> int:
     bag = OUT / "bag"
     code = subprocess.run([*s4net, "convert", str(CAPTURE), str(bag)], check=False).returncode
     if code:
-        return code
+        sys.exit(code)
     live = ["live", bag, "--settings", DEMO / "demo.yaml", "--out", OUT, "--seconds", 60 * MINUTES]
     live += ["--checkpoint", DEMO / "weights" / "base.safetensors", "--source-set", DEMO / "source"]
     live += ["--evaluate", SECOND_SCAN]
@@ -36,6 +36,6 @@ def main(options: list[str]) -> int:
 
 if __name__ == "__main__":
     try:
-        sys.exit(main(sys.argv[1:]))
+        main(sys.argv[1:])
     except KeyboardInterrupt:
         sys.exit(130)

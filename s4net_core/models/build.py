@@ -1,6 +1,6 @@
 """Networks by settings: a library encoder and decoder that takes 0..1 images of any size."""
 
-from typing import Any, Literal
+from typing import Any
 
 import segmentation_models_pytorch as smp
 import timm
@@ -107,12 +107,6 @@ def build_network(model: ModelSettings) -> SegmentationNetwork:
         load_encoder_weights(body.encoder, model.encoder, model.encoder_weights)
     mean, std = _normalisation(model.encoder, from_hub)
     return SegmentationNetwork(model.model_copy(), body, mean, std)
-
-
-def set_training_mode(network: SegmentationNetwork, batch_norm: Literal["frozen", "live"]) -> None:
-    """Training mode with the statistics of batch norm of the checkpoint (frozen) or of each batch (live)."""
-    freeze_batch_norm(network, batch_norm == "frozen")
-    network.train()
 
 
 def freeze_batch_norm(network: SegmentationNetwork, frozen: bool = True) -> None:

@@ -12,7 +12,7 @@ from segmentation_models_pytorch.decoders.deeplabv3.decoder import ASPPPooling
 
 from s4net_core.config import ModelSettings
 from s4net_core.errors import CheckpointError, SettingsError, ShapeError
-from s4net_core.models.build import batch_norms, build_network, freeze_batch_norm, set_training_mode
+from s4net_core.models.build import batch_norms, build_network, freeze_batch_norm
 from s4net_core.models.encoder_weights import _lite0_file, match_by_order
 
 ARCHITECTURES = ("deeplabv3plus", "pspnet")
@@ -70,7 +70,8 @@ def test_pspnet_uses_all_stages_of_the_encoder():
 
 def test_frozen_batch_norm_survives_train_and_still_learns():
     network = new_network()
-    set_training_mode(network, "frozen")
+    freeze_batch_norm(network)
+    network.train()
     network.eval()
     network.train()
     before = {key: value.clone() for key, value in network.state_dict().items()}
@@ -89,7 +90,8 @@ def test_frozen_batch_norm_survives_train_and_still_learns():
 
 def test_frozen_batch_norm_treats_an_image_alike_in_every_batch():
     network = new_network()
-    set_training_mode(network, "frozen")
+    freeze_batch_norm(network)
+    network.train()
     for module in network.modules():
         if isinstance(module, (torch.nn.Dropout, torch.nn.Dropout2d)):
             module.p = 0.0
@@ -102,7 +104,8 @@ def test_batch_norm_can_be_live_again_and_a_copy_keeps_the_state():
     network = new_network()
     freeze_batch_norm(network)
     assert not any(norm.training for norm in batch_norms(copy.deepcopy(network).train()))
-    set_training_mode(network, "live")
+    freeze_batch_norm(network, frozen=False)
+    network.train()
     norm = batch_norms(network)[0]
     before = norm.running_mean.clone()
     network(torch.rand(2, 3, 48, 80))

@@ -1,0 +1,135 @@
+"""Latency of the live node, colour message out to mask message in, against the bare forward pass.
+
+``s4net bench live`` runs this; one frame is under way at a time, and the two measurements alternate.
+"""
+
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import rclpy
+from numpy.typing import NDArray
+from rclpy.node import Node
+from sensor_msgs.msg import CameraInfo, Image
+from std_msgs.msg import Header
+
+from s4net_core.cli.bench import CASES, print_rows
+from s4net_core.cli.bench_geometry import Row
+from s4net_core.config import Settings, load_settings
+from s4net_core.errors import S4NetError
+from s4net_core.frames import Intrinsics
+from s4net_core.inference import Segmenter, pick_device, to_tensor
+from s4net_ros.conversions import camera_info_message, image_message, stamp_ns
+from s4net_ros.graph import GraphArguments, adaptation_graph, fastdds_environment
+from s4net_ros.processes import Children
+from s4net_ros.qos import stream_qos
+
+WIDTH, HEIGHT = 640, 480
+WARM_UP = 3
+TIMEOUT = 120.0
+"""Seconds for the node to load its network and answer the first frame."""
+QOS = stream_qos("reliable", 1)
+
+
+class Camera(Node):
+    """Publishes one frame at a time and waits for its mask."""
+
+    def __init__(self, color_topic: str, info_topic: str, mask_topic: str) -> None:
+        super().__init__("bench_camera")
+        self._color = self.create_publisher(Image, color_topic, QOS)
+        self._info = self.create_publisher(CameraInfo, info_topic, QOS)
+        self.create_subscription(Image, mask_topic, self._answered, QOS)
+        self._awaited = 0
+        self._seen_at = 0.0
+        self._lens = Intrinsics(WIDTH, HEIGHT, 600.0, 600.0, 320.0, 240.0)
+
+    def _answered(self, mask: Image) -> None:
+        if stamp_ns(mask.header) == self._awaited:
+            self._seen_at = time.perf_counter()
+
+    def round_trip(self, color: NDArray[np.uint8], timeout: float) -> float | None:
+        """Seconds from publishing a frame to its mask; None when there was none in time."""
+        now = self.get_clock().now()
+        header = Header(frame_id="camera_color_optical_frame", stamp=now.to_msg())
+        self._awaited, self._seen_at = now.nanoseconds, 0.0
+        self._info.publish(camera_info_message(self._lens, header))
+        message = image_message(color, "rgb8", header)
+        start = time.perf_counter()
+        self._color.publish(message)
+        while not self._seen_at and time.perf_counter() - start < timeout:
+            rclpy.spin_once(self, timeout_sec=timeout)
+        return self._seen_at - start if self._seen_at else None
+
+
+def measure(settings: Settings, settings_file: str, overrides: Sequence[str], repeats: int) -> list[Row]:
+    """Start the node, send frames, and time the same network here between them.
+
+    Raises:
+        S4NetError: the node dies or does not answer.
+    """
+    values = dict(text.split("=", 1) for text in overrides)
+    arguments = GraphArguments(
+        settings_file=settings_file,
+        checkpoint=values.get("checkpoint", ""),
+        source_set=values.get("source.path", ""),
+        fastdds_profile="local",
+    )
+    spec = adaptation_graph(arguments)[0]
+    segmenter = Segmenter(settings.checkpoint, settings.device, settings)
+    rng = np.random.default_rng(0)
+    color = rng.integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
+    small = rng.integers(0, 256, (settings.model.height, settings.model.width, 3), np.uint8)
+    images = to_tensor([small], pick_device(settings.device))
+    camera = Camera(spec.topic("color/image_raw"), spec.topic("color/camera_info"), spec.topic("segmentation/mask"))
+    with tempfile.TemporaryDirectory() as logs, Children(Path(logs), fastdds_environment(arguments)) as children:
+        children.start(spec.name, spec.command())
+        deadline = time.monotonic() + TIMEOUT
+        while camera.round_trip(color, 2.0) is None:
+            children.check()
+            if time.monotonic() > deadline:
+                raise S4NetError(f"no mask after {TIMEOUT:.0f} s; its log ends with:\n{children[spec.name].tail()}")
+        round_trips, whole, bare = [], [], []
+        for _ in range(WARM_UP + repeats):
+            taken = camera.round_trip(color, 10.0)
+            children.check()
+            if taken is None:
+                raise S4NetError("a frame was not answered within 10 s")
+            round_trips.append(taken)
+            whole.append(_timed(lambda: segmenter.segment(color)))
+            bare.append(_timed(lambda: segmenter.forward(images)))
+    camera.destroy_node()
+    live, inside, forward = (statistics.median(times[WARM_UP:]) * 1e3 for times in (round_trips, whole, bare))
+    size = f"{settings.model.width}x{settings.model.height}"
+    return [
+        Row(f"bare forward pass at {size}", forward, "ms", None),
+        Row(f"Segmenter, {WIDTH}x{HEIGHT} in and out", inside, "ms", forward / inside),
+        Row("live node, message to message", live, "ms", forward / live),
+    ]
+
+
+def _timed(work: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def main() -> int:
+    """``bench_live SETTINGS REPEATS [NAME=VALUE ...]``."""
+    file, repeats, *overrides = sys.argv[1:]
+    rclpy.init()
+    try:
+        print_rows(CASES["live"], measure(load_settings(file, overrides), file, overrides, int(repeats)))
+    except S4NetError as error:
+        print(f"s4net bench: {error}", file=sys.stderr)
+        return 2
+    finally:
+        rclpy.try_shutdown()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

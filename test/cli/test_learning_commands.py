@@ -1,0 +1,111 @@
+"""`s4net pretrain`, `adapt`, `compare` and `bench step` as a user runs them, on a tiny network and room."""
+
+import pytest
+import yaml
+from scenes import make_room_frames, make_source_images, write_source_set
+
+from s4net_core.cli.main import main
+from s4net_core.io.scene_folder import write_scene_folder
+from s4net_core.models.checkpoint import read_info
+
+SETTINGS = {
+    "device": "cpu",
+    "model": {"encoder": "tu-mobilenetv3_small_050", "encoder_weights": "none", "width": 64, "height": 48},
+    "learner": {"source_batch": 2, "target_batch": 2, "neighbours": 2},
+    "guard": {"holdout": 2, "agreement_views": 3, "max_source_drop": 1.0, "max_agreement_drop": 1.0},
+    "adaptation": {"min_keyframes": 4, "handover_every": 2, "max_steps": 4},
+    "pretrain": {"steps": 4, "batch": 2},
+}
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """A folder with everything that the commands need; commands run inside it."""
+    write_source_set(tmp_path / "source", make_source_images(6))
+    write_scene_folder(tmp_path / "room", make_room_frames(20, seed=5))
+    write_scene_folder(tmp_path / "second", make_room_frames(4, seed=5))
+    (tmp_path / "small.yaml").write_text(yaml.safe_dump(SETTINGS))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def base(place):
+    assert main(["pretrain", "source", "base.safetensors", "--settings", "small.yaml"]) == 0
+    return place / "base.safetensors"
+
+
+GIVEN = ["--checkpoint", "base.safetensors", "--source", "source", "--settings", "small.yaml"]
+
+
+def test_pretrain_writes_a_base_model_with_its_metrics(base):
+    info = read_info(base)
+    assert (info.version, info.step, info.parent) == (0, 4, "")
+    assert 0 <= info.metrics["source_miou"] <= 1
+    assert info.model.encoder == SETTINGS["model"]["encoder"]
+
+
+def test_pretrain_is_repeatable(base, place):
+    assert main(["pretrain", "source", "again.safetensors", "--settings", "small.yaml"]) == 0
+    assert read_info(place / "again.safetensors").metrics == read_info(base).metrics
+
+
+def test_pretrain_in_half_precision_is_half_the_size(base, place):
+    assert main(["pretrain", "source", "half.safetensors", "--settings", "small.yaml", "--half"]) == 0
+    assert (place / "half.safetensors").stat().st_size < 0.6 * base.stat().st_size
+
+
+def test_adapt_writes_adapted_weights_and_tells_each_version(base, place, capsys):
+    assert main(["adapt", "room", "adapted.safetensors", *GIVEN]) == 0
+    info = read_info(place / "adapted.safetensors")
+    assert (info.version, info.step) == (2, 4)
+    told = " ".join(capsys.readouterr().out.split())
+    assert "step 2: version 1, agreement between views" in told
+    assert "step 4: version 2" in told
+
+
+def test_adapt_never_overwrites_state_unasked(base, place, capsys):
+    assert main(["adapt", "room", "adapted.safetensors", *GIVEN]) == 0
+    assert main(["adapt", "room", "adapted.safetensors", *GIVEN]) == 2
+    assert "--resume" in capsys.readouterr().err
+    assert main(["adapt", "room", "adapted.safetensors", *GIVEN, "--force"]) == 0
+
+
+def test_adapt_resumes(base, place):
+    assert main(["adapt", "room", "adapted.safetensors", *GIVEN]) == 0
+    more = ["--resume", "--set", "adaptation.max_steps=8"]
+    assert main(["adapt", "room", "adapted.safetensors", *GIVEN, *more]) == 0
+    assert (read_info(place / "adapted.safetensors").version, read_info(place / "adapted.safetensors").step) == (4, 8)
+
+
+def test_adapt_says_when_a_capture_is_too_short(base, place, capsys):
+    write_scene_folder(place / "short", make_room_frames(2, seed=5))
+    assert main(["adapt", "short", "adapted.safetensors", *GIVEN]) == 2
+    assert "too little overlap" in capsys.readouterr().err
+    assert not (place / "adapted.safetensors").exists()
+
+
+@pytest.mark.parametrize("missing", [["--checkpoint", "base.safetensors"], ["--source", "source"], []])
+def test_adapt_needs_a_base_model_and_a_source_set(base, missing, capsys):
+    assert main(["adapt", "room", "adapted.safetensors", *missing, "--settings", "small.yaml"]) == 2
+    assert "--checkpoint FILE and --source FOLDER" in capsys.readouterr().err
+
+
+def test_an_empty_source_set_is_named(base, place, capsys):
+    (place / "empty").mkdir()
+    assert main(["adapt", "room", "a.safetensors", "--checkpoint", str(base), "--source", "empty"]) == 2
+    assert "empty" in capsys.readouterr().err
+
+
+def test_compare_prints_base_method_and_control(base, place, capsys):
+    assert main(["compare", "room", "room", "second", *GIVEN, "--seeds", "2", "--output", "table.md"]) == 0
+    rows = [line for line in (place / "table.md").read_text().splitlines() if line.startswith("|")]
+    assert len(rows) == 2 + 2 * (1 + 2 * (2 + 1))
+    assert sum("control" in row for row in rows) == 6
+    assert rows[2:] == [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")][2:]
+
+
+def test_bench_step_prints_a_ratio(base, capsys):
+    where = ["--set", "checkpoint=base.safetensors", "--set", "source.path=source", "--settings", "small.yaml"]
+    assert main(["bench", "step", "--capture", "room", "--repeats", "2", *where]) == 0
+    assert "L_S alone, 4 images" in capsys.readouterr().out

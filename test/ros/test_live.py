@@ -1,0 +1,381 @@
+"""The chain in processes of its own: player, segmentation node and adaptation node, and `s4net live` around them."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("rclpy", reason="rclpy is not installed: run `make build`")
+pytest.importorskip("s4net_ros.msg", reason="the messages are not built: run `make build`")
+
+import numpy as np
+from builtin_interfaces.msg import Time
+from rclpy.qos import QoSProfile
+from scenes import make_room_frames, make_source_images, write_source_set
+from sensor_msgs.msg import Image
+
+from s4net_core.config import Settings, load_settings
+from s4net_core.geometry.camera import rescale_frame, undistort_frame
+from s4net_core.io.captures import open_capture
+from s4net_core.io.rosbag_writer import write_bag
+from s4net_core.io.scene_folder import write_scene_folder
+from s4net_core.keyframes import KeyframeBuffer
+from s4net_core.models.checkpoint import read_info
+from s4net_ros.graph import GraphArguments, NodeSpec, adaptation_graph, fastdds_environment
+from s4net_ros.live_plan import Limits
+from s4net_ros.monitor import Monitor
+from s4net_ros.msg import ModelUpdate
+from s4net_ros.processes import Children
+from s4net_ros.qos import latched_qos
+from s4net_ros.weights import update_message
+
+COLOR, DEPTH = "/camera/camera/color/image_raw", "/camera/camera/aligned_depth_to_color/image_raw"
+FRAME_ID = "camera_color_optical_frame"
+SMALL_FRAMES = 40
+SETTINGS = """
+model: {encoder: tu-test_resnet, encoder_weights: none, width: 64, height: 48}
+learner: {source_batch: 2, target_batch: 2, neighbours: 2}
+guard: {holdout: 2, agreement_views: 4, max_source_drop: 1.0, max_agreement_drop: 1.0, max_class_share: 1.0,
+        min_class_ratio: 0.0}
+adaptation: {min_keyframes: 4, handover_every: 2, max_steps: 0, duty_cycle: 0.5}
+stream: {color_reliability: reliable, depth_reliability: reliable, queue_depth: 50}
+threads: 1
+"""
+
+
+@pytest.fixture(scope="module")
+def small_bag(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four seconds of a small camera."""
+    path = tmp_path_factory.mktemp("small") / "bag"
+    write_bag(path, make_room_frames(SMALL_FRAMES, 96, 72))
+    return path
+
+
+@pytest.fixture(scope="module")
+def source_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("source")
+    write_source_set(folder, make_source_images(8))
+    return folder
+
+
+@pytest.fixture
+def settings_file(tmp_path: Path) -> Path:
+    path = tmp_path / "settings.yaml"
+    path.write_text(SETTINGS)
+    return path
+
+
+class Chain:
+    """Starts the nodes and the player as processes and watches them."""
+
+    def __init__(self, children: Children, specs: list[NodeSpec], folder: Path) -> None:
+        self.children = children
+        self.specs = {spec.name: spec for spec in specs}
+        self.monitor = Monitor(specs)
+        self.state, self.logs = folder / "state", folder / "logs"
+
+    def start(self, *names: str, **parameters: Any) -> None:
+        for name in names:
+            extra = [word for key, value in parameters.items() for word in ("-p", f"{key}:={value}")]
+            self.children.start(name, [*self.specs[name].command(), *extra])
+
+    def play(self, bag: Path, *options: str, subscribers: int) -> None:
+        command = [sys.executable, "-m", "s4net_ros.player", str(bag), "--wait-timeout", "60", *options]
+        self.children.start("player", [*command, "--wait-for", f"{COLOR}:{subscribers}"], may_end=True)
+
+    def watch_until(self, condition: Callable[[], Any], what: str, timeout: float = 60.0) -> None:
+        deadline = time.monotonic() + timeout
+        while not condition():
+            self.monitor.spin(0.1)
+            self.children.check()
+            if time.monotonic() > deadline:
+                logs = {path.name: path.read_text()[-1500:] for path in self.logs.iterdir()}
+                pytest.fail(f"not within {timeout} s: {what}; {self.monitor.record}; {logs}")
+
+    @property
+    def labelled(self) -> int:
+        return self.monitor.record.labelled
+
+
+@pytest.fixture
+def make_chain(tmp_path: Path, ros: Any, settings_file: Path, source_set: Path, checkpoint: Path) -> Iterator[Any]:
+    """`make_chain(checkpoint=...)`: a chain whose processes end with the test."""
+    chains: list[Chain] = []
+    environment = {**fastdds_environment(GraphArguments(fastdds_profile="local")), "OMP_NUM_THREADS": "1"}
+    with Children(tmp_path / "logs", environment) as children:
+
+        def make(checkpoint: Path = checkpoint) -> Chain:
+            arguments = GraphArguments(
+                checkpoint=str(checkpoint),
+                source_set=str(source_set),
+                settings_file=str(settings_file),
+                state_dir=str(tmp_path / "state"),
+                use_sim_time=True,
+            )
+            chains.append(Chain(children, adaptation_graph(arguments), tmp_path))
+            return chains[-1]
+
+        yield make
+        for chain in chains:
+            chain.monitor.close()
+
+
+@pytest.fixture
+def big_bag(tmp_path: Path) -> Path:
+    """Ten seconds at 640x480, five frames a second."""
+    frames = (rescale_frame(frame, 640, 480) for frame in make_room_frames(50, 160, 120, hz=5.0))
+    write_bag(tmp_path / "big", frames)
+    return tmp_path / "big"
+
+
+def test_every_frame_is_answered_and_new_weights_drop_none(
+    ros: Any, make_chain: Any, make_checkpoint: Callable[..., Path], big_bag: Path
+) -> None:
+    stamps = [frame.stamp for frame in open_capture(big_bag)]
+    assert len(stamps) == 50
+    node = ros.node()
+    masks: list[tuple[int, str, set[int]]] = []
+
+    def on_mask(message: Image) -> None:
+        stamp = message.header.stamp.sec * 1_000_000_000 + message.header.stamp.nanosec
+        masks.append((stamp, message.header.frame_id, set(np.unique(message.data).tolist())))
+
+    node.create_subscription(Image, "segmentation/mask", on_mask, QoSProfile(depth=100))
+    update = node.create_publisher(ModelUpdate, "model_update", latched_qos())
+    chain = make_chain(make_checkpoint(4))
+    chain.start("segmentation")
+    chain.play(big_bag, subscribers=1)
+    chain.watch_until(lambda: len(masks) >= 4, "first masks")
+    weights = make_checkpoint(5, version=1)
+    update.publish(update_message(weights, "", read_info(weights), Time()))
+    chain.watch_until(lambda: chain.children["player"].code is not None, "end of the bag")
+    values = chain.monitor.record.values
+    chain.watch_until(lambda: int(values["segmentation"]["labelled"]) == len(masks), "last masks", 10)
+
+    answered = [stamp for stamp, _, _ in masks]
+    positions = [stamps.index(stamp) for stamp in answered]
+    assert positions == sorted(set(positions))
+    assert {frame_id for _, frame_id, _ in masks} == {FRAME_ID}
+    counts = {key: int(text) for key, text in values["segmentation"].items() if text.isdigit()}
+    assert counts["received"] == counts["labelled"] + counts["superseded"]
+    assert counts["received"] >= 0.9 * len(stamps)
+    assert not any(key.startswith("failed") for key in counts)
+    # Before and after the hand-over every mask is of one network, and the change itself costs no frame.
+    assert [labels for _, _, labels in masks] == sorted(([labels for _, _, labels in masks]), key=min)
+    first_new = next(i for i, (_, _, labels) in enumerate(masks) if labels == {5})
+    assert masks[first_new - 1][2] == {4}
+    gaps = np.diff(positions)
+    assert gaps[first_new - 1] <= max(1, *np.delete(gaps, first_new - 1))
+
+
+def test_labels_flow_without_the_learner_and_it_resumes_where_it_was(make_chain: Any, small_bag: Path) -> None:
+    chain = make_chain()
+    chain.start("segmentation", "adaptation")
+    chain.play(small_bag, "--loop", subscribers=2)
+    record = chain.monitor.record
+    chain.watch_until(lambda: record.handovers >= 1, "weights handed over")
+    version = record.status.version
+
+    chain.children["adaptation"].send(signal.SIGKILL)
+    chain.children["adaptation"].wait(10)
+    killed = chain.children["adaptation"]
+    before = chain.labelled
+    deadline = time.monotonic() + 30
+    while chain.labelled < before + 10:
+        assert time.monotonic() < deadline, "labels stopped with the adaptation node"
+        chain.monitor.spin(0.1)
+    assert killed.code == -signal.SIGKILL
+
+    # Without a camera, everything that it knows comes from its folder.
+    chain.children["player"].send(signal.SIGINT)
+    chain.children["player"].wait(10)
+    record.history.clear()
+    record.updates.clear()
+    chain.start("adaptation")
+    chain.watch_until(lambda: record.history and record.updates, "first report after the restart")
+    assert record.history[0].keyframes >= 4
+    assert record.history[0].version >= version
+    assert record.updates[0].version >= version
+    assert Path(record.updates[0].path).is_file()
+    served = record.values["segmentation"]
+    chain.watch_until(lambda: int(served["weights_version"]) >= version, "segmentation serves the version")
+
+
+def test_a_looped_bag_gives_the_keyframes_that_offline_reading_gives(
+    make_chain: Any, small_bag: Path, settings_file: Path
+) -> None:
+    chain = make_chain()
+    chain.start("adaptation", **{"adaptation.min_keyframes": 10000})
+    chain.play(small_bag, "--loop", subscribers=1)
+    used = lambda: int(chain.monitor.record.values.get("adaptation", {}).get("frames_used", 0))  # noqa: E731
+    chain.watch_until(lambda: used() > 2.5 * SMALL_FRAMES, "two and a half rounds")
+    chain.children["adaptation"].send(signal.SIGINT)
+    assert chain.children["adaptation"].wait(20) == 0
+    (folder,) = chain.state.glob("*/keyframes")
+
+    settings = load_settings(settings_file)
+    live, offline = buffer(settings), buffer(settings)
+    live.load(folder)
+    for frame in open_capture(small_bag, stream=settings.stream):
+        offline.offer(rescale_frame(undistort_frame(frame), settings.model.width, settings.model.height))
+    assert len(offline) >= 8
+    assert live.ids() == offline.ids()
+    for id in offline.ids():
+        assert live.get(id).stamp == offline.get(id).stamp
+        np.testing.assert_allclose(live.get(id).T_world_camera, offline.get(id).T_world_camera, atol=1e-9)
+        np.testing.assert_array_equal(live.get(id).color, offline.get(id).color)
+        np.testing.assert_array_equal(live.get(id).depth_mm, offline.get(id).depth_mm)
+
+
+def buffer(settings: Settings) -> KeyframeBuffer:
+    return KeyframeBuffer(settings.keyframes, settings.geometry, min_overlap=settings.learner.min_overlap)
+
+
+def live(*arguments: str | Path) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-m", "s4net_ros.live", *map(str, arguments)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
+
+
+def finish(process: "subprocess.Popen[str]", timeout: float = 100.0) -> tuple[int, str]:
+    try:
+        output, _ = process.communicate(timeout=timeout)
+    finally:
+        process.kill()
+    return process.returncode, output
+
+
+def processes_about(path: Path) -> list[str]:
+    """Command lines of running processes that name `path`."""
+    found = []
+    for file in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            line = file.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
+            continue
+        if str(path) in line:
+            found.append(line)
+    return found
+
+
+def graph_options(settings_file: Path, checkpoint: Path, source_set: Path, out: Path) -> list[str | Path]:
+    return ["--settings", settings_file, "--checkpoint", checkpoint, "--source-set", source_set, "--out", out]
+
+
+def test_live_adapts_evaluates_and_writes_a_report(
+    ros: Any, tmp_path: Path, small_bag: Path, settings_file: Path, checkpoint: Path, source_set: Path
+) -> None:
+    out = tmp_path / "out"
+    write_scene_folder(tmp_path / "scan2", make_room_frames(6, 96, 72, seed=1))
+    options = graph_options(settings_file, checkpoint, source_set, out)
+    code, output = finish(live(small_bag, *options, "--versions", 2, "--evaluate", tmp_path / "scan2", "--seconds", 80))
+    assert code == 0, output
+    assert processes_about(out) == []
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["handovers"] >= 2
+    assert [update["version"] for update in summary["updates"]][:2] in ([0, 1], [1, 2])
+    assert 0 < summary["frames"]["labelled"] <= summary["frames"]["in"]
+    assert summary["player"]["messages"][COLOR] >= summary["frames"]["in"] - 2
+    assert summary["keyframes"] >= 4
+    assert summary["loss"]["first"] > 0
+    assert 0 <= summary["agreement"]["before"] <= 1
+    assert 0 <= summary["agreement"]["after"] <= 1
+    assert [point["step"] for point in summary["history"]] == sorted(point["step"] for point in summary["history"])
+    assert set(summary["evaluation"]) == {"scene", "base", "adapted"}
+    assert 0 <= summary["evaluation"]["adapted"]["pooled"]["miou"] <= 1
+    assert "<img" in (out / "report.html").read_text()
+    assert (out / "before_after.png").read_bytes().startswith(b"\x89PNG")
+    for words in ("frames labelled", "model versions handed over", "agreement between views", "mIoU"):
+        assert words in output
+
+
+def test_live_ends_everything_at_ctrl_c_and_still_reports(
+    ros: Any, tmp_path: Path, small_bag: Path, settings_file: Path, checkpoint: Path, source_set: Path
+) -> None:
+    out = tmp_path / "out"
+    process = live(small_bag, "--loop", *graph_options(settings_file, checkpoint, source_set, out))
+    log = out / "logs" / "player.log"
+    ros.wait_for(log.exists, "player", 60)
+    time.sleep(3.0)
+    process.send_signal(signal.SIGINT)
+    code, output = finish(process)
+    assert code == 0, output
+    assert processes_about(out) == []
+    assert json.loads((out / "summary.json").read_text())["stopped_by"] == "interrupted"
+
+
+def test_live_shows_why_a_node_died(
+    ros: Any, tmp_path: Path, small_bag: Path, settings_file: Path, source_set: Path
+) -> None:
+    (tmp_path / "broken.safetensors").write_bytes(b"not weights")
+    options = graph_options(settings_file, tmp_path / "broken.safetensors", source_set, tmp_path / "out")
+    code, output = finish(live(small_bag, *options))
+    assert code == 1
+    assert "ended with exit code 1" in output
+    assert "broken.safetensors" in output
+    assert processes_about(tmp_path / "out") == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--camera-name", "front"), ("/camera/front/color/image_raw", "--camera-name", COLOR)),
+        (("--set", "learner.no_such=1"), ("learner.no_such",)),
+        (("--settings", "nowhere.yaml"), ("nowhere.yaml",)),
+    ],
+)
+def test_live_refuses_what_cannot_work_before_it_starts_anything(
+    ros: Any, tmp_path: Path, small_bag: Path, arguments: tuple[str, ...], words: tuple[str, ...]
+) -> None:
+    code, output = finish(live(small_bag, "--out", tmp_path / "out", *arguments))
+    assert code == 2
+    assert "Traceback" not in output
+    assert not (tmp_path / "out" / "logs").exists()
+    for word in words:
+        assert word in output
+
+
+def test_limits_say_what_was_reached_and_what_was_missed(make_chain: Any) -> None:
+    record = make_chain().monitor.record
+    assert Limits(seconds=5).reached(record, 4.9) == ""
+    assert Limits(seconds=5).reached(record, 5.0) == "5 seconds"
+    assert Limits(versions=2).missed(record) == "only 0 of 2 versions were handed over"
+    assert not Limits().any
+
+
+@pytest.mark.slow
+def test_a_real_capture_goes_through_convert_and_live(
+    ros: Any, shared_data: Path, tmp_path: Path, settings_file: Path, checkpoint: Path, source_set: Path
+) -> None:
+    capture = shorten(shared_data / "real" / "hololens", tmp_path / "hololens", frames=60)
+    command = [sys.executable, "-m", "s4net_core.cli.main", "convert", capture, tmp_path / "bag", "--size", "270x180"]
+    subprocess.run(list(map(str, command)), check=True, timeout=60)
+    out = tmp_path / "out"
+    options = graph_options(settings_file, checkpoint, source_set, out)
+    code, output = finish(live(tmp_path / "bag", *options, "--versions", 2, "--seconds", 80))
+    assert code == 0, output
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["handovers"] >= 2
+    assert summary["keyframes"] >= 8
+    assert summary["agreement"]["before"] is not None
+    assert summary["agreement"]["after"] is not None
+    assert "agreement between views, before and after" in output
+
+
+def shorten(capture: Path, folder: Path, frames: int) -> Path:
+    """The first frames of a scene folder, as links."""
+    folder.mkdir()
+    (folder / "intrinsics.json").symlink_to(capture / "intrinsics.json")
+    (folder / "poses.txt").write_text("\n".join((capture / "poses.txt").read_text().splitlines()[:frames]) + "\n")
+    for kind in ("color", "depth"):
+        (folder / kind).mkdir()
+        for path in sorted((capture / kind).iterdir())[:frames]:
+            (folder / kind / path.name).symlink_to(path)
+    return folder

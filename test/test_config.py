@@ -1,0 +1,80 @@
+"""Settings: one home for defaults, ranges and help; files, command line and ROS parameters say the same."""
+
+import pytest
+import yaml
+
+from s4net_core.config import Settings, from_values, leaves, load_settings, to_yaml
+from s4net_core.errors import SettingsError
+
+
+def test_the_defaults_are_the_papers():
+    learner = Settings().learner
+    assert (learner.learning_rate, learner.lambda_geometric, learner.teacher_refresh) == (1e-5, 0.01, 100)
+    assert (learner.source_batch, learner.target_batch, learner.neighbours, learner.min_overlap) == (4, 4, 4, 0.25)
+    assert (Settings().model.width, Settings().model.height) == (480, 360)
+
+
+def test_every_setting_has_help_and_one_plain_type():
+    for leaf in leaves(Settings()):
+        assert len(leaf.help) > 10, leaf.name
+        assert leaf.type in (bool, int, float, str), leaf.name
+        assert type(leaf.value) is leaf.type, leaf.name
+
+
+def test_every_default_lies_in_its_range():
+    for leaf in leaves(Settings()):
+        if leaf.minimum is not None:
+            assert leaf.value >= leaf.minimum, leaf.name
+        if leaf.maximum is not None:
+            assert leaf.value <= leaf.maximum, leaf.name
+        if leaf.choices:
+            assert leaf.value in leaf.choices, leaf.name
+
+
+def test_the_written_file_reads_back_as_the_same_settings(tmp_path):
+    settings = from_values({"learner.learning_rate": 3e-4, "model": {"width": 160}, "source.path": "a b: c"})
+    (tmp_path / "all.yaml").write_text(to_yaml(settings))
+    assert load_settings(tmp_path / "all.yaml") == settings
+
+
+def test_a_ros_parameters_file_is_read_too(tmp_path):
+    parameters = {"use_sim_time": True, "learner": {"learning_rate": 2e-4}, "keyframes.min_rotation": 7.0}
+    (tmp_path / "ros.yaml").write_text(yaml.safe_dump({"/**": {"ros__parameters": parameters}}))
+    settings = load_settings(tmp_path / "ros.yaml")
+    assert (settings.learner.learning_rate, settings.keyframes.min_rotation) == (2e-4, 7.0)
+
+
+def test_overrides_win_over_the_file(tmp_path):
+    (tmp_path / "some.yaml").write_text("learner: {learning_rate: 1.0e-3, mirror: false}\n")
+    settings = load_settings(tmp_path / "some.yaml", ["learner.learning_rate=1e-4", "device=cpu"])
+    assert settings.learner.learning_rate == pytest.approx(1e-4)
+    assert settings.learner.mirror is False
+    assert settings.device == "cpu"
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("learner.lerning_rate=1", r"learner\.lerning_rate"),
+        ("keyframes.min_rotation=999", r"keyframes\.min_rotation = 999"),
+        ("learner.source_batch=many", r"learner\.source_batch = 'many'"),
+        ("model.architecture=unet", "deeplabv3plus"),
+        ("nonsense", "name=value"),
+        ("device.x=1", "device"),
+    ],
+)
+def test_bad_values_are_named_with_their_value(override, told):
+    with pytest.raises(SettingsError, match=told):
+        load_settings(None, [override])
+
+
+@pytest.mark.parametrize("text", ["- a\n- list\n", "learner: [unclosed\n"])
+def test_a_file_that_is_no_settings_file_is_refused(tmp_path, text):
+    (tmp_path / "bad.yaml").write_text(text)
+    with pytest.raises(SettingsError, match=r"bad\.yaml"):
+        load_settings(tmp_path / "bad.yaml")
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(SettingsError, match=r"nowhere\.yaml"):
+        load_settings(tmp_path / "nowhere.yaml")

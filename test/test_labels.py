@@ -1,0 +1,58 @@
+"""Label space: names, order, colours and the two ways of writing 'unlabelled'."""
+
+import numpy as np
+import pytest
+
+from s4net_core.errors import S4NetError
+from s4net_core.labels import LABEL_SPACES, SUNRGBD37, from_mask, nyu40_to_sunrgbd37, to_mask
+
+
+def test_sun_rgbd_has_37_classes_in_the_published_order():
+    assert SUNRGBD37.num_classes == 37 == len(SUNRGBD37.colors)
+    ids = {name: i + 1 for i, name in enumerate(SUNRGBD37.names)}
+    assert [ids[name] for name in ("wall", "floor", "lamp", "bathtub", "bag")] == [1, 2, 35, 36, 37]
+    assert LABEL_SPACES["sunrgbd37"] is SUNRGBD37
+
+
+def test_names_and_colours_are_unique():
+    assert len(set(SUNRGBD37.names)) == len(set(SUNRGBD37.colors)) == 37
+
+
+def test_colours_follow_the_ids_and_unlabelled_is_black():
+    label = np.array([[0, 1, 37], [255, 2, 38]], np.uint8)
+    color = SUNRGBD37.colorize(label)
+    assert color.shape == (2, 3, 3)
+    assert [tuple(c) for c in color[0]] == [(0, 0, 0), SUNRGBD37.colors[0], SUNRGBD37.colors[36]]
+    assert (color[1, 0] == 0).all()
+    assert (color[1, 2] == 0).all()
+
+
+def test_unlabelled_is_0_inside_and_255_outside():
+    inside, outside = np.array([[0, 1, 37]], np.uint8), np.array([[255, 1, 37]], np.uint8)
+    assert (to_mask(inside) == outside).all()
+    assert (from_mask(outside) == inside).all()
+    assert (from_mask(inside) == inside).all()
+    assert to_mask(inside).dtype == from_mask(outside).dtype == np.uint8
+
+
+def test_nyu40_keeps_its_first_37_and_drops_the_other_ones():
+    label = np.array([[0, 1, 36, 37], [38, 39, 40, 255]], np.uint8)
+    assert nyu40_to_sunrgbd37(label).tolist() == [[0, 1, 36, 37], [0, 0, 0, 0]]
+
+
+def test_the_order_of_nyu40_is_the_one_of_the_toolboxes(shared_data):
+    import csv
+
+    with (shared_data / "labels" / "scannetv2-labels.combined.tsv").open() as file:
+        pairs = {(int(r["nyu40id"]), r["nyu40class"]) for r in csv.DictReader(file, delimiter="\t") if r["nyu40id"]}
+    renamed = {"fridge": "refridgerator", "tv": "television"}
+    for id, name in pairs:
+        if 1 <= id <= 37:
+            ours = SUNRGBD37.names[id - 1]
+            assert renamed.get(ours, ours).replace("_", " ") == name.replace("_", " ")
+
+
+def test_foreign_ids_are_named():
+    SUNRGBD37.check(np.array([[0, 37, 255]], np.uint8), "label/7.png")
+    with pytest.raises(S4NetError, match=r"label/7\.png has class ids \[38, 200\].*1\.\.37"):
+        SUNRGBD37.check(np.array([[38, 200, 1]], np.uint8), "label/7.png")
