@@ -74,6 +74,7 @@ def summarise(record: Record, stopped_by: str, seconds: float, out: Path) -> dic
     status = record.status
     first_loss, last_loss = record.loss()
     before, after = record.agreement()
+    source_before, source_after = record.source_miou()
     player = out / "player.json"
     return {
         "stopped_by": stopped_by,
@@ -86,10 +87,7 @@ def summarise(record: Record, stopped_by: str, seconds: float, out: Path) -> dic
         "last_refusal": record.last_refusal,
         "loss": {"first": _finite(first_loss), "last": _finite(last_loss)},
         "agreement": {"before": _finite(before), "after": _finite(after)},
-        "source_miou": {
-            "before": _finite(status.base_source_miou) if status else None,
-            "after": _finite(status.source_miou) if status else None,
-        },
+        "source_miou": {"before": _finite(source_before), "after": _finite(source_after)},
         "diagnostics": record.values,
         "player": json.loads(player.read_text()) if player.is_file() else None,
     }
@@ -127,6 +125,8 @@ def rows(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
 def table(summary: Mapping[str, Any]) -> Table:
     """`rows` for the terminal."""
     shown = Table(title="live run", title_justify="left", show_header=False)
+    shown.add_column(no_wrap=True)
+    shown.add_column(overflow="fold")
     for name, value in rows(summary):
         shown.add_row(name, value)
     return shown

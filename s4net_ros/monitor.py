@@ -91,21 +91,28 @@ class Record:
         return self.status.handovers if self.status else 0
 
     def loss(self) -> tuple[float, float]:
-        """First and last loss; NaN before the first step."""
-        steps = {point.step: point.loss for point in self.history if math.isfinite(point.loss)}
-        values = list(steps.values())
-        return _mean(values[:LOSS_WINDOW]), _mean(values[-LOSS_WINDOW:])
+        """Loss at the beginning and at the end; NaN before the first step."""
+        values = list({point.step: point.loss for point in self.history if math.isfinite(point.loss)}.values())
+        window = max(1, min(LOSS_WINDOW, len(values) // 2))
+        return _mean(values[:window]), _mean(values[-window:])
 
     def agreement(self) -> tuple[float, float]:
         """Agreement between views of the base model and of the weights handed over last, on the same keyframes."""
-        accepted = [
-            after
-            for before, after in zip([None, *self.history], self.history, strict=False)
-            if after.handovers > (before.handovers if before else 0)
-        ]
-        if not accepted:
-            return (self.status.base_agreement, math.nan) if self.status else (math.nan, math.nan)
-        return accepted[-1].base_agreement, accepted[-1].agreement
+        found = self._last_accepted()
+        return (found.base_agreement, found.agreement) if found else (math.nan, math.nan)
+
+    def source_miou(self) -> tuple[float, float]:
+        """The same for mIoU on the hold-out of the source set."""
+        found = self._last_accepted()
+        return (found.base_source_miou, found.source_miou) if found else (math.nan, math.nan)
+
+    def _last_accepted(self) -> StatusPoint | None:
+        """The first report after the last hand-over; later ones may already speak of weights that were refused."""
+        earlier = [None, *self.history][: len(self.history)]
+        for before, after in zip(reversed(earlier), reversed(self.history), strict=True):
+            if after.handovers > (before.handovers if before else 0):
+                return after
+        return None
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -123,7 +123,7 @@ class TestSegmenter:
         threads = [threading.Thread(target=label_on) for _ in range(2)]
         for thread in threads:
             thread.start()
-        for path in itertools.islice(itertools.cycle(paths), 60):
+        for path in itertools.islice(itertools.cycle(paths), 40):
             segmenter.load(path)
         stop.set()
         for thread in threads:

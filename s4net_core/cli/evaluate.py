@@ -3,6 +3,7 @@
 import argparse
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
             segmenters,
             capture,
             settings,
-            pictures=args.pictures if args.report else 0,
+            pictures=max(args.pictures, 0) if args.report else 0,
             on_frame=lambda: progress.advance(task),
         )
     if not measured.evaluations and not any(found.pixels for found in measured.agreements.values()):
@@ -68,15 +69,18 @@ def run(args: argparse.Namespace) -> int:
         )
     tables = _tables(capture.name, measured)
     for table in tables:
-        console.print(to_markdown(table) if args.markdown else to_rich(table))
+        if args.markdown:
+            print(f"{table.title}\n\n{to_markdown(table)}")  # not by rich, which would break long lines
+        else:
+            console.print(to_rich(table))
+    infos = {name: segmenter.info for name, segmenter in segmenters.items()}
     if args.json:
-        infos = {name: (files[name], segmenter.info) for name, segmenter in segmenters.items()}
-        _write_json(args.json, capture.name, infos, measured)
+        _write_json(args.json, capture.name, files, infos, measured)
     if args.report:
         notes = [f"{len(capture)} frames, {measured.keyframes} keyframes; left out: {capture.skipped or 'none'}."]
-        shown = (
-            {name: str(path) for name, path in files.items()} | settings.model.model_dump() | {"seed": settings.seed}
-        )
+        shown = {f"weights ({name})": f"{path}, version {infos[name].version}" for name, path in files.items()}
+        shown |= infos[list(files)[-1]].model.model_dump(include={"architecture", "encoder", "label_space"})
+        shown |= {"size": f"{settings.model.width}x{settings.model.height}"}
         title = f"Evaluation on {capture.name}"
         write_report(args.report, Report(title, tables, (), measured.pictures, notes, shown))
         console.print(f"report: {args.report}")
@@ -101,13 +105,13 @@ def _tables(capture: str, measured: Measurement) -> list[Table]:
 
 
 def _write_json(
-    path: Path, capture: str, networks: dict[str, tuple[Path, CheckpointInfo]], measured: Measurement
+    path: Path, capture: str, files: Mapping[str, Path], infos: Mapping[str, CheckpointInfo], measured: Measurement
 ) -> None:
     content: dict[str, Any] = {"capture": capture, "keyframes": measured.keyframes, "networks": {}}
-    for name, (file, info) in networks.items():
+    for name, info in infos.items():
         found = measured.agreements[name]
         entry: dict[str, Any] = {
-            "checkpoint": str(file),
+            "checkpoint": str(files[name]),
             "version": info.version,
             "agreement": None if math.isnan(found.mean) else found.mean,
             "agreement_pixels": found.pixels,

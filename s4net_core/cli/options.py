@@ -33,4 +33,9 @@ def settings_from(args: argparse.Namespace) -> Settings:
         value = getattr(args, name)
         if value is not None:
             overrides.append(f"{name}={value}")
-    return load_settings(args.settings, overrides)
+    settings = load_settings(args.settings, overrides)
+    if settings.threads:
+        import torch  # late: commands that need no network must not wait for it
+
+        torch.set_num_threads(settings.threads)
+    return settings

@@ -35,6 +35,7 @@ DROP_REASONS: dict[str, str] = {
     "pose": "pose is not a rigid transform: is tracking lost?",
     "pose_jump": "pose moved farther than stream.max_pose_jump between two frames: use a fixed frame that does not "
     "jump (odom, not map)",
+    "internal_error": "a fault of this program: please report it with the log, which holds the traceback",
 }
 """Every reason for which a frame is dropped, with its one-line remedy; the keys of `FrameAssembler.skipped`."""
 
@@ -101,6 +102,7 @@ class FrameAssembler:
         self._pose_of = pose_of
         self._unmatched: dict[int, None] = {}
         self._views: deque[tuple[Picture, Picture]] = deque()
+        self._ready: list[Frame] = []
         self._infos: deque[_Info] = deque(maxlen=stream.sync_queue)
         self._newest: int | None = None
         self._last_stamp: int | None = None
@@ -109,7 +111,7 @@ class FrameAssembler:
     @property
     def waiting(self) -> int:
         """Colour images that are neither delivered nor dropped yet."""
-        return len(self._unmatched) + len(self._views)
+        return len(self._unmatched) + len(self._views) + len(self._ready)
 
     def see_color(self, stamp: int) -> bool:
         """Announce a colour image before it is matched, so that unmatched ones are counted and jumps of time are seen.
@@ -181,6 +183,7 @@ class FrameAssembler:
         for _ in range(self.waiting):
             self._drop("time_jump", "time went back while the frame waited for its partner, pose or camera_info")
         self._views.clear()
+        self._ready.clear()
         self._unmatched.clear()
         self._infos.clear()
         self._newest = self._last_stamp = self._last_pose = None
@@ -204,18 +207,22 @@ class FrameAssembler:
         )
 
     def _collect(self, final: bool) -> list[Frame]:
-        frames = []
         while self._views:
             color, depth = self._views[0]
             try:
-                frames.append(self._assemble(color, depth))
+                self._ready.append(self._assemble(color, depth))
             except _Wait as missing:
                 if not final and not self._waited_enough(color.stamp):
                     break
                 self._drop(missing.reason, str(missing))
             except BadFrame as error:
                 self._drop(error.reason, str(error))
+            except Exception as error:
+                self._views.popleft()  # the next poll goes on behind it
+                self._drop("internal_error", repr(error))
+                raise
             self._views.popleft()
+        frames, self._ready = self._ready, []
         self.delivered += len(frames)
         return frames
 

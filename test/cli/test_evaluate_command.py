@@ -59,7 +59,8 @@ def test_capture_without_labels_gives_the_agreement_alone(folder, tmp_path, caps
     (found,) = json.loads((tmp_path / "numbers.json").read_text())["networks"].values()
     assert "pooled" not in found
     assert found["agreement_pixels"] > 0
-    assert "| network |" in capsys.readouterr().out
+    lines = capsys.readouterr().out.splitlines()
+    assert "| network | agreement | pixels | pairs of views |" in lines
 
 
 def test_capture_in_which_nothing_can_be_measured_is_an_error(folder, capsys):

@@ -350,6 +350,10 @@ class TestBadInput:
         camera = Camera()
         with pytest.raises(ZeroDivisionError):
             camera.shoot(S, depth=Picture(S, "optical", broken))
+        camera.check()
+        camera.shoot(S + STEP)  # and it does not block the frames behind it
+        assert camera.stamps == [S + STEP]
+        assert camera.end() == {"internal_error": 1}
 
 
 class TestTimeGoingBack:

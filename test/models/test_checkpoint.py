@@ -126,6 +126,7 @@ class _Exploit:
         self.path = path
 
 
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 @pytest.mark.parametrize("writer", ["torch", "pickle"])
 def test_pickle_is_refused_and_never_run(tmp_path, writer):
     path, trap = tmp_path / "weights.pth", tmp_path / "executed"

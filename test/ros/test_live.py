@@ -29,7 +29,6 @@ from s4net_core.io.scene_folder import write_scene_folder
 from s4net_core.keyframes import KeyframeBuffer
 from s4net_core.models.checkpoint import read_info
 from s4net_ros.graph import GraphArguments, NodeSpec, adaptation_graph, fastdds_environment
-from s4net_ros.live_plan import Limits
 from s4net_ros.monitor import Monitor
 from s4net_ros.msg import ModelUpdate
 from s4net_ros.processes import Children
@@ -340,14 +339,6 @@ def test_live_refuses_what_cannot_work_before_it_starts_anything(
     assert not (tmp_path / "out" / "logs").exists()
     for word in words:
         assert word in output
-
-
-def test_limits_say_what_was_reached_and_what_was_missed(make_chain: Any) -> None:
-    record = make_chain().monitor.record
-    assert Limits(seconds=5).reached(record, 4.9) == ""
-    assert Limits(seconds=5).reached(record, 5.0) == "5 seconds"
-    assert Limits(versions=2).missed(record) == "only 0 of 2 versions were handed over"
-    assert not Limits().any
 
 
 @pytest.mark.slow
