@@ -97,6 +97,12 @@ class LearnerSettings(Group):
     batch_norm: Literal["frozen", "live"] = setting(
         "frozen", "Statistics of batch norm: of the checkpoint, or of each batch."
     )
+    weight_average: float = setting(
+        0.0,
+        "Handed-over weights are an exponential average over the steps with this decay; 0 = the last step's (paper).",
+        ge=0,
+        lt=1,
+    )
     mirror: bool = setting(True, "Mirror half of the source images.")
     amp: bool = setting(True, "Mixed precision on CUDA; has no effect on a CPU.")
 
@@ -126,6 +132,12 @@ class AdaptationSettings(Group):
     min_keyframes: int = setting(8, "Keyframes needed before learning starts.", ge=2, le=10000)
     handover_every: int = setting(25, "Steps between two hand-overs.", unit="steps", ge=1)
     max_steps: int = setting(500, "Steps after which learning stops; 0 = never.", unit="steps", ge=0)
+    steps_per_keyframe: float = setting(
+        0.0,
+        "Steps for each keyframe taken so far, after which learning waits for new ones; 0 = no such limit.",
+        unit="steps",
+        ge=0,
+    )
     patience: int = setting(
         0, "Stop when the agreement has not risen for this many hand-overs; 0 = run to the end.", ge=0
     )

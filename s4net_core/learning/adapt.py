@@ -157,9 +157,15 @@ class Adaptation:
     @property
     def ready(self) -> bool:
         """Whether `advance` has something to learn from, and reason to."""
-        if self.finished or len(self.keyframes) < self.settings.adaptation.min_keyframes:
+        if self.finished or len(self.keyframes) < self.settings.adaptation.min_keyframes or self._has_learnt_the_views:
             return False
         return bool(self.keyframes.trainable(self.settings.learner.min_overlap))
+
+    @property
+    def _has_learnt_the_views(self) -> bool:
+        per_keyframe = self.settings.adaptation.steps_per_keyframe
+        taken = len(self.keyframes) + self.keyframes.evicted
+        return 0 < per_keyframe * taken <= self._learner.steps
 
     def advance(self) -> Handover | None:
         """One learner step and, every `adaptation.handover_every` steps, an attempt to hand the weights over.
@@ -182,7 +188,7 @@ class Adaptation:
                 coverage=report.coverage,
                 step_seconds=report.seconds,
             )
-            due = report.step % self.settings.adaptation.handover_every == 0 or self.finished
+            due = report.step % self.settings.adaptation.handover_every == 0 or not self.ready
             return self.handover() if due else None
 
     def time_step(self) -> float:
@@ -201,7 +207,7 @@ class Adaptation:
             CheckpointError: the weights file cannot be written; the last good version goes on serving.
         """
         with self._lock:
-            health, base = self._guard.measure(self._learner.network)
+            health, base = self._guard.measure(self._learner.averaged)
             self._status = replace(
                 self._status,
                 agreement=health.agreement,
@@ -214,7 +220,7 @@ class Adaptation:
             if objections:
                 return self._refuse(objections)
             metrics = {"source_miou": health.source_miou, "agreement": health.agreement}
-            version = self._versions.add(self._learner.network, self._learner.steps, metrics)
+            version = self._versions.add(self._learner.averaged, self._learner.steps, metrics)
             self._status = replace(self._status, handovers=self._status.handovers + 1)
             return Handover(version)
 

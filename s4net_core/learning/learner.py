@@ -1,5 +1,6 @@
 """One step of S4-Net: L_S on labelled source images plus λ L_G on keyframes of the target scene."""
 
+import copy
 import time
 from dataclasses import dataclass
 
@@ -14,6 +15,9 @@ from s4net_core.keyframes import KeyframeBuffer
 from s4net_core.learning.teacher import Teacher
 from s4net_core.losses import geometric_loss, supervised_loss
 from s4net_core.models.build import SegmentationNetwork, freeze_batch_norm
+
+WARM_UP = 10
+"""Steps over which the average of the weights grows to its full length."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,9 @@ class Learner:
 
     Every random choice follows from `settings.seed` and the step number: the same seed gives the same run on a CPU.
 
+    `network` takes the steps; `averaged` is what should serve: an exponential average of the weights where
+    `learner.weight_average` asks for one, because single steps on eight images scatter, else `network` itself.
+
     Args:
         network: trained in place.
         source: yields labelled batches.
@@ -61,6 +68,7 @@ class Learner:
         device: torch.device,
     ) -> None:
         self.network = network.to(device)
+        self.averaged = copy.deepcopy(network).eval() if settings.learner.weight_average else self.network
         freeze_batch_norm(self.network, settings.learner.batch_norm == "frozen")
         self.steps = 0
         self._source = source
@@ -70,6 +78,7 @@ class Learner:
         self._device = device
         self._rng = np.random.default_rng(settings.seed)
         self._teacher = Teacher(network, keyframes, settings, device)
+        self._average_steps = 0
         self._start_optimiser()
 
     def _start_optimiser(self) -> None:
@@ -81,6 +90,8 @@ class Learner:
     def load_weights(self, state: dict[str, Tensor]) -> None:
         """Take over weights (roll-back, reset, resume): the teacher follows and the optimiser starts afresh."""
         self.network.load_state_dict(state)
+        self.averaged.load_state_dict(state)
+        self._average_steps = 0
         self._teacher.refresh(self.network)
         self._start_optimiser()
 
@@ -109,8 +120,9 @@ class Learner:
         loss = loss_s + settings.lambda_geometric * loss_g
         self._descend(loss)
         self.steps += 1
+        self._average()
         if self.steps % settings.teacher_refresh == 0:
-            self._teacher.refresh(self.network)
+            self._teacher.refresh(self.averaged)
         return StepReport(
             self.steps,
             loss=float(loss.detach()),
@@ -128,6 +140,19 @@ class Learner:
         self._scaler.scale(loss).backward()
         self._scaler.step(self._optimiser)
         self._scaler.update()
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        if self.averaged is self.network:
+            return
+        self._average_steps += 1
+        # The first steps count equally: a constant decay would hold on to the start for 1 / (1 - decay) steps.
+        decay = min(self._settings.learner.weight_average, self._average_steps / (self._average_steps + WARM_UP))
+        for mean, value in zip(self.averaged.state_dict().values(), self.network.state_dict().values(), strict=True):
+            if mean.is_floating_point():
+                mean.lerp_(value, 1 - decay)
+            else:
+                mean.copy_(value)
 
     def _draw_targets(self) -> tuple[Tensor, Tensor, Tensor] | None:
         """Target views with the labels of their neighbours.

@@ -92,6 +92,32 @@ def test_a_loss_that_is_not_finite_rolls_back(adaptation):
     assert all(torch.isfinite(p).all() for p in adaptation._learner.network.parameters())
 
 
+def test_learning_waits_for_new_keyframes_when_it_has_learnt_those_it_has(settings, base, source, tmp_path, frames):
+    settings.adaptation.max_steps = 0
+    settings.adaptation.steps_per_keyframe = 0.5
+    adaptation = Adaptation(settings, base, source, tmp_path / "state")
+    for frame in frames[:12]:
+        adaptation.offer(frame)
+    run_to_end(adaptation)
+    half = -(-len(adaptation.keyframes) // 2)
+    assert (adaptation.status.step, adaptation.status.state) == (half, "waiting")
+    assert adaptation.current.info.step == half  # the last steps are handed over, whatever handover_every says
+    for frame in frames[12:]:
+        adaptation.offer(frame)
+    assert adaptation.status.state == "learning"
+
+
+def test_averaged_weights_are_what_is_handed_over(settings, base, source, tmp_path, frames):
+    settings.learner.weight_average = 0.9
+    adaptation = Adaptation(settings, base, source, tmp_path / "state")
+    for frame in frames:
+        adaptation.offer(frame)
+    adaptation.advance()
+    version = adaptation.advance().version
+    assert same(weights_of(version.path), adaptation._learner.averaged.state_dict())
+    assert not same(weights_of(version.path), adaptation._learner.network.state_dict())
+
+
 def test_rollback_goes_one_version_back_and_numbers_are_not_used_twice(adaptation):
     first = [adaptation.advance() for _ in range(4)]
     assert adaptation.current.number == 2

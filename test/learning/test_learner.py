@@ -157,3 +157,35 @@ def _scales(network, before):
 
 def _equal(a, b):
     return all(torch.equal(a[key], b[key]) for key in a)
+
+
+def test_without_averaging_the_last_steps_weights_serve(make):
+    learner = make()
+    assert learner.averaged is learner.network
+
+
+def test_the_average_lags_behind_the_steps_and_its_weights_count_equally_at_first(make, settings):
+    settings.learner.weight_average = 0.99
+    learner = make()
+    seen = []
+    for _ in range(3):
+        learner.step()
+        seen.append(_flat(learner.network.state_dict()))
+    expected = _flat(make().network.state_dict())
+    for i, value in enumerate(seen, start=1):
+        expected = expected * (i / (i + 10)) + value * (10 / (i + 10))
+    torch.testing.assert_close(_flat(learner.averaged.state_dict()), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_loading_weights_restarts_the_average(make, settings, base):
+    settings.learner.weight_average = 0.9
+    learner = make()
+    learner.step()
+    state = load_checkpoint(base)[0].state_dict()
+    learner.load_weights(state)
+    assert _equal(learner.averaged.state_dict(), state)
+    assert _equal(learner.network.state_dict(), state)
+
+
+def _flat(state):
+    return torch.cat([v.flatten() for v in state.values() if v.is_floating_point()])
