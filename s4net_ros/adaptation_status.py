@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticStatus
 
+from s4net_core.io.assembly import DROP_REASONS
 from s4net_core.learning.adapt import AdaptationStatus
 from s4net_ros.diagnostics import Report
 from s4net_ros.msg import AdaptationStatus as StatusMessage
@@ -85,5 +86,10 @@ def report(core: AdaptationStatus, node: NodeStatus) -> Report:
         return Report(DiagnosticStatus.ERROR, f"learning is paused: {node.failure}", values)
     if node.stall:
         return Report(DiagnosticStatus.WARN, node.stall, values)
+    unusable = {reason: count for reason, count in node.dropped.items() if reason in DROP_REASONS}
+    if unusable and not node.used:
+        worst = max(unusable, key=lambda reason: unusable[reason])
+        text = f"none of {node.received} frames could be used; {worst} ({unusable[worst]}): {DROP_REASONS[worst]}"
+        return Report(DiagnosticStatus.WARN, text, values)
     text = f"{state_of(core, node)}: {core.keyframes} keyframes, step {core.step}, weights version {core.version}"
     return Report(DiagnosticStatus.OK, text, values)

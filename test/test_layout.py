@@ -235,3 +235,10 @@ def test_no_file_in_git_is_large() -> None:
         pytest.skip("not a git checkout")
     paths = [ROOT / name for name in listed.stdout.decode().split("\0") if name]
     assert not [path.name for path in paths if path.is_file() and path.stat().st_size > MAX_FILE]
+
+
+def test_every_reason_for_dropping_a_frame_is_documented():
+    from s4net_core.io.assembly import DROP_REASONS
+
+    text = (ROOT / "docs" / "ros.md").read_text()
+    assert [reason for reason, remedy in DROP_REASONS.items() if f"| `{reason}` | {remedy} |" not in text] == []
