@@ -79,6 +79,10 @@ class KeyframeSettings(Group):
     sharpness_window: int = setting(30, "Number of recent frames in that median.", ge=1, le=1000)
     min_depth_coverage: float = setting(0.3, "Smallest share of pixels with depth.", ge=0, le=1)
     max_megabytes: int = setting(512, "Memory for colour and depth of all keyframes.", unit="MB", ge=1, le=65536)
+    after_restart: Literal["same_boot", "keep", "drop"] = setting(
+        "same_boot",
+        "Whether saved keyframes are used again: a frame like odom starts anew with the computer, map does not.",
+    )
     candidates: int = setting(32, "Nearest keyframes whose overlap with a new one is measured.", ge=1, le=1024)
     coarse_width: int = setting(24, "Width of the coarse depth on which overlap is measured.", unit="px", ge=4, le=320)
 
@@ -200,7 +204,7 @@ class PretrainSettings(Group):
 class Settings(Group):
     """Everything that can be set."""
 
-    seed: int = setting(0, "Seed of every random choice.", ge=0)
+    seed: int = setting(0, "Seed of every random choice.", ge=0, le=2**31 - 1)
     device: str = setting("auto", "'auto', 'cpu', 'cuda' or 'cuda:N'.")
     threads: int = setting(0, "CPU threads of torch in each process; 0 = torch's own choice.", ge=0, le=1024)
     checkpoint: str = setting("", "Weights file of the base model.")

@@ -30,6 +30,10 @@ class CaptureError(S4NetError):
     """A capture (scene folder, bag, ...) is missing, truncated or not in the format that its reader expects."""
 
 
+class LearningError(S4NetError):
+    """Learning cannot go on: the loss is not finite, whatever is tried."""
+
+
 class SourceSetError(S4NetError):
     """A labelled source set is missing, empty or has class ids outside its label space."""
 

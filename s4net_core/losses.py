@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from s4net_core.errors import S4NetError
+
 IGNORED = -1
 """Channel index of pixels that do not count."""
 
@@ -25,7 +27,7 @@ def median_frequency_weights(labels: Iterable[NDArray[np.uint8]], num_classes: i
         (num_classes,) float32, weight of id 1 first; 1 for a class that never occurs (it has no pixel to weigh).
 
     Raises:
-        ValueError: no labelled pixel at all.
+        S4NetError: no labelled pixel at all.
     """
     pixels_of_class = np.zeros(num_classes)
     pixels_where_present = np.zeros(num_classes)
@@ -35,7 +37,7 @@ def median_frequency_weights(labels: Iterable[NDArray[np.uint8]], num_classes: i
         pixels_where_present += np.where(counts > 0, counts.sum(), 0)
     present = pixels_of_class > 0
     if not present.any():
-        raise ValueError("median_frequency_weights: no label image has a labelled pixel")
+        raise S4NetError("no image of the source set has a labelled pixel: check its label images (0 = unlabelled)")
     frequency = pixels_of_class[present] / pixels_where_present[present]
     weights = np.ones(num_classes)
     weights[present] = np.median(frequency) / frequency

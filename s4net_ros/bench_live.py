@@ -7,7 +7,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -65,17 +65,16 @@ class Camera(Node):
         return self._seen_at - start if self._seen_at else None
 
 
-def measure(settings: Settings, settings_file: str, overrides: Sequence[str], repeats: int) -> list[Row]:
+def measure(settings: Settings, settings_file: str, repeats: int) -> list[Row]:
     """Start the node, send frames, and time the same network here between them.
 
     Raises:
         S4NetError: the node dies or does not answer.
     """
-    values = dict(text.split("=", 1) for text in overrides)
     arguments = GraphArguments(
         settings_file=settings_file,
-        checkpoint=values.get("checkpoint", ""),
-        source_set=values.get("source.path", ""),
+        checkpoint=settings.checkpoint,
+        source_set=settings.source.path,
         fastdds_profile="local",
     )
     spec = adaptation_graph(arguments)[0]
@@ -122,7 +121,7 @@ def main() -> int:
     file, repeats, *overrides = sys.argv[1:]
     rclpy.init()
     try:
-        print_rows(CASES["live"], measure(load_settings(file, overrides), file, overrides, int(repeats)))
+        print_rows(CASES["live"], measure(load_settings(file, overrides), file, int(repeats)))
     except S4NetError as error:
         print(f"s4net bench: {error}", file=sys.stderr)
         return 2

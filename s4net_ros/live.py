@@ -25,8 +25,9 @@ from s4net_ros.monitor import Monitor, Record
 from s4net_ros.processes import ChildDied, Children
 
 PLAYER, LOGS = "player", "logs"
+PLAYED = (0, 1)  # exit codes of the player: to the end, or as far as a damaged bag goes
 REFRESH = 0.25  # s between two looks at everything
-PLAIN_REFRESH = 5.0  # s between two lines where there is no terminal
+PLAIN_REFRESH = 10.0  # s between two lines where there is no terminal
 SETTLE = 1.5  # s after the end of the bag, for the last labels
 EPILOG = """examples:
   s4net live recording --checkpoint base.safetensors --source-set source          # plays the bag once
@@ -52,7 +53,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
         for spec in plan.specs:
             children.start(spec.name, spec.command(), plan.threads)
         if plan.player:
-            children.start(PLAYER, plan.player, may_end=True)
+            children.start(PLAYER, plan.player, may_end=PLAYED)
         record, stopped_by = _watch(plan, children, console)
     summary = live_report.summarise(record, stopped_by, time.monotonic() - started, plan.out)
     _report(plan, record, summary, args.evaluate, console)
@@ -93,7 +94,7 @@ def _watch(plan: Plan, children: Children, console: Console) -> tuple[Record, st
                 show(monitor.record, monitor.seconds, "")
                 if reason := plan.limits.reached(monitor.record, monitor.seconds):
                     return monitor.record, reason
-                if plan.player and children[PLAYER].code == 0:
+                if plan.player and children[PLAYER].code is not None:
                     monitor.spin(SETTLE)
                     return monitor.record, "end of the bag"
             return monitor.record, "interrupted"

@@ -118,6 +118,7 @@ def rows(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("loss, first and last", _pair(summary["loss"], "first", "last")),
         ("agreement between views, before and after", _pair(summary["agreement"])),
         ("source hold-out mIoU, before and after", _pair(summary["source_miou"])),
+        *([("bag is damaged", damage)] if (damage := (summary["player"] or {}).get("damage")) else []),
         ("time", f"{summary['seconds']:.0f} s, stopped by: {summary['stopped_by']}"),
     ]
 

@@ -87,7 +87,7 @@ class Children:
         self._logs = logs
         self._environment = environment
         self._children: dict[str, Child] = {}
-        self._may_end: set[str] = set()
+        self._may_end: dict[str, tuple[int, ...]] = {}
 
     def start(
         self,
@@ -95,7 +95,7 @@ class Children:
         command: Sequence[str],
         environment: Mapping[str, str] | None = None,
         *,
-        may_end: bool = False,
+        may_end: tuple[int, ...] = (),
     ) -> Child:
         """Start a child; `name` may be used again once its predecessor has ended.
 
@@ -103,11 +103,11 @@ class Children:
             name: of the child and its log.
             command: argument list.
             environment: for this child alone.
-            may_end: whether it is no error when it ends with exit code 0.
+            may_end: exit codes with which it may end by itself.
         """
         child = Child(name, command, self._logs / f"{name}.log", {**self._environment, **(environment or {})})
         self._children[name] = child
-        (self._may_end.add if may_end else self._may_end.discard)(name)
+        self._may_end[name] = may_end
         return child
 
     def __getitem__(self, name: str) -> Child:
@@ -120,7 +120,7 @@ class Children:
             ChildDied: one ended otherwise; shows the end of its log.
         """
         for name, child in self._children.items():
-            if child.code is not None and (child.code != 0 or name not in self._may_end):
+            if child.code is not None and child.code not in self._may_end[name]:
                 raise ChildDied(
                     f"{child.name} ended with exit code {child.code}; the end of {child.log}:\n{child.tail()}"
                 )

@@ -218,6 +218,69 @@ def test_neighbours_come_at_random_from_those_that_overlap_enough() -> None:
     assert keyframes.neighbours(999, 4, 0.25, rng) == []
 
 
+def test_a_draw_gives_different_targets_each_with_neighbours_that_see_enough_of_it() -> None:
+    keyframes = filled(corridor(30))
+    drawn = keyframes.draw(4, 3, 0.25, np.random.default_rng(0))
+    assert len({target.id for target, _ in drawn}) == len(drawn) == 4
+    for target, others in drawn:
+        able = {id for id, _ in keyframes.overlapping(target.id, 0.25)}
+        assert {view.id for view in others} <= able
+        assert len({view.id for view in others}) == len(others) == 3
+        assert all(view is keyframes.get(view.id) for view in (target, *others))
+
+
+def test_draws_follow_from_the_generator_and_reach_every_view_that_has_a_neighbour() -> None:
+    keyframes = filled([*corridor(12), view(x=50, stamp=20 * SECOND)])
+
+    def draws(seed: int) -> list:
+        rng = np.random.default_rng(seed)
+        drawn = [keyframes.draw(4, 2, 0.25, rng) for _ in range(40)]
+        return [[(target.id, [view.id for view in others]) for target, others in one] for one in drawn]
+
+    assert draws(3) == draws(3) != draws(4)
+    assert {id for one in draws(3) for id, _ in one} == set(keyframes.trainable(0.25)) == set(range(12))
+
+
+def test_a_draw_takes_what_there_is() -> None:
+    rng = np.random.default_rng(0)
+    assert buffer().draw(4, 4, 0.25, rng) == []
+    assert filled([view()]).draw(4, 4, 0.25, rng) == []
+    drawn = filled(corridor(2)).draw(4, 4, 0.25, rng)
+    assert {target.id: [view.id for view in others] for target, others in drawn} == {0: [1], 1: [0]}
+
+
+def test_a_draw_is_whole_while_another_thread_makes_the_buffer_evict() -> None:
+    """In this small buffer every second view is gone again at once: ids asked for in two steps would be stale."""
+    keyframes = filled(corridor(65), max_megabytes=1)
+    failures: list[Exception] = []
+
+    def keep_offering() -> None:
+        try:
+            for i in range(400):
+                keyframes.offer(view(0.2 * (65 + i), stamp=(65 + i) * SECOND))
+        except Exception as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=keep_offering)
+    thread.start()
+    rng, drawn = np.random.default_rng(0), []
+    while thread.is_alive() or not drawn:
+        drawn.append(keyframes.draw(8, 4, 0.25, rng))
+    thread.join()
+    assert not failures
+    assert keyframes.evicted > 300
+    assert all(len(one) == 8 and all(others for _, others in one) for one in drawn)
+
+
+def test_views_are_those_that_are_still_held_in_the_order_asked_for() -> None:
+    keyframes = filled(corridor(80), max_megabytes=1)
+    gone = sorted(set(range(80)) - set(keyframes.ids()))
+    first, last = keyframes.ids()[0], keyframes.ids()[-1]
+    found = keyframes.views([last, gone[0], first, 999])
+    assert list(found) == [last, first]
+    assert found[first] is keyframes.get(first)
+
+
 def test_memory_stays_within_its_bound_and_the_most_covered_views_go_first() -> None:
     crowded = [view(0.16 * i, stamp=i) for i in range(30)]
     lonely = [view(100 + 3 * i, stamp=100 + i) for i in range(5)]

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from s4net_core.errors import S4NetError
 from s4net_core.losses import geometric_loss, median_frequency_weights, supervised_loss
 
 
@@ -66,5 +67,5 @@ def test_median_frequency_weights_by_hand():
 
 
 def test_median_frequency_weights_refuse_a_set_without_labels():
-    with pytest.raises(ValueError, match="no label image"):
+    with pytest.raises(S4NetError, match="no image of the source set"):
         median_frequency_weights([np.zeros((3, 4), np.uint8)], 4)

@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn, track
 
-from s4net_core.cli.options import add_settings_options, settings_from
+from s4net_core.cli.options import add_learning_options, learning_settings_from
 from s4net_core.errors import SettingsError
 from s4net_core.io.captures import open_capture
 from s4net_core.io.source_set import FolderSourceSet
@@ -18,22 +18,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("capture", type=Path, help="scene folder, bag, TUM or 7-Scenes folder")
     parser.add_argument("output", type=Path, help="weights file to write")
-    parser.add_argument("--checkpoint", help="weights file of the base model; short for --set checkpoint=...")
-    parser.add_argument("--source", help="folder of the labelled source set; short for --set source.path=...")
     parser.add_argument("--state", type=Path, help="folder for keyframes and versions (default: OUTPUT.state)")
     parser.add_argument("--resume", action="store_true", help="go on from what is in the state folder")
     parser.add_argument("--force", action="store_true", help="remove what is in the state folder and start anew")
-    add_settings_options(parser)
+    add_learning_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Feed the whole capture, learn until finished, write the version that serves at the end."""
-    for name, value in (("checkpoint", args.checkpoint), ("source.path", args.source)):
-        if value is not None:
-            args.overrides.append(f"{name}={value}")
-    settings = settings_from(args)
-    if not settings.checkpoint or not settings.source.path:
-        raise SettingsError("no base model or no source set: give --checkpoint FILE and --source FOLDER")
+    settings = learning_settings_from(args)
     state = args.state or args.output.with_name(args.output.name + ".state")
     if state.exists() and not args.resume:
         if not args.force:
@@ -48,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
     status = adaptation.status
     left_out = {**capture.skipped, **status.rejected}
     console.print(f"{status.keyframes} keyframes; left out: {left_out or 'none'}")
-    if not adaptation.ready and not adaptation.finished:
+    if not adaptation.has_enough_views:
         raise SettingsError(
             f"{status.keyframes} keyframes with too little overlap to learn from (adaptation.min_keyframes is "
             f"{settings.adaptation.min_keyframes}): record a longer capture or lower keyframes.min_translation"

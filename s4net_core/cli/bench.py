@@ -11,7 +11,7 @@ from rich.table import Table
 
 from s4net_core.cli.bench_geometry import Row, bench_neighbours, bench_warp
 from s4net_core.cli.bench_step import bench_step
-from s4net_core.cli.options import add_settings_options, settings_from
+from s4net_core.cli.options import add_learning_options, learning_settings_from, settings_from
 from s4net_core.inference import pick_device
 
 DEMO = Path(__file__).resolve().parents[2] / "demo"
@@ -29,25 +29,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("case", choices=CASES, help=cases)
     parser.add_argument("--capture", type=Path, default=DEMO / "capture", help="for `step` (default: the demo's)")
     parser.add_argument("--repeats", type=int, default=20, help="measurements of each (%(default)s)")
-    add_settings_options(parser)
+    add_learning_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Measure one case and print its table."""
-    if args.settings is None and args.case in ("step", "live"):
-        args.settings = DEMO / "demo.yaml"
-        shipped = {"checkpoint": DEMO / "weights" / "base.safetensors", "source.path": DEMO / "source"}
-        args.overrides = [f"{name}={path}" for name, path in shipped.items()] + args.overrides
-    settings = settings_from(args)
-    if args.case == "live":  # a ROS program: the core imports no ROS
-        command = [sys.executable, "-m", "s4net_ros.bench_live", str(args.settings), str(args.repeats), *args.overrides]
-        os.execv(sys.executable, command)
-    device = str(pick_device(settings.device))
-    if args.case == "warp":
-        rows = bench_warp(repeats=args.repeats, device=device)
-    elif args.case == "neighbours":
-        rows = bench_neighbours()
+    if args.case in ("warp", "neighbours"):
+        device = str(pick_device(settings_from(args).device))
+        rows = bench_warp(repeats=args.repeats, device=device) if args.case == "warp" else bench_neighbours()
     else:
+        if args.settings is None:
+            args.settings = DEMO / "demo.yaml"
+            args.checkpoint = args.checkpoint or DEMO / "weights" / "base.safetensors"
+            args.source = args.source or DEMO / "source"
+        settings = learning_settings_from(args)
+        if args.case == "live":  # a ROS program: the core imports no ROS
+            module = [sys.executable, "-m", "s4net_ros.bench_live"]
+            os.execv(sys.executable, [*module, str(args.settings), str(args.repeats), *args.overrides])
         rows = bench_step(settings, args.capture, steps=args.repeats)
     print_rows(CASES[args.case], rows)
     return 0

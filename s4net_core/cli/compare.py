@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress
 
-from s4net_core.cli.options import add_settings_options, settings_from
+from s4net_core.cli.options import add_learning_options, learning_settings_from
 from s4net_core.errors import SettingsError
 from s4net_core.io.captures import open_capture
 from s4net_core.io.source_set import FolderSourceSet
@@ -19,19 +19,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("capture", type=Path, help="capture to adapt to; its labels, if any, are not used")
     parser.add_argument("scenes", type=Path, nargs="+", help="labelled captures to measure on")
-    parser.add_argument("--checkpoint", help="weights file of the base model; short for --set checkpoint=...")
-    parser.add_argument("--source", help="folder of the labelled source set; short for --set source.path=...")
     parser.add_argument("--seeds", type=int, default=3, help="number of seeds, from the setting `seed` upwards")
     parser.add_argument("--output", type=Path, help="Markdown file to append the table to")
-    add_settings_options(parser)
+    add_learning_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Run all adaptations and print the table."""
-    for name, value in (("checkpoint", args.checkpoint), ("source.path", args.source)):
-        if value is not None:
-            args.overrides.append(f"{name}={value}")
-    settings = settings_from(args)
+    settings = learning_settings_from(args)
     steps = settings.adaptation.max_steps
     if not steps:
         raise SettingsError("adaptation.max_steps is 0, which never ends: give the number of steps to compare after")

@@ -1,9 +1,11 @@
 """Options that every sub-command with settings shares."""
 
 import argparse
+import json
 from pathlib import Path
 
 from s4net_core.config import Settings, load_settings
+from s4net_core.errors import SettingsError
 
 
 def add_settings_options(parser: argparse.ArgumentParser) -> None:
@@ -38,4 +40,26 @@ def settings_from(args: argparse.Namespace) -> Settings:
         import torch  # late: commands that need no network must not wait for it
 
         torch.set_num_threads(settings.threads)
+    return settings
+
+
+def add_learning_options(parser: argparse.ArgumentParser) -> None:
+    """`add_settings_options`, and ``--checkpoint`` and ``--source``; `learning_settings_from` reads them."""
+    parser.add_argument("--checkpoint", help="weights file of the base model; short for --set checkpoint=...")
+    parser.add_argument("--source", help="folder of the labelled source set; short for --set source.path=...")
+    add_settings_options(parser)
+
+
+def learning_settings_from(args: argparse.Namespace) -> Settings:
+    """As `settings_from`, with a base model and a source set.
+
+    Raises:
+        SettingsError: also when there is no base model or no source set.
+    """
+    for name, value in (("checkpoint", args.checkpoint), ("source.path", args.source)):
+        if value is not None:
+            args.overrides.append(f"{name}={json.dumps(str(value))}")
+    settings = settings_from(args)
+    if not settings.checkpoint or not settings.source.path:
+        raise SettingsError("no base model or no source set: give --checkpoint FILE and --source FOLDER")
     return settings

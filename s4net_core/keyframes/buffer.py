@@ -3,6 +3,7 @@
 import statistics
 import threading
 from collections import Counter, deque
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -106,6 +107,30 @@ class KeyframeBuffer:
             able = [(other, share) for other, share in self._graph.seen_by(id).items() if share >= min_overlap]
         return sorted(able, key=lambda pair: (-pair[1], pair[0]))
 
+    def draw(
+        self, count: int, neighbours: int, min_overlap: float, rng: np.random.Generator
+    ) -> list[tuple[Keyframe, list[Keyframe]]]:
+        """Target views at random, each with some of its neighbours at random (the paper's e and N(e)).
+
+        Other threads may offer views meanwhile: what is drawn is what the buffer held at one moment.
+
+        Args:
+            count: target views wanted; fewer come when fewer have a neighbour.
+            neighbours: largest number of neighbours of each.
+            min_overlap: share of the target's view that a neighbour sees.
+            rng: source of the choice.
+
+        Returns:
+            (target, neighbours), no target twice, at least one neighbour each; [] when no view has one.
+        """
+        with self._lock:
+            able = self.trainable(min_overlap)
+            targets = rng.choice(able, size=min(count, len(able)), replace=False).tolist() if able else []
+            return [
+                (self._keyframes[id], [self._keyframes[i] for i in self.neighbours(id, neighbours, min_overlap, rng)])
+                for id in targets
+            ]
+
     def trainable(self, min_overlap: float) -> list[int]:
         """Ids of the keyframes that have a neighbour with at least this overlap, ascending."""
         with self._lock:
@@ -134,6 +159,11 @@ class KeyframeBuffer:
                     f"keyframe {id} is not in the buffer of {len(self)}: it may have been evicted; ask ids() again"
                 )
             return self._keyframes[id]
+
+    def views(self, ids: Iterable[int]) -> dict[int, Keyframe]:
+        """Those of the keyframes `ids` that are still held, by id, in the order given."""
+        with self._lock:
+            return {id: self._keyframes[id] for id in ids if id in self._keyframes}
 
     @property
     def nbytes(self) -> int:

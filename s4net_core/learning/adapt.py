@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from s4net_core.config import Settings
-from s4net_core.errors import CheckpointError, KeyframeError
+from s4net_core.errors import CheckpointError, KeyframeError, LearningError
+from s4net_core.files import write_atomically
 from s4net_core.frames import Frame
 from s4net_core.geometry.camera import rescale_frame, undistort_frame
 from s4net_core.inference import pick_device
@@ -20,11 +21,16 @@ from s4net_core.learning.guard import Guard
 from s4net_core.learning.learner import Learner
 from s4net_core.learning.versions import Version, VersionStore, base_version
 from s4net_core.losses import median_frequency_weights
+from s4net_core.models.build import SegmentationNetwork
 from s4net_core.models.checkpoint import save_checkpoint
 
 log = logging.getLogger(__name__)
 
 NAN = float("nan")
+BOOT = "boot_id"
+"""File beside the keyframes: the run of the computer in which they were taken."""
+MAX_BROKEN_STEPS = 5
+"""Losses in a row that are not finite, after which rolling back and trying again has no sense."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +101,7 @@ class Adaptation:
         self._lock = threading.RLock()
         self._device = pick_device(settings.device)
         network, base = base_version(checkpoint)
+        self._take_over_size(network, base)
         self._base_network = network.to(self._device).eval().requires_grad_(False)
         self._folder = Path(state_dir).expanduser() / base.sha256[:12]
         self._versions = VersionStore(base, self._folder, settings.adaptation.keep_versions)
@@ -103,8 +110,20 @@ class Adaptation:
         self._guard = Guard(self._base_network, source, holdout, self.keyframes, settings, self._device)
         self._learner = self._new_learner(source, train)
         self._best_agreement, self._handovers_without_gain = 0.0, 0
+        self._broken_steps = 0
+        self._steps_before_views = 0
         self._status = AdaptationStatus()
         self._resume()
+
+    def _take_over_size(self, network: SegmentationNetwork, base: Version) -> None:
+        """What is written from here on was learnt at the size in the settings."""
+        trained, model = base.info.model, self.settings.model
+        if (trained.width, trained.height) != (model.width, model.height):
+            log.warning(
+                "%s was trained at %dx%d but images are processed at %dx%d: see model.width and model.height",
+                *(base.path, trained.width, trained.height, model.width, model.height),
+            )
+        network.settings = network.settings.model_copy(update={"width": model.width, "height": model.height})
 
     def _new_learner(self, source: SourceSet, train: list[int]) -> Learner:
         model, learner = self.settings.model, self.settings.learner
@@ -122,17 +141,30 @@ class Adaptation:
         return Learner(network, batches, weights, self.keyframes, self.settings, self._device)
 
     def _resume(self) -> None:
-        if (self._folder / "keyframes").is_dir():
-            try:
-                problems = self.keyframes.load(self._folder / "keyframes")
-            except KeyframeError as error:
-                problems = [str(error)]
-            for problem in problems:
-                log.warning("left out of the saved keyframes: %s", problem)
+        for problem in self._load_keyframes():
+            log.warning("saved keyframes: %s", problem)
         self._versions.resume()
         if self.current.number:
             self._learn_from(self.current)
         self._learner.steps = self._versions.steps
+        self._steps_before_views = 0 if len(self.keyframes) else self._learner.steps
+
+    def _load_keyframes(self) -> list[str]:
+        """Take up saved keyframes that still fit; returns what was left out, and why."""
+        folder, model = self._folder / "keyframes", self.settings.model
+        rule = self.settings.keyframes.after_restart
+        if not folder.is_dir() or rule == "drop":
+            return []
+        if rule == "same_boot" and boot_id() != _read_text(self._folder / BOOT):
+            return ["left out, the computer was started anew since (setting keyframes.after_restart)"]
+        try:
+            problems = self.keyframes.load(folder)
+        except KeyframeError as error:
+            return [str(error)]
+        if self.keyframes.size not in (None, (model.width, model.height)):
+            self.keyframes.clear()
+            return [f"left out, images are processed at {model.width}x{model.height} now"]
+        return problems
 
     # Frames ----------------------------------------------------------------------------------------------------------
 
@@ -157,15 +189,22 @@ class Adaptation:
     @property
     def ready(self) -> bool:
         """Whether `advance` has something to learn from, and reason to."""
-        if self.finished or len(self.keyframes) < self.settings.adaptation.min_keyframes or self._has_learnt_the_views:
-            return False
-        return bool(self.keyframes.trainable(self.settings.learner.min_overlap))
+        return not self.finished and not self._has_learnt_the_views and self.has_enough_views
+
+    @property
+    def has_enough_views(self) -> bool:
+        """Whether there are `adaptation.min_keyframes`, some of which overlap."""
+        enough = len(self.keyframes) >= self.settings.adaptation.min_keyframes
+        return enough and bool(self.keyframes.trainable(self.settings.learner.min_overlap))
 
     @property
     def _has_learnt_the_views(self) -> bool:
-        per_keyframe = self.settings.adaptation.steps_per_keyframe
-        taken = len(self.keyframes) + self.keyframes.evicted
-        return 0 < per_keyframe * taken <= self._learner.steps
+        adaptation = self.settings.adaptation
+        if not adaptation.steps_per_keyframe:
+            return False
+        steps = adaptation.steps_per_keyframe * (len(self.keyframes) + self.keyframes.evicted)
+        whole = int(steps) // adaptation.handover_every * adaptation.handover_every  # steps come by the hand-over
+        return self._learner.steps - self._steps_before_views >= whole
 
     def advance(self) -> Handover | None:
         """One learner step and, every `adaptation.handover_every` steps, an attempt to hand the weights over.
@@ -174,12 +213,17 @@ class Adaptation:
 
         Raises:
             CheckpointError: weights cannot be written; the last good ones go on serving.
+            LearningError: the loss was not finite several times in a row.
         """
         with self._lock:
             try:
                 report = self._learner.step()
-            except FloatingPointError as error:
+            except LearningError as error:
+                self._broken_steps += 1
+                if self._broken_steps >= MAX_BROKEN_STEPS:
+                    raise LearningError(f"{self._broken_steps} times in a row: {error}") from error
                 return self._refuse((str(error),))
+            self._broken_steps = 0
             self._status = replace(
                 self._status,
                 loss=report.loss,
@@ -188,7 +232,7 @@ class Adaptation:
                 coverage=report.coverage,
                 step_seconds=report.seconds,
             )
-            due = report.step % self.settings.adaptation.handover_every == 0 or not self.ready
+            due = report.step % self.settings.adaptation.handover_every == 0 or self.finished
             return self.handover() if due else None
 
     def time_step(self) -> float:
@@ -199,6 +243,11 @@ class Adaptation:
         """
         with self._lock:
             return self._learner.step().seconds
+
+    def refresh_teacher(self) -> None:
+        """Make the teacher forget its predictions, for measurements of their cost."""
+        with self._lock:
+            self._learner.refresh_teacher()
 
     def handover(self) -> Handover:
         """Measure the learner's weights; write them as the next version, or roll back.
@@ -215,10 +264,11 @@ class Adaptation:
                 source_miou=health.source_miou,
                 base_source_miou=base.source_miou,
             )
-            self._note_gain(health.agreement)
             objections = self._guard.objections(health, base)
             if objections:
+                self._handovers_without_gain += 1
                 return self._refuse(objections)
+            self._note_gain(health.agreement)
             metrics = {"source_miou": health.source_miou, "agreement": health.agreement}
             version = self._versions.add(self._learner.averaged, self._learner.steps, metrics)
             self._status = replace(self._status, handovers=self._status.handovers + 1)
@@ -292,7 +342,7 @@ class Adaptation:
         """
         with self._lock:
             self._learn_from(self._versions.clear())
-            self._learner.steps = 0
+            self._learner.steps = self._steps_before_views = 0
             self._best_agreement, self._handovers_without_gain = 0.0, 0
             self.keyframes.clear()
             self._status = AdaptationStatus()
@@ -318,3 +368,13 @@ class Adaptation:
             KeyframeError: the folder is not writable or the disk is full.
         """
         self.keyframes.save(self._folder / "keyframes")
+        write_atomically(self._folder / BOOT, boot_id())
+
+
+def boot_id() -> str:
+    """Which run of this computer it is; empty where the system does not tell."""
+    return _read_text(Path("/proc/sys/kernel/random/boot_id"))
+
+
+def _read_text(path: Path) -> str:
+    return path.read_text(encoding="utf-8").strip() if path.is_file() else ""

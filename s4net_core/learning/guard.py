@@ -13,7 +13,7 @@ from s4net_core.evaluation.agreement import agreement
 from s4net_core.evaluation.metrics import ConfusionMatrix
 from s4net_core.inference import predict_labels
 from s4net_core.io.source_set import SourceSet
-from s4net_core.keyframes import KeyframeBuffer
+from s4net_core.keyframes import Keyframe, KeyframeBuffer
 from s4net_core.models.build import SegmentationNetwork
 
 
@@ -76,16 +76,15 @@ class Guard:
         """Health of `network` and, on the same keyframes, of the base model."""
         if not all(bool(torch.isfinite(t).all()) for t in network.state_dict().values() if t.is_floating_point()):
             return NOT_FINITE, NOT_FINITE
-        ids = self._views()
-        missing = [id for id in ids if id not in self._base_labels]
-        self._base_labels = {id: label for id, label in self._base_labels.items() if id in self._keyframes}
-        self._base_labels.update(zip(missing, self._predict(self._base, missing), strict=True))
+        views = self._keyframes.views(self._spread_of_views())  # taken once: others may be evicted meanwhile
+        known = {id: label for id, label in self._base_labels.items() if id in views}
+        self._base_labels = known | self._predict(self._base, [view for id, view in views.items() if id not in known])
         if self._base_source_miou is None:
             self._base_source_miou = self._source_miou(self._base)
-        labels = dict(zip(ids, self._predict(network, ids), strict=True))
+        labels = self._predict(network, list(views.values()))
         return (
             self._health(self._source_miou(network), labels),
-            self._health(self._base_source_miou, {id: self._base_labels[id] for id in ids}),
+            self._health(self._base_source_miou, {id: self._base_labels[id] for id in labels}),
         )
 
     def objections(self, health: Health, base: Health) -> tuple[str, ...]:
@@ -111,15 +110,15 @@ class Guard:
             reasons.append(f"only {health.classes} of {base.classes} classes are left")
         return tuple(reasons)
 
-    def _views(self) -> list[int]:
+    def _spread_of_views(self) -> list[int]:
         """A fixed spread of keyframes that have neighbours, so that numbers of successive versions compare."""
         ids = self._keyframes.trainable(self._settings.learner.min_overlap)
         count = min(self._settings.guard.agreement_views, len(ids))
         targets = [ids[i] for i in np.linspace(0, len(ids) - 1, count).astype(int)] if ids else []
         views = dict.fromkeys(targets)
         for id in targets:
-            nearest = sorted(self._keyframes.overlapping(id, self._settings.learner.min_overlap), key=lambda p: -p[1])
-            views.update(dict.fromkeys(other for other, _ in nearest[:1]))
+            nearest = self._keyframes.overlapping(id, self._settings.learner.min_overlap)[:1]
+            views.update(dict.fromkeys(other for other, _ in nearest))
         return list(views)
 
     def _health(self, source_miou: float, labels: dict[int, NDArray[np.uint8]]) -> Health:
@@ -130,8 +129,9 @@ class Guard:
         measured = agreement(labels, self._keyframes, self._settings, self._device)
         return Health(True, source_miou, measured.mean, float(share.max()), int((share >= MIN_CLASS_SHARE).sum()))
 
-    def _predict(self, network: SegmentationNetwork, ids: Sequence[int]) -> list[NDArray[np.uint8]]:
-        return predict_labels(network, [self._keyframes.get(id).color for id in ids], self._settings, self._device)
+    def _predict(self, network: SegmentationNetwork, views: Sequence[Keyframe]) -> dict[int, NDArray[np.uint8]]:
+        labels = predict_labels(network, [view.color for view in views], self._settings, self._device)
+        return {view.id: label for view, label in zip(views, labels, strict=True)}
 
     def _source_miou(self, network: SegmentationNetwork) -> float:
         matrix = ConfusionMatrix(network.num_classes)

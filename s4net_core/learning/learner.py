@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from s4net_core.config import Settings
+from s4net_core.errors import LearningError
 from s4net_core.inference import to_tensor
 from s4net_core.io.source_set import SourceBatches
 from s4net_core.keyframes import KeyframeBuffer
@@ -95,11 +96,15 @@ class Learner:
         self._teacher.refresh(self.network)
         self._start_optimiser()
 
+    def refresh_teacher(self) -> None:
+        """Θ' ← Θ."""
+        self._teacher.refresh(self.averaged)
+
     def step(self) -> StepReport:
         """One gradient step.
 
         Raises:
-            FloatingPointError: the loss is not finite; the weights are as before the step.
+            LearningError: the loss is not finite; the weights are as before the step.
         """
         start = time.perf_counter()
         settings = self._settings.learner
@@ -122,7 +127,7 @@ class Learner:
         self.steps += 1
         self._average()
         if self.steps % settings.teacher_refresh == 0:
-            self._teacher.refresh(self.averaged)
+            self.refresh_teacher()
         return StepReport(
             self.steps,
             loss=float(loss.detach()),
@@ -135,7 +140,7 @@ class Learner:
     def _descend(self, loss: Tensor) -> None:
         if not bool(torch.isfinite(loss)):
             value = float(loss.detach())
-            raise FloatingPointError(f"loss is {value} at step {self.steps + 1}: lower learner.learning_rate")
+            raise LearningError(f"loss is {value} at step {self.steps + 1}: lower learner.learning_rate")
         self._optimiser.zero_grad(set_to_none=True)
         self._scaler.scale(loss).backward()
         self._scaler.step(self._optimiser)
@@ -161,20 +166,9 @@ class Learner:
             images (B, 3, H, W), merged ids (B, H, W) and valid (B, 1, H, W); None while no view has a neighbour.
         """
         settings = self._settings.learner
-        candidates = self._keyframes.trainable(settings.min_overlap)
-        if not candidates:
+        drawn = self._keyframes.draw(settings.target_batch, settings.neighbours, settings.min_overlap, self._rng)
+        if not drawn:
             return None
-        count = min(settings.target_batch, len(candidates))
-        images, merged, valid = [], [], []
-        for id in self._rng.choice(candidates, size=count, replace=False):
-            target = self._keyframes.get(int(id))
-            ids = self._keyframes.neighbours(int(id), settings.neighbours, settings.min_overlap, self._rng)
-            if not ids:
-                continue  # its neighbours were evicted while this batch was drawn
-            labels, known = self._teacher.labels(target, [self._keyframes.get(i) for i in ids])
-            images.append(target.color)
-            merged.append(labels)
-            valid.append(known)
-        if not images:
-            return None
-        return to_tensor(images, self._device), torch.cat(merged), torch.cat(valid)
+        labels = [self._teacher.labels(target, neighbours) for target, neighbours in drawn]
+        images = to_tensor([target.color for target, _ in drawn], self._device)
+        return images, torch.cat([merged for merged, _ in labels]), torch.cat([valid for _, valid in labels])

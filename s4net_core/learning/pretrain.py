@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from s4net_core.config import Settings
+from s4net_core.errors import LearningError
 from s4net_core.evaluation.metrics import ConfusionMatrix
 from s4net_core.inference import pick_device, predict_labels
 from s4net_core.io.source_set import SourceBatches, SourceSet, split
@@ -41,7 +42,7 @@ def pretrain(
         Metadata of the written file, with the hold-out's metrics.
 
     Raises:
-        FloatingPointError: the loss is not finite.
+        LearningError: the loss is not finite.
         SourceSetError: the source set is too small.
     """
     torch.manual_seed(settings.seed)
@@ -69,7 +70,7 @@ def pretrain(
         images, labels = (batch.to(device) for batch in batches.next())
         loss = supervised_loss(network(images), labels, weights)
         if not bool(torch.isfinite(loss)):
-            raise FloatingPointError(f"loss is {float(loss)} at step {step}: lower pretrain.learning_rate")
+            raise LearningError(f"loss is {float(loss.detach())} at step {step}: lower pretrain.learning_rate")
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()

@@ -72,11 +72,8 @@ class VersionStore:
         )
         path = self._path(number)
         version = Version(number, path, save_checkpoint(path, network, info), info)
-        self._good.append(version)
-        self._last_number = number
-        self.steps = steps
-        self._remove(self._good[1 : max(1, len(self._good) - self._keep)])
-        self._write_state()
+        kept = self._good[1:][-(self._keep - 1) :] if self._keep > 1 else []
+        self._commit([*kept, version], number, steps)
         return version
 
     def drop_current(self) -> Version:
@@ -85,15 +82,12 @@ class VersionStore:
         Returns:
             What serves now.
         """
-        self._remove(self._good[1:][-1:])
-        self._write_state()
+        self._commit(self._good[1:-1], self._last_number, self.steps)
         return self.current
 
     def clear(self) -> Version:
         """Back to the base model; numbers go on rising, because nodes may still know the old ones."""
-        self._remove(self._good[1:])
-        self.steps = 0
-        self._write_state()
+        self._commit([], self._last_number, 0)
         return self.current
 
     def resume(self) -> None:
@@ -124,16 +118,16 @@ class VersionStore:
     def _weights(self) -> list[Path]:
         return sorted((self._folder / "weights").glob("*.safetensors"))
 
-    def _remove(self, versions: list[Version]) -> None:
-        for version in versions:
-            self._good.remove(version)
-            version.path.unlink(missing_ok=True)
+    def _commit(self, kept: list[Version], last_number: int, steps: int) -> None:
+        """Write down what is good from now on, then use it, then remove the files of what is not.
 
-    def _write_state(self) -> None:
+        Raises:
+            CheckpointError: it cannot be written; everything is as before.
+        """
         state = {
-            "last_number": self._last_number,
-            "steps": self.steps,
-            "versions": [{"number": v.number, "sha256": v.sha256} for v in self._good[1:]],
+            "last_number": last_number,
+            "steps": steps,
+            "versions": [{"number": v.number, "sha256": v.sha256} for v in kept],
         }
         try:
             write_atomically(self._folder / "state.json", json.dumps(state, indent=1))
@@ -141,6 +135,11 @@ class VersionStore:
             raise CheckpointError(
                 f"state of the adaptation cannot be written to {self._folder} ({error}): check rights and free space"
             ) from error
+        surplus = [version for version in self._good[1:] if version not in kept]
+        self._good[1:] = kept
+        self._last_number, self.steps = last_number, steps
+        for version in surplus:
+            version.path.unlink(missing_ok=True)
 
 
 def base_version(path: str | Path) -> tuple[SegmentationNetwork, Version]:

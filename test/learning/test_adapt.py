@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from s4net_core.errors import CheckpointError, SourceSetError
+from s4net_core.errors import CheckpointError, LearningError, SourceSetError
 from s4net_core.learning.adapt import Adaptation
 from s4net_core.models.checkpoint import load_checkpoint, read_info
 
@@ -92,6 +92,63 @@ def test_a_loss_that_is_not_finite_rolls_back(adaptation):
     assert all(torch.isfinite(p).all() for p in adaptation._learner.network.parameters())
 
 
+def test_a_loss_that_is_never_finite_ends_learning_instead_of_trying_for_ever(adaptation, monkeypatch):
+    def broken():
+        raise LearningError("loss is nan")
+
+    monkeypatch.setattr(adaptation._learner, "step", broken)
+    for _ in range(4):
+        assert not adaptation.advance().accepted
+    with pytest.raises(LearningError, match="5 times in a row"):
+        adaptation.advance()
+
+
+def test_keyframes_of_another_boot_are_left_out_because_odom_starts_anew(
+    adaptation, settings, base, source, tmp_path, monkeypatch
+):
+    for _ in range(4):
+        adaptation.advance()
+    adaptation.save_state()
+    monkeypatch.setattr("s4net_core.learning.adapt.boot_id", lambda: "another boot")
+    again = Adaptation(settings, base, source, tmp_path / "state")
+    assert (len(again.keyframes), again.current.number) == (0, 2)
+    settings.keyframes.after_restart = "keep"
+    assert len(Adaptation(settings, base, source, tmp_path / "state").keyframes) == len(adaptation.keyframes)
+    settings.keyframes.after_restart = "drop"
+    assert len(Adaptation(settings, base, source, tmp_path / "state").keyframes) == 0
+
+
+def test_keyframes_of_another_size_are_left_out(adaptation, settings, base, source, tmp_path, caplog):
+    adaptation.save_state()
+    settings.model.width = 96
+    again = Adaptation(settings, base, source, tmp_path / "state")
+    assert len(again.keyframes) == 0
+    assert "96x48" in caplog.text
+    assert "trained at 64x48" in caplog.text
+
+
+def test_a_refused_version_counts_as_no_gain_and_never_as_the_best(adaptation, monkeypatch):
+    monkeypatch.setattr(adaptation._guard, "objections", lambda health, base: ("collapsed",))
+    adaptation.advance()
+    adaptation.advance()
+    assert (adaptation._best_agreement, adaptation._handovers_without_gain) == (0.0, 1)
+
+
+def test_a_full_disk_keeps_the_old_version_serving(adaptation, monkeypatch):
+    adaptation.advance()
+    adaptation.advance()
+
+    def full(path, data):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("s4net_core.learning.versions.write_atomically", full)
+    adaptation.advance()
+    with pytest.raises(CheckpointError, match="No space left"):
+        adaptation.advance()
+    assert adaptation.current.number == 1
+    assert adaptation.current.path.is_file()
+
+
 def test_learning_waits_for_new_keyframes_when_it_has_learnt_those_it_has(settings, base, source, tmp_path, frames):
     settings.adaptation.max_steps = 0
     settings.adaptation.steps_per_keyframe = 0.5
@@ -99,9 +156,9 @@ def test_learning_waits_for_new_keyframes_when_it_has_learnt_those_it_has(settin
     for frame in frames[:12]:
         adaptation.offer(frame)
     run_to_end(adaptation)
-    half = -(-len(adaptation.keyframes) // 2)
-    assert (adaptation.status.step, adaptation.status.state) == (half, "waiting")
-    assert adaptation.current.info.step == half  # the last steps are handed over, whatever handover_every says
+    whole = len(adaptation.keyframes) // 2 // 2 * 2  # half a step a keyframe, by the hand-over of two steps
+    assert (adaptation.status.step, adaptation.status.state) == (whole, "waiting")
+    assert adaptation.current.info.step == whole
     for frame in frames[12:]:
         adaptation.offer(frame)
     assert adaptation.status.state == "learning"

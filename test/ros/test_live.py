@@ -87,7 +87,7 @@ class Chain:
 
     def play(self, bag: Path, *options: str, subscribers: int) -> None:
         command = [sys.executable, "-m", "s4net_ros.player", str(bag), "--wait-timeout", "60", *options]
-        self.children.start("player", [*command, "--wait-for", f"{COLOR}:{subscribers}"], may_end=True)
+        self.children.start("player", [*command, "--wait-for", f"{COLOR}:{subscribers}"], may_end=(0,))
 
     def watch_until(self, condition: Callable[[], Any], what: str, timeout: float = 60.0) -> None:
         deadline = time.monotonic() + timeout
