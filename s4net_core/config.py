@@ -191,6 +191,9 @@ class SourceSettings(Group):
     """The labelled source set S."""
 
     path: str = setting("", "Folder of the labelled source set.")
+    cache_megabytes: int = setting(
+        1024, "Memory for its images; those that do not fit are read again every time.", unit="MB", ge=0, le=65536
+    )
 
 
 class PretrainSettings(Group):
@@ -208,7 +211,7 @@ class Settings(Group):
     device: str = setting("auto", "'auto', 'cpu', 'cuda' or 'cuda:N'.")
     threads: int = setting(0, "CPU threads of torch in each process; 0 = torch's own choice.", ge=0, le=1024)
     checkpoint: str = setting("", "Weights file of the base model.")
-    state_dir: str = setting("", "Folder for weights and keyframes of this robot; empty = ~/.ros/s4net.")
+    state_dir: str = setting("", "Folder for weights and keyframes of this robot; empty = ~/.ros/s4net/<namespace>.")
     model: ModelSettings = ModelSettings()
     geometry: GeometrySettings = GeometrySettings()
     keyframes: KeyframeSettings = KeyframeSettings()

@@ -1,8 +1,14 @@
-"""Files that are either the old or the new version, never a part: temporary file, fsync, `os.replace`."""
+"""Files that are either the old or the new version, never a part, and folders that one process has for itself."""
 
+import fcntl
 import os
 import tempfile
 from pathlib import Path
+
+from s4net_core.errors import S4NetError
+
+TEMPORARY = ".tmp"
+"""Suffix of files that are being written, and of those that a crash left behind."""
 
 
 def write_atomically(path: str | Path, data: bytes | str) -> None:
@@ -17,7 +23,7 @@ def write_atomically(path: str | Path, data: bytes | str) -> None:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=TEMPORARY)
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(data.encode() if isinstance(data, str) else data)
@@ -33,3 +39,31 @@ def write_atomically(path: str | Path, data: bytes | str) -> None:
         os.fsync(folder)  # the new name itself must survive a power cut
     finally:
         os.close(folder)
+
+
+class FolderLock:
+    """A folder for oneself until `release` or the end of the process, however that comes.
+
+    Args:
+        folder: must exist.
+        remedy: what a person may do who finds it in use.
+
+    Raises:
+        S4NetError: somebody else has it.
+        OSError: it cannot be written.
+    """
+
+    def __init__(self, folder: Path, remedy: str) -> None:
+        self._descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(self._descriptor)
+            raise S4NetError(f"{folder} is in use by another process: {remedy}") from error
+        except OSError:
+            os.close(self._descriptor)
+            raise
+
+    def release(self) -> None:
+        """Leave the folder to others; the lock file stays, since removing it would let two have it."""
+        os.close(self._descriptor)

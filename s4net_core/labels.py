@@ -1,5 +1,6 @@
 """Label spaces: ids, names, colours, and the mappings into the 37 classes of SUN RGB-D."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +12,10 @@ UNLABELLED = 0
 """Inside the library: a pixel without a class. It never counts in a loss or a metric."""
 MASK_UNLABELLED = 255
 """In published masks (mono8): a pixel without a class."""
+
+
+LabelMap = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
+"""(H, W) uint8 ids of one label space -> of another."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +58,8 @@ class LabelSpace:
         if foreign.size:
             raise S4NetError(
                 f"{where} has class ids {foreign.tolist()} but {self.name} has 1..{self.num_classes} (0 and 255 = "
-                "unlabelled): map the labels to this label space first"
+                "unlabelled): map them first, s4net convert --labels does so for "
+                f"{', '.join(LABEL_MAPS)}"
             )
 
 
@@ -125,3 +131,7 @@ def nyu40_to_sunrgbd37(label: NDArray[np.uint8]) -> NDArray[np.uint8]:
     every id that NYU40 does not have.
     """
     return np.where(label <= SUNRGBD37.num_classes, label, np.uint8(UNLABELLED))
+
+
+LABEL_MAPS: dict[str, LabelMap] = {"nyu40": nyu40_to_sunrgbd37}
+"""From the ids of other data sets to SUN RGB-D 37, by the data set's name."""

@@ -1,10 +1,13 @@
 """Atomic writing: the old content or the new one, nothing else, nothing left behind."""
 
 import os
+import subprocess
+import sys
 
 import pytest
 
-from s4net_core.files import write_atomically
+from s4net_core.errors import S4NetError
+from s4net_core.files import FolderLock, write_atomically
 
 
 def test_it_writes_bytes_and_text_and_makes_folders(tmp_path):
@@ -27,3 +30,17 @@ def test_a_failure_leaves_the_old_content_and_no_litter(tmp_path, monkeypatch):
         write_atomically(path, "new")
     assert path.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["state.json"]
+
+
+def test_a_folder_belongs_to_one_until_it_is_released(tmp_path):
+    first = FolderLock(tmp_path, "end it")
+    with pytest.raises(S4NetError, match=f"{tmp_path} is in use by another process: end it"):
+        FolderLock(tmp_path, "end it")
+    first.release()
+    FolderLock(tmp_path, "end it").release()
+
+
+def test_a_folder_is_free_again_when_its_process_was_killed(tmp_path):
+    code = f"from s4net_core.files import *; FolderLock(Path({str(tmp_path)!r}), ''); os.kill(os.getpid(), 9)"
+    subprocess.run([sys.executable, "-c", code], check=False)
+    FolderLock(tmp_path, "").release()

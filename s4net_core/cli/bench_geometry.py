@@ -63,17 +63,7 @@ def bench_warp(*, repeats: int = 25, device: str = "cpu") -> list[Row]:
     limits = GeometrySettings()
 
     def ours(values: torch.Tensor) -> torch.Tensor:
-        found = correspond(
-            depth,
-            K,
-            T,
-            depth,
-            K,
-            occlusion_threshold=limits.occlusion_threshold,
-            require_source_depth=limits.require_source_depth,
-            min_depth=limits.min_depth,
-            max_depth=limits.max_depth,
-        )
+        found = correspond(depth, K, T, depth, K, limits)
         return sample(values, found)[0]
 
     def theirs(values: torch.Tensor) -> torch.Tensor:

@@ -21,6 +21,7 @@ from s4net_core.io.captures import open_capture
 from s4net_core.io.rosbag_writer import write_bag
 from s4net_core.io.scene_folder import write_scene_folder
 from s4net_core.io.source_set import FolderSourceSet, LabelledImage, write_source_set
+from s4net_core.labels import LABEL_MAPS, LabelMap
 
 Item = TypeVar("Item", covariant=True)
 
@@ -29,6 +30,7 @@ EPILOG = """examples:
   s4net convert recording.mcap room --format scene                   # plain images
   s4net convert room small --format scene --size 320x240 --stride 2  # every second frame, smaller
   s4net convert source small --format source-set --size 160x120      # labelled images
+  s4net convert scans source --format source-set --labels nyu40      # ids of ScanNet to those used here
 """
 
 
@@ -44,6 +46,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--stride", type=_positive, default=1, metavar="N", help="take every n-th frame (%(default)s)")
     parser.add_argument("--rate", type=_rate, metavar="HZ", help="give the frames new stamps, evenly at this rate")
     parser.add_argument("--no-depth", action="store_true", help="leave depth out")
+    parser.add_argument(
+        "--labels", choices=LABEL_MAPS, help="map ids of this data set to SUN RGB-D 37, e.g. ScanNet's nyu40"
+    )
     parser.add_argument("--poses", default="", metavar="FILE", help="poses of a scene folder, e.g. poses_noisy.txt")
     parser.add_argument(
         "--quality", type=_quality, default=90, metavar="1..100", help="of JPEG; 100 in a scene folder = PNG"
@@ -93,7 +98,7 @@ def _check_paths(source: Path, output: Path, force: bool) -> None:
 
 def _convert_capture(args: argparse.Namespace, output: Path, console: Console) -> str:
     stream = settings_from(args).stream
-    capture = open_capture(args.source, stream=stream, poses=args.poses)
+    capture = open_capture(args.source, stream=stream, poses=args.poses, map_labels=_label_map(args))
     frames = _prepared(_tracked(capture, console), args)
     if args.format == "scene":
         count = write_scene_folder(output, frames, quality=args.quality)
@@ -111,10 +116,14 @@ def _convert_capture(args: argparse.Namespace, output: Path, console: Console) -
 
 
 def _convert_source_set(args: argparse.Namespace, output: Path, console: Console) -> str:
-    source = FolderSourceSet(args.source)
+    source = FolderSourceSet(args.source, map_labels=_label_map(args))
     positions = range(0, len(source), args.stride)
     images = (_resized(source[position], args.size) for position in _tracked(positions, console))
     return f"{write_source_set(output, images, quality=args.quality)} labelled images"
+
+
+def _label_map(args: argparse.Namespace) -> LabelMap | None:
+    return LABEL_MAPS[args.labels] if args.labels else None
 
 
 def _resized(image: LabelledImage, size: tuple[int, int] | None) -> LabelledImage:

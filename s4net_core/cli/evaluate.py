@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
     segmenters = {name: Segmenter(path, settings.device, settings) for name, path in files.items()}
     capture = open_capture(args.capture, stream=settings.stream, poses=args.poses)
     console = Console()
-    columns = (TextColumn("evaluate"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("evaluate", total=len(capture))
         measured = measure(
@@ -61,6 +61,7 @@ def run(args: argparse.Namespace) -> int:
             settings,
             pictures=max(args.pictures, 0) if args.report else 0,
             on_frame=lambda: progress.advance(task),
+            on_view=lambda done, total: progress.update(task, description="compare views", completed=done, total=total),
         )
     if not measured.evaluations and not any(found.pixels for found in measured.agreements.values()):
         raise SettingsError(

@@ -22,6 +22,9 @@ MIN_FREE_MEMORY = 2 * GIGABYTE
 MIN_SHARED_MEMORY = 128 * 1024**2
 """Room for the segments of three processes under config/fastdds.xml, 32 MB each, bytes."""
 
+FAST_DDS_2 = ("humble", "iron", "jazzy")
+"""Distributions whose Fast DDS knows only the old names of its environment variables."""
+
 LIBRARIES = {
     "numpy": "numpy",
     "scipy": "scipy",
@@ -142,12 +145,22 @@ def _stand_ins() -> Iterator[Finding]:
         yield Finding("cv_bridge", f"does not work with OpenCV {_opencv_version()}", "missing", remedy)
 
 
+def dds_profile_variable() -> str:
+    """Environment variable that names the Fast DDS profile: version 3, since Kilted, warns of the old name.
+
+    The distribution is that of the shell; without one it is Kilted from PyPI.
+    """
+    old = os.environ.get("ROS_DISTRO", "") in FAST_DDS_2
+    return "FASTRTPS_DEFAULT_PROFILES_FILE" if old else "FASTDDS_DEFAULT_PROFILES_FILE"
+
+
 def _discovery() -> Iterator[Finding]:
     names = ("RMW_IMPLEMENTATION", "ROS_DOMAIN_ID", "ROS_AUTOMATIC_DISCOVERY_RANGE", "ROS_LOCALHOST_ONLY")
     values = [f"{name}={os.environ[name]}" for name in names if name in os.environ]
     yield Finding("DDS", ", ".join(values) or "defaults: domain 0, visible on the network")
-    profile = os.environ.get("FASTDDS_DEFAULT_PROFILES_FILE", "")
-    remedy = f"export FASTDDS_DEFAULT_PROFILES_FILE={_profile()}, when camera and nodes share this machine"
+    variable = dds_profile_variable()
+    profile = os.environ.get(variable, "")
+    remedy = f"export {variable}={_profile()}, when camera and nodes share this machine"
     if not profile:
         yield Finding("DDS profile", "none: best-effort images are lost between processes", "note", remedy)
     elif not Path(profile).is_file():

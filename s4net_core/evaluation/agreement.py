@@ -1,8 +1,7 @@
 """Agreement between views: how often two views give the same 3D point the same class. Needs no labels."""
 
 import math
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from s4net_core.config import Settings
-from s4net_core.errors import KeyframeError, ShapeError
+from s4net_core.errors import ShapeError
 from s4net_core.geometry.warp import correspond, sample_nearest
 from s4net_core.keyframes import Keyframe, KeyframeBuffer
 from s4net_core.labels import UNLABELLED
@@ -37,6 +36,8 @@ def agreement(
     keyframes: KeyframeBuffer,
     settings: Settings,
     device: torch.device | None = None,
+    *,
+    on_view: Callable[[], None] = lambda: None,
 ) -> Agreement:
     """Compare every view with those of the others that it overlaps most.
 
@@ -50,32 +51,24 @@ def agreement(
         settings: group `geometry`; `learner.neighbours` views at most are compared with each, of those that overlap it
             by `learner.min_overlap`.
         device: where to compute; None = CPU.
+        on_view: called after every view.
 
     Raises:
         ShapeError: labels have another size than their keyframe.
     """
     device = device or torch.device("cpu")
-    views = _held(labels, keyframes)
+    views = keyframes.views(labels)  # taken once: another thread may make the buffer evict meanwhile
     equal = compared = pairs = 0
     for id, view in views.items():
         found = keyframes.overlapping(id, settings.learner.min_overlap)  # largest overlap first
         others = [views[other] for other, _ in found if other in views][: settings.learner.neighbours]
-        if not others:
-            continue
-        same, both = _compare(view, others, labels, settings, device)
-        equal += int((same & both).sum())
-        compared += int(both.sum())
-        pairs += int(both.flatten(1).any(dim=1).sum())
+        if others:
+            same, both = _compare(view, others, labels, settings, device)
+            equal += int((same & both).sum())
+            compared += int(both.sum())
+            pairs += int(both.flatten(1).any(dim=1).sum())
+        on_view()
     return Agreement(equal / compared if compared else math.nan, compared, pairs)
-
-
-def _held(ids: Iterable[int], keyframes: KeyframeBuffer) -> dict[int, Keyframe]:
-    """Views that are still in the buffer, which another thread may fill and empty meanwhile."""
-    views = {}
-    for id in ids:
-        with suppress(KeyframeError):
-            views[id] = keyframes.get(id)
-    return views
 
 
 def _compare(
@@ -86,7 +79,6 @@ def _compare(
     device: torch.device,
 ) -> tuple[Tensor, Tensor]:
     """Whether classes are equal and whether both views have one, (B, 1, H, W) bool each, B = number of sources."""
-    geometry = settings.geometry
     count = len(sources)
     T_source_target = np.stack([np.linalg.inv(s.T_world_camera) @ target.T_world_camera for s in sources])
     correspondence = correspond(
@@ -95,10 +87,7 @@ def _compare(
         torch.from_numpy(T_source_target).float().to(device),
         _images([source.depth for source in sources], device),
         _cameras(sources, device),
-        occlusion_threshold=geometry.occlusion_threshold,
-        require_source_depth=geometry.require_source_depth,
-        min_depth=geometry.min_depth,
-        max_depth=geometry.max_depth,
+        settings.geometry,
     )
     here = _images([_label(target, labels)], device)
     there, valid = sample_nearest(_images([_label(source, labels) for source in sources], device), correspondence)

@@ -1,5 +1,6 @@
 """Scores of a network on a capture: against labels where it has some, and between its own views."""
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -16,6 +17,9 @@ from s4net_core.geometry.camera import rescale_frame, undistort_frame
 from s4net_core.inference import Segmenter, pick_device
 from s4net_core.keyframes import KeyframeBuffer
 from s4net_core.labels import LABEL_SPACES
+
+VIEW_PASSES = 2
+"""Passes over the keyframes for their agreement: one labels them, one compares them."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,7 @@ def measure(
     *,
     pictures: int = 0,
     on_frame: Callable[[], None] = lambda: None,
+    on_view: Callable[[int, int], None] = lambda done, total: None,
 ) -> Measurement:
     """Everything that can be said about networks on one capture, in one pass over it.
 
@@ -68,6 +73,7 @@ def measure(
         settings: as `keyframes_of` and `evaluate_agreement`.
         pictures: number of frames to show, spread over the capture.
         on_frame: called after every frame of the source.
+        on_view: called while the agreement is measured, after the frames, with the work done and the whole of it.
     """
     tallies = {name: _tally(segmenter) for name, segmenter in segmenters.items()}
     shown = set(np.linspace(0, len(source) - 1, pictures + 2).astype(int)[1:-1].tolist())
@@ -85,9 +91,15 @@ def measure(
             yield frame
 
     keyframes = keyframes_of(scored(source), settings, on_frame=on_frame)
+    total = len(segmenters) * VIEW_PASSES * len(keyframes)
+    done = itertools.count(1)
+
+    def viewed() -> None:
+        on_view(next(done), total)
+
     return Measurement(
         evaluations={name: _evaluation(tally) for name, tally in tallies.items() if tally.images},
-        agreements={name: evaluate_agreement(s, keyframes, settings) for name, s in segmenters.items()},
+        agreements={name: evaluate_agreement(s, keyframes, settings, on_view=viewed) for name, s in segmenters.items()},
         keyframes=len(keyframes),
         pictures=rows,
     )
@@ -131,16 +143,26 @@ def keyframes_of(
     return keyframes
 
 
-def evaluate_agreement(segmenter: Segmenter, keyframes: KeyframeBuffer, settings: Settings) -> Agreement:
+def evaluate_agreement(
+    segmenter: Segmenter,
+    keyframes: KeyframeBuffer,
+    settings: Settings,
+    *,
+    on_view: Callable[[], None] = lambda: None,
+) -> Agreement:
     """Agreement between the segmenter's labels of overlapping keyframes.
 
     Args:
         segmenter: labels every keyframe.
         keyframes: at the working size.
         settings: groups `geometry` and `learner`.
+        on_view: called `VIEW_PASSES` times for every keyframe: when it is labelled and when it is compared.
     """
-    labels = {id: segmenter.segment(keyframes.get(id).color).label for id in keyframes.ids()}
-    return agreement(labels, keyframes, settings, pick_device(settings.device))
+    labels = {}
+    for id, view in keyframes.views(keyframes.ids()).items():
+        labels[id] = segmenter.segment(view.color).label
+        on_view()
+    return agreement(labels, keyframes, settings, pick_device(settings.device), on_view=on_view)
 
 
 def _tally(segmenter: Segmenter) -> ConfusionMatrix:

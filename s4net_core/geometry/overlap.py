@@ -34,17 +34,7 @@ def overlap(
     Raises:
         ShapeError: a tensor has another shape.
     """
-    valid = correspond(
-        depth_target,
-        K_target,
-        T_source_target,
-        depth_source,
-        K_source,
-        occlusion_threshold=settings.occlusion_threshold,
-        require_source_depth=settings.require_source_depth,
-        min_depth=settings.min_depth,
-        max_depth=settings.max_depth,
-    ).valid
+    valid = correspond(depth_target, K_target, T_source_target, depth_source, K_source, settings).valid
     has_depth = (depth_target > 0) & (depth_target >= settings.min_depth) & (depth_target <= settings.max_depth)
     return valid.flatten(1).sum(dim=1) / has_depth.flatten(1).sum(dim=1).clamp(min=1)
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from s4net_core.config import GeometrySettings
 from s4net_core.errors import ShapeError
 from s4net_core.geometry.camera import SMALLEST_Z, affine_image, inverse_camera_matrix, working_dtype
 from s4net_core.geometry.shapes import check_shape
@@ -39,11 +40,7 @@ def correspond(
     T_source_target: Tensor,
     depth_source: Tensor,
     K_source: Tensor,
-    *,
-    occlusion_threshold: float,
-    require_source_depth: bool,
-    min_depth: float,
-    max_depth: float,
+    settings: GeometrySettings,
 ) -> Correspondence:
     """Find the pixels of the target views in the source views.
 
@@ -52,14 +49,13 @@ def correspond(
     depth) whatever autocast says; differentiable in `depth_target`.
 
     Args:
-        depth_target: (B, 1, H, W), metres; not finite or outside [`min_depth`, `max_depth`] = none.
+        depth_target: (B, 1, H, W), metres; not finite, or outside the settings' range (limits included) = none.
         K_target: (B, 3, 3), pixels, pixel centres at integer coordinates.
         T_source_target: (B, 4, 4), maps target camera coordinates to source camera coordinates.
         depth_source: (B, 1, h, w), metres, as `depth_target`; may have another size.
         K_source: (B, 3, 3), pixels.
-        occlusion_threshold: largest depth difference of the same point, as a share of its depth in the source view.
-        require_source_depth: a pixel whose source pixel has no depth is invalid; otherwise it is not tested.
-        min_depth, max_depth: metres, inclusive.
+        settings: range of depth, and the test of occlusion, which is relative to the point's depth in the source view;
+            with `require_source_depth` a pixel whose source pixel has no depth is invalid, otherwise it is not tested.
 
     Raises:
         ShapeError: a tensor has another shape.
@@ -75,7 +71,7 @@ def correspond(
     depth_target, depth_source = depth_target.to(dtype), depth_source.detach().to(dtype)
     size = (depth_source.shape[2], depth_source.shape[3])
 
-    depth, has_depth = _usable(depth_target, min_depth, max_depth)
+    depth, has_depth = _usable(depth_target, settings)
     points = _project(depth, K_target, T_source_target, _normalised(K_source.to(dtype), size))
     z = points[:, 2:]
     z_in_front = z.clamp(min=SMALLEST_Z)
@@ -87,9 +83,9 @@ def correspond(
     coordinates = coordinates.clamp(-1.0, 1.0)
 
     seen = _grid_sample(depth_source, coordinates.detach().permute(0, 2, 3, 1), "nearest")
-    seen, seen_exists = _usable(seen, min_depth, max_depth)
-    same_point = (seen - z).abs() <= occlusion_threshold * z
-    visible = seen_exists & same_point if require_source_depth else ~seen_exists | same_point
+    seen, seen_exists = _usable(seen, settings)
+    same_point = (seen - z).abs() <= settings.occlusion_threshold * z
+    visible = seen_exists & same_point if settings.require_source_depth else ~seen_exists | same_point
 
     valid = has_depth & (z == z_in_front) & inside[:, :1] & inside[:, 1:] & visible
     grid = torch.where(valid, coordinates, OUTSIDE).permute(0, 2, 3, 1)
@@ -192,9 +188,9 @@ def merge(probabilities: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
     return labels, any_valid
 
 
-def _usable(depth: Tensor, min_depth: float, max_depth: float) -> tuple[Tensor, Tensor]:
+def _usable(depth: Tensor, settings: GeometrySettings) -> tuple[Tensor, Tensor]:
     """Depth with 0 where there is none, and where there is some; comparing with the clamped depth also refuses NaN."""
-    exists = depth == depth.clamp(max(min_depth, SMALLEST_Z), max_depth)
+    exists = depth == depth.clamp(max(settings.min_depth, SMALLEST_Z), settings.max_depth)
     return torch.where(exists, depth, 0.0), exists
 
 

@@ -3,15 +3,14 @@
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from s4net_core.config import StreamSettings
-from s4net_core.errors import BadFrame, CaptureError
+from s4net_core.errors import BadFrame
 from s4net_core.frames import Frame, Intrinsics
-from s4net_core.geometry.association import TIME_JUMP_NS, Synchroniser, TransformBuffer, TransformUnavailable
+from s4net_core.geometry.transforms import TIME_JUMP_NS, TransformUnavailable
 
 DROP_REASONS: dict[str, str] = {
     "unmatched": "colour had no depth of the same time: set enable_sync:=true or raise stream.sync_slop; harmless when "
@@ -284,54 +283,3 @@ class FrameAssembler:
                 f"pose moved {distance:.2f} m in {(stamp - last[0]) / 1e9:.3f} s (stream.max_pose_jump is "
                 f"{self.stream.max_pose_jump} m): use a fixed frame that does not jump (odom, not map)",
             )
-
-
-class StreamAssembler(FrameAssembler):
-    """`FrameAssembler` with its own synchroniser and transform buffer: for recorded streams, where there is no ROS.
-
-    Add everything in the order of the recording and `poll` after each; at the end `flush`.
-    """
-
-    def __init__(self, stream: StreamSettings) -> None:
-        self.transforms = TransformBuffer(round(stream.tf_history * 1e9))
-        self.synchroniser = Synchroniser(
-            ("color", "depth"), slop_ns=round(stream.sync_slop * 1e9), queue=stream.sync_queue
-        )
-        super().__init__(stream, self.transforms.lookup)
-
-    def add_color(self, color: Picture) -> None:
-        """One colour image."""
-        if self.see_color(color.stamp):
-            self._restart(color.stamp)
-        self._match("color", color)
-
-    def add_depth(self, depth: Picture) -> None:
-        """One depth image, registered to colour."""
-        self._match("depth", depth)
-
-    def add_transform(
-        self, parent: str, child: str, stamp: int, T_parent_child: NDArray[np.float64], static: bool = False
-    ) -> None:
-        """One transform of /tf or /tf_static; one that is no rigid transform is left out, see `details["pose"]`."""
-        try:
-            self.transforms.set(parent, child, stamp, T_parent_child, static)
-        except BadFrame as error:
-            self.details[error.reason] = f"transform {parent} -> {child}: {error}"
-
-    def _match(self, stream: str, picture: Picture) -> None:
-        for color, depth in self.synchroniser.add(stream, picture.stamp, picture):
-            self.add_pair(color, depth)
-
-    def _restart(self, stamp: int) -> None:
-        self.synchroniser.clear()
-        newest = self.transforms.newest
-        # Transforms of the new run may have come first; the buffer has then cleared itself already.
-        if newest is not None and newest > stamp + TIME_JUMP_NS:
-            self.transforms.clear()
-
-
-def no_frames(path: Path, assembler: FrameAssembler, damage: str = "") -> CaptureError:
-    """The error for a capture of which not one frame could be used, with every reason."""
-    reasons = [f"{count} x {reason}: {assembler.details[reason]}" for reason, count in assembler.skipped.items()]
-    reasons += [damage] if damage else []
-    return CaptureError(f"{path} has no frame that can be used ({'; '.join(reasons) or 'it has no colour image'})")

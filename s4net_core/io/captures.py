@@ -10,6 +10,7 @@ from s4net_core.io.rosbag_reader import BagReader
 from s4net_core.io.scene_folder import SceneFolder, is_scene_folder
 from s4net_core.io.seven_scenes import SevenScenes, is_seven_scenes
 from s4net_core.io.tum import TumCapture, is_tum
+from s4net_core.labels import LabelMap
 
 FORMATS = (
     "scene folder (color/, intrinsics.json, poses.txt), TUM RGB-D (rgb.txt, depth.txt, groundtruth.txt), 7-Scenes "
@@ -17,13 +18,16 @@ FORMATS = (
 )
 
 
-def open_capture(path: str | Path, *, stream: StreamSettings | None = None, poses: str = "") -> FrameSource:
+def open_capture(
+    path: str | Path, *, stream: StreamSettings | None = None, poses: str = "", map_labels: LabelMap | None = None
+) -> FrameSource:
     """The capture at `path`, whatever its format.
 
     Args:
         path: folder, or .mcap or .db3 file.
         stream: how streams are put together; for bags and TUM.
         poses: another file of poses for a scene folder, e.g. ``poses_noisy.txt``; empty = ``poses.txt``.
+        map_labels: from the ids in a scene folder to SUN RGB-D 37, one of `LABEL_MAPS`; None = they are those.
 
     Raises:
         CaptureError: nothing is there, or it is in none of the formats.
@@ -32,9 +36,11 @@ def open_capture(path: str | Path, *, stream: StreamSettings | None = None, pose
     if not path.exists():
         raise CaptureError(f"capture {path} does not exist: check the path")
     if path.is_dir() and is_scene_folder(path):
-        return SceneFolder(path, poses or "poses.txt")
+        return SceneFolder(path, poses or "poses.txt", map_labels=map_labels)
     if poses:
         raise CaptureError(f"{path} is no scene folder: only a scene folder can be read with other poses ({poses})")
+    if map_labels is not None:
+        raise CaptureError(f"{path} is no scene folder: only a scene folder has labels that can be mapped")
     if path.is_dir() and is_tum(path):
         return TumCapture(path, stream)
     if path.is_dir() and is_seven_scenes(path):

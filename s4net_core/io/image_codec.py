@@ -1,10 +1,6 @@
-"""ROS image payloads to arrays and back, without ROS: the same code decodes live topics and recorded bags.
-
-Messages are read by plain attribute access, so rclpy's and those that rosbags deserialises both do.
-"""
+"""ROS image payloads to arrays and back, without ROS: the same code decodes live topics and recorded bags."""
 
 import struct
-from collections.abc import Sequence
 from typing import Any
 
 import cv2
@@ -12,12 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from s4net_core.errors import BadFrame
-from s4net_core.frames import Intrinsics
 
 MILLIMETRES = 1000.0
 """16UC1 depth is in millimetres (REP 118)."""
 
 _CHANNELS = {"rgb8": 3, "bgr8": 3, "rgba8": 4, "bgra8": 4, "mono8": 1}
+COLOR_ENCODINGS = tuple(_CHANNELS)
+"""Encodings of colour that `decode_color` reads."""
+
 _TO_RGB = {
     "bgr8": cv2.COLOR_BGR2RGB,
     "rgba8": cv2.COLOR_RGBA2RGB,
@@ -29,48 +27,12 @@ _DEPTH_TYPES: dict[str, np.dtype[Any]] = {
     "mono16": np.dtype(np.uint16),
     "32FC1": np.dtype(np.float32),
 }
-_DISTORTION_LENGTHS = (4, 5, 8, 12, 14)
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _JPEG_START, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
 _JPEG_TAIL = 1024
 """Some cameras pad behind the end-of-image marker by up to this many bytes."""
 _DEPTH_HEADER = struct.Struct("<iff")
 """compressed_depth_image_transport's ConfigHeader: format, depthQuantA, depthQuantB."""
-
-
-def color_from_image(message: Any) -> NDArray[np.uint8]:
-    """Image (rgb8, bgr8, rgba8, bgra8, mono8) or CompressedImage (JPEG, PNG) -> (H, W, 3) uint8 RGB, read-only.
-
-    Raises:
-        BadFrame: ``color_format``.
-    """
-    if hasattr(message, "format"):
-        return decode_compressed_color(message.format, message.data)
-    return decode_color(
-        message.encoding, message.height, message.width, message.step, bool(message.is_bigendian), message.data
-    )
-
-
-def depth_from_image(message: Any) -> NDArray[np.float32]:
-    """Image (16UC1 or mono16 millimetres, 32FC1 metres) or ``compressedDepth`` -> (H, W) float32 metres, 0 = none.
-
-    Raises:
-        BadFrame: ``depth_format``.
-    """
-    if hasattr(message, "format"):
-        return decode_compressed_depth(message.format, message.data)
-    return decode_depth(
-        message.encoding, message.height, message.width, message.step, bool(message.is_bigendian), message.data
-    )
-
-
-def intrinsics_from_info(message: Any) -> Intrinsics:
-    """CameraInfo -> `Intrinsics`.
-
-    Raises:
-        BadFrame: ``intrinsics`` (zero or NaN entries) or ``distortion`` (a model that is not undone here).
-    """
-    return intrinsics_from_calibration(message.width, message.height, message.k, message.d, message.distortion_model)
 
 
 def decode_color(encoding: str, height: int, width: int, step: int, is_bigendian: bool, data: Any) -> NDArray[np.uint8]:
@@ -202,31 +164,6 @@ def depth_to_millimetres(depth: NDArray[np.float32]) -> NDArray[np.uint16]:
     """(H, W) float32 metres, 0 = none -> (H, W) uint16 millimetres; what 16 bits cannot hold becomes 0 = none."""
     millimetres = np.rint(np.nan_to_num(depth, nan=0.0, posinf=0.0, neginf=0.0) * MILLIMETRES)
     return np.where((millimetres > 0) & (millimetres <= np.iinfo(np.uint16).max), millimetres, 0).astype(np.uint16)
-
-
-def intrinsics_from_calibration(
-    width: int, height: int, k: Sequence[float], d: Sequence[float], distortion_model: str = "plumb_bob"
-) -> Intrinsics:
-    """Fields of a sensor_msgs/CameraInfo -> `Intrinsics`; distortion that is all zero becomes none.
-
-    Args:
-        k: 9 numbers, row-major K, pixels.
-        d: distortion, OpenCV order for ``plumb_bob`` and ``rational_polynomial``.
-
-    Raises:
-        BadFrame: ``intrinsics`` for zero or NaN entries, ``distortion`` for a model that a pinhole cannot undo.
-    """
-    fx, _, cx, _, fy, cy = (float(value) for value in k[:6])
-    distortion = tuple(float(value) for value in d)
-    if not any(distortion):
-        distortion = ()
-    elif distortion_model not in ("plumb_bob", "rational_polynomial") or len(distortion) not in _DISTORTION_LENGTHS:
-        raise BadFrame(
-            "distortion",
-            f"camera_info has {len(distortion)} coefficients of model '{distortion_model}': only plumb_bob and "
-            "rational_polynomial are undone here, rectify other images first (image_proc)",
-        )
-    return Intrinsics(int(width), int(height), fx, fy, cx, cy, distortion)
 
 
 def _rows(

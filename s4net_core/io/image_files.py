@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from s4net_core.errors import BadFrame, CaptureError
 from s4net_core.io.image_codec import MILLIMETRES, decode_compressed_color, depth_to_millimetres
-from s4net_core.labels import from_mask
+from s4net_core.labels import LabelMap, LabelSpace, from_mask
 
 COLOR_SUFFIXES = (".jpg", ".jpeg", ".png")
 
@@ -48,11 +48,17 @@ def read_depth(path: Path, units_per_metre: float = MILLIMETRES, no_depth: int =
     return depth
 
 
-def read_label(path: Path) -> NDArray[np.uint8]:
+def read_label(path: Path, space: LabelSpace, map_labels: LabelMap | None = None) -> NDArray[np.uint8]:
     """(H, W) uint8 class ids, 0 = unlabelled (255 in the file counts as unlabelled too).
+
+    Args:
+        path: image of ids with one channel.
+        space: what the ids mean, after `map_labels`.
+        map_labels: applied to what the file holds; None = the ids are those of `space`.
 
     Raises:
         BadFrame: ``unreadable``, or ``label_format`` when it is not an image of ids with one channel.
+        S4NetError: an id is outside the label space.
     """
     raw = _read(path, cv2.IMREAD_UNCHANGED)
     if raw.ndim != 2 or not np.issubdtype(raw.dtype, np.integer) or raw.max() > 255:
@@ -61,7 +67,11 @@ def read_label(path: Path) -> NDArray[np.uint8]:
             f"{path} is {raw.shape} {raw.dtype} with values up to {raw.max()}: labels must be an image of class ids "
             "0..255 with one channel, not a coloured or palette picture",
         )
-    return from_mask(raw.astype(np.uint8))
+    label = from_mask(raw.astype(np.uint8))
+    if map_labels is not None:
+        label = map_labels(label)
+    space.check(label, str(path))
+    return label
 
 
 def write_color(path: Path, color: NDArray[np.uint8], quality: int = 90) -> None:

@@ -1,6 +1,5 @@
 """Reads frames from a rosbag2 recording, put together exactly as the live node does it from topics."""
 
-import logging
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -9,21 +8,19 @@ from typing import Any
 
 from s4net_core.config import StreamSettings
 from s4net_core.errors import BadFrame, CaptureError
-from s4net_core.frames import Frame, Intrinsics
-from s4net_core.geometry.association import pose_matrix
-from s4net_core.io.assembly import Picture, StreamAssembler, no_frames
+from s4net_core.io.assembly import Picture
 from s4net_core.io.bag_storage import Bag
-from s4net_core.io.image_codec import (
-    decode_color,
-    decode_compressed_color,
-    decode_compressed_depth,
-    decode_depth,
-    intrinsics_from_calibration,
+from s4net_core.io.messages import (
+    color_from_image,
+    depth_from_image,
+    intrinsics_from_info,
+    stamp_ns,
+    transform_matrix,
 )
+from s4net_core.io.recorded import RecordedCapture, StreamAssembler
 
 IMAGE, COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
 CAMERA_INFO, TRANSFORMS = "sensor_msgs/msg/CameraInfo", "tf2_msgs/msg/TFMessage"
-_log = logging.getLogger(__name__)
 
 _NOT_A_CAMERA = ("infra", "mask", "segmentation", "confidence", "overlay", "label", "theora")
 
@@ -43,7 +40,7 @@ class BagTopics:
     depth: str
 
 
-class BagReader:
+class BagReader(RecordedCapture):
     """Frames of a bag.
 
     Args:
@@ -58,60 +55,31 @@ class BagReader:
     def __init__(
         self, path: str | Path, stream: StreamSettings | None = None, *, color_topic: str = "", depth_topic: str = ""
     ) -> None:
-        self.path = Path(path)
-        self._stream = stream or StreamSettings()
-        self._assembler = StreamAssembler(self._stream)
+        super().__init__(path, stream)
         with Bag(self.path) as bag:
             self.topics = find_topics(bag, color_topic, depth_topic)
             self._count = bag.count(self.topics.color)
         self.damage = bag.damage
 
-    @property
-    def name(self) -> str:
-        """Name of the folder or file."""
-        return self.path.resolve().name
-
-    @property
-    def skipped(self) -> dict[str, int]:
-        """Colour images left out by the last iteration, by reason."""
-        return dict(self._assembler.skipped)
-
     def __len__(self) -> int:
         """Number of colour images; 0 when the bag is damaged and does not say."""
         return self._count
 
-    def __iter__(self) -> Iterator[Frame]:
-        """Frames in time order; those of a damaged bag up to the damage.
-
-        Raises:
-            CaptureError: at the end, when not one frame could be used.
-        """
-        self._assembler = assembler = StreamAssembler(self._stream)
-        handlers = self._handlers(assembler)
-        with Bag(self.path) as bag:
-            for topic, message in _messages(bag, handlers):
-                handlers[topic](message)
-                yield from assembler.poll()
-        yield from assembler.flush()
-        self.damage = bag.damage
-        if self.damage and assembler.delivered:
-            _log.warning(
-                "%s is damaged or was not closed (%s): %d frames lie before that",
-                self.path,
-                self.damage,
-                assembler.delivered,
-            )
-        if not assembler.delivered:
-            raise no_frames(self.path, assembler, self.damage)
-
-    def _handlers(self, assembler: StreamAssembler) -> dict[str, Callable[[Any], None]]:
-        return {
-            self.topics.color: lambda message: assembler.add_color(_picture(message, _color)),
-            self.topics.depth: lambda message: assembler.add_depth(_picture(message, _depth)),
-            self.topics.color_info: lambda message: assembler.add_camera_info(_stamp(message), partial(_lens, message)),
+    def _play(self, assembler: StreamAssembler) -> Iterator[None]:
+        add: dict[str, Callable[[Any], None]] = {
+            self.topics.color: lambda message: assembler.add_color(_picture(message, color_from_image)),
+            self.topics.depth: lambda message: assembler.add_depth(_picture(message, depth_from_image)),
+            self.topics.color_info: lambda message: assembler.add_camera_info(
+                stamp_ns(message.header), partial(intrinsics_from_info, message)
+            ),
             "/tf": partial(_add_transforms, assembler, static=False),
             "/tf_static": partial(_add_transforms, assembler, static=True),
         }
+        with Bag(self.path) as bag:
+            for topic, message in _messages(bag, add):
+                add[topic](message)
+                yield
+        self.damage = bag.damage
 
 
 def find_topics(bag: Bag, color_topic: str = "", depth_topic: str = "") -> BagTopics:
@@ -184,42 +152,17 @@ def _raw_name(topic: str) -> str:
     return topic
 
 
-def _stamp(message: Any) -> int:
-    return int(message.header.stamp.sec) * 10**9 + int(message.header.stamp.nanosec)
-
-
 def _picture(message: Any, decode: Callable[[Any], Any]) -> Picture:
-    return Picture(_stamp(message), message.header.frame_id, partial(decode, message))
-
-
-def _color(message: Any) -> Any:
-    if hasattr(message, "format"):
-        return decode_compressed_color(message.format, message.data)
-    return decode_color(
-        message.encoding, message.height, message.width, message.step, bool(message.is_bigendian), message.data
-    )
-
-
-def _depth(message: Any) -> Any:
-    if hasattr(message, "format"):
-        return decode_compressed_depth(message.format, message.data)
-    return decode_depth(
-        message.encoding, message.height, message.width, message.step, bool(message.is_bigendian), message.data
-    )
-
-
-def _lens(message: Any) -> Intrinsics:
-    return intrinsics_from_calibration(message.width, message.height, message.k, message.d, message.distortion_model)
+    return Picture(stamp_ns(message.header), message.header.frame_id, partial(decode, message))
 
 
 def _add_transforms(assembler: StreamAssembler, message: Any, *, static: bool) -> None:
     for stamped in message.transforms:
-        t, q = stamped.transform.translation, stamped.transform.rotation
         try:
-            T_parent_child = pose_matrix((t.x, t.y, t.z), (q.x, q.y, q.z, q.w))
+            T_parent_child = transform_matrix(stamped.transform)
         except BadFrame as error:  # the tracker lost itself; frames at this time will lack their pose
             assembler.details[error.reason] = f"{stamped.header.frame_id} -> {stamped.child_frame_id}: {error}"
             continue
         assembler.add_transform(
-            stamped.header.frame_id, stamped.child_frame_id, _stamp(stamped), T_parent_child, static
+            stamped.header.frame_id, stamped.child_frame_id, stamp_ns(stamped.header), T_parent_child, static
         )

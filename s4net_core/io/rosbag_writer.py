@@ -13,8 +13,9 @@ from rosbags.typesys import Stores, get_typestore
 
 from s4net_core.errors import CaptureError
 from s4net_core.frames import Frame, Intrinsics
-from s4net_core.geometry.association import quaternion_of
+from s4net_core.geometry.transforms import quaternion_of
 from s4net_core.io.image_codec import depth_to_millimetres, encode_compressed_color, encode_compressed_depth
+from s4net_core.io.messages import calibration_of
 
 COLOR = "/camera/camera/color/image_raw"
 COLOR_INFO = "/camera/camera/color/camera_info"
@@ -169,18 +170,13 @@ def _compressed(stamp: int, payload: tuple[str, bytes]) -> object:
 
 
 def _camera_info(stamp: int, lens: Intrinsics) -> object:
-    distortion = np.zeros(max(5, len(lens.distortion)))
-    distortion[: len(lens.distortion)] = lens.distortion
-    K = lens.matrix
+    calibration = calibration_of(lens)
     return _STORE.types[_INFO](
         header=_header(stamp, OPTICAL_FRAME),
         height=lens.height,
         width=lens.width,
-        distortion_model="plumb_bob" if distortion.size == 5 else "rational_polynomial",
-        d=distortion,
-        k=K.ravel(),
-        r=np.eye(3).ravel(),
-        p=np.hstack([K, np.zeros((3, 1))]).ravel(),
+        distortion_model=calibration.distortion_model,
+        **{name: np.array(getattr(calibration, name)) for name in ("d", "k", "r", "p")},
         binning_x=0,
         binning_y=0,
         roi=_STORE.types["sensor_msgs/msg/RegionOfInterest"](

@@ -28,7 +28,7 @@ from s4net_core.io.image_files import (
     write_label,
 )
 from s4net_core.io.indexed import IndexedCapture
-from s4net_core.labels import SUNRGBD37
+from s4net_core.labels import SUNRGBD37, LabelMap
 
 FIRST_STAMP = 1_000_000_000
 """Stamp of index 0 where there is no timestamps.txt; not 0, which tf takes for "the latest"."""
@@ -44,13 +44,22 @@ class SceneFolder(IndexedCapture):
         path: the folder.
         poses_file: name of the file of poses, e.g. ``poses_noisy.txt``.
         stride: take every n-th frame.
+        map_labels: from the ids in ``label/`` to SUN RGB-D 37, one of `LABEL_MAPS`; None = they are those.
 
     Raises:
         CaptureError: the folder is not a scene folder, or its texts cannot be parsed.
     """
 
-    def __init__(self, path: str | Path, poses_file: str = "poses.txt", stride: int = 1) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        poses_file: str = "poses.txt",
+        stride: int = 1,
+        *,
+        map_labels: LabelMap | None = None,
+    ) -> None:
         super().__init__(path)
+        self._map_labels = map_labels
         if not is_scene_folder(self.path):
             raise CaptureError(f"{self.path} is not a scene folder: it must hold color/ and intrinsics.json")
         if stride < 1:
@@ -98,9 +107,7 @@ class SceneFolder(IndexedCapture):
         path = self.path / "label" / f"{stem}.png"
         if not path.is_file():
             return None
-        label = read_label(path)
-        SUNRGBD37.check(label, str(path))
-        return label
+        return read_label(path, SUNRGBD37, self._map_labels)
 
 
 def is_scene_folder(path: Path) -> bool:

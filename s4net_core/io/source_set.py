@@ -13,7 +13,7 @@ from torch import Tensor
 from s4net_core.errors import BadFrame, S4NetError, SourceSetError
 from s4net_core.geometry.camera import resize_color, resize_nearest
 from s4net_core.io.image_files import COLOR_SUFFIXES, read_color, read_label, write_color, write_label
-from s4net_core.labels import SUNRGBD37, LabelSpace
+from s4net_core.labels import SUNRGBD37, LabelMap, LabelSpace
 
 HOLDOUT_SEED = 0
 """Draws the hold-out of a source set; a constant, not a setting."""
@@ -56,21 +56,31 @@ class SourceSet(Protocol):
 
     def __getitem__(self, index: int) -> LabelledImage: ...
 
+    def label(self, index: int) -> NDArray[np.uint8]:
+        """Label of one image alone, (H, W) uint8, 0 = unlabelled."""
+        ...
+
 
 class FolderSourceSet:
     """All images with labels below a folder: every folder with ``color/`` and ``label/``, in the order of their names.
 
     Args:
         path: the folder; scene folders, or folders of them.
-        label_space: what the ids in ``label/`` mean.
+        label_space: what the ids mean, after `map_labels`.
+        map_labels: from the ids in ``label/`` to those of `label_space`, one of `LABEL_MAPS`; None = they are the same.
 
     Raises:
-        SourceSetError: there is no folder, or no image with a label in it.
+        SourceSetError: `path` is empty or no folder, or there is no image with a label in it.
     """
 
-    def __init__(self, path: str | Path, label_space: LabelSpace = SUNRGBD37) -> None:
+    def __init__(
+        self, path: str | Path, label_space: LabelSpace = SUNRGBD37, *, map_labels: LabelMap | None = None
+    ) -> None:
+        if not str(path).strip():  # Path("") would be the folder one happens to be in
+            raise SourceSetError("source.path is empty: set it to a folder of labelled images")
         self.path = Path(path)
         self._label_space = label_space
+        self._map_labels = map_labels
         if not self.path.is_dir():
             raise SourceSetError(f"source set {self.path} is no folder: set source.path to a folder of labelled images")
         self._pairs = [pair for folder in _labelled_folders(self.path) for pair in _pairs(folder)]
@@ -99,22 +109,30 @@ class FolderSourceSet:
             SourceSetError: it cannot be read, colour and label differ in size, or an id is outside the label space.
         """
         color_path, label_path = self._pairs[index]
+        label = self.label(index)
         try:
-            image = LabelledImage(read_color(color_path), read_label(label_path))
-            self._label_space.check(image.label, str(label_path))
-        except (BadFrame, S4NetError) as error:
+            color = read_color(color_path)
+        except BadFrame as error:
             raise SourceSetError(str(error)) from error
-        if image.label.shape != image.color.shape[:2]:
+        if label.shape != color.shape[:2]:
             size = "{1}x{0}".format
             raise SourceSetError(
-                f"{label_path} is {size(*image.label.shape)} but {color_path.name} is {size(*image.color.shape[:2])}: "
+                f"{label_path} is {size(*label.shape)} but {color_path.name} is {size(*color.shape[:2])}: "
                 "colour and label must show the same pixels"
             )
-        return image
+        return LabelledImage(color, label)
 
-    def paths(self, index: int) -> tuple[Path, Path]:
-        """Files of colour and label."""
-        return self._pairs[index]
+    def label(self, index: int) -> NDArray[np.uint8]:
+        """Label of one image, (H, W) uint8, 0 = unlabelled; its colour is not read.
+
+        Raises:
+            SourceSetError: it cannot be read, or an id is outside the label space.
+        """
+        path = self._pairs[index][1]
+        try:
+            return read_label(path, self._label_space, self._map_labels)
+        except S4NetError as error:
+            raise SourceSetError(str(error)) from error
 
 
 def split(source: SourceSet, holdout: int) -> tuple[list[int], list[int]]:
@@ -144,8 +162,8 @@ class SourceBatches:
         width, height: size to which all are resized, pixels.
         mirror: mirror half of the images, at random.
         rng: source of every random choice.
-        indices: positions to use; None = all.
         cache_megabytes: memory for resized images; what does not fit is read again every time.
+        indices: positions to use; None = all.
     """
 
     def __init__(
@@ -157,8 +175,8 @@ class SourceBatches:
         mirror: bool,
         rng: np.random.Generator,
         *,
+        cache_megabytes: int,
         indices: Sequence[int] | None = None,
-        cache_megabytes: int = 1024,
     ) -> None:
         self._source = source
         self._batch = batch
@@ -170,7 +188,7 @@ class SourceBatches:
         if not self._indices:
             raise SourceSetError(f"source set {source.name}: no image is left to train on: add images")
         self._cache: dict[int, LabelledImage] = {}
-        self._cache_size = cache_megabytes * 2**20 // (4 * width * height)
+        self._cache_size = cache_megabytes * 1_000_000 // (4 * width * height)
         self._queue: list[int] = []
 
     def __len__(self) -> int:
@@ -194,10 +212,6 @@ class SourceBatches:
         indices, self._queue = self._queue[: self._batch], self._queue[self._batch :]
         mirrored = self._rng.random(self._batch) < 0.5 if self._mirror else np.zeros(self._batch, bool)
         return self._stack(indices, mirrored)
-
-    def get(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """These images as one batch, never mirrored; shapes as `next`."""
-        return self._stack(indices, np.zeros(len(indices), bool))
 
     def _stack(self, indices: Sequence[int], mirrored: NDArray[np.bool_]) -> tuple[Tensor, Tensor]:
         images = [self._image(index) for index in indices]

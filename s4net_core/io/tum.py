@@ -11,10 +11,11 @@ from typing import Literal, NamedTuple
 
 from s4net_core.config import StreamSettings
 from s4net_core.errors import BadFrame, CaptureError
-from s4net_core.frames import Frame, Intrinsics
-from s4net_core.geometry.association import pose_matrix
-from s4net_core.io.assembly import Picture, StreamAssembler, no_frames
+from s4net_core.frames import Intrinsics
+from s4net_core.geometry.transforms import pose_matrix
+from s4net_core.io.assembly import Picture
 from s4net_core.io.image_files import read_color, read_depth
+from s4net_core.io.recorded import RecordedCapture, StreamAssembler
 from s4net_core.io.scene_folder import FRAME_ID
 
 UNITS_PER_METRE = 5000.0
@@ -39,7 +40,7 @@ class _Event(NamedTuple):
     words: list[str]
 
 
-class TumCapture:
+class TumCapture(RecordedCapture):
     """Frames of one TUM RGB-D sequence; the pose at the colour image's stamp is interpolated.
 
     As live, a colour image is matched only when later images show that no nearer depth image will come.
@@ -54,9 +55,7 @@ class TumCapture:
     """
 
     def __init__(self, path: str | Path, stream: StreamSettings | None = None) -> None:
-        self.path = Path(path)
-        self._stream = stream or StreamSettings()
-        self._assembler = StreamAssembler(self._stream)
+        super().__init__(path, stream)
         colors = _read_list(self.path / "rgb.txt", "color", 2)
         depths = _read_list(self.path / "depth.txt", "depth", 2)
         poses = _read_list(self.path / "groundtruth.txt", "pose", 8)
@@ -64,32 +63,13 @@ class TumCapture:
         self._count = len(colors)
         self._lens = _lens_of(self.path)
 
-    @property
-    def name(self) -> str:
-        """Name of the folder."""
-        return self.path.resolve().name
-
-    @property
-    def skipped(self) -> dict[str, int]:
-        """Colour images left out by the last iteration, by reason."""
-        return dict(self._assembler.skipped)
-
     def __len__(self) -> int:
         return self._count
 
-    def __iter__(self) -> Iterator[Frame]:
-        """Frames in time order.
-
-        Raises:
-            CaptureError: at the end, when not one frame could be used.
-        """
-        self._assembler = assembler = StreamAssembler(self._stream)
+    def _play(self, assembler: StreamAssembler) -> Iterator[None]:
         for event in self._events:
             self._add(assembler, event)
-            yield from assembler.poll()
-        yield from assembler.flush()
-        if not assembler.delivered:
-            raise no_frames(self.path, assembler)
+            yield
 
     def _add(self, assembler: StreamAssembler, event: _Event) -> None:
         if event.kind == "pose":

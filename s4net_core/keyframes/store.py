@@ -1,7 +1,7 @@
 """Keyframes on disk: one .npz each, written once, and an index that names those that count. Nothing is unpickled."""
 
+import io
 import json
-import os
 import struct
 import zipfile
 import zlib
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from s4net_core.errors import KeyframeError
+from s4net_core.files import TEMPORARY, write_atomically
 from s4net_core.frames import Frame, Intrinsics
 from s4net_core.keyframes.view import Keyframe
 
@@ -43,14 +44,15 @@ def write(folder: Path, saved: Saved) -> None:
         KeyframeError: the folder cannot be written.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        for path in folder.glob(f"*{TEMPORARY}"):  # left behind by a crash
+            path.unlink()
         names = {}
         for keyframe, overlaps in saved.keyframes:
             names[keyframe.id] = _file_name(keyframe)
             if not (folder / names[keyframe.id]).exists():
-                _write_keyframe(folder / names[keyframe.id], keyframe, overlaps)
+                write_atomically(folder / names[keyframe.id], _packed(keyframe, overlaps))
         index = {"version": VERSION, "next_id": saved.next_id, "evicted": saved.evicted, "files": list(names.values())}
-        _replace(folder / INDEX, json.dumps(index, indent=1).encode())
+        write_atomically(folder / INDEX, json.dumps(index, indent=1))
         for path in folder.glob("keyframe_*.npz"):
             if path.name not in names.values():
                 path.unlink()
@@ -98,26 +100,24 @@ def _file_name(keyframe: Keyframe) -> str:
     return f"keyframe_{keyframe.id:06d}_{keyframe.digest}.npz"
 
 
-def _write_keyframe(path: Path, keyframe: Keyframe, overlaps: dict[int, tuple[float, float]]) -> None:
+def _packed(keyframe: Keyframe, overlaps: dict[int, tuple[float, float]]) -> bytes:
+    """Content of a keyframe's file."""
     lens = keyframe.intrinsics
-    temporary = path.with_suffix(".tmp")
-    with temporary.open("wb") as file:
-        np.savez(
-            file,
-            id=keyframe.id,
-            stamp=keyframe.stamp,
-            color=keyframe.color,
-            depth_mm=keyframe.depth_mm,
-            lens=np.array([lens.fx, lens.fy, lens.cx, lens.cy]),
-            distortion=np.array(lens.distortion, dtype=np.float64),
-            T_world_camera=keyframe.T_world_camera,
-            frame_id=np.array(keyframe.frame_id),
-            others=np.array(list(overlaps), dtype=np.int64),
-            shares=np.array(list(overlaps.values()), dtype=np.float64).reshape(-1, 2),
-        )
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    file = io.BytesIO()
+    np.savez(
+        file,
+        id=keyframe.id,
+        stamp=keyframe.stamp,
+        color=keyframe.color,
+        depth_mm=keyframe.depth_mm,
+        lens=np.array([lens.fx, lens.fy, lens.cx, lens.cy]),
+        distortion=np.array(lens.distortion, dtype=np.float64),
+        T_world_camera=keyframe.T_world_camera,
+        frame_id=np.array(keyframe.frame_id),
+        others=np.array(list(overlaps), dtype=np.int64),
+        shares=np.array(list(overlaps.values()), dtype=np.float64).reshape(-1, 2),
+    )
+    return file.getvalue()
 
 
 def _read_keyframe(path: Path) -> tuple[Keyframe, dict[int, tuple[float, float]]]:
@@ -134,12 +134,3 @@ def _read_keyframe(path: Path) -> tuple[Keyframe, dict[int, tuple[float, float]]
         keyframe = Keyframe(int(data["id"]), stamp, color, depth_mm, lens, T_world_camera, frame_id)
         shares = zip(data["others"].tolist(), data["shares"].tolist(), strict=True)
         return keyframe, {other: (of_new, of_other) for other, (of_new, of_other) in shares}
-
-
-def _replace(path: Path, content: bytes) -> None:
-    temporary = path.with_suffix(".tmp")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)

@@ -73,11 +73,6 @@ class Offer:
     id: int | None
     reason: str
 
-    @property
-    def inserted(self) -> bool:
-        """Whether the frame became a keyframe."""
-        return self.id is not None
-
 
 def keyframe_of(frame: Frame, depth: NDArray[np.float32], id: int) -> Keyframe:
     """Copy a frame into a keyframe.

@@ -134,10 +134,11 @@ class Adaptation:
             model.height,
             learner.mirror,
             np.random.default_rng(self.settings.seed),
+            cache_megabytes=self.settings.source.cache_megabytes,
             indices=train,
         )
         network = copy.deepcopy(self._base_network).requires_grad_(True)
-        weights = median_frequency_weights((source[i].label for i in train), network.num_classes)
+        weights = median_frequency_weights(map(source.label, train), network.num_classes)
         return Learner(network, batches, weights, self.keyframes, self.settings, self._device)
 
     def _resume(self) -> None:

@@ -49,7 +49,7 @@ def pretrain(
     device = pick_device(settings.device)
     network = build_network(settings.model).to(device)
     train, holdout = split(source, settings.guard.holdout)
-    weights = median_frequency_weights((source[i].label for i in train), network.num_classes).to(device)
+    weights = median_frequency_weights(map(source.label, train), network.num_classes).to(device)
     batches = SourceBatches(
         source,
         settings.pretrain.batch,
@@ -57,6 +57,7 @@ def pretrain(
         settings.model.height,
         settings.learner.mirror,
         np.random.default_rng(settings.seed),
+        cache_megabytes=settings.source.cache_megabytes,
         indices=train,
     )
     optimiser = torch.optim.Adam(network.parameters(), lr=settings.pretrain.learning_rate)

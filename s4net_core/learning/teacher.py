@@ -63,7 +63,6 @@ class Teacher:
         Returns:
             (1, H, W) int64 ids, 0 = none, and (1, 1, H, W) bool.
         """
-        geometry = self._settings.geometry
         predictions = self._predict(neighbours)
         count = len(neighbours)
         depth_target, K_target = self._depth_and_camera([target] * count)
@@ -76,10 +75,7 @@ class Teacher:
             T_source_target.to(self._device),
             depth_source,
             K_source,
-            occlusion_threshold=geometry.occlusion_threshold,
-            require_source_depth=geometry.require_source_depth,
-            min_depth=geometry.min_depth,
-            max_depth=geometry.max_depth,
+            self._settings.geometry,
         )
         probabilities, valid = sample(torch.cat([p.probabilities for p in predictions]).float(), correspondence)
         valid = valid & sample_mask(torch.cat([p.inner for p in predictions]), correspondence)

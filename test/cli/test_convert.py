@@ -1,5 +1,6 @@
 """`s4net convert` from the outside: files in, files out, nothing lost."""
 
+import cv2
 import numpy as np
 import pytest
 from scenes import make_room_frames, make_source_images, write_source_set
@@ -79,6 +80,32 @@ def test_a_source_set_is_shrunk(tmp_path):
     assert len(small) == 3
     assert small[2].color.shape == (20, 32, 3)
     assert np.array_equal(small[1].label, original[2].resized(32, 20).label)
+
+
+def nyu40(folder):
+    """Replace every label below `folder` by one with all the ids of NYU40."""
+    ids = np.resize(np.arange(41, dtype=np.uint8), (48, 64))
+    for path in folder.rglob("label/*.png"):
+        cv2.imwrite(str(path), ids)
+    return np.where(ids > 37, 0, ids)
+
+
+def test_labels_of_a_source_set_are_mapped(tmp_path, capsys):
+    write_source_set(tmp_path / "source", make_source_images(2, 64, 48))
+    expected = nyu40(tmp_path / "source")
+    assert convert(tmp_path / "source", tmp_path / "out", "--format", "source-set") == 2
+    assert "class ids [38, 39, 40]" in capsys.readouterr().err
+    assert convert(tmp_path / "source", tmp_path / "out", "--format", "source-set", "--labels", "nyu40") == 0
+    assert all(np.array_equal(FolderSourceSet(tmp_path / "out").label(i), expected) for i in range(2))
+
+
+def test_labels_of_a_scene_folder_are_mapped(scene, tmp_path, capsys):
+    expected = nyu40(scene)
+    assert convert(scene, tmp_path / "out", "--format", "scene", "--labels", "nyu40") == 0
+    assert np.array_equal(SceneFolder(tmp_path / "out")[1].label, expected)
+    assert convert(scene, tmp_path / "bag", "--labels", "nyu40") == 0
+    assert convert(tmp_path / "bag", tmp_path / "back", "--labels", "nyu40") == 2
+    assert "only a scene folder has labels" in capsys.readouterr().err
 
 
 def test_nothing_is_replaced_unless_forced(scene, tmp_path, capsys):

@@ -108,15 +108,21 @@ def test_the_real_cv_bridge_needs_opencv_4(monkeypatch: pytest.MonkeyPatch) -> N
     assert "opencv-python-headless<5" in finding.remedy
 
 
-def test_a_profile_that_is_not_there_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("FASTDDS_DEFAULT_PROFILES_FILE", str(tmp_path / "gone.xml"))
+@pytest.mark.parametrize(("distribution", "name"), [("kilted", "FASTDDS"), ("", "FASTDDS"), ("jazzy", "FASTRTPS")])
+def test_a_profile_that_is_not_there_is_missing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, distribution: str, name: str
+) -> None:
+    monkeypatch.setenv("ROS_DISTRO", distribution)
+    variable = f"{name}_DEFAULT_PROFILES_FILE"
+    monkeypatch.setenv(variable, str(tmp_path / "gone.xml"))
     assert findings()["DDS profile"].state == "missing"
     existing = tmp_path / "there.xml"
     existing.touch()
-    monkeypatch.setenv("FASTDDS_DEFAULT_PROFILES_FILE", str(existing))
+    monkeypatch.setenv(variable, str(existing))
     assert findings()["DDS profile"] == Finding("DDS profile", str(existing))
-    monkeypatch.delenv("FASTDDS_DEFAULT_PROFILES_FILE")
+    monkeypatch.delenv(variable)
     remedy = findings()["DDS profile"].remedy
+    assert remedy.startswith(f"export {variable}=")
     profile = Path(remedy.partition("=")[2].partition(",")[0])
     assert profile.is_file()
 

@@ -83,6 +83,18 @@ def test_views_that_were_evicted_are_left_out(room, settings):
     assert agreement(gone, keyframes, settings) == agreement(labels, keyframes, settings, torch.device("cpu"))
 
 
+def test_views_that_are_evicted_meanwhile_are_still_compared(room, settings):
+    """The buffer loses everything after the first view: that one still counts, the others have no neighbours left."""
+    _, labels = room
+    lost = KeyframeBuffer(settings.keyframes, settings.geometry, min_overlap=settings.learner.min_overlap)
+    for frame in make_room_frames(20):
+        lost.offer(frame)
+    assert lost.ids() == list(labels)
+    result = agreement(labels, lost, settings, on_view=lost.clear)
+    assert result.pairs == settings.learner.neighbours
+    assert result.mean > 0.9
+
+
 def test_single_view_has_no_agreement(room, settings):
     keyframes, labels = room
     for few in ({}, {0: labels[0]}):

@@ -88,6 +88,15 @@ def test_agreement_is_measured_on_the_keyframes_of_the_capture(frames, settings)
     assert bad.mean < 0.1
 
 
+def test_progress_of_the_agreement_runs_to_its_end_in_equal_steps(frames, settings):
+    seen = []
+    networks = {"before": Oracle(frames), "after": Oracle(frames)}
+    found = measure(networks, Capture(frames), settings, on_view=lambda done, total: seen.append((done, total)))
+    whole = 2 * 2 * found.keyframes  # two networks; each view is labelled once and compared once
+    assert found.keyframes > 2
+    assert seen == [(i, whole) for i in range(1, whole + 1)]
+
+
 def test_keyframes_have_the_working_size(frames, settings):
     settings.model.width, settings.model.height = 40, 32
     keyframes = keyframes_of(Capture(frames), settings)

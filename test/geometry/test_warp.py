@@ -9,6 +9,7 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
+from s4net_core.config import GeometrySettings
 from s4net_core.errors import ShapeError
 from s4net_core.geometry.warp import (
     Correspondence,
@@ -20,7 +21,7 @@ from s4net_core.geometry.warp import (
     sample_nearest,
 )
 
-LIMITS = {"occlusion_threshold": 0.05, "require_source_depth": True, "min_depth": 0.1, "max_depth": 10.0}
+LIMITS = GeometrySettings(occlusion_threshold=0.05, require_source_depth=True, min_depth=0.1, max_depth=10.0)
 
 
 def loop_warp(depth_target, K_target, T_source_target, depth_source, K_source, values, *, threshold=0.05, need=True):
@@ -81,7 +82,7 @@ def warp_wall(depth_target=None, depth_source=None, T=None, **changes) -> Corres
     depth_target = wall() if depth_target is None else depth_target
     depth_source = wall() if depth_source is None else depth_source
     T = np.eye(4) if T is None else T
-    return correspond(batch(depth_target), K, batch(T), batch(depth_source), K, **(LIMITS | changes))
+    return correspond(batch(depth_target), K, batch(T), batch(depth_source), K, LIMITS.model_copy(update=changes))
 
 
 @pytest.mark.parametrize("need_source_depth", [True, False])
@@ -101,7 +102,7 @@ def test_equals_a_loop_over_pixels(need_source_depth: bool) -> None:
 
     found = correspond(
         stacked[0][:, None], stacked[1], stacked[2], stacked[3][:, None], stacked[4],
-        **(LIMITS | {"require_source_depth": need_source_depth}),
+        LIMITS.model_copy(update={"require_source_depth": need_source_depth}),
     )  # fmt: skip
     values, valid = sample(stacked[5], found)
 
@@ -121,7 +122,7 @@ def test_float32_differs_by_less_than_a_thousandth_of_a_pixel_at_full_size() -> 
     grids = []
     for dtype in (torch.float32, torch.float64):
         arguments = [batch(a, dtype) for a in (depth, K, T, depth, K)]
-        grids.append(correspond(*arguments, **(LIMITS | {"occlusion_threshold": 1.0})))
+        grids.append(correspond(*arguments, LIMITS.model_copy(update={"occlusion_threshold": 1.0})))
     both = (grids[0].valid & grids[1].valid)[:, 0]
     error_pixels = (grids[0].grid.double() - grids[1].grid)[both].abs() * torch.tensor([479 / 2, 359 / 2])
     assert both.float().mean() > 0.4
@@ -159,8 +160,8 @@ def test_a_point_behind_the_camera_on_its_axis_is_invalid() -> None:
     """Straight behind, however small z is made before the division, the pixel is the principal point."""
     K = torch.tensor([[12.0, 0, 7], [0, 12, 4], [0, 0, 1]])[None]
     depth = torch.full((1, 1, 9, 15), 2.0)
-    limits = LIMITS | {"require_source_depth": False}
-    found = correspond(depth, K, batch(shift(z=-4.0)), torch.zeros(1, 1, 9, 15), K, **limits)
+    limits = LIMITS.model_copy(update={"require_source_depth": False})
+    found = correspond(depth, K, batch(shift(z=-4.0)), torch.zeros(1, 1, 9, 15), K, limits)
     assert not found.valid.any()
 
 
@@ -238,7 +239,7 @@ def test_gradient_reaches_the_target_depth_and_is_finite_at_holes() -> None:
     depth[0, 0, 1, 1], depth[0, 0, 2, 2] = 0, float("nan")
     depth.requires_grad_()
     K, image = batch(camera(14, 9, 12.0)), torch.rand(1, 2, 9, 14, dtype=torch.float64)
-    found = correspond(depth, K, batch(shift(x=0.1)), batch(wall()), K, **LIMITS)
+    found = correspond(depth, K, batch(shift(x=0.1)), batch(wall()), K, LIMITS)
     sample(image, found)[0].sum().backward()
     assert torch.isfinite(depth.grad).all()
     assert depth.grad[found.valid].abs().max() > 0
@@ -252,15 +253,15 @@ def test_half_precision_and_autocast_do_not_touch_the_geometry(dtype: torch.dtyp
         batch(camera(14, 9, 12.0), torch.float32),
         batch(shift(0.1), torch.float32),
     )
-    expected = correspond(depth, K, T, depth, K, **LIMITS)
+    expected = correspond(depth, K, T, depth, K, LIMITS)
     image = torch.rand(1, 3, 9, 14)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        found = correspond(depth, K, T, depth, K, **LIMITS)
+        found = correspond(depth, K, T, depth, K, LIMITS)
         values, _ = sample(image.to(dtype), found)
     torch.testing.assert_close(found.grid, expected.grid, rtol=0, atol=0)
     assert values.dtype == torch.float32
     torch.testing.assert_close(values, sample(image.to(dtype).float(), expected)[0])
-    half = correspond(depth.to(dtype), K.to(dtype), T.to(dtype), depth.to(dtype), K.to(dtype), **LIMITS)
+    half = correspond(depth.to(dtype), K.to(dtype), T.to(dtype), depth.to(dtype), K.to(dtype), LIMITS)
     assert half.grid.dtype == torch.float32
     assert half.valid.any()
 
@@ -339,7 +340,7 @@ def test_a_wrong_shape_is_named(name: str, argument: int, shape: tuple[int, ...]
     ]
     arguments[argument] = torch.ones(shape)
     with pytest.raises(ShapeError, match=name):
-        correspond(*arguments, **LIMITS)
+        correspond(*arguments, LIMITS)
 
 
 def test_values_of_another_size_than_the_source_depth_are_refused() -> None:
@@ -364,7 +365,9 @@ def test_a_real_frame_warped_into_the_next_looks_like_it(shared_data: Path) -> N
         return torch.as_tensor(cv2.imread(str(files["depth"][i]), -1).astype(np.float32) / 1000)[None, None]
 
     def difference(T: np.ndarray, **changes: float) -> float:
-        found = correspond(depth(first), K, torch.as_tensor(T)[None], depth(second), K, **(LIMITS | changes))
+        found = correspond(
+            depth(first), K, torch.as_tensor(T)[None], depth(second), K, LIMITS.model_copy(update=changes)
+        )
         warped, valid = sample(color(second), found)
         assert valid.float().mean() > 0.2
         return (warped - color(first)).abs().mean(1, keepdim=True)[valid].mean().item()

@@ -8,7 +8,7 @@ from scenes import make_room_frames
 from s4net_core.config import StreamSettings
 from s4net_core.errors import CaptureError
 from s4net_core.frames import FrameSource
-from s4net_core.geometry.association import quaternion_of
+from s4net_core.geometry.transforms import quaternion_of
 from s4net_core.io.captures import open_capture
 from s4net_core.io.rosbag_reader import BagReader
 from s4net_core.io.rosbag_writer import write_bag

@@ -16,8 +16,8 @@ from s4net_core.io.image_codec import (
     depth_to_millimetres,
     encode_compressed_color,
     encode_compressed_depth,
-    intrinsics_from_calibration,
 )
+from s4net_core.io.messages import intrinsics_from_calibration
 
 H, W = 3, 5
 RGB = np.random.default_rng(0).integers(0, 256, (H, W, 3), np.uint8)

@@ -14,7 +14,7 @@ from scenes import make_room_frames
 from s4net_core.config import StreamSettings
 from s4net_core.errors import CaptureError
 from s4net_core.frames import FrameSource
-from s4net_core.geometry.association import pose_matrix, quaternion_of
+from s4net_core.geometry.transforms import pose_matrix, quaternion_of
 from s4net_core.io.bag_storage import Bag
 from s4net_core.io.rosbag_reader import BagReader, find_topics
 from s4net_core.io.rosbag_writer import write_bag

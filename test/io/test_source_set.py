@@ -10,6 +10,7 @@ from scenes import make_source_images, write_source_set
 
 from s4net_core.errors import SourceSetError
 from s4net_core.io.source_set import FolderSourceSet, LabelledImage, SourceBatches, SourceSet, split
+from s4net_core.labels import LABEL_MAPS
 
 WIDTH, HEIGHT = 40, 24
 
@@ -45,6 +46,30 @@ def test_a_missing_folder_is_named(tmp_path):
         FolderSourceSet(tmp_path / "nowhere")
 
 
+@pytest.mark.parametrize("path", ["", " "])
+def test_an_empty_path_is_not_taken_for_the_current_folder(path, source, monkeypatch):
+    monkeypatch.chdir(source.path)
+    with pytest.raises(SourceSetError, match=r"source\.path is empty"):
+        FolderSourceSet(path)
+
+
+def test_labels_are_read_without_their_colour(source):
+    for color in (source.path / "color").iterdir():
+        color.write_bytes(b"")
+    assert [int(source.label(index)[0, 0]) for index in range(6)] == [1, 2, 3, 4, 5, 6]
+    with pytest.raises(SourceSetError, match=r"000002\.jpg"):
+        source[2]
+
+
+def test_a_source_set_of_other_ids_is_mapped_before_its_ids_are_checked(source):
+    ids = np.repeat(np.array([[0, 1, 37, 38, 40, 255]], np.uint8), 4, axis=0)
+    cv2.imwrite(str(source.path / "label/000000.png"), ids)
+    with pytest.raises(SourceSetError, match=r"\[38, 40\].*convert --labels"):
+        source.label(0)
+    mapped = FolderSourceSet(source.path, map_labels=LABEL_MAPS["nyu40"])
+    assert mapped.label(0)[2].tolist() == [0, 1, 37, 0, 0, 0]
+
+
 def test_an_empty_source_set_is_refused(tmp_path):
     (tmp_path / "room/color").mkdir(parents=True)
     (tmp_path / "room/label").mkdir()
@@ -53,31 +78,31 @@ def test_an_empty_source_set_is_refused(tmp_path):
 
 
 def test_class_ids_outside_the_label_space_are_named(source):
-    label = source.paths(2)[1]
+    label = source.path / "label/000002.png"
     cv2.imwrite(str(label), np.full((HEIGHT, WIDTH), 40, np.uint8))
     with pytest.raises(SourceSetError, match=rf"{label.name} has class ids \[40\]"):
         source[2]
 
 
 def test_255_is_unlabelled(source):
-    cv2.imwrite(str(source.paths(0)[1]), np.full((HEIGHT, WIDTH), 255, np.uint8))
+    cv2.imwrite(str(source.path / "label/000000.png"), np.full((HEIGHT, WIDTH), 255, np.uint8))
     assert not source[0].label.any()
 
 
 def test_colour_and_label_of_different_size_are_refused(source):
-    cv2.imwrite(str(source.paths(1)[1]), np.ones((WIDTH, HEIGHT), np.uint8))
+    cv2.imwrite(str(source.path / "label/000001.png"), np.ones((WIDTH, HEIGHT), np.uint8))
     with pytest.raises(SourceSetError, match=rf"{HEIGHT}x{WIDTH} but 000001.jpg is {WIDTH}x{HEIGHT}"):
         source[1]
 
 
 def test_a_coloured_label_picture_is_refused(source):
-    cv2.imwrite(str(source.paths(1)[1]), np.ones((HEIGHT, WIDTH, 3), np.uint8))
+    cv2.imwrite(str(source.path / "label/000001.png"), np.ones((HEIGHT, WIDTH, 3), np.uint8))
     with pytest.raises(SourceSetError, match="one channel"):
         source[1]
 
 
 def test_a_truncated_image_is_named(source):
-    path = source.paths(0)[0]
+    path = source.path / "color/000000.jpg"
     path.write_bytes(path.read_bytes()[:60])
     with pytest.raises(SourceSetError, match=path.name):
         source[0]
@@ -97,7 +122,8 @@ def test_a_split_that_leaves_nothing_to_train_on_is_refused(source):
 
 
 def batches(source, **options):
-    arguments = {"batch": 4, "width": 32, "height": 16, "mirror": False, "rng": np.random.default_rng(0)} | options
+    arguments = {"batch": 4, "width": 32, "height": 16, "mirror": False, "rng": np.random.default_rng(0)}
+    arguments |= {"cache_megabytes": 1} | options
     return SourceBatches(source, **arguments)
 
 
@@ -130,14 +156,16 @@ def test_no_position_at_all_is_refused(source):
 
 def test_mirroring_turns_colour_and_label_together_about_half_of_the_time(tmp_path):
     image = make_source_images(1, WIDTH, HEIGHT)[0]
-    drawn = batches(write_source_set(tmp_path, [image]), batch=40, width=WIDTH, height=HEIGHT, mirror=True)
-    plain, plain_label = drawn.get([0])
+    drawn_from = write_source_set(tmp_path, [image])
+    drawn = batches(drawn_from, batch=40, width=WIDTH, height=HEIGHT, mirror=True)
+    plain = torch.from_numpy(drawn_from[0].color.copy()).permute(2, 0, 1) / 255
+    plain_label = torch.from_numpy(drawn_from[0].label).long()
     images, labels = drawn.next()
-    mirrored = [torch.equal(label, plain_label[0].flip(1)) for label in labels]
+    mirrored = [torch.equal(label, plain_label.flip(1)) for label in labels]
     assert 10 < sum(mirrored) < 30
     for color, label, turned in zip(images, labels, mirrored, strict=True):
-        assert torch.equal(color, plain[0].flip(2) if turned else plain[0])
-        assert turned or torch.equal(label, plain_label[0])
+        assert torch.equal(color, plain.flip(2) if turned else plain)
+        assert turned or torch.equal(label, plain_label)
 
 
 def test_the_cache_changes_nothing_but_the_number_of_reads(source):
@@ -152,6 +180,9 @@ def test_the_cache_changes_nothing_but_the_number_of_reads(source):
         def __getitem__(self, index):
             self.reads += 1
             return source[index]
+
+        def label(self, index):
+            return source.label(index)
 
     with_cache, without = Counting(), Counting()
     cached, uncached = batches(with_cache), batches(without, cache_megabytes=0)

@@ -23,7 +23,7 @@ def make(settings, base, source, frames):
         network, _ = load_checkpoint(base)
         size = (settings.model.width, settings.model.height)
         rng = np.random.default_rng(settings.seed)
-        batches = SourceBatches(source, settings.learner.source_batch, *size, True, rng)
+        batches = SourceBatches(source, settings.learner.source_batch, *size, True, rng, cache_megabytes=1)
         return Learner(network, batches, torch.ones(37), keyframes, settings, torch.device("cpu"))
 
     return make_learner

@@ -1,0 +1,242 @@
+"""Poses and transforms: matrices from and to quaternions, and a buffer that knows every transform at any stamp.
+
+`TransformBuffer` stands in for tf2 where there is no ROS (offline, or ROS from PyPI), so that its rules are the same
+live and offline. Stamps are integer nanoseconds throughout.
+"""
+
+import threading
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation, Slerp
+
+from s4net_core.errors import BadFrame, S4NetError
+from s4net_core.frames import check_pose
+
+TIME_JUMP_NS = 1_000_000_000
+"""A stamp that goes back by more than this means that time was restarted (a looped bag), not a late message."""
+
+MAX_TREE_DEPTH = 1000
+"""Longest chain of frames; a longer one is a loop (tf2 uses the same bound)."""
+
+TransformReason = Literal["unknown_frame", "not_connected", "too_old", "too_new"]
+
+
+class TransformUnavailable(S4NetError):
+    """There is no transform between two frames at a stamp.
+
+    Args:
+        reason: ``unknown_frame`` and ``not_connected`` may heal when more transforms arrive, ``too_new`` heals when the
+            transform's publisher catches up, ``too_old`` never heals.
+        message: which frames and stamps, and the remedy.
+    """
+
+    def __init__(self, reason: TransformReason, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+def pose_matrix(translation: Sequence[float], quaternion_xyzw: Sequence[float]) -> NDArray[np.float64]:
+    """(4, 4) float64 transform from a translation (3, metres) and a quaternion (x, y, z, w), which is normalised.
+
+    Raises:
+        BadFrame: ``pose`` when a number is not finite or the quaternion is zero.
+    """
+    t, q = np.asarray(translation, np.float64), np.asarray(quaternion_xyzw, np.float64)
+    if not (np.all(np.isfinite(t)) and np.all(np.isfinite(q)) and np.linalg.norm(q) > 1e-6):
+        raise BadFrame("pose", f"pose has translation {t.tolist()} and quaternion {q.tolist()}: is tracking lost?")
+    T = np.eye(4)
+    T[:3, :3] = Rotation.from_quat(q).as_matrix()
+    T[:3, 3] = t
+    return T
+
+
+def quaternion_of(T: NDArray[np.float64]) -> tuple[float, float, float, float]:
+    """Quaternion (x, y, z, w), w >= 0, of the rotation of a (4, 4) transform."""
+    x, y, z, w = (float(value) for value in Rotation.from_matrix(T[:3, :3]).as_quat())
+    return (x, y, z, w) if w >= 0 else (-x, -y, -z, -w)
+
+
+def interpolate(T_a: NDArray[np.float64], T_b: NDArray[np.float64], share: float) -> NDArray[np.float64]:
+    """Between two (4, 4) transforms: translation linear, rotation along the shortest arc; share 0 gives `T_a`."""
+    T = np.eye(4)
+    T[:3, 3] = (1 - share) * T_a[:3, 3] + share * T_b[:3, 3]
+    T[:3, :3] = Slerp([0.0, 1.0], Rotation.from_matrix(np.stack((T_a[:3, :3], T_b[:3, :3]))))(share).as_matrix()
+    return T
+
+
+class TransformBuffer:
+    """Tree of coordinate frames with a bounded history; safe to fill and ask from different threads.
+
+    As in tf2 a frame has one parent; a frame that gets another parent starts a new history. An edge whose stamps go
+    back by more than `TIME_JUMP_NS` clears all dynamic edges: they belong to another run of time.
+
+    Args:
+        history_ns: dynamic transforms older than this, counted from the newest of the same edge, are forgotten.
+    """
+
+    def __init__(self, history_ns: int) -> None:
+        self.history_ns = history_ns
+        self.resets = 0
+        self._edges: dict[str, _Edge] = {}
+        self._lock = threading.RLock()
+
+    @property
+    def newest(self) -> int | None:
+        """Newest stamp of all dynamic transforms."""
+        with self._lock:
+            return max((edge.stamps[-1] for edge in self._edges.values() if not edge.static), default=None)
+
+    def frames(self) -> list[str]:
+        """Names of all frames, sorted."""
+        with self._lock:
+            return sorted(set(self._edges) | {edge.parent for edge in self._edges.values()})
+
+    def set(
+        self, parent: str, child: str, stamp_ns: int, T_parent_child: NDArray[np.float64], static: bool = False
+    ) -> None:
+        """Add one transform; a leading ``/`` of a name is ignored.
+
+        Args:
+            T_parent_child: (4, 4) float64, maps coordinates of `child` to `parent`, metres.
+            static: holds at every stamp; `stamp_ns` is ignored.
+
+        Raises:
+            BadFrame: ``pose`` when the matrix is not a rigid transform, or a name is empty, or both are the same.
+        """
+        check_pose(T_parent_child)
+        parent, child = parent.lstrip("/"), child.lstrip("/")
+        if not parent or not child or parent == child:
+            raise BadFrame("pose", f"transform from '{child}' to '{parent}': two different frame names are needed")
+        with self._lock:
+            edge = self._edges.get(child)
+            if edge is not None and not (static or edge.static) and stamp_ns < edge.stamps[-1] - TIME_JUMP_NS:
+                self.clear()
+                self.resets += 1
+                edge = None
+            if edge is None or edge.parent != parent or edge.static or static:
+                edge = self._edges[child] = _Edge(parent, static)
+            edge.insert(stamp_ns, np.array(T_parent_child, np.float64), self.history_ns)
+
+    def clear(self) -> None:
+        """Forget all dynamic transforms; static ones stay."""
+        with self._lock:
+            self._edges = {child: edge for child, edge in self._edges.items() if edge.static}
+
+    def lookup(self, target: str, source: str, stamp_ns: int) -> NDArray[np.float64]:
+        """T_target_source (4, 4) float64 at a stamp: maps coordinates of `source` to `target`.
+
+        Args:
+            stamp_ns: 0 = the newest stamp at which the whole chain is known, as in tf2.
+
+        Raises:
+            TransformUnavailable: with its reason.
+        """
+        with self._lock:
+            down, up = self._path(target, source)
+            stamp_ns = stamp_ns or self._latest(down, up)
+            T_common_target, T_common_source = (self._climb(names, stamp_ns) for names in (down, up))
+        return _inverse(T_common_target) @ T_common_source
+
+    def latest(self, target: str, source: str) -> int:
+        """Newest stamp at which `lookup` can answer; 0 when all transforms between the two are static.
+
+        Raises:
+            TransformUnavailable: ``unknown_frame`` or ``not_connected``.
+        """
+        with self._lock:
+            return self._latest(*self._path(target, source))
+
+    def _latest(self, down: list[str], up: list[str]) -> int:
+        return min((self._edges[n].stamps[-1] for n in (*down, *up) if not self._edges[n].static), default=0)
+
+    def _path(self, target: str, source: str) -> tuple[list[str], list[str]]:
+        """Frames from `target`, and from `source`, up to below their nearest common ancestor."""
+        chain_target, chain_source = self._chain(target.lstrip("/")), self._chain(source.lstrip("/"))
+        common = next((name for name in chain_source if name in chain_target), None)
+        if common is None:
+            raise TransformUnavailable(
+                "not_connected",
+                f"frames {target} and {source} are in different trees (roots {chain_target[-1]}, {chain_source[-1]}): "
+                "publish the transform that connects them",
+            )
+        return chain_target[: chain_target.index(common)], chain_source[: chain_source.index(common)]
+
+    def _chain(self, name: str) -> list[str]:
+        """`name`, its parent, ... up to the root."""
+        if name not in self._edges and all(edge.parent != name for edge in self._edges.values()):
+            raise TransformUnavailable(
+                "unknown_frame", f"frame {name} is not in the transform tree, which has {self.frames() or 'no frames'}"
+            )
+        chain = [name]
+        while (edge := self._edges.get(chain[-1])) is not None:
+            chain.append(edge.parent)
+            if len(chain) > MAX_TREE_DEPTH:
+                raise TransformUnavailable("not_connected", f"the parents of frame {name} form a loop: {chain[:4]}...")
+        return chain
+
+    def _climb(self, names: list[str], stamp: int) -> NDArray[np.float64]:
+        """Transform from the first of `names` to the parent of the last."""
+        T = np.eye(4)
+        for name in names:
+            T = self._edges[name].at(stamp, name) @ T
+        return T
+
+
+@dataclass
+class _Edge:
+    """History of T_parent_child for one child; a static edge has one entry that holds at every stamp."""
+
+    parent: str
+    static: bool
+    stamps: list[int] = field(default_factory=list)
+    transforms: list[NDArray[np.float64]] = field(default_factory=list)
+
+    def insert(self, stamp: int, T_parent_child: NDArray[np.float64], history_ns: int) -> None:
+        i = bisect_left(self.stamps, stamp)
+        if i < len(self.stamps) and self.stamps[i] == stamp:
+            self.transforms[i] = T_parent_child
+            return
+        self.stamps.insert(i, stamp)
+        self.transforms.insert(i, T_parent_child)
+        expired = bisect_left(self.stamps, self.stamps[-1] - history_ns)
+        del self.stamps[:expired], self.transforms[:expired]
+
+    def at(self, stamp: int, child: str) -> NDArray[np.float64]:
+        if self.static:
+            return self.transforms[0]
+        if not self.stamps[0] <= stamp <= self.stamps[-1]:
+            raise self._outside(stamp, child)
+        i = bisect_left(self.stamps, stamp)
+        if self.stamps[i] == stamp:
+            return self.transforms[i]
+        return interpolate(
+            self.transforms[i - 1],
+            self.transforms[i],
+            (stamp - self.stamps[i - 1]) / (self.stamps[i] - self.stamps[i - 1]),
+        )
+
+    def _outside(self, stamp: int, child: str) -> TransformUnavailable:
+        older = stamp < self.stamps[0]
+        gap = (self.stamps[0] - stamp if older else stamp - self.stamps[-1]) / 1e9
+        return TransformUnavailable(
+            "too_old" if older else "too_new",
+            f"transform {self.parent} -> {child} is asked for {gap:.3f} s "
+            + (
+                "before its history: raise stream.tf_history or start the camera after its tracking"
+                if older
+                else "after its newest one: is its publisher running, fast enough, and on the same clock?"
+            ),
+        )
+
+
+def _inverse(T: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Inverse of a rigid transform."""
+    inverse = np.eye(4)
+    inverse[:3, :3] = T[:3, :3].T
+    inverse[:3, 3] = -T[:3, :3].T @ T[:3, 3]
+    return inverse

@@ -1,0 +1,122 @@
+"""Recorded streams: a recording is played through the assembler that the live node uses, and gives the same frames."""
+
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from s4net_core.config import StreamSettings
+from s4net_core.errors import BadFrame, CaptureError
+from s4net_core.frames import Frame
+from s4net_core.geometry.association import Synchroniser
+from s4net_core.geometry.transforms import TIME_JUMP_NS, TransformBuffer
+from s4net_core.io.assembly import FrameAssembler, Picture
+
+_log = logging.getLogger(__name__)
+
+
+class RecordedCapture(ABC):
+    """A `FrameSource` whose colour, depth and poses have stamps of their own.
+
+    Args:
+        path: file or folder of the recording.
+        stream: fixed frame, slop, waiting times: as for the live node.
+    """
+
+    damage = ""
+    """Why the recording ends early; empty = it does not. Known after an iteration."""
+
+    def __init__(self, path: str | Path, stream: StreamSettings | None = None) -> None:
+        self.path = Path(path)
+        self._stream = stream or StreamSettings()
+        self._assembler = StreamAssembler(self._stream)
+
+    @property
+    def name(self) -> str:
+        """Name of the folder or file."""
+        return self.path.resolve().name
+
+    @property
+    def skipped(self) -> dict[str, int]:
+        """Colour images left out by the last iteration, by reason."""
+        return dict(self._assembler.skipped)
+
+    def __iter__(self) -> Iterator[Frame]:
+        """Frames in time order; those of a damaged recording up to the damage.
+
+        Raises:
+            CaptureError: at the end, when not one frame could be used.
+        """
+        self._assembler = assembler = StreamAssembler(self._stream)
+        for _ in self._play(assembler):
+            yield from assembler.poll()
+        yield from assembler.flush()
+        if not assembler.delivered:
+            raise _no_frames(self.path, assembler, self.damage)
+        if self.damage:
+            _log.warning(
+                "%s is damaged or was not closed (%s): %d frames lie before that",
+                *(self.path, self.damage, assembler.delivered),
+            )
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Number of colour images; 0 when the recording does not say."""
+
+    @abstractmethod
+    def _play(self, assembler: "StreamAssembler") -> Iterator[None]:
+        """Add everything to `assembler` in the order of the recording, and yield after each."""
+
+
+class StreamAssembler(FrameAssembler):
+    """`FrameAssembler` with its own synchroniser and transform buffer: for recorded streams, where there is no ROS.
+
+    Add everything in the order of the recording and `poll` after each; at the end `flush`.
+    """
+
+    def __init__(self, stream: StreamSettings) -> None:
+        self.transforms = TransformBuffer(round(stream.tf_history * 1e9))
+        self.synchroniser = Synchroniser(
+            ("color", "depth"), slop_ns=round(stream.sync_slop * 1e9), queue=stream.sync_queue
+        )
+        super().__init__(stream, self.transforms.lookup)
+
+    def add_color(self, color: Picture) -> None:
+        """One colour image."""
+        if self.see_color(color.stamp):
+            self._restart(color.stamp)
+        self._match("color", color)
+
+    def add_depth(self, depth: Picture) -> None:
+        """One depth image, registered to colour."""
+        self._match("depth", depth)
+
+    def add_transform(
+        self, parent: str, child: str, stamp: int, T_parent_child: NDArray[np.float64], static: bool = False
+    ) -> None:
+        """One transform of /tf or /tf_static; one that is no rigid transform is left out, see `details["pose"]`."""
+        try:
+            self.transforms.set(parent, child, stamp, T_parent_child, static)
+        except BadFrame as error:
+            self.details[error.reason] = f"transform {parent} -> {child}: {error}"
+
+    def _match(self, stream: str, picture: Picture) -> None:
+        for color, depth in self.synchroniser.add(stream, picture.stamp, picture):
+            self.add_pair(color, depth)
+
+    def _restart(self, stamp: int) -> None:
+        self.synchroniser.clear()
+        newest = self.transforms.newest
+        # Transforms of the new run may have come first; the buffer has then cleared itself already.
+        if newest is not None and newest > stamp + TIME_JUMP_NS:
+            self.transforms.clear()
+
+
+def _no_frames(path: Path, assembler: FrameAssembler, damage: str) -> CaptureError:
+    """The error for a capture of which not one frame could be used, with every reason."""
+    reasons = [f"{count} x {reason}: {assembler.details[reason]}" for reason, count in assembler.skipped.items()]
+    reasons += [damage] if damage else []
+    return CaptureError(f"{path} has no frame that can be used ({'; '.join(reasons) or 'it has no colour image'})")
