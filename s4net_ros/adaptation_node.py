@@ -5,7 +5,6 @@ Callbacks only enqueue. One thread puts frames together and offers them as keyfr
 
 import os
 import sys
-import tempfile
 import threading
 import time
 import traceback
@@ -18,6 +17,7 @@ import torch
 
 from s4net_core.config import Settings
 from s4net_core.errors import BadFrame, CheckpointError, S4NetError, SourceSetError
+from s4net_core.files import FolderLock
 from s4net_core.frames import Frame
 from s4net_core.io.source_set import FolderSourceSet
 from s4net_core.learning.adapt import Adaptation, Handover
@@ -39,8 +39,8 @@ LOG_AGAIN_S = 10.0
 """The same kind of dropped frame is written to the log this often; every single one is counted."""
 
 
-def make_adaptation(settings: Settings) -> Adaptation:
-    """What the node learns with, from its parameters.
+def make_adaptation(settings: Settings, folder: Path) -> Adaptation:
+    """What the node learns with, from its parameters; `folder` is for keyframes and weights.
 
     Raises:
         S4NetError: checkpoint or source set are missing or cannot be used.
@@ -52,12 +52,13 @@ def make_adaptation(settings: Settings) -> Adaptation:
     if settings.threads:
         torch.set_num_threads(settings.threads)
     source = FolderSourceSet(Path(settings.source.path).expanduser())
-    return Adaptation(settings, settings.checkpoint, source, state_dir(settings))
+    return Adaptation(settings, settings.checkpoint, source, folder)
 
 
-def state_dir(settings: Settings) -> Path:
-    """Folder of keyframes and weights."""
-    return Path(settings.state_dir or DEFAULT_STATE_DIR).expanduser().absolute()
+def state_dir(settings: Settings, namespace: str) -> Path:
+    """Folder of keyframes and weights; robots that nobody gave one differ in their namespace."""
+    folder = settings.state_dir or f"{DEFAULT_STATE_DIR}/{namespace.strip('/')}"
+    return Path(folder).expanduser().absolute()
 
 
 class AdaptationNode(S4NetNode):
@@ -65,18 +66,20 @@ class AdaptationNode(S4NetNode):
 
     Args:
         defaults: settings of the parameters that nobody sets.
-        make: gives what learns; called in `configure`.
+        make: gives what learns, from settings and state folder; called in `configure`.
         options: as of `S4NetNode`.
     """
 
     def __init__(
         self,
         defaults: Settings | None = None,
-        make: Callable[[Settings], Adaptation] = make_adaptation,
+        make: Callable[[Settings, Path], Adaptation] = make_adaptation,
         **options: Any,
     ) -> None:
         super().__init__(NAME, defaults, **options)
         self._make = make
+        self._folder = state_dir(self.settings, self.get_namespace())
+        self._lock: FolderLock | None = None
         self._learner: LearnerThread | None = None
         self._outputs: AdaptationOutputs | None = None
         self._diagnostics: DiagnosticsPublisher | None = None
@@ -86,21 +89,23 @@ class AdaptationNode(S4NetNode):
         self._watch = self._new_watch()
         self._frames_used = 0
         self._failed = Counts()
+        self._rejected = Counts()
+        self._handovers = Counts()
         self._earlier: Counter[str] = Counter()
         self._logged: dict[str, tuple[int, float]] = {}
         AdaptationServices(
             self,
             lambda: self._learner,
             announce=lambda version: self._outputs.announce(version) if self._outputs else None,
-            folder=lambda: state_dir(self.settings),
+            folder=lambda: self._folder,
         )
 
     # Lifecycle.
 
     def configure(self) -> None:
         """Load networks, source set and saved state, and create the outputs."""
-        self._check_state_dir()
-        adaptation = self._make(self.settings)
+        self._lock = self._lock_state_dir()
+        adaptation = self._make(self.settings, self._folder)
         markers = KeyframeMarkers(adaptation.keyframes, self.settings.stream.fixed_frame)
         self._outputs = AdaptationOutputs(self, markers)
         self._learner = LearnerThread(
@@ -158,21 +163,27 @@ class AdaptationNode(S4NetNode):
         if self._outputs is not None:
             self._outputs.destroy()
             self._outputs = None
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
 
     def time_jumped(self, seconds: float) -> None:
         """What waits for its pose is from another time; keyframes and learner know no time."""
         if self._assembly is not None:
             self._assembly.time_jumped()
 
-    def _check_state_dir(self) -> None:
-        """Say at the start what else would only show at the first hand-over; keyframes are collected all the same."""
-        folder = state_dir(self.settings)
+    def _lock_state_dir(self) -> FolderLock | None:
+        """None when it cannot be written: said now, not only at the first hand-over; keyframes are collected anyway.
+
+        Raises:
+            S4NetError: another node uses it.
+        """
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=folder):
-                pass
+            self._folder.mkdir(parents=True, exist_ok=True)
+            return FolderLock(self._folder, "end it, or give every adaptation node its own parameter state_dir")
         except OSError as error:
-            self.get_logger().error(f"no weights can be handed over from state_dir {folder}: {describe(error)}")
+            self.get_logger().error(f"no weights can be handed over from state_dir {self._folder}: {describe(error)}")
+            return None
 
     def _save_state(self, adaptation: Adaptation) -> None:
         try:
@@ -184,8 +195,10 @@ class AdaptationNode(S4NetNode):
 
     def _offer(self, frame: Frame) -> None:
         if self._learner is not None:
-            self._learner.adaptation.offer(frame)
+            offer = self._learner.adaptation.offer(frame)
             self._frames_used += 1
+            if offer.id is None:
+                self._rejected.add(offer.reason)
 
     def _frame_failed(self, error: Exception) -> None:
         reason = error.reason if isinstance(error, BadFrame) else type(error).__name__
@@ -195,6 +208,7 @@ class AdaptationNode(S4NetNode):
 
     def _on_handover(self, handover: Handover) -> None:
         version = handover.version
+        self._handovers.add("accepted" if handover.accepted else "refused")
         if handover.accepted:
             self.get_logger().info(f"weights version {version.number} handed over: {version.info.metrics}")
         else:
@@ -243,11 +257,13 @@ class AdaptationNode(S4NetNode):
         counts = self._frame_counts()
         received = counts.pop("received", 0)
         counts.update(self._failed.snapshot())
-        counts.update(self._learner.adaptation.keyframes.rejected)
         return NodeStatus(
             received=received,
             used=self._frames_used,
             dropped=counts,
+            rejected=self._rejected.snapshot(),
+            handovers=self._handovers["accepted"],
+            refused=self._handovers["refused"],
             paused=self._learner.paused,
             failure=self._learner.failure,
             failures=self._learner.failures,

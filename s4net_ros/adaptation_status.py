@@ -14,12 +14,15 @@ from s4net_ros.msg import AdaptationStatus as StatusMessage
 
 @dataclass(frozen=True)
 class NodeStatus:
-    """What the node adds to the core's status.
+    """What the node adds to the core's status. All counts are since start-up, whatever is reset meanwhile.
 
     Args:
         received: colour images that came.
         used: frames that were offered to the keyframe buffer.
-        dropped: frames and keyframe candidates that were not taken, by reason.
+        dropped: frames that were not, by reason.
+        rejected: frames that were, and did not become keyframes, by reason.
+        handovers: weights handed over.
+        refused: weights that the guard refused.
         paused: somebody asked for a pause.
         failure: why learning stopped by itself; empty = it did not.
         failures: errors in learner steps.
@@ -31,6 +34,9 @@ class NodeStatus:
     received: int
     used: int
     dropped: Mapping[str, int]
+    rejected: Mapping[str, int]
+    handovers: int
+    refused: int
     paused: bool
     failure: str
     failures: int
@@ -41,7 +47,7 @@ class NodeStatus:
 
 SAME_NAMES = (
     *("keyframes", "keyframe_bytes", "step", "loss", "loss_source", "loss_geometric", "coverage", "step_seconds"),
-    *("version", "handovers", "refused", "last_refusal", "agreement", "base_agreement", "source_miou"),
+    *("version", "last_refusal", "agreement", "base_agreement", "source_miou"),
     *("base_source_miou", "model_path"),
 )
 """Fields that the core's status and the message have in common."""
@@ -54,7 +60,7 @@ def state_of(core: AdaptationStatus, node: NodeStatus) -> str:
 
 def status_message(core: AdaptationStatus, node: NodeStatus, stamp: Time) -> StatusMessage:
     """The message of one moment."""
-    dropped = dict(sorted(node.dropped.items()))
+    dropped, rejected = dict(sorted(node.dropped.items())), dict(sorted(node.rejected.items()))
     message = StatusMessage(
         state=state_of(core, node),
         reason=node.failure,
@@ -63,6 +69,10 @@ def status_message(core: AdaptationStatus, node: NodeStatus, stamp: Time) -> Sta
         frames_used=node.used,
         drop_reasons=list(dropped),
         drop_counts=list(dropped.values()),
+        rejected_reasons=list(rejected),
+        rejected_counts=list(rejected.values()),
+        handovers=node.handovers,
+        refused=node.refused,
         duty_cycle=node.duty_cycle,
         **{name: getattr(core, name) for name in SAME_NAMES},
     )
@@ -77,8 +87,11 @@ def report(core: AdaptationStatus, node: NodeStatus) -> Report:
         "frames_received": node.received,
         "frames_used": node.used,
         **{name: getattr(core, name) for name in SAME_NAMES},
+        "handovers": node.handovers,
+        "refused": node.refused,
         "failures": node.failures,
         **{f"dropped.{reason}": count for reason, count in sorted(node.dropped.items())},
+        **{f"rejected.{reason}": count for reason, count in sorted(node.rejected.items())},
     }
     if not node.alive:
         return Report(DiagnosticStatus.ERROR, "the learner's thread has ended: restart the node", values)

@@ -135,7 +135,7 @@ class BagPlayer:
         self._running = threading.Event()
         if not options.start_paused:
             self._running.set()
-        self._publishers: dict[str, Publisher[Any]] = {}
+        self._publishers: dict[str, Publisher] = {}
         self._awaited = dict(map(_topic_and_count, options.wait_for))
         self._open_topics()
         self._clock = self.node.create_publisher(Clock, CLOCK_TOPIC, 10) if options.clock else None

@@ -1,4 +1,4 @@
-"""Messages to arrays and back, without copies where the layout allows; what bags need too is in `io.image_codec`."""
+"""Messages to arrays and back, without copies where the layout allows; what bags need too is in `io.messages`."""
 
 import array
 import sys
@@ -12,11 +12,16 @@ from numpy.typing import NDArray
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2, PointField
 from std_msgs.msg import Header
 
+from s4net_core.errors import BadFrame
 from s4net_core.frames import Intrinsics
-from s4net_core.geometry.association import pose_matrix, quaternion_of
-from s4net_core.io.image_codec import color_from_image as color_from_image
-from s4net_core.io.image_codec import depth_from_image as depth_from_image
-from s4net_core.io.image_codec import intrinsics_from_info as intrinsics_from_info
+from s4net_core.geometry.transforms import quaternion_of
+from s4net_core.io import messages
+from s4net_core.io.image_codec import COLOR_ENCODINGS
+from s4net_core.io.messages import calibration_of
+from s4net_core.io.messages import depth_from_image as depth_from_image
+from s4net_core.io.messages import intrinsics_from_info as intrinsics_from_info
+from s4net_core.io.messages import stamp_ns as stamp_ns
+from s4net_core.io.messages import transform_matrix as transform_matrix
 
 _PLUMB_BOB_LENGTH = 5
 _IMAGE_TYPES = {"mono8": np.uint8, "rgb8": np.uint8, "bgr8": np.uint8, "16UC1": np.uint16, "32FC1": np.float32}
@@ -24,19 +29,29 @@ _POINT = np.dtype([("xyz", np.float32, 3), ("rgb", np.uint32), ("label", np.uint
 """PCL's PointXYZRGBL without its padding; colour and label as 32 bits, as PCL and RViz read them."""
 
 
-def stamp_ns(header: Any) -> int:
-    """Stamp of a header, nanoseconds."""
-    return int(header.stamp.sec) * 1_000_000_000 + int(header.stamp.nanosec)
+def color_from_image(message: Any) -> NDArray[np.uint8]:
+    """Image or CompressedImage -> (H, W, 3) uint8 RGB, read-only.
 
-
-def transform_matrix(transform: Any) -> NDArray[np.float64]:
-    """geometry_msgs/Transform of a TransformStamped -> T_parent_child, (4, 4) float64.
+    What `io.messages` does not read itself (YUV, Bayer, 16 bits a channel) is left to cv_bridge.
 
     Raises:
-        BadFrame: ``pose`` when it holds NaN or a zero quaternion.
+        BadFrame: ``color_format``.
     """
-    t, q = transform.translation, transform.rotation
-    return pose_matrix((t.x, t.y, t.z), (q.x, q.y, q.z, q.w))
+    if hasattr(message, "format") or message.encoding in COLOR_ENCODINGS:
+        return messages.color_from_image(message)
+    from s4net_ros import compat
+
+    try:
+        color = compat.cv_bridge.CvBridge().imgmsg_to_cv2(message, "rgb8")
+    except (TypeError, ValueError, ImportError, cv2.error) as error:  # CvBridgeError is a TypeError
+        raise BadFrame(
+            "color_format",
+            f"colour has encoding '{message.encoding}' and cv_bridge cannot convert it ({error}): configure the camera "
+            f"for one of {', '.join(COLOR_ENCODINGS)}",
+        ) from error
+    color = np.array(color, np.uint8)
+    color.flags.writeable = False
+    return color
 
 
 def transform_message(T_parent_child: NDArray[np.float64], header: Header, child: str) -> TransformStamped:
@@ -73,17 +88,11 @@ def image_message(image: NDArray[Any], encoding: str, header: Header) -> Image:
 
 def camera_info_message(intrinsics: Intrinsics, header: Header) -> CameraInfo:
     """`Intrinsics` -> CameraInfo of an unrectified monocular camera."""
-    k = intrinsics.matrix
-    rational = len(intrinsics.distortion) > _PLUMB_BOB_LENGTH
     return CameraInfo(
         header=header,
         width=intrinsics.width,
         height=intrinsics.height,
-        distortion_model="rational_polynomial" if rational else "plumb_bob",
-        d=list(intrinsics.distortion or (0.0,) * _PLUMB_BOB_LENGTH),
-        k=k.ravel(),
-        r=np.eye(3).ravel(),
-        p=np.hstack((k, np.zeros((3, 1)))).ravel(),
+        **calibration_of(intrinsics)._asdict(),
     )
 
 

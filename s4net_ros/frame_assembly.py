@@ -18,7 +18,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from s4net_core.config import StreamSettings
 from s4net_core.frames import Frame
-from s4net_core.geometry.association import TIME_JUMP_NS, TransformUnavailable
+from s4net_core.geometry.transforms import TIME_JUMP_NS, TransformUnavailable
 from s4net_core.io.assembly import FrameAssembler, Picture
 from s4net_ros.compat import message_filters, tf2_ros
 from s4net_ros.conversions import color_from_image, depth_from_image, intrinsics_from_info, stamp_ns, transform_matrix
@@ -26,6 +26,9 @@ from s4net_ros.diagnostics import StallWatch
 from s4net_ros.qos import stream_qos
 
 COLOR, DEPTH, INFO = "color", "depth", "camera_info"
+
+EVENTS_PER_IMAGE = 8
+"""Arrivals that wait for `poll`, in multiples of ``stream.sync_queue``; a matched image is three of them."""
 
 
 class FrameAssembly:
@@ -59,6 +62,8 @@ class FrameAssembly:
         self._assembler = FrameAssembler(stream, self._pose)
         self._events: deque[Callable[[], object]] = deque()
         self._pairs_queued = 0
+        self._passed_over = 0
+        self._passed_stamps: deque[int] = deque(maxlen=stream.sync_queue)
         self._newest_color: int | None = None
         self._lock = threading.Lock()
         self._arrival = threading.Event()
@@ -86,7 +91,7 @@ class FrameAssembly:
     @property
     def received(self) -> int:
         """Colour images that came."""
-        return self._assembler.received
+        return self._assembler.received + self._passed_over
 
     @property
     def delivered(self) -> int:
@@ -96,12 +101,18 @@ class FrameAssembly:
     @property
     def skipped(self) -> dict[str, int]:
         """Frames that were dropped, by the keys of `DROP_REASONS`."""
-        return dict(self._assembler.skipped)
+        skipped = dict(self._assembler.skipped)
+        if self._passed_over:
+            skipped["backlog"] = skipped.get("backlog", 0) + self._passed_over
+        return skipped
 
     @property
     def details(self) -> dict[str, str]:
         """The newest message for each reason."""
-        return dict(self._assembler.details)
+        details = dict(self._assembler.details)
+        if self._passed_over:
+            details.setdefault("backlog", self._backlog)
+        return details
 
     def wait(self, timeout: float) -> bool:
         """Block until something has come since the last `wait`, for `timeout` seconds at most; whether it has."""
@@ -125,7 +136,8 @@ class FrameAssembly:
         """The clock went back: forget everything from before. Call it from the clock's jump callback."""
         self._buffer.clear()
         self._restart()
-        self._events.append(self._assembler.reset)
+        if not self._events or self._events[-1] != self._assembler.reset:
+            self._events.append(self._assembler.reset)
 
     def destroy(self) -> None:
         """End all subscriptions."""
@@ -173,30 +185,44 @@ class FrameAssembly:
             self._forget_old_transforms(message.header.frame_id, stamp)
             self._restart()
         self._newest_color = stamp if self._newest_color is None else max(stamp, self._newest_color)
-        self._events.append(partial(self._assembler.see_color, stamp))
-        self._arrival.set()
+        if not self._queue(partial(self._assembler.see_color, stamp)):
+            self._passed_over += 1
+            self._passed_stamps.append(stamp)
 
     def _on_info(self, message: CameraInfo) -> None:
         self._on_arrival(INFO, message)
         read = partial(intrinsics_from_info, message)
-        self._events.append(partial(self._assembler.add_camera_info, stamp_ns(message.header), read))
-        self._arrival.set()
+        self._queue(partial(self._assembler.add_camera_info, stamp_ns(message.header), read))
 
     def _on_pair(self, color: Any, depth: Any) -> None:
         stamp = stamp_ns(color.header)
+        if stamp in self._passed_stamps:  # counted when it came
+            return
         with self._lock:
             full = self._pairs_queued >= self._stream.sync_queue
             self._pairs_queued += not full
         if full:
-            text = f"{self._stream.sync_queue} images wait to be processed: lower the camera's rate or resolution"
-            self._events.append(partial(self._assembler.drop_color, stamp, "backlog", text))
-        else:
-            self._events.append(partial(self._take_pair, color, depth))
+            self._queue(partial(self._assembler.drop_color, stamp, "backlog", self._backlog))
+        elif not self._queue(partial(self._take_pair, color, depth)):
+            with self._lock:
+                self._pairs_queued -= 1
+
+    @property
+    def _backlog(self) -> str:
+        return f"{self._stream.sync_queue} images wait to be processed: lower the camera's rate or resolution"
+
+    def _queue(self, event: Callable[[], object]) -> bool:
+        """Leave an event to `poll`; False when too many wait already. A pair left out counts as unmatched later."""
+        room = len(self._events) < EVENTS_PER_IMAGE * self._stream.sync_queue
+        if room:
+            self._events.append(event)
         self._arrival.set()
+        return room
 
     def _restart(self) -> None:
         """Forget the stamps that the synchroniser waits for: it would prefer them to all that come now."""
         self._newest_color = None
+        self._passed_stamps.clear()
         if self._watch is not None:
             self._watch.clear_stamps()
         if hasattr(self._synchroniser, "clear"):

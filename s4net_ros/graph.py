@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from s4net_core.cli.machine import dds_profile_variable
 from s4net_core.config import Settings, leaves, load_settings
 from s4net_core.errors import SettingsError
 
@@ -261,7 +262,7 @@ def fastdds_environment(arguments: GraphArguments) -> dict[str, str]:
     path = share_file("config", "fastdds.xml") if local else Path(arguments.fastdds_profile).expanduser().absolute()
     if not path.is_file():
         raise SettingsError(f"fastdds_profile {path} is not a file: give a Fast DDS XML profile, or 'local'")
-    return {"FASTDDS_DEFAULT_PROFILES_FILE": str(path)}
+    return {dds_profile_variable(): str(path)}
 
 
 def share_file(*parts: str) -> Path:

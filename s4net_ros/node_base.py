@@ -17,10 +17,9 @@ from rclpy.signals import SignalHandlerOptions
 
 from s4net_core.config import Settings
 from s4net_core.errors import S4NetError
+from s4net_core.geometry.transforms import TIME_JUMP_NS
 from s4net_ros.parameters import declare_settings
 
-JUMP_BACK_S = 1.0
-"""Time that goes back by more than this is a jump (a bag that starts again), not jitter."""
 SPIN_S = 0.1
 """A signal is noticed this soon."""
 MAX_ERRORS_IN_A_ROW = 20
@@ -53,7 +52,7 @@ class S4NetNode(LifecycleNode):
             self.destroy_node()
             raise
         self._jumps = self.get_clock().create_jump_callback(
-            JumpThreshold(min_forward=None, min_backward=Duration(seconds=-JUMP_BACK_S), on_clock_change=False),
+            JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-TIME_JUMP_NS), on_clock_change=False),
             post_callback=self._on_jump,
         )
 
@@ -88,8 +87,11 @@ class S4NetNode(LifecycleNode):
         """
         if not self._autostart:
             return True
-        success = TransitionCallbackReturn.SUCCESS
-        return self.trigger_configure() == success and self.trigger_activate() == success
+        # The state tells, not what the triggers return: that is not the same in all versions of rclpy.
+        self.trigger_configure()
+        if self._state_label() == "inactive":
+            self.trigger_activate()
+        return self._state_label() == "active"
 
     @property
     def running(self) -> bool:

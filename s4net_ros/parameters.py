@@ -77,7 +77,7 @@ def _warn_of_unknown(node: Node, known: Iterable[str]) -> None:
 def _follow_changes(node: Node, settings: Settings) -> None:
     names = {leaf.name for leaf in leaves(settings)}
 
-    def check(changes: Sequence[Parameter[Any]]) -> SetParametersResult:
+    def check(changes: Sequence[Parameter]) -> SetParametersResult:
         values = {leaf.name: leaf.value for leaf in leaves(settings)}
         try:
             from_values(values | {change.name: change.value for change in changes if change.name in names})
@@ -85,7 +85,7 @@ def _follow_changes(node: Node, settings: Settings) -> None:
             return SetParametersResult(successful=False, reason=str(error))
         return SetParametersResult(successful=True)
 
-    def apply(changes: Sequence[Parameter[Any]]) -> None:
+    def apply(changes: Sequence[Parameter]) -> None:
         for change in changes:
             if change.name in names:
                 *path, key = change.name.split(".")
@@ -94,7 +94,7 @@ def _follow_changes(node: Node, settings: Settings) -> None:
                     group = getattr(group, part)
                 setattr(group, key, change.value)
 
-    def check_and_apply(changes: Sequence[Parameter[Any]]) -> SetParametersResult:
+    def check_and_apply(changes: Sequence[Parameter]) -> SetParametersResult:
         result = check(changes)
         if result.successful:
             apply(changes)

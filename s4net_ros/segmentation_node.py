@@ -8,9 +8,8 @@ import math
 import sys
 import time
 import traceback
-from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from diagnostic_msgs.msg import DiagnosticStatus
@@ -19,18 +18,20 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from s4net_core.config import Settings
 from s4net_core.errors import BadFrame, CheckpointError, S4NetError
+from s4net_core.geometry.transforms import TIME_JUMP_NS
 from s4net_core.labels import LABEL_SPACES
-from s4net_ros.conversions import color_from_image, depth_from_image, stamp_ns
+from s4net_ros.conversions import color_from_image, stamp_ns
 from s4net_ros.diagnostics import Counts, DiagnosticsPublisher, Latency, Report, StallWatch
 from s4net_ros.msg import ModelUpdate
-from s4net_ros.node_base import JUMP_BACK_S, S4NetNode, run
+from s4net_ros.node_base import S4NetNode, run
+from s4net_ros.points import DepthMessage, Labelled, PointsThread
 from s4net_ros.publishers import SegmentationPublishers
 from s4net_ros.qos import latched_qos, stream_qos
 from s4net_ros.weights import WeightsReceiver
 from s4net_ros.worker import Worker
 
 if TYPE_CHECKING:
-    from s4net_core.inference import Segmentation, Segmenter
+    from s4net_core.inference import Segmenter
 
 NAME = "segmentation"
 HOUSEKEEPING_S = 0.5
@@ -45,7 +46,7 @@ class _Item:
 
     message: Image | CompressedImage
     received: float
-    depths: tuple[Image | CompressedImage, ...] = field(default=())
+    depths: tuple[DepthMessage, ...] = ()
 
 
 class SegmentationNode(S4NetNode):
@@ -66,11 +67,11 @@ class SegmentationNode(S4NetNode):
         self._diagnostics: DiagnosticsPublisher | None = None
         self._worker: Worker[_Item] | None = None
         self._receiver: WeightsReceiver | None = None
+        self._points: PointsThread | None = None
         self._subscriptions_made: list[Subscription] = []
         self._depth_subscription: Subscription | None = None
         self._timer: Any = None
         self._camera_info: CameraInfo | None = None
-        self._depths: deque[Image | CompressedImage] = deque(maxlen=self.settings.stream.sync_queue)
         self._watch = self._new_watch()
         self._last_stamp = 0
         self._last_failure = ""
@@ -100,6 +101,7 @@ class SegmentationNode(S4NetNode):
         assert self._segmenter is not None
         assert self._outputs is not None
         self._worker = Worker("label frames", self._label, self._failed)
+        self._points = PointsThread(self._outputs, self.settings.stream, self.counts, self._log_now_and_then)
         self._receiver = WeightsReceiver(self._segmenter, self.counts, self.get_logger())
         self._outputs.publish_label_info()
         self._watch = self._new_watch()
@@ -127,12 +129,11 @@ class SegmentationNode(S4NetNode):
         self._subscribe_depth(False)
         while self._subscriptions_made:
             self.destroy_subscription(self._subscriptions_made.pop())
-        for thread in (self._worker, self._receiver):
+        for thread in (self._worker, self._receiver, self._points):
             if thread is not None and not thread.stop():
                 self.get_logger().warning("a thread still works on its last item and is left behind")
-        self._worker = self._receiver = None
+        self._worker = self._receiver = self._points = None
         self._camera_info = None
-        self._depths.clear()
 
     def cleanup(self) -> None:
         """Let go of the network and the outputs."""
@@ -146,7 +147,8 @@ class SegmentationNode(S4NetNode):
 
     def time_jumped(self, seconds: float) -> None:
         """Depth from before the jump fits no colour image after it; everything else has no memory of time."""
-        self._depths.clear()
+        if self._points is not None:
+            self._points.clear()
         self._watch.clear_stamps()
         self._last_stamp = 0
         self.counts.add("time_jumps")
@@ -157,28 +159,29 @@ class SegmentationNode(S4NetNode):
         stamp = stamp_ns(message.header)
         self.counts.add("received")
         self._watch.arrived("color", stamp)
-        if stamp < self._last_stamp - JUMP_BACK_S * 1e9:  # a bag that starts again without /clock
+        if stamp < self._last_stamp - TIME_JUMP_NS:  # a bag that starts again without /clock
             self.time_jumped((stamp - self._last_stamp) * 1e-9)
         self._last_stamp = stamp
-        if self._worker is None or self._outputs is None:
+        if self._worker is None or self._outputs is None or self._points is None:
             return
         if not self._outputs.wanted:
             self.counts.add("without_listener")
             self._watch.frame()
-        elif self._worker.put(_Item(message, time.monotonic(), tuple(self._depths))):
+        elif self._worker.put(_Item(message, time.monotonic(), self._points.depths)):
             self.counts.add("superseded")
 
     def _on_camera_info(self, message: CameraInfo) -> None:
         self._camera_info = message
 
-    def _on_depth(self, message: Image | CompressedImage) -> None:
-        self._depths.append(message)
+    def _on_depth(self, message: DepthMessage) -> None:
+        if self._points is not None:
+            self._points.add_depth(message)
 
     # Worker thread.
 
     def _label(self, item: _Item) -> None:
-        segmenter, outputs = self._segmenter, self._outputs
-        if segmenter is None or outputs is None:
+        segmenter, outputs, points = self._segmenter, self._outputs, self._points
+        if segmenter is None or outputs is None or points is None:
             return
         started = time.monotonic()
         color = color_from_image(item.message)
@@ -189,23 +192,12 @@ class SegmentationNode(S4NetNode):
         self.counts.add("labelled")
         self._watch.frame()
         self._last_failure = ""
-        if outputs.points_wanted:
-            self._publish_points(outputs, item, color, result)
-
-    def _publish_points(self, outputs: SegmentationPublishers, item: _Item, color: Any, result: "Segmentation") -> None:
-        stamp = stamp_ns(item.message.header)
-        depth = nearest(item.depths, stamp, self.settings.stream.sync_slop)
-        if depth is None:  # it may have come while the network worked
-            depth = nearest(tuple(self._depths), stamp, self.settings.stream.sync_slop)
-        info = self._camera_info
-        if depth is None or info is None:
-            self.counts.add("points_skipped.no_depth" if depth is None else "points_skipped.no_camera_info")
+        if not outputs.points_wanted:
             return
-        try:
-            outputs.publish_points(item.message.header, color, result, info, depth_from_image(depth))
-        except BadFrame as error:
-            self.counts.add(f"points_skipped.{error.reason}")
-            self._log_now_and_then(error.reason, f"no points: {error}")
+        if self._camera_info is None:
+            self.counts.add("points_skipped.no_camera_info")
+        else:
+            points.add_labels(Labelled(item.message.header, color, result, self._camera_info, item.depths))
 
     def _failed(self, item: _Item, error: Exception) -> None:
         """A frame that could not be labelled; the next one may."""
@@ -237,7 +229,8 @@ class SegmentationNode(S4NetNode):
         if self._depth_subscription is not None:
             self.destroy_subscription(self._depth_subscription)
             self._depth_subscription = None
-            self._depths.clear()
+            if self._points is not None:
+                self._points.clear()
             return
         stream = self.settings.stream
         self._depth_subscription = self.create_subscription(
@@ -270,12 +263,6 @@ class SegmentationNode(S4NetNode):
         if self._receiver is not None and (refusal := self._receiver.last_refusal):
             return Report(DiagnosticStatus.WARN, f"new weights refused: {refusal}", values)
         return Report(DiagnosticStatus.OK, "labelling" if self._outputs and self._outputs.wanted else "idle", values)
-
-
-def nearest(messages: Sequence[Image | CompressedImage], stamp: int, slop: float) -> Image | CompressedImage | None:
-    """The message whose stamp is nearest to `stamp` (nanoseconds), if within `slop` seconds."""
-    best = min(messages, key=lambda m: abs(stamp_ns(m.header) - stamp), default=None)
-    return best if best is not None and abs(stamp_ns(best.header) - stamp) <= slop * 1e9 else None
 
 
 def main(args: Sequence[str] | None = None) -> int:

@@ -33,22 +33,11 @@ class LatestSlot(Generic[T]):
             item, self._item = self._item, None
             return None if self._closed else item
 
-    def clear(self) -> bool:
-        """Forget the waiting item; returns whether there was one."""
-        with self._condition:
-            waiting, self._item = self._item is not None, None
-            return waiting
-
     def close(self) -> None:
         """Wake and end whoever waits; what is put later is never taken."""
         with self._condition:
             self._closed = True
             self._condition.notify_all()
-
-    @property
-    def closed(self) -> bool:
-        """Whether `close` was called."""
-        return self._closed
 
 
 class Worker(Generic[T]):

@@ -1,7 +1,10 @@
-"""message_filters and tf2_ros: the real packages where they are installed, else the subset of them that we use.
+"""message_filters, tf2_ros and cv_bridge: the real packages where they are installed, else the subset that we use.
 
-ROS 2 from PyPI has neither. Import them from here: ``from s4net_ros.compat import message_filters, tf2_ros``.
+ROS 2 from PyPI has none of them. Import them from here: ``from s4net_ros.compat import message_filters, tf2_ros``.
 """
+
+import importlib
+from typing import Any
 
 try:
     import message_filters
@@ -13,4 +16,15 @@ try:
 except ImportError:
     from s4net_ros.compat import _tf2_ros as tf2_ros
 
-__all__ = ["message_filters", "tf2_ros"]
+cv_bridge: Any
+__all__ = ["cv_bridge", "message_filters", "tf2_ros"]
+
+
+def __getattr__(name: str) -> Any:
+    """cv_bridge on first use: few streams need it, and one built for another NumPy or OpenCV must not stop the rest."""
+    if name != "cv_bridge":
+        raise AttributeError(f"module {__name__} has no attribute {name}")
+    try:
+        return importlib.import_module("cv_bridge")
+    except ImportError:
+        return importlib.import_module("s4net_ros.compat._cv_bridge")

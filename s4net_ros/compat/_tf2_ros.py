@@ -1,7 +1,6 @@
-"""Stand-in for the part of tf2_ros that we use: Buffer, TransformListener and the two broadcasters."""
+"""Stand-in for the part of tf2_ros that we use: Buffer and TransformListener."""
 
 import time as wall_time
-from collections.abc import Iterable
 
 from geometry_msgs.msg import TransformStamped
 from rclpy.callback_groups import ReentrantCallbackGroup
@@ -13,7 +12,7 @@ from std_msgs.msg import Header
 from tf2_msgs.msg import TFMessage
 
 from s4net_core.errors import BadFrame
-from s4net_core.geometry.association import TransformBuffer, TransformUnavailable
+from s4net_core.geometry.transforms import TransformBuffer, TransformUnavailable
 from s4net_ros.conversions import stamp_ns, transform_matrix, transform_message
 
 _DEFAULT_CACHE_NS = 10_000_000_000
@@ -147,32 +146,3 @@ class TransformListener:
                     f"transform {transform.header.frame_id} -> {transform.child_frame_id} is ignored: {error}",
                     throttle_duration_sec=5.0,
                 )
-
-
-class TransformBroadcaster:
-    """Publishes on /tf."""
-
-    def __init__(self, node: Node) -> None:
-        self.pub_tf = node.create_publisher(TFMessage, "/tf", QoSProfile(depth=_DEPTH))
-
-    def sendTransform(self, transform: TransformStamped | Iterable[TransformStamped]) -> None:
-        """Publish one transform or several."""
-        self.pub_tf.publish(TFMessage(transforms=_as_list(transform)))
-
-
-class StaticTransformBroadcaster:
-    """Publishes on /tf_static, latched; what was sent before is sent again, since only the last message is kept."""
-
-    def __init__(self, node: Node) -> None:
-        qos = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-        self.pub_tf = node.create_publisher(TFMessage, "/tf_static", qos)
-        self._sent: dict[str, TransformStamped] = {}
-
-    def sendTransform(self, transform: TransformStamped | Iterable[TransformStamped]) -> None:
-        """Publish one transform or several, with all earlier ones of other child frames."""
-        self._sent.update({t.child_frame_id: t for t in _as_list(transform)})
-        self.pub_tf.publish(TFMessage(transforms=list(self._sent.values())))
-
-
-def _as_list(transform: TransformStamped | Iterable[TransformStamped]) -> list[TransformStamped]:
-    return list(transform) if isinstance(transform, Iterable) else [transform]

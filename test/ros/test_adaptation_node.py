@@ -23,6 +23,7 @@ from scenes import make_room_frames, make_source_images, write_source_set
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 from std_srvs.srv import SetBool, Trigger
+from tf2_msgs.msg import TFMessage
 from visualization_msgs.msg import Marker, MarkerArray
 
 from s4net_core.config import ModelSettings, Settings, to_yaml
@@ -33,7 +34,6 @@ from s4net_core.learning.versions import Version
 from s4net_core.models.checkpoint import CheckpointInfo, file_sha256
 from s4net_ros import adaptation_node
 from s4net_ros.adaptation_node import AdaptationNode
-from s4net_ros.compat import tf2_ros
 from s4net_ros.conversions import camera_info_message, image_message, transform_message
 from s4net_ros.msg import AdaptationStatus as StatusMessage
 from s4net_ros.msg import ModelUpdate
@@ -134,7 +134,7 @@ class Robot:
         self.color = make(Image, "color/image_raw", QOS)
         self.depth = make(Image, "depth/image_raw", QOS)
         self.info = make(CameraInfo, "color/camera_info", QOS)
-        self.tf = tf2_ros.TransformBroadcaster(self.node)
+        self.tf = make(TFMessage, "/tf", 100)
         self.status = self.listen(StatusMessage, "adaptation/status")
         self.updates = self.listen(ModelUpdate, "model_update", latched_qos())
         self.diagnostics = self.listen(DiagnosticArray, "/diagnostics")
@@ -145,7 +145,7 @@ class Robot:
         return received
 
     def ready(self):
-        for publisher in (self.color, self.depth, self.info, self.tf.pub_tf):
+        for publisher in (self.color, self.depth, self.info, self.tf):
             self.ros.wait_for(publisher.get_subscription_count, f"subscription of {publisher.topic_name}")
 
     def show(self, frame, *, pose=True, depth=None):
@@ -153,7 +153,7 @@ class Robot:
         header.stamp.sec, header.stamp.nanosec = divmod(frame.stamp, SECOND)
         if pose:
             world = Header(stamp=header.stamp, frame_id="odom")
-            self.tf.sendTransform(transform_message(frame.T_world_camera, world, frame.frame_id))
+            self.tf.publish(TFMessage(transforms=[transform_message(frame.T_world_camera, world, frame.frame_id)]))
         self.info.publish(camera_info_message(frame.intrinsics, header))
         depth = np.round(frame.depth * 1000).astype(np.uint16) if depth is None else depth
         self.depth.publish(image_message(depth, "16UC1", header))
@@ -192,7 +192,7 @@ def start(ros, settings, tmp_path, monkeypatch):
     learnings = []
 
     def make(**parameters):
-        def make_learning(settings):
+        def make_learning(settings, folder):
             learnings.append(Learning(settings, tmp_path))
             return learnings[-1]
 
@@ -246,6 +246,25 @@ def test_frames_that_cannot_be_used_are_counted_by_reason(ros, start, room):
     for reason in ("no_depth", "depth_size", "no_pose"):
         assert reasons.get(reason) == 1, reasons
     assert message.frames_received == 6
+
+
+def test_a_frame_that_is_no_keyframe_was_used_all_the_same_and_a_reset_leaves_the_counts(ros, start, room):
+    s = start()
+    for n in range(4):
+        s.robot.show(dataclasses.replace(room[0], stamp=room[0].stamp + n * SECOND // 10))
+    message = s.robot.wait_for_status(lambda m: m.frames_used == 4, "four frames")
+    rejected = dict(zip(message.rejected_reasons, message.rejected_counts, strict=True))
+    assert (message.keyframes, rejected, message.drop_reasons) == (1, {"known_view": 3}, [])
+    s.learning.ready = True
+    before = s.robot.wait_for_status(lambda m: m.handovers >= 1, "a hand-over")
+    s.learning.refuse = ("one class covers 99 %",)
+    s.robot.wait_for_status(lambda m: m.refused >= 1, "a refusal")
+    s.learning.ready = False
+    assert s.robot.call(Trigger, "adaptation/reset").success
+    after = s.robot.wait_for_status(lambda m: m.version == 0 and m.keyframes == 0, "the reset")
+    assert (list(after.rejected_counts), after.frames_used, after.frames_received) == ([3], 4, 4)
+    assert after.handovers >= before.handovers
+    assert after.refused >= 1
 
 
 def test_a_frame_that_the_keyframes_choke_on_does_not_end_the_stream(ros, start, room):
@@ -340,6 +359,25 @@ def test_a_state_folder_that_cannot_be_written_is_said_and_the_node_goes_on(ros,
     ros.wait_for(lambda: len(s.learning.keyframes) == 1, "keyframes")
 
 
+def test_two_nodes_do_not_share_a_state_folder(ros, settings, start, tmp_path):
+    first = start()
+    second = ros.add(
+        AdaptationNode(settings, lambda *_: Learning(settings, tmp_path), context=ros.context, namespace="robot2")
+    )
+    assert not second.autostart()
+    first.node.shut_down()
+    assert second.autostart()
+
+
+def test_robots_that_were_given_no_folder_have_one_each(settings, monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    settings.state_dir = ""
+    assert adaptation_node.state_dir(settings, "/") == tmp_path / ".ros/s4net"
+    assert adaptation_node.state_dir(settings, "/fleet/robot1") == tmp_path / ".ros/s4net/fleet/robot1"
+    settings.state_dir = "~/mine"
+    assert adaptation_node.state_dir(settings, "/robot1") == tmp_path / "mine"
+
+
 def test_the_duty_cycle_may_be_changed_while_it_learns(ros, start):
     s = start()
     (result,) = s.node.set_parameters([Parameter("adaptation.duty_cycle", value=0.25)])
@@ -430,7 +468,7 @@ def test_services_answer_before_the_node_is_configured(ros, settings):
 @pytest.mark.parametrize(("given", "missing"), [({}, "checkpoint"), ({"checkpoint": "/w.safetensors"}, "source.path")])
 def test_it_refuses_to_start_without_what_it_learns_from(ros, settings, given, missing):
     with pytest.raises(ValueError, match=missing):
-        adaptation_node.make_adaptation(settings.model_copy(update=given))
+        adaptation_node.make_adaptation(settings.model_copy(update=given), Path("/nowhere"))
     node = ros.add(AdaptationNode(settings.model_copy(update=given), context=ros.context))
     assert not node.autostart()
 

@@ -16,7 +16,10 @@ def node(**changes) -> NodeStatus:
     values = {
         "received": 30,
         "used": 20,
-        "dropped": {"known_view": 8, "no_pose": 2},
+        "dropped": {"no_pose": 2},
+        "rejected": {"known_view": 8},
+        "handovers": 1,
+        "refused": 0,
         "paused": False,
         "failure": "",
         "failures": 0,
@@ -31,7 +34,7 @@ def test_all_is_well_while_frames_are_used():
     found = report(AdaptationStatus(state="learning", keyframes=12), node())
     assert found.level == DiagnosticStatus.OK
     assert "12 keyframes" in found.message
-    assert found.values["dropped.no_pose"] == 2
+    assert (found.values["dropped.no_pose"], found.values["rejected.known_view"]) == (2, 8)
 
 
 def test_when_no_frame_can_be_used_it_says_why_and_what_to_do():

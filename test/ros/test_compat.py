@@ -1,4 +1,4 @@
-"""The stand-ins behave as message_filters and tf2_ros do, and step aside where those are installed."""
+"""The stand-ins behave as message_filters, tf2_ros and cv_bridge do, and step aside where those are installed."""
 
 import importlib.util
 import subprocess
@@ -18,10 +18,12 @@ from rclpy.duration import Duration
 from rclpy.time import Time
 from sensor_msgs.msg import CameraInfo
 from std_msgs.msg import Header
+from tf2_msgs.msg import TFMessage
 
 from s4net_ros.compat import _message_filters as message_filters
 from s4net_ros.compat import _tf2_ros as tf2_ros
 from s4net_ros.conversions import transform_matrix, transform_message
+from s4net_ros.qos import latched_qos
 
 MS = 1_000_000
 S = 1_000_000_000
@@ -39,7 +41,11 @@ def moved(parent: str, child: str, stamp: int, x: float = 0.0) -> TransformStamp
 
 @pytest.mark.parametrize(
     ("name", "module"),
-    [("message_filters", "class TimeSynchronizer: real = True"), ("tf2_ros", "class Buffer: real = True")],
+    [
+        ("message_filters", "class TimeSynchronizer: real = True"),
+        ("tf2_ros", "class Buffer: real = True"),
+        ("cv_bridge", ""),
+    ],
 )
 def test_the_real_package_wins_wherever_it_imports(tmp_path: Path, name: str, module: str):
     (tmp_path / f"{name}.py").write_text(module)
@@ -174,17 +180,17 @@ class TestBuffer:
             buffer.lookup_transform("odom", "base", Time(nanoseconds=S))
 
 
-def test_listener_gets_what_the_broadcasters_send(ros):
+def test_listener_gets_what_comes_on_tf_and_tf_static(ros):
     node = ros.node()
     buffer = tf2_ros.Buffer()
-    static, dynamic = tf2_ros.StaticTransformBroadcaster(node), tf2_ros.TransformBroadcaster(node)
-    static.sendTransform(moved("base", "camera", 0, 0.5))
-    static.sendTransform([moved("base", "lidar", 0, 0.7)])  # keeps the first one for those who come late
+    static = node.create_publisher(TFMessage, "/tf_static", latched_qos())
+    dynamic = node.create_publisher(TFMessage, "/tf", 100)
+    static.publish(TFMessage(transforms=[moved("base", "camera", 0, 0.5), moved("base", "lidar", 0, 0.7)]))
     listener = tf2_ros.TransformListener(buffer, ros.node("listener"))
-    ros.wait_for(lambda: dynamic.pub_tf.get_subscription_count() == 1)
+    ros.wait_for(lambda: dynamic.get_subscription_count() == 1)
     broken = moved("odom", "wheel", S)
     broken.transform.rotation.w = 0.0
-    dynamic.sendTransform([broken, moved("odom", "base", S, 1.0)])
+    dynamic.publish(TFMessage(transforms=[broken, moved("odom", "base", S, 1.0)]))
 
     def known() -> bool:
         try:
@@ -198,4 +204,4 @@ def test_listener_gets_what_the_broadcasters_send(ros):
     with pytest.raises(tf2_ros.LookupException):
         buffer.lookup_transform("odom", "wheel", Time(nanoseconds=S))
     listener.unregister()
-    ros.wait_for(lambda: dynamic.pub_tf.get_subscription_count() == 0)
+    ros.wait_for(lambda: dynamic.get_subscription_count() == 0)

@@ -13,6 +13,7 @@ from rosbags.typesys import Stores, get_typestore
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2, PointField
 from std_msgs.msg import Header
 
+from s4net_core.errors import BadFrame
 from s4net_core.frames import Intrinsics
 from s4net_core.io.image_codec import encode_compressed_color, encode_compressed_depth
 from s4net_ros.conversions import (
@@ -63,6 +64,34 @@ class TestImages:
         np.testing.assert_array_equal(color_from_image(message), RGB[::-1])
         message = image_message(np.broadcast_to(np.uint8(7), (H, W)), "mono8", HEADER)
         assert bytes(message.data) == bytes([7]) * (H * W)
+
+    def test_yuv_is_left_to_cv_bridge(self):
+        y = np.random.default_rng(2).integers(16, 236, (H, 6)).astype(np.float64)
+        u, v = np.random.default_rng(3).integers(90, 166, (2, H, 3)).astype(np.float64)
+        data = np.zeros((H, 16), np.uint8)  # 4 bytes of padding
+        data[:, 0:12:2], data[:, 1:12:4], data[:, 3:12:4] = y, u, v
+        message = Image(height=H, width=6, step=16, encoding="yuv422_yuy2", data=data.tobytes())
+        u, v = np.repeat(u, 2, 1) - 128, np.repeat(v, 2, 1) - 128
+        luma = 255 / 219 * (y - 16)  # BT.601, video range
+        expected = np.stack((luma + 1.596 * v, luma - 0.392 * u - 0.813 * v, luma + 2.017 * u), -1).clip(0, 255)
+        np.testing.assert_allclose(color_from_image(over_the_wire(message)), expected, atol=1.5)
+
+    def test_bayer_is_left_to_cv_bridge(self):
+        mosaic = np.empty((6, 10), np.uint8)
+        mosaic[0::2, 0::2], mosaic[0::2, 1::2], mosaic[1::2, 0::2], mosaic[1::2, 1::2] = 200, 100, 100, 50
+        message = Image(height=6, width=10, step=10, encoding="bayer_rggb8", data=mosaic.tobytes())
+        color = color_from_image(over_the_wire(message))
+        assert (color.shape, color.dtype, color.flags.writeable) == ((6, 10, 3), np.uint8, False)
+        assert set(map(tuple, color[1:-1, 1:-1].reshape(-1, 3).tolist())) == {(200, 100, 50)}
+
+    @pytest.mark.parametrize("spoil", [{"encoding": "nonsense"}, {"height": 400}, {"step": 1}, {"step": 0, "width": 0}])
+    def test_what_cv_bridge_cannot_read_is_a_bad_frame(self, spoil):
+        message = Image(height=6, width=10, step=10, encoding="bayer_rggb8", data=bytes(60))
+        for name, value in spoil.items():
+            setattr(message, name, value)
+        with pytest.raises(BadFrame, match=message.encoding) as caught:
+            color_from_image(message)
+        assert caught.value.reason == "color_format"
 
     @pytest.mark.parametrize(
         ("image", "encoding"),

@@ -15,6 +15,7 @@ import array
 import rclpy
 from sensor_msgs.msg import Image
 
+from s4net_core.cli.machine import dds_profile_variable
 from s4net_ros.graph import GraphArguments, fastdds_environment
 from s4net_ros.qos import stream_qos
 
@@ -44,7 +45,7 @@ print(*stamps)
 
 def test_no_image_is_lost_between_two_processes() -> None:
     environment = {**os.environ, **fastdds_environment(GraphArguments(fastdds_profile="local"))}
-    assert Path(environment["FASTDDS_DEFAULT_PROFILES_FILE"]).is_file()
+    assert Path(environment[dds_profile_variable()]).is_file()
     listener = subprocess.Popen([sys.executable, "-c", LISTENER], env=environment, stdout=subprocess.PIPE, text=True)
     try:
         subprocess.run([sys.executable, __file__], env=environment, check=True, timeout=60)

@@ -20,7 +20,7 @@ from s4net_core.frames import Frame, Intrinsics
 from s4net_core.io.image_codec import encode_compressed_color, encode_compressed_depth
 from s4net_ros.conversions import camera_info_message, image_message, transform_message
 from s4net_ros.diagnostics import StallWatch
-from s4net_ros.frame_assembly import FrameAssembly
+from s4net_ros.frame_assembly import EVENTS_PER_IMAGE, FrameAssembly
 
 MS = 1_000_000
 S = 1_000_000_000
@@ -229,6 +229,28 @@ def test_frames_that_nobody_fetches_are_bounded_and_counted():
     assert camera.assembly.skipped == {"backlog": 6}
     camera.shoot(S + 10 * STEP)
     assert camera.stamps[-1] == S + 10 * STEP
+
+
+def test_everything_that_arrives_while_nobody_polls_is_bounded_and_counted_once():
+    camera = Camera(sync_queue=4)
+    for i in range(300):
+        stamp = S + i * STEP
+        camera.node.deliver("/tf", transform("odom", "base", stamp, 0.0))
+        camera.node.deliver("color/camera_info", camera_info_message(INTRINSICS, header(stamp)))
+        camera.node.deliver("color/image_raw", color_message(stamp))
+        if i % 3:
+            camera.node.deliver("depth/image_raw", depth_message(stamp))
+        assert len(camera.assembly._events) <= EVENTS_PER_IMAGE * 4
+    camera.poll()
+    for i in range(300, 320):
+        camera.shoot(S + i * STEP)
+    assert camera.assembly.received == 320
+    assert camera.assembly.delivered == len(camera.frames) == 4 + 20  # the first four pairs waited
+    assert sum(camera.assembly.skipped.values()) == 320 - 24 - camera.assembly._assembler.waiting
+    assert "lower the camera's rate" in camera.assembly.details["backlog"]
+    for _ in range(1000):
+        camera.assembly.time_jumped()
+    assert len(camera.assembly._events) == 1
 
 
 def test_compressed_transports():

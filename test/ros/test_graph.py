@@ -213,10 +213,14 @@ class TestConfigFiles:
         assert text["address"] == "127.0.0.1"
         assert text["useBuiltinTransports"] == "false"
 
-    def test_dds_profile_is_an_absolute_file_or_left_alone(self, tmp_path: Path) -> None:
+    def test_dds_profile_is_an_absolute_file_or_left_alone(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         assert fastdds_environment(GraphArguments()) == {}
-        variable = "FASTDDS_DEFAULT_PROFILES_FILE"
-        assert fastdds_environment(GraphArguments(fastdds_profile="local")) == {variable: str(CONFIG / "fastdds.xml")}
+        for distribution, variable in (("jazzy", "FASTRTPS"), ("humble", "FASTRTPS"), ("kilted", "FASTDDS")):
+            monkeypatch.setenv("ROS_DISTRO", distribution)
+            expected = {f"{variable}_DEFAULT_PROFILES_FILE": str(CONFIG / "fastdds.xml")}
+            assert fastdds_environment(GraphArguments(fastdds_profile="local")) == expected
         with pytest.raises(SettingsError, match=r"missing\.xml"):
             fastdds_environment(GraphArguments(fastdds_profile=str(tmp_path / "missing.xml")))
 

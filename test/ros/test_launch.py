@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from s4net_core.cli.machine import dds_profile_variable
 from s4net_ros.graph import ARGUMENTS, REPLAY_ARGUMENTS, GraphArguments, NodeSpec, adaptation_graph, rviz_spec
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -278,7 +279,7 @@ def test_adapt_hands_its_arguments_to_the_nodes() -> None:
     specs = adaptation_graph(GraphArguments.from_strings(given))
     for action, spec in zip(launched.all(LifecycleNode), specs, strict=True):
         assert_runs(action, spec)
-    assert launched.environment == {"FASTDDS_DEFAULT_PROFILES_FILE": str(ROOT / "config" / "fastdds.xml")}
+    assert launched.environment == {dds_profile_variable(): str(ROOT / "config" / "fastdds.xml")}
     assert type(launched.actions[0]) is SetEnvironmentVariable  # before the processes that need it
 
 

@@ -61,6 +61,22 @@ def test_it_starts_by_itself(ros):
     assert node.calls == ["configure", "activate"]
 
 
+def test_the_state_tells_whether_it_started_not_what_the_triggers_return(ros, monkeypatch):
+    node = ros.add(Recorder(ros))
+    configure, activate = node.trigger_configure, node.trigger_activate
+    monkeypatch.setattr(node, "trigger_configure", lambda: configure() and None)
+    monkeypatch.setattr(node, "trigger_activate", lambda: activate() and None)
+    assert node.autostart()
+    assert node.state == "active"
+
+
+@pytest.mark.parametrize("step", ["configure", "activate"])
+def test_it_says_when_it_could_not_start(ros, step):
+    node = ros.add(Recorder(ros, fail={step: S4NetError("no")}))
+    assert not node.autostart()
+    assert not node.running
+
+
 def test_a_lifecycle_manager_may_do_it_instead(ros):
     node = ros.add(Recorder(ros, parameter_overrides=[Parameter("autostart", value=False)]))
     assert node.autostart()

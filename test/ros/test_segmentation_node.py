@@ -26,8 +26,9 @@ from s4net_core.models.checkpoint import read_info
 from s4net_ros import segmentation_node
 from s4net_ros.conversions import camera_info_message, image_message
 from s4net_ros.msg import LabelInfo, ModelUpdate
+from s4net_ros.points import nearest
 from s4net_ros.qos import latched_qos, stream_qos
-from s4net_ros.segmentation_node import SegmentationNode, nearest
+from s4net_ros.segmentation_node import SegmentationNode
 from s4net_ros.weights import update_message
 
 HEIGHT, WIDTH = 46, 70  # neither square nor the size of the network
@@ -246,10 +247,27 @@ def test_labels_come_even_when_points_cannot(ros, start, depth_size, depth_stamp
     camera.calibrate(**calibration)
     camera.ready(camera.depth)
     camera.depth.publish(image_message(np.full(depth_size, 900, np.uint16), "16UC1", header(depth_stamp)))
-    ros.wait_for(lambda: node._depths)
-    camera.show(1000)
-    ros.wait_for(lambda: masks and node.counts[f"points_skipped.{reason}"], reason)
+    ros.wait_for(lambda: node._points.depths)
+    for count, stamp in enumerate((1000, 2000, 3000), 1):  # the first one gives up its depth when the third one comes
+        camera.show(stamp)
+        ros.wait_for(lambda count=count: len(masks) == count)
+    ros.wait_for(lambda: node.counts[f"points_skipped.{reason}"], reason)
     assert not clouds
+
+
+def test_depth_that_comes_after_the_labels_still_gives_points(ros, start):
+    node, camera = start()
+    clouds = camera.listen(PointCloud2, "segmentation/points")
+    camera.calibrate()
+    camera.ready(camera.depth)
+    for count, stamp in enumerate((1000, 1033), 1):
+        camera.show(stamp)
+        ros.wait_for(lambda count=count: node.counts["labelled"] == count)
+    for stamp in (1000, 1033):
+        camera.depth.publish(image_message(np.full((HEIGHT, WIDTH), 900, np.uint16), "16UC1", header(stamp)))
+    ros.wait_for(lambda: len(clouds) == 2, "points of both")
+    assert [c.header.stamp.nanosec for c in clouds] == [0, 33_000_000]
+    assert not [name for name in node.counts.snapshot() if name.startswith("points_skipped")]
 
 
 def test_depth_is_subscribed_only_while_somebody_listens_to_the_points(ros, start):
@@ -278,7 +296,7 @@ def test_a_bad_image_is_counted_and_the_next_one_labelled(ros, start, spoil):
     node, camera = start()
     masks = camera.listen(Image, "segmentation/mask")
     if spoil == "encoding":
-        camera.show(1, encoding="yuv422")
+        camera.show(1, encoding="jpeg")
     else:
         camera.ready(camera.color)
         message = image_message(picture(), "rgb8", header(1))
@@ -417,7 +435,7 @@ def test_diagnostics_count_frames_and_say_how_long_they_took(ros, start):
     masks = camera.listen(Image, "segmentation/mask")
     camera.show(1)
     ros.wait_for(lambda: masks)
-    camera.show(2, encoding="yuv422")
+    camera.show(2, encoding="jpeg")
 
     def values():
         return {v.key: v.value for v in arrays[-1].status[0].values} if arrays else {}
