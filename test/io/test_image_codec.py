@@ -17,7 +17,6 @@ from s4net_core.io.image_codec import (
     encode_compressed_color,
     encode_compressed_depth,
 )
-from s4net_core.io.messages import intrinsics_from_calibration
 
 H, W = 3, 5
 RGB = np.random.default_rng(0).integers(0, 256, (H, W, 3), np.uint8)
@@ -216,41 +215,3 @@ class TestCompressedDepth:
     def test_what_16_bits_cannot_hold_becomes_none(self):
         depth = np.float32([[np.nan, np.inf, -1, 65.535, 65.536, 0.0004, 0.0006]])
         np.testing.assert_array_equal(depth_to_millimetres(depth), [[0, 0, 0, 65535, 0, 0, 1]])
-
-
-class TestIntrinsics:
-    K = (600.0, 0.0, 320.5, 0.0, 610.0, 240.5, 0.0, 0.0, 1.0)
-
-    def test_k_is_row_major(self):
-        intrinsics = intrinsics_from_calibration(640, 480, np.array(self.K), np.zeros(5))
-        assert (intrinsics.fx, intrinsics.fy, intrinsics.cx, intrinsics.cy) == (600, 610, 320.5, 240.5)
-        assert (intrinsics.width, intrinsics.height) == (640, 480)
-        assert intrinsics.distortion == ()
-
-    @pytest.mark.parametrize(("model", "count"), [("plumb_bob", 5), ("rational_polynomial", 8)])
-    def test_distortion_is_kept_in_its_order(self, model, count):
-        d = [0.1 * (i + 1) for i in range(count)]
-        assert intrinsics_from_calibration(640, 480, self.K, d, model).distortion == tuple(d)
-
-    @pytest.mark.parametrize("bad", [0.0, -600.0, np.nan, np.inf])
-    @pytest.mark.parametrize("entry", [0, 4])
-    def test_an_uncalibrated_camera_is_refused(self, bad, entry):
-        k = list(self.K)
-        k[entry] = bad
-        with pytest.raises(BadFrame, match="calibrated") as caught:
-            intrinsics_from_calibration(640, 480, k, [])
-        assert caught.value.reason == "intrinsics"
-
-    @pytest.mark.parametrize(("model", "d"), [("equidistant", [0.1, 0, 0, 0]), ("plumb_bob", [0.1, 0.2])])
-    def test_a_lens_that_is_not_undone_is_refused(self, model, d):
-        with pytest.raises(BadFrame, match="rectify") as caught:
-            intrinsics_from_calibration(640, 480, self.K, d, model)
-        assert caught.value.reason == "distortion"
-
-    def test_nan_distortion_is_refused(self):
-        with pytest.raises(BadFrame) as caught:
-            intrinsics_from_calibration(640, 480, self.K, [np.nan] * 5)
-        assert caught.value.reason == "intrinsics"
-
-    def test_fisheye_without_coefficients_is_a_pinhole(self):
-        assert intrinsics_from_calibration(640, 480, self.K, [0.0] * 4, "equidistant").distortion == ()

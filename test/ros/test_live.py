@@ -21,9 +21,9 @@ from rclpy.qos import QoSProfile
 from scenes import make_room_frames, make_source_images, write_source_set
 from sensor_msgs.msg import Image
 
+from s4net_core.cli.main import main as s4net
 from s4net_core.config import Settings, load_settings
-from s4net_core.geometry.camera import rescale_frame, undistort_frame
-from s4net_core.io.captures import open_capture
+from s4net_core.geometry.camera import rescale_frame
 from s4net_core.io.rosbag_writer import write_bag
 from s4net_core.io.scene_folder import write_scene_folder
 from s4net_core.keyframes import KeyframeBuffer
@@ -207,8 +207,8 @@ def test_labels_flow_without_the_learner_and_it_resumes_where_it_was(make_chain:
     chain.watch_until(lambda: int(served["weights_version"]) >= version, "segmentation serves the version")
 
 
-def test_a_looped_bag_gives_the_keyframes_that_offline_reading_gives(
-    make_chain: Any, small_bag: Path, settings_file: Path
+def test_a_looped_bag_gives_the_keyframes_that_s4net_adapt_gives(
+    make_chain: Any, small_bag: Path, settings_file: Path, checkpoint: Path, source_set: Path, tmp_path: Path
 ) -> None:
     chain = make_chain()
     chain.start("adaptation", **{"adaptation.min_keyframes": 10000})
@@ -217,13 +217,16 @@ def test_a_looped_bag_gives_the_keyframes_that_offline_reading_gives(
     chain.watch_until(lambda: used() > 2.5 * SMALL_FRAMES, "two and a half rounds")
     chain.children["adaptation"].send(signal.SIGINT)
     assert chain.children["adaptation"].wait(20) == 0
-    (folder,) = chain.state.glob("*/keyframes")
+
+    options = ["--checkpoint", checkpoint, "--source", source_set, "--settings", settings_file]
+    options += ["--set", "adaptation.max_steps=2", "--state", tmp_path / "offline"]
+    assert s4net([str(word) for word in ["adapt", small_bag, tmp_path / "adapted.safetensors", *options]]) == 0
 
     settings = load_settings(settings_file)
     live, offline = buffer(settings), buffer(settings)
-    live.load(folder)
-    for frame in open_capture(small_bag, stream=settings.stream):
-        offline.offer(rescale_frame(undistort_frame(frame), settings.model.width, settings.model.height))
+    for keyframes, state in ((live, chain.state), (offline, tmp_path / "offline")):
+        (folder,) = state.glob("*/keyframes")
+        keyframes.load(folder)
     assert len(offline) >= 8
     assert live.ids() == offline.ids()
     for id in offline.ids():
