@@ -24,6 +24,7 @@ from sensor_msgs.msg import Image
 from s4net_core.cli.main import main as s4net
 from s4net_core.config import Settings, load_settings
 from s4net_core.geometry.camera import rescale_frame
+from s4net_core.io.captures import open_capture
 from s4net_core.io.rosbag_writer import write_bag
 from s4net_core.io.scene_folder import write_scene_folder
 from s4net_core.keyframes import KeyframeBuffer
