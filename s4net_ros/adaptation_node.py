@@ -226,7 +226,8 @@ class AdaptationNode(S4NetNode):
         assert self._learner is not None
         assert self._outputs is not None
         stamp = self.get_clock().now().to_msg()
-        self._outputs.publish_status(status_message(self._learner.adaptation.status, self._node_status(), stamp))
+        node = self._node_status()  # first: a frame that it counts as used is then among the keyframes as well
+        self._outputs.publish_status(status_message(self._learner.adaptation.status, node, stamp))
         self._outputs.publish_keyframes()
         self._log_drops()
         if reason := self._watch.reason():

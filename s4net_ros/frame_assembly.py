@@ -161,7 +161,7 @@ class FrameAssembly:
         return subscriber
 
     def _make_synchroniser(self) -> Any:
-        """Exact matches go first in both; message_filters compares with `<`, so that slop 0 would match nothing."""
+        """message_filters compares with `<`, so that slop 0 would match nothing."""
         filters = [self._subscribers[COLOR], self._subscribers[DEPTH]]
         if self._stream.sync_slop > 0:
             synchroniser = message_filters.ApproximateTimeSynchronizer(

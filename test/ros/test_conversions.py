@@ -103,10 +103,12 @@ class TestImages:
 
     def test_a_big_image_is_filled_in_without_going_through_a_list(self):
         image = np.zeros((480, 640, 3), np.uint8)
-        start = time.perf_counter()
+        seconds = []
         for _ in range(10):
+            start = time.perf_counter()
             image_message(image, "rgb8", HEADER)
-        assert (time.perf_counter() - start) / 10 < 0.010  # a list takes 35 ms, a numpy array 140 ms
+            seconds.append(time.perf_counter() - start)
+        assert min(seconds) < 0.010  # a list takes 35 ms, a numpy array 140 ms
 
     def test_compressed_images(self):
         format, data = encode_compressed_depth(DEPTH)
