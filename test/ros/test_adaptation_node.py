@@ -507,11 +507,14 @@ def test_the_process_leaves_without_teardown_only_while_a_step_runs(monkeypatch,
     left, done = [], threading.Event()
     monkeypatch.setattr(adaptation_node, "run", lambda *_: 0)
     monkeypatch.setattr(adaptation_node.os, "_exit", left.append)
+    step = threading.Thread(target=done.wait, args=(20,), name=adaptation_node.THREAD_NAME, daemon=True)
     if busy:
-        threading.Thread(target=done.wait, args=(20,), name=adaptation_node.THREAD_NAME, daemon=True).start()
+        step.start()
     assert adaptation_node.main([]) == 0
     assert left == ([0] if busy else [])
     done.set()
+    if busy:
+        step.join()
 
 
 # Markers.
