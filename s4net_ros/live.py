@@ -28,7 +28,7 @@ PLAYER, LOGS = "player", "logs"
 PLAYED = (0, 1)  # exit codes of the player: to the end, or as far as a damaged bag goes
 REFRESH = 0.25  # s between two looks at everything
 PLAIN_REFRESH = 10.0  # s between two lines where there is no terminal
-SETTLE = 1.5  # s after the end of the bag, for the last labels
+SETTLE = 1.5  # s after the end, for the last labels and the last version
 EPILOG = """examples:
   s4net live recording --checkpoint base.safetensors --source-set source          # plays the bag once
   s4net live recording --settings demo.yaml --versions 3 --evaluate scan2         # loops until the third version
@@ -93,6 +93,7 @@ def _watch(plan: Plan, children: Children, console: Console) -> tuple[Record, st
                 children.check()
                 show(monitor.record, monitor.seconds, "")
                 if reason := plan.limits.reached(monitor.record, monitor.seconds):
+                    monitor.spin(SETTLE)
                     return monitor.record, reason
                 if plan.player and children[PLAYER].code is not None:
                     monitor.spin(SETTLE)

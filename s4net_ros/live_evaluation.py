@@ -42,7 +42,8 @@ class Comparison:
         if not measured.evaluations:
             return [agreement]
         scores = score_table(f"Scores on {self.scene}, {BASE} = before, {ADAPTED} = after", measured.evaluations)
-        return [scores, agreement, class_table("IoU by class", measured.evaluations)]
+        compared = [agreement] if any(found.pixels for found in measured.agreements.values()) else []
+        return [scores, *compared, class_table("IoU by class", measured.evaluations)]
 
     def as_dict(self) -> dict[str, Any]:
         """Scores by network and convention, for JSON."""
@@ -58,7 +59,7 @@ class Comparison:
 
 def show(comparison: Comparison, console: Console) -> None:
     """Print the tables, but for the long one of all classes."""
-    for table in comparison.tables()[:2]:
+    for table in comparison.tables()[:-1] or comparison.tables():
         console.print(to_rich(table))
 
 

@@ -71,6 +71,11 @@ class Curve:
     smooth: int = 1
 
 
+LEGEND_COLUMNS = 10
+TITLE_HEIGHT = 0.25
+"""Inches above the pictures."""
+
+
 def save_picture(path: str | Path, rows: Sequence[PictureRow], label_space: LabelSpace = SUNRGBD37) -> None:
     """Write one PNG: a line of panels a row, and a legend of the classes that occur.
 
@@ -89,7 +94,11 @@ def save_picture(path: str | Path, rows: Sequence[PictureRow], label_space: Labe
     count = len(lines[0])
     panel_width = 2.4
     picture_height = len(rows) * panel_width * height / width
-    figure = Figure(figsize=(count * panel_width, picture_height + 0.75), dpi=120, facecolor="white")
+    ids = sorted(set().union(*(row.class_ids() for row in rows)))
+    columns = min(len(ids), LEGEND_COLUMNS) or 1
+    legend_height = 0.15 + 0.18 * -(-len(ids) // columns)
+    figure_height = picture_height + TITLE_HEIGHT + legend_height
+    figure = Figure(figsize=(count * panel_width, figure_height), dpi=120, facecolor="white")
     axes = figure.subplots(len(rows), count, squeeze=False)
     for line, line_axes in zip(lines, axes, strict=True):
         for (heading, image, _), ax in zip(line, line_axes, strict=True):
@@ -97,10 +106,9 @@ def save_picture(path: str | Path, rows: Sequence[PictureRow], label_space: Labe
             ax.set_axis_off()
             if ax in axes[0]:
                 ax.set_title(heading, fontsize=10)
-    ids = sorted(set().union(*(row.class_ids() for row in rows)))
     handles = [Patch(color=_hex(label_space.colors[i - 1]), label=label_space.names[i - 1]) for i in ids]
-    figure.legend(handles=handles, loc="lower center", ncols=max(1, min(len(ids), 10)), fontsize=8, frameon=False)
-    top, bottom = 1 - 0.25 / (picture_height + 0.75), 0.5 / (picture_height + 0.75)
+    figure.legend(handles=handles, loc="lower center", ncols=columns, fontsize=8, frameon=False)
+    top, bottom = 1 - TITLE_HEIGHT / figure_height, legend_height / figure_height
     figure.subplots_adjust(left=0, right=1, top=top, bottom=bottom, wspace=0.015, hspace=0.02)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")

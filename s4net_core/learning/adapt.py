@@ -111,6 +111,7 @@ class Adaptation:
         self._learner = self._new_learner(source, train)
         self._best_agreement, self._handovers_without_gain = 0.0, 0
         self._broken_steps = 0
+        self._advancing = False
         self._steps_before_views = 0
         self._status = AdaptationStatus()
         self._resume()
@@ -217,24 +218,31 @@ class Adaptation:
             LearningError: the loss was not finite several times in a row.
         """
         with self._lock:
+            self._advancing = True
             try:
-                report = self._learner.step()
-            except LearningError as error:
-                self._broken_steps += 1
-                if self._broken_steps >= MAX_BROKEN_STEPS:
-                    raise LearningError(f"{self._broken_steps} times in a row: {error}") from error
-                return self._refuse((str(error),))
-            self._broken_steps = 0
-            self._status = replace(
-                self._status,
-                loss=report.loss,
-                loss_source=report.loss_source,
-                loss_geometric=report.loss_geometric,
-                coverage=report.coverage,
-                step_seconds=report.seconds,
-            )
-            due = report.step % self.settings.adaptation.handover_every == 0 or self.finished
-            return self.handover() if due else None
+                return self._advance()
+            finally:
+                self._advancing = False
+
+    def _advance(self) -> Handover | None:
+        try:
+            report = self._learner.step()
+        except LearningError as error:
+            self._broken_steps += 1
+            if self._broken_steps >= MAX_BROKEN_STEPS:
+                raise LearningError(f"{self._broken_steps} times in a row: {error}") from error
+            return self._refuse((str(error),))
+        self._broken_steps = 0
+        self._status = replace(
+            self._status,
+            loss=report.loss,
+            loss_source=report.loss_source,
+            loss_geometric=report.loss_geometric,
+            coverage=report.coverage,
+            step_seconds=report.seconds,
+        )
+        due = report.step % self.settings.adaptation.handover_every == 0 or self.finished
+        return self.handover() if due else None
 
     def time_step(self) -> float:
         """One learner step without a hand-over, for measurements of its cost.
@@ -313,9 +321,10 @@ class Adaptation:
     def status(self) -> AdaptationStatus:
         """A snapshot; never waits for the running step."""
         current = self.current
+        finished = self.finished and not self._advancing  # the last hand-over belongs to learning
         return replace(
             self._status,
-            state="finished" if self.finished else "learning" if self.ready else "waiting",
+            state="finished" if finished else "learning" if self.ready or self._advancing else "waiting",
             keyframes=len(self.keyframes),
             keyframe_bytes=self.keyframes.nbytes,
             rejected=dict(self.keyframes.rejected),

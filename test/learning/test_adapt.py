@@ -45,6 +45,21 @@ def test_it_waits_for_keyframes_then_learns_then_finishes(settings, base, source
     assert (adaptation.status.step, adaptation.status.state) == (6, "finished")
 
 
+def test_the_last_hand_over_still_belongs_to_learning(adaptation, monkeypatch):
+    """Who stops at `finished` must find the last version."""
+    seen = []
+    handover = adaptation.handover
+
+    def watched():
+        seen.append(adaptation.status.state)
+        return handover()
+
+    monkeypatch.setattr(adaptation, "handover", watched)
+    run_to_end(adaptation)
+    assert seen == ["learning"] * 3
+    assert adaptation.status.state == "finished"
+
+
 def test_every_hand_over_is_a_new_version_with_its_parent(adaptation, base):
     handovers = run_to_end(adaptation)
     assert [h.version.number for h in handovers] == [1, 2, 3]
