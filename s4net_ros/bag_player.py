@@ -25,6 +25,7 @@ CLOCK_TOPIC = "/clock"
 CLOCK_PERIOD = NANOSECONDS // 100
 SUBSCRIBER_CHECK = 0.05  # s between two looks for subscribers
 ACKNOWLEDGE_TIMEOUT = 2.0  # s that reliable subscribers get for their last messages
+BEST_EFFORT_DRAIN = 0.3  # s
 LATCHED = DurabilityPolicy.TRANSIENT_LOCAL
 
 
@@ -260,9 +261,10 @@ class BagPlayer:
                 )
 
     def _drain(self) -> None:
-        """Give reliable subscribers the last messages before the publishers vanish."""
+        """Give subscribers the last messages before the publishers vanish."""
         for publisher in self._publishers.values():
             publisher.wait_for_all_acked(Duration(seconds=ACKNOWLEDGE_TIMEOUT))
+        self._stopped.wait(BEST_EFFORT_DRAIN)  # best effort acknowledges nothing, and is still on its way
 
     def _on_pause(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
         (self._running.clear if request.data else self._running.set)()

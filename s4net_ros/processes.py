@@ -43,7 +43,7 @@ class Child:
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, **environment},
+                env={**os.environ, "PYTHONUNBUFFERED": "1", **environment},  # else a log is out of order
                 start_new_session=True,  # Ctrl-C reaches the parent alone, which then ends the children in order
                 preexec_fn=_die_with_parent,
             )
