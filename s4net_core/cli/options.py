@@ -2,7 +2,11 @@
 
 import argparse
 import json
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+
+from rich.console import Console
+from rich.progress import track
 
 from s4net_core.config import Settings, load_settings
 from s4net_core.errors import SettingsError
@@ -41,6 +45,11 @@ def settings_from(args: argparse.Namespace) -> Settings:
 
         torch.set_num_threads(settings.threads)
     return settings
+
+
+def track_labels(positions: Sequence[int]) -> Iterable[int]:
+    """A progress bar for `Adaptation`, which reads the labels of the whole source set when it starts."""
+    return track(positions, "labels of the source set", console=Console(stderr=True), transient=True)
 
 
 def add_learning_options(parser: argparse.ArgumentParser) -> None:
