@@ -29,6 +29,10 @@ def setting(default: Any, help: str, *, unit: str = "", live: bool = False, **li
     return Field(default=default, description=help, json_schema_extra={"unit": unit, "live": live}, **limits)
 
 
+PAPER_TARGET_BATCH = {"deeplabv3plus": 4, "pspnet": 3}
+"""Target images a step in the paper; its auxiliary branch makes PSPNet's dearer."""
+
+
 class Group(BaseModel):
     """Base of every group: unknown names are refused, values are checked on assignment."""
 
@@ -48,6 +52,10 @@ class ModelSettings(Group):
     label_space: Literal["sunrgbd37"] = setting("sunrgbd37", "Classes that the network predicts.")
     width: int = setting(480, "Width at which images are processed.", unit="px", ge=32, le=4096)
     height: int = setting(360, "Height at which images are processed.", unit="px", ge=32, le=4096)
+    auxiliary: Literal["auto", "always", "never"] = setting(
+        "auto", "Auxiliary branch on an earlier feature map, which is trained as well; auto = PSPNet has one."
+    )
+    depth_decoder: bool = setting(False, "Second decoder on the same encoder, which predicts depth from colour.")
 
 
 class GeometrySettings(Group):
@@ -59,6 +67,10 @@ class GeometrySettings(Group):
     require_source_depth: bool = setting(
         True, "Ignore pixels where the other view has no depth, so that occlusion cannot be tested."
     )
+    depth_source: Literal["sensor", "predicted"] = setting(
+        "sensor", "Depth of the target views: of a depth camera, or predicted by the network (model.depth_decoder)."
+    )
+    boundary_mask: bool = setting(True, "Ignore pixels near a border between predicted segments.")
     boundary_radius: int = setting(
         2, "Pixels this near to a border between predicted segments are ignored.", unit="px", ge=0, le=64
     )
@@ -93,7 +105,19 @@ class LearnerSettings(Group):
     learning_rate: float = setting(1e-5, "Step size of Adam.", gt=0, le=1)
     lambda_geometric: float = setting(0.01, "Weight λ of the geometric loss; 0 = control without it.", ge=0, le=100)
     source_batch: int = setting(4, "Labelled source images a step.", ge=1, le=64)
-    target_batch: int = setting(4, "Unlabelled target images a step.", ge=1, le=64)
+    target_batch: int = setting(
+        0, "Unlabelled target images a step; 0 = the paper's: 4, or 3 with PSPNet.", ge=0, le=64
+    )
+    lambda_depth: float = setting(
+        0.1, "Weight λ_D of the loss between views on predicted depth (model.depth_decoder).", ge=0, le=100
+    )
+    auxiliary_weight: float = setting(0.4, "Weight of every loss on the auxiliary branch.", ge=0, le=10)
+    geometric_weights: Literal["none", "median_frequency"] = setting(
+        "none", "Class weights in the geometric loss; the weighted one drifts towards rare classes (paper)."
+    )
+    merge: Literal["argmax", "soft"] = setting(
+        "argmax", "Label of a pixel from its neighbours: the most probable class, or their mean probabilities."
+    )
     neighbours: int = setting(4, "Views merged for each target image.", ge=1, le=32)
     min_overlap: float = setting(0.25, "Smallest overlap of a neighbour, as a share of the target's view.", gt=0, le=1)
     teacher_refresh: int = setting(100, "Steps after which the teacher takes over the weights.", unit="steps", ge=1)
@@ -222,6 +246,11 @@ class Settings(Group):
     stream: StreamSettings = StreamSettings()
     source: SourceSettings = SourceSettings()
     pretrain: PretrainSettings = PretrainSettings()
+
+    @property
+    def target_batch(self) -> int:
+        """Target images a step: the setting, or the paper's number for the architecture."""
+        return self.learner.target_batch or PAPER_TARGET_BATCH[self.model.architecture]
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from s4net_core.config import Settings
 from s4net_core.errors import BadFrame, CheckpointError, S4NetError, SourceSetError
 from s4net_core.files import FolderLock
 from s4net_core.frames import Frame
-from s4net_core.io.source_set import FolderSourceSet
+from s4net_core.io.source_sets import open_source_set
 from s4net_core.learning.adapt import Adaptation, Handover
 from s4net_ros.adaptation_outputs import AdaptationOutputs
 from s4net_ros.adaptation_services import AdaptationServices
@@ -51,7 +51,7 @@ def make_adaptation(settings: Settings, folder: Path) -> Adaptation:
         raise SourceSetError("parameter source.path is empty: name the folder of the labelled source set")
     if settings.threads:
         torch.set_num_threads(settings.threads)
-    source = FolderSourceSet(Path(settings.source.path).expanduser())
+    source = open_source_set(Path(settings.source.path).expanduser())
     return Adaptation(settings, settings.checkpoint, source, folder)
 
 

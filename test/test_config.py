@@ -8,10 +8,14 @@ from s4net_core.errors import SettingsError
 
 
 def test_the_defaults_are_the_papers():
-    learner = Settings().learner
+    settings = Settings()
+    learner = settings.learner
     assert (learner.learning_rate, learner.lambda_geometric, learner.teacher_refresh) == (1e-5, 0.01, 100)
-    assert (learner.source_batch, learner.target_batch, learner.neighbours, learner.min_overlap) == (4, 4, 4, 0.25)
-    assert (Settings().model.width, Settings().model.height) == (480, 360)
+    assert (learner.source_batch, settings.target_batch, learner.neighbours, learner.min_overlap) == (4, 4, 4, 0.25)
+    assert (settings.model.width, settings.model.height) == (480, 360)
+    assert (learner.lambda_depth, learner.merge, learner.geometric_weights) == (0.1, "argmax", "none")
+    assert from_values({"model.architecture": "pspnet"}).target_batch == 3
+    assert from_values({"model.architecture": "pspnet", "learner.target_batch": 5}).target_batch == 5
 
 
 def test_every_setting_has_help_and_one_plain_type():

@@ -10,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from s4net_core.cli.options import add_learning_options, learning_settings_from, track_labels
 from s4net_core.errors import SettingsError
 from s4net_core.io.captures import open_capture
-from s4net_core.io.source_set import FolderSourceSet
+from s4net_core.io.source_sets import open_source_set
 from s4net_core.learning.adapt import Adaptation, Handover
 
 
@@ -32,9 +32,8 @@ def run(args: argparse.Namespace) -> int:
         if not args.force:
             raise SettingsError(f"state folder {state} exists: add --resume to go on from it, or --force to remove it")
         shutil.rmtree(state)
-    adaptation = Adaptation(
-        settings, settings.checkpoint, FolderSourceSet(settings.source.path), state, track=track_labels
-    )
+    source = open_source_set(settings.source.path)
+    adaptation = Adaptation(settings, settings.checkpoint, source, state, track=track_labels)
     console = Console()
     capture = open_capture(args.capture, stream=settings.stream)
     for frame in track(capture, "frames", total=len(capture), console=console):

@@ -12,7 +12,7 @@ from s4net_core.cli.options import track_labels
 from s4net_core.config import Settings
 from s4net_core.errors import SettingsError
 from s4net_core.io.captures import open_capture
-from s4net_core.io.source_set import FolderSourceSet
+from s4net_core.io.source_sets import open_source_set
 from s4net_core.learning.adapt import Adaptation
 
 
@@ -31,8 +31,8 @@ def bench_step(settings: Settings, capture: Path, *, steps: int = 20) -> list[Ro
     """
     supervised = settings.model_copy(deep=True)
     supervised.learner.lambda_geometric = 0.0
-    supervised.learner.source_batch = settings.learner.source_batch + settings.learner.target_batch
-    source = FolderSourceSet(settings.source.path)
+    supervised.learner.source_batch = settings.learner.source_batch + settings.target_batch
+    source = open_source_set(settings.source.path)
     with tempfile.TemporaryDirectory() as folder:
         ours, plain = (
             Adaptation(chosen, settings.checkpoint, source, Path(folder) / name, track=track_labels)
@@ -55,7 +55,7 @@ def bench_step(settings: Settings, capture: Path, *, steps: int = 20) -> list[Ro
     # What the first steps took longer was the teacher's look at every view; it is paid once a refresh.
     refresh = settings.learner.teacher_refresh
     spread = cached + max(0.0, sum(of_ours) - steps * cached) / refresh
-    images = f"{settings.learner.source_batch} + {settings.learner.target_batch} images"
+    images = f"{settings.learner.source_batch} + {settings.target_batch} images"
     return [
         Row(f"L_S alone, {supervised.learner.source_batch} images", alone * 1e3, "ms", None),
         Row(f"S4-Net, {images}, teacher's predictions cached", cached * 1e3, "ms", alone / cached),

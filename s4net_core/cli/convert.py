@@ -20,7 +20,8 @@ from s4net_core.io.bag_storage import is_bag
 from s4net_core.io.captures import open_capture
 from s4net_core.io.rosbag_writer import write_bag
 from s4net_core.io.scene_folder import write_scene_folder
-from s4net_core.io.source_set import FolderSourceSet, LabelledImage, write_source_set
+from s4net_core.io.source_set import LabelledImage, write_source_set
+from s4net_core.io.source_sets import open_source_set
 from s4net_core.labels import LABEL_MAPS, LabelMap
 
 Item = TypeVar("Item", covariant=True)
@@ -116,7 +117,7 @@ def _convert_capture(args: argparse.Namespace, output: Path, console: Console) -
 
 
 def _convert_source_set(args: argparse.Namespace, output: Path, console: Console) -> str:
-    source = FolderSourceSet(args.source, map_labels=_label_map(args))
+    source = open_source_set(args.source, map_labels=_label_map(args))
     positions = range(0, len(source), args.stride)
     images = (_resized(source[position], args.size) for position in _tracked(positions, console))
     return f"{write_source_set(output, images, quality=args.quality)} labelled images"

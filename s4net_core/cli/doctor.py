@@ -57,14 +57,14 @@ def _weights(settings: Settings) -> Iterator[Finding]:
 
 
 def _source_set(settings: Settings) -> Iterator[Finding]:
-    from s4net_core.io.source_set import FolderSourceSet
+    from s4net_core.io.source_sets import open_source_set
 
     if not settings.source.path:
         remedy = "--set source.path=FOLDER; learning needs labelled images against forgetting"
         yield Finding("Source set", "none is set", "note", remedy)
         return
     try:
-        source = FolderSourceSet(settings.source.path)
+        source = open_source_set(settings.source.path)
     except S4NetError as error:
         remedy = "--set source.path=FOLDER with color/N.jpg and label/N.png, or with folders of that kind"
         yield Finding("Source set", str(error), "missing", remedy)

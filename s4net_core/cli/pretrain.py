@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from s4net_core.cli.options import add_settings_options, settings_from
-from s4net_core.io.source_set import FolderSourceSet
+from s4net_core.io.source_sets import open_source_set
 from s4net_core.learning.pretrain import pretrain
 
 
@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Train and report the metrics on the hold-out."""
     settings = settings_from(args)
-    source = FolderSourceSet(args.source)
+    source = open_source_set(args.source)
     console = Console()
     columns = (TextColumn("pretrain"), BarColumn(), MofNCompleteColumn(), TextColumn("loss {task.fields[loss]:.3f}"))
     with Progress(*columns, TimeRemainingColumn(), console=console) as progress:

@@ -12,9 +12,19 @@ from torch import Tensor
 
 from s4net_core.errors import BadFrame, S4NetError, SourceSetError
 from s4net_core.geometry.camera import resize_color, resize_nearest
-from s4net_core.io.image_files import COLOR_SUFFIXES, read_color, read_label, write_color, write_label
+from s4net_core.io.image_files import (
+    COLOR_SUFFIXES,
+    read_color,
+    read_depth,
+    read_label,
+    write_color,
+    write_depth,
+    write_label,
+)
 from s4net_core.labels import SUNRGBD37, LabelMap, LabelSpace
 
+BYTES_PER_PIXEL = 8
+"""uint8 red, green, blue and class, float32 depth."""
 HOLDOUT_SEED = 0
 """Draws the hold-out of a source set; a constant, not a setting."""
 
@@ -26,16 +36,22 @@ class LabelledImage:
     Args:
         color: (H, W, 3) uint8 RGB.
         label: (H, W) uint8 class ids, 0 = unlabelled.
+        depth: (H, W) float32 metres, aligned to `color`, 0 = none; None = not known, or not asked for.
     """
 
     color: NDArray[np.uint8]
     label: NDArray[np.uint8]
+    depth: NDArray[np.float32] | None = None
 
     def resized(self, width: int, height: int) -> "LabelledImage":
         """The same image at another size; labels are picked, never mixed."""
         if self.label.shape == (height, width):
             return self
-        return LabelledImage(resize_color(self.color, width, height), resize_nearest(self.label, width, height))
+        return LabelledImage(
+            resize_color(self.color, width, height),
+            resize_nearest(self.label, width, height),
+            None if self.depth is None else resize_nearest(self.depth, width, height),
+        )
 
 
 @runtime_checkable
@@ -68,19 +84,26 @@ class FolderSourceSet:
         path: the folder; scene folders, or folders of them.
         label_space: what the ids mean, after `map_labels`.
         map_labels: from the ids in ``label/`` to those of `label_space`, one of `LABEL_MAPS`; None = they are the same.
+        with_depth: read ``depth/`` (16 bit, millimetres) as well, where there is one.
 
     Raises:
         SourceSetError: `path` is empty or no folder, or there is no image with a label in it.
     """
 
     def __init__(
-        self, path: str | Path, label_space: LabelSpace = SUNRGBD37, *, map_labels: LabelMap | None = None
+        self,
+        path: str | Path,
+        label_space: LabelSpace = SUNRGBD37,
+        *,
+        map_labels: LabelMap | None = None,
+        with_depth: bool = False,
     ) -> None:
         if not str(path).strip():  # Path("") would be the folder one happens to be in
             raise SourceSetError("source.path is empty: set it to a folder of labelled images")
         self.path = Path(path)
         self._label_space = label_space
         self._map_labels = map_labels
+        self._with_depth = with_depth
         if not self.path.is_dir():
             raise SourceSetError(f"source set {self.path} is no folder: set source.path to a folder of labelled images")
         self._pairs = [pair for folder in _labelled_folders(self.path) for pair in _pairs(folder)]
@@ -110,17 +133,20 @@ class FolderSourceSet:
         """
         color_path, label_path = self._pairs[index]
         label = self.label(index)
+        depth_path = label_path.parent.parent / "depth" / label_path.name
         try:
             color = read_color(color_path)
+            depth = read_depth(depth_path) if self._with_depth and depth_path.is_file() else None
         except BadFrame as error:
             raise SourceSetError(str(error)) from error
-        if label.shape != color.shape[:2]:
-            size = "{1}x{0}".format
-            raise SourceSetError(
-                f"{label_path} is {size(*label.shape)} but {color_path.name} is {size(*color.shape[:2])}: "
-                "colour and label must show the same pixels"
-            )
-        return LabelledImage(color, label)
+        for path, image in ((label_path, label), (depth_path, depth)):
+            if image is not None and image.shape != color.shape[:2]:
+                size = "{1}x{0}".format
+                raise SourceSetError(
+                    f"{path} is {size(*image.shape)} but {color_path.name} is {size(*color.shape[:2])}: "
+                    "colour, label and depth must show the same pixels"
+                )
+        return LabelledImage(color, label, depth)
 
     def label(self, index: int) -> NDArray[np.uint8]:
         """Label of one image, (H, W) uint8, 0 = unlabelled; its colour is not read.
@@ -151,6 +177,28 @@ def split(source: SourceSet, holdout: int) -> tuple[list[int], list[int]]:
         )
     order = np.random.default_rng(HOLDOUT_SEED).permutation(len(source))
     return sorted(order[holdout:].tolist()), sorted(order[:holdout].tolist())
+
+
+@dataclass(frozen=True)
+class SourceBatch:
+    """Labelled images as tensors.
+
+    Args:
+        images: (B, 3, H, W) float32, RGB, 0..1.
+        labels: (B, H, W) int64, 0 = unlabelled.
+        depth: (B, 1, H, W) float32 metres, 0 = none.
+    """
+
+    images: Tensor
+    labels: Tensor
+    depth: Tensor
+
+    def to(self, device: torch.device) -> "SourceBatch":
+        """The same batch on a device."""
+        return SourceBatch(self.images.to(device), self.labels.to(device), self.depth.to(device))
+
+    def __len__(self) -> int:
+        return len(self.images)
 
 
 class SourceBatches:
@@ -188,7 +236,7 @@ class SourceBatches:
         if not self._indices:
             raise SourceSetError(f"source set {source.name}: no image is left to train on: add images")
         self._cache: dict[int, LabelledImage] = {}
-        self._cache_size = cache_megabytes * 1_000_000 // (4 * width * height)
+        self._cache_size = cache_megabytes * 1_000_000 // (BYTES_PER_PIXEL * width * height)
         self._queue: list[int] = []
 
     def __len__(self) -> int:
@@ -198,26 +246,28 @@ class SourceBatches:
     def __iter__(self) -> "SourceBatches":
         return self
 
-    def __next__(self) -> tuple[Tensor, Tensor]:
+    def __next__(self) -> SourceBatch:
         return self.next()
 
-    def next(self) -> tuple[Tensor, Tensor]:
-        """The next batch.
-
-        Returns:
-            images (B, 3, H, W) float32, RGB, 0..1; labels (B, H, W) int64, 0 = unlabelled.
-        """
+    def next(self) -> SourceBatch:
+        """The next batch; a depth of 0 everywhere for images that have none."""
         while len(self._queue) < self._batch:
             self._queue += self._rng.permutation(self._indices).tolist()
         indices, self._queue = self._queue[: self._batch], self._queue[self._batch :]
         mirrored = self._rng.random(self._batch) < 0.5 if self._mirror else np.zeros(self._batch, bool)
         return self._stack(indices, mirrored)
 
-    def _stack(self, indices: Sequence[int], mirrored: NDArray[np.bool_]) -> tuple[Tensor, Tensor]:
+    def _stack(self, indices: Sequence[int], mirrored: NDArray[np.bool_]) -> SourceBatch:
         images = [self._image(index) for index in indices]
-        color = np.stack([i.color[:, ::-1] if m else i.color for i, m in zip(images, mirrored, strict=True)])
-        label = np.stack([i.label[:, ::-1] if m else i.label for i, m in zip(images, mirrored, strict=True)])
-        return torch.from_numpy(color).permute(0, 3, 1, 2).float().div_(255.0), torch.from_numpy(label).long()
+        color, label, depth = (
+            np.stack([part[:, ::-1] if m else part for part, m in zip(parts, mirrored, strict=True)])
+            for parts in zip(*((i.color, i.label, _depth_or_none(i)) for i in images), strict=True)
+        )
+        return SourceBatch(
+            torch.from_numpy(color).permute(0, 3, 1, 2).float().div_(255.0),
+            torch.from_numpy(label).long(),
+            torch.from_numpy(depth).unsqueeze(1),
+        )
 
     def _image(self, index: int) -> LabelledImage:
         image = self._cache.get(index)
@@ -228,8 +278,12 @@ class SourceBatches:
         return image
 
 
+def _depth_or_none(image: LabelledImage) -> NDArray[np.float32]:
+    return np.zeros(image.label.shape, np.float32) if image.depth is None else image.depth
+
+
 def write_source_set(path: str | Path, images: Iterable[LabelledImage], *, quality: int = 90) -> int:
-    """Write labelled images as one folder with ``color/`` (JPEG of that quality) and ``label/`` (PNG).
+    """Write labelled images as one folder with ``color/`` (JPEG), ``label/`` (PNG) and, where known, ``depth/`` (PNG).
 
     Returns:
         Number of images written.
@@ -246,6 +300,9 @@ def write_source_set(path: str | Path, images: Iterable[LabelledImage], *, quali
         (path / "label").mkdir(exist_ok=True)
         write_color(path / "color" / f"{count - 1:06d}.jpg", image.color, quality)
         write_label(path / "label" / f"{count - 1:06d}.png", image.label)
+        if image.depth is not None:
+            (path / "depth").mkdir(exist_ok=True)
+            write_depth(path / "depth" / f"{count - 1:06d}.png", image.depth)
     if not count:
         raise SourceSetError(f"{path}: there is no image to write")
     return count

@@ -109,18 +109,18 @@ class Learner:
         start = time.perf_counter()
         settings = self._settings.learner
         self.network.train()
-        images_s, labels_s = (batch.to(self._device) for batch in self._source.next())
+        source = self._source.next().to(self._device)
         targets = self._draw_targets() if settings.lambda_geometric > 0 else None
-        images = images_s if targets is None else torch.cat([images_s, targets[0]])
+        images = source.images if targets is None else torch.cat([source.images, targets[0]])
         with torch.random.fork_rng(devices=[self._device] if self._device.type == "cuda" else []):
             torch.manual_seed((self._settings.seed << 32) + self.steps)
             with torch.autocast(self._device.type, enabled=self._amp):
                 logits = self.network(images)
-        loss_s = supervised_loss(logits[: len(images_s)], labels_s, self._class_weights)
+        loss_s = supervised_loss(logits[: len(source)], source.labels, self._class_weights)
         loss_g, coverage = loss_s.new_zeros(()), 0.0
         if targets is not None:
             _, merged, valid = targets
-            loss_g = geometric_loss(logits[len(images_s) :], merged, valid)
+            loss_g = geometric_loss(logits[len(source) :], merged, valid)
             coverage = float(valid.float().mean())
         loss = loss_s + settings.lambda_geometric * loss_g
         self._descend(loss)
@@ -166,7 +166,7 @@ class Learner:
             images (B, 3, H, W), merged ids (B, H, W) and valid (B, 1, H, W); None while no view has a neighbour.
         """
         settings = self._settings.learner
-        drawn = self._keyframes.draw(settings.target_batch, settings.neighbours, settings.min_overlap, self._rng)
+        drawn = self._keyframes.draw(self._settings.target_batch, settings.neighbours, settings.min_overlap, self._rng)
         if not drawn:
             return None
         labels = [self._teacher.labels(target, neighbours) for target, neighbours in drawn]

@@ -68,8 +68,8 @@ def pretrain(
     network.train()
     for step in range(1, settings.pretrain.steps + 1):
         start = time.perf_counter()
-        images, labels = (batch.to(device) for batch in batches.next())
-        loss = supervised_loss(network(images), labels, weights)
+        batch = batches.next().to(device)
+        loss = supervised_loss(network(batch.images), batch.labels, weights)
         if not bool(torch.isfinite(loss)):
             raise LearningError(f"loss is {float(loss.detach())} at step {step}: lower pretrain.learning_rate")
         optimiser.zero_grad(set_to_none=True)

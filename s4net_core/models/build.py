@@ -1,5 +1,6 @@
 """Networks by settings: a library encoder and decoder that takes 0..1 images of any size."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import segmentation_models_pytorch as smp
@@ -20,6 +21,21 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 SMALLEST_SIDE = 32
 """Smaller images are padded to this many pixels: below it the encoder's last feature map would be a single pixel."""
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Everything that a network says about images of one size.
+
+    Args:
+        logits: (B, C, H, W); channel c belongs to class id c + 1.
+        auxiliary: (B, C, H, W) logits of the auxiliary branch; None = the network has none, or is not in training.
+        depth: (B, 1, H, W) predicted depth, metres, positive; None = the network has no depth decoder.
+    """
+
+    logits: torch.Tensor
+    auxiliary: torch.Tensor | None = None
+    depth: torch.Tensor | None = None
 
 
 class SegmentationNetwork(nn.Module):
@@ -44,6 +60,14 @@ class SegmentationNetwork(nn.Module):
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(1, 3, 1, 1))
         self._batch_norm_frozen = False
+
+    def outputs(self, images: torch.Tensor) -> Outputs:
+        """Logits as `forward` gives them, and what the other branches say.
+
+        Args:
+            images: as `forward`.
+        """
+        return Outputs(self(images))
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Logits of every class at the images' own size.

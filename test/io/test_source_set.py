@@ -1,6 +1,7 @@
 """Labelled source sets: what is found, what is refused, how batches are drawn."""
 
 from collections import Counter
+from dataclasses import astuple
 
 import cv2
 import numpy as np
@@ -108,6 +109,31 @@ def test_a_truncated_image_is_named(source):
         source[0]
 
 
+def test_depth_is_read_where_it_is_asked_for_and_mirrored_with_its_image(tmp_path):
+    ramp = np.tile(np.arange(1, WIDTH + 1, dtype=np.float32), (HEIGHT, 1)) / 8
+    color = np.repeat((ramp * 40).astype(np.uint8)[..., None], 3, axis=2)
+    write_source_set(tmp_path, [LabelledImage(color, np.ones((HEIGHT, WIDTH), np.uint8), ramp)])
+    assert FolderSourceSet(tmp_path)[0].depth is None
+    source = FolderSourceSet(tmp_path, with_depth=True)
+    np.testing.assert_allclose(source[0].depth, ramp, atol=5e-4)
+    batch = SourceBatches(source, 32, WIDTH, HEIGHT, True, np.random.default_rng(0), cache_megabytes=1).next()
+    assert batch.depth.shape == (32, 1, HEIGHT, WIDTH)
+    rises_in_color = batch.images[:, 0, 0, -1] > batch.images[:, 0, 0, 0]
+    rises_in_depth = batch.depth[:, 0, 0, -1] > batch.depth[:, 0, 0, 0]
+    assert rises_in_color.any()
+    assert not rises_in_color.all()
+    assert torch.equal(rises_in_color, rises_in_depth)
+
+
+def test_depth_of_another_size_is_refused(tmp_path):
+    image = make_source_images(1)[0]
+    write_source_set(tmp_path, [image])
+    (tmp_path / "depth").mkdir()
+    cv2.imwrite(str(tmp_path / "depth/000000.png"), np.ones((5, 7), np.uint16))
+    with pytest.raises(SourceSetError, match=r"depth/000000.png is 7x5"):
+        FolderSourceSet(tmp_path, with_depth=True)[0]
+
+
 def test_split_is_repeatable_disjoint_and_complete(source):
     train, holdout = split(source, 2)
     assert (train, holdout) == split(source, 2)
@@ -128,7 +154,8 @@ def batches(source, **options):
 
 
 def test_a_batch_is_rgb_from_0_to_1_with_ids_of_the_same_pixels(source):
-    images, labels = batches(source).next()
+    batch = batches(source).next()
+    images, labels = batch.images, batch.labels
     assert (images.shape, images.dtype) == ((4, 3, 16, 32), torch.float32)
     assert (labels.shape, labels.dtype) == ((4, 16, 32), torch.int64)
     expected = (labels.float() - 1) * 40 / 255
@@ -137,7 +164,7 @@ def test_a_batch_is_rgb_from_0_to_1_with_ids_of_the_same_pixels(source):
 
 def test_every_image_comes_once_before_any_comes_again(source):
     drawn = batches(source)
-    seen = [int(label[0, 0]) for _ in range(6) for label in drawn.next()[1]]
+    seen = [int(label[0, 0]) for _ in range(6) for label in drawn.next().labels]
     assert Counter(seen) == dict.fromkeys(range(1, 7), 4)
     assert sorted(seen[:6]) == sorted(seen[6:12])
     assert seen[:6] != seen[6:12]
@@ -146,7 +173,7 @@ def test_every_image_comes_once_before_any_comes_again(source):
 def test_only_the_given_positions_are_drawn(source):
     drawn = batches(source, indices=[1, 4])
     assert len(drawn) == 2
-    assert {int(label[0, 0]) for label in drawn.next()[1]} == {2, 5}
+    assert {int(label[0, 0]) for label in drawn.next().labels} == {2, 5}
 
 
 def test_no_position_at_all_is_refused(source):
@@ -160,7 +187,8 @@ def test_mirroring_turns_colour_and_label_together_about_half_of_the_time(tmp_pa
     drawn = batches(drawn_from, batch=40, width=WIDTH, height=HEIGHT, mirror=True)
     plain = torch.from_numpy(drawn_from[0].color.copy()).permute(2, 0, 1) / 255
     plain_label = torch.from_numpy(drawn_from[0].label).long()
-    images, labels = drawn.next()
+    batch = drawn.next()
+    images, labels = batch.images, batch.labels
     mirrored = [torch.equal(label, plain_label.flip(1)) for label in labels]
     assert 10 < sum(mirrored) < 30
     for color, label, turned in zip(images, labels, mirrored, strict=True):
@@ -187,7 +215,7 @@ def test_the_cache_changes_nothing_but_the_number_of_reads(source):
     with_cache, without = Counting(), Counting()
     cached, uncached = batches(with_cache), batches(without, cache_megabytes=0)
     for _ in range(6):
-        for a, b in zip(cached.next(), uncached.next(), strict=True):
+        for a, b in zip(astuple(cached.next()), astuple(uncached.next()), strict=True):
             assert torch.equal(a, b)
     assert (with_cache.reads, without.reads) == (6, 24)
 

@@ -1,6 +1,7 @@
 """One step of S4-Net: which losses count, what the teacher does, and what never changes."""
 
 import copy
+from dataclasses import astuple
 
 import numpy as np
 import pytest
@@ -50,7 +51,10 @@ def test_control_and_method_see_the_same_source_images(make, settings):
     settings.learner.lambda_geometric = 0.5
     method = make()
     for _ in range(3):
-        assert all(torch.equal(a, b) for a, b in zip(control._source.next(), method._source.next(), strict=True))
+        assert all(
+            torch.equal(a, b)
+            for a, b in zip(astuple(control._source.next()), astuple(method._source.next()), strict=True)
+        )
 
 
 def test_frozen_batch_norm_keeps_its_statistics_and_learns_its_scale(make, settings):
