@@ -32,10 +32,10 @@ from s4net_core.keyframes import KeyframeBuffer
 from s4net_core.models.checkpoint import read_info
 from s4net_ros.conversions import image_message, stamp_ns
 from s4net_ros.graph import GraphArguments, NodeSpec, adaptation_graph, fastdds_environment
-from s4net_ros.monitor import Monitor
 from s4net_ros.msg import ModelUpdate
-from s4net_ros.processes import Children
 from s4net_ros.qos import latched_qos
+from s4net_ros.replay.monitor import Monitor
+from s4net_ros.replay.processes import Children
 from s4net_ros.weights import update_message
 
 pytestmark = pytest.mark.timeout(240)  # less than a minute each on an idle machine

@@ -27,8 +27,8 @@ from s4net_core.frames import Intrinsics
 from s4net_core.inference import Segmenter, pick_device, to_tensor
 from s4net_ros.conversions import camera_info_message, image_message, stamp_ns
 from s4net_ros.graph import GraphArguments, adaptation_graph, fastdds_environment
-from s4net_ros.processes import Children
 from s4net_ros.qos import stream_qos
+from s4net_ros.replay.processes import Children
 
 WIDTH, HEIGHT = 640, 480
 WARM_UP = 3
@@ -124,7 +124,7 @@ def _timed(work: Callable[[], object]) -> float:
 
 
 def main() -> int:
-    """``bench_live SETTINGS REPEATS [NAME=VALUE ...]``."""
+    """``replay.bench SETTINGS REPEATS [NAME=VALUE ...]``."""
     file, repeats, *overrides = sys.argv[1:]
     rclpy.init()
     try:
