@@ -37,15 +37,25 @@ def read_depth(path: Path, units_per_metre: float = MILLIMETRES, no_depth: int =
     Raises:
         BadFrame: ``unreadable``, or ``depth_format`` when it is not a 16-bit image with one channel.
     """
+    raw = read_raw_depth(path)
+    depth: NDArray[np.float32] = np.divide(raw, np.float32(units_per_metre), dtype=np.float32)
+    if no_depth:
+        depth[raw == no_depth] = 0.0
+    return depth
+
+
+def read_raw_depth(path: Path) -> NDArray[np.uint16]:
+    """(H, W) uint16, in whatever form the file has it.
+
+    Raises:
+        BadFrame: ``unreadable``, or ``depth_format`` when it is not a 16-bit image with one channel.
+    """
     raw = _read(path, cv2.IMREAD_UNCHANGED)
     if raw.ndim != 2 or raw.dtype != np.uint16:
         raise BadFrame(
             "depth_format", f"{path} is {raw.shape} {raw.dtype}: depth must be a 16-bit image with one channel"
         )
-    depth: NDArray[np.float32] = np.divide(raw, np.float32(units_per_metre), dtype=np.float32)
-    if no_depth:
-        depth[raw == no_depth] = 0.0
-    return depth
+    return raw.astype(np.uint16, copy=False)
 
 
 def read_label(path: Path, space: LabelSpace, map_labels: LabelMap | None = None) -> NDArray[np.uint8]:
