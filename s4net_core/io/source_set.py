@@ -10,17 +10,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from s4net_core.errors import BadFrame, S4NetError, SourceSetError
+from s4net_core.errors import S4NetError, SourceSetError
 from s4net_core.geometry.camera import resize_color, resize_nearest
 from s4net_core.io.image_files import (
     COLOR_SUFFIXES,
     read_color,
     read_depth,
-    read_label,
     write_color,
     write_depth,
     write_label,
 )
+from s4net_core.io.label_files import find_label, read_label_file
 from s4net_core.labels import SUNRGBD37, LabelMap, LabelSpace
 
 BYTES_PER_PIXEL = 8
@@ -78,7 +78,8 @@ class SourceSet(Protocol):
 
 
 class FolderSourceSet:
-    """All images with labels below a folder: every folder with ``color/`` and ``label/``, in the order of their names.
+    """All images with labels below a folder: every folder with ``color/`` and ``label/`` (or an
+    annotation of LabelMe, see `find_label`), in the order of their names.
 
     Args:
         path: the folder; scene folders, or folders of them.
@@ -106,7 +107,7 @@ class FolderSourceSet:
         self._with_depth = with_depth
         if not self.path.is_dir():
             raise SourceSetError(f"source set {self.path} is no folder: set source.path to a folder of labelled images")
-        self._pairs = [pair for folder in _labelled_folders(self.path) for pair in _pairs(folder)]
+        self._pairs = [pair for folder in _color_folders(self.path) for pair in _pairs(folder)]
         if not self._pairs:
             raise SourceSetError(
                 f"source set {self.path} is empty: it must hold folders with color/N.jpg and label/N.png of the same N"
@@ -132,12 +133,12 @@ class FolderSourceSet:
             SourceSetError: it cannot be read, colour and label differ in size, or an id is outside the label space.
         """
         color_path, label_path = self._pairs[index]
-        label = self.label(index)
-        depth_path = label_path.parent.parent / "depth" / label_path.name
+        depth_path = color_path.parent.parent / "depth" / f"{color_path.stem}.png"
         try:
             color = read_color(color_path)
+            label = read_label_file(label_path, self._label_space, self._map_labels, color.shape[:2])
             depth = read_depth(depth_path) if self._with_depth and depth_path.is_file() else None
-        except BadFrame as error:
+        except S4NetError as error:
             raise SourceSetError(str(error)) from error
         for path, image in ((label_path, label), (depth_path, depth)):
             if image is not None and image.shape != color.shape[:2]:
@@ -149,14 +150,14 @@ class FolderSourceSet:
         return LabelledImage(color, label, depth)
 
     def label(self, index: int) -> NDArray[np.uint8]:
-        """Label of one image, (H, W) uint8, 0 = unlabelled; its colour is not read.
+        """Label of one image, (H, W) uint8, 0 = unlabelled, at its own size; its colour is not read.
 
         Raises:
             SourceSetError: it cannot be read, or an id is outside the label space.
         """
         path = self._pairs[index][1]
         try:
-            return read_label(path, self._label_space, self._map_labels)
+            return read_label_file(path, self._label_space, self._map_labels)
         except S4NetError as error:
             raise SourceSetError(str(error)) from error
 
@@ -308,14 +309,10 @@ def write_source_set(path: str | Path, images: Iterable[LabelledImage], *, quali
     return count
 
 
-def _labelled_folders(path: Path) -> list[Path]:
-    return sorted(label.parent for label in path.rglob("label") if label.is_dir() and (label.parent / "color").is_dir())
+def _color_folders(path: Path) -> list[Path]:
+    return sorted(color.parent for color in path.rglob("color") if color.is_dir())
 
 
 def _pairs(folder: Path) -> list[tuple[Path, Path]]:
-    pairs = []
-    for color in sorted((folder / "color").iterdir()):
-        label = folder / "label" / f"{color.stem}.png"
-        if color.suffix.lower() in COLOR_SUFFIXES and label.is_file():
-            pairs.append((color, label))
-    return pairs
+    colors = sorted(path for path in (folder / "color").iterdir() if path.suffix.lower() in COLOR_SUFFIXES)
+    return [(color, label) for color in colors if (label := find_label(folder, color.stem))]

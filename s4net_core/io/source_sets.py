@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
+from s4net_core.io.labelme_source import LabelMeSourceSet, is_labelme_folder
 from s4net_core.io.source_set import FolderSourceSet, SourceSet
 from s4net_core.labels import LabelMap
 
@@ -24,4 +25,6 @@ def open_source_set(
     Raises:
         SourceSetError: nothing is there, or it is in none of the formats.
     """
+    if str(path).strip() and is_labelme_folder(Path(path)):
+        return LabelMeSourceSet(path)
     return FolderSourceSet(path, map_labels=map_labels, with_depth=with_depth)
