@@ -1,7 +1,8 @@
 """Scene folder: the project's own capture format, one file an image, readable with any tool.
 
 ``color/N.jpg`` (or .png), optional ``depth/N.png`` (16 bit, millimetres, aligned to colour, 0 = none), optional
-``label/N.png`` (0 = unlabelled, else class id), ``poses.txt`` (index, then 16 numbers: T_world_camera row by row),
+``label/N.png`` (0 = unlabelled, else class id) or ``labelme/N.json`` or ``annotations/N.json`` (drawn with LabelMe),
+``poses.txt`` (index, then 16 numbers: T_world_camera row by row),
 ``intrinsics.json`` (width, height, fx, fy, cx, cy; optional depth_scale, distortion and ``per_frame``: list of fx, fy),
 optional ``timestamps.txt`` (index, then nanoseconds).
 """
@@ -22,12 +23,12 @@ from s4net_core.io.image_files import (
     COLOR_SUFFIXES,
     read_color,
     read_depth,
-    read_label,
     write_color,
     write_depth,
     write_label,
 )
 from s4net_core.io.indexed import IndexedCapture
+from s4net_core.io.label_files import find_label, read_label_file
 from s4net_core.labels import SUNRGBD37, LabelMap
 
 FIRST_STAMP = 1_000_000_000
@@ -82,14 +83,15 @@ class SceneFolder(IndexedCapture):
         """
         index = self._indices[position]
         color_path = self._color_path(index)
+        color = read_color(color_path)
         return Frame(
             stamp=self._stamps.get(index, FIRST_STAMP + index * STAMP_STEP),
-            color=read_color(color_path),
+            color=color,
             depth=self._depth(color_path.stem),
             T_world_camera=self._poses[index],
             intrinsics=self._intrinsics.of(index),
             frame_id=FRAME_ID,
-            label=self._label(color_path.stem),
+            label=self._label(color_path.stem, (color.shape[0], color.shape[1])),
         )
 
     def _color_path(self, index: int) -> Path:
@@ -103,11 +105,9 @@ class SceneFolder(IndexedCapture):
             return None
         return read_depth(self.path / "depth" / f"{stem}.png", self._intrinsics.units_per_metre)
 
-    def _label(self, stem: str) -> NDArray[np.uint8] | None:
-        path = self.path / "label" / f"{stem}.png"
-        if not path.is_file():
-            return None
-        return read_label(path, SUNRGBD37, self._map_labels)
+    def _label(self, stem: str, size: tuple[int, int]) -> NDArray[np.uint8] | None:
+        path = find_label(self.path, stem)
+        return None if path is None else read_label_file(path, SUNRGBD37, self._map_labels, size)
 
 
 def is_scene_folder(path: Path) -> bool:
