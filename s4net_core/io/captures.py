@@ -7,6 +7,7 @@ from s4net_core.errors import CaptureError
 from s4net_core.frames import FrameSource
 from s4net_core.io.bag_storage import is_bag
 from s4net_core.io.rosbag_reader import BagReader
+from s4net_core.io.scannet import is_scannet, open_scannet
 from s4net_core.io.scene_folder import POSES_FILE, SceneFolder, is_scene_folder
 from s4net_core.io.seven_scenes import SevenScenes, is_seven_scenes
 from s4net_core.io.trajectory import Poses, read_poses
@@ -14,8 +15,9 @@ from s4net_core.io.tum import TumCapture, is_tum
 from s4net_core.labels import LabelMap
 
 FORMATS = (
-    "scene folder (color/, intrinsics.json, poses.txt), TUM RGB-D (rgb.txt, depth.txt, groundtruth.txt), 7-Scenes "
-    "(frame-000000.color.png), rosbag2 (metadata.yaml, or a .mcap or .db3 file)"
+    "scene folder (color/, intrinsics.json, poses.txt), ScanNet (.sens, or color/, depth/, pose/, intrinsic/), "
+    "TUM RGB-D (rgb.txt, depth.txt, groundtruth.txt), 7-Scenes (frame-000000.color.png), rosbag2 (metadata.yaml, or a "
+    ".mcap or .db3 file)"
 )
 
 
@@ -46,8 +48,10 @@ def open_capture(
     given = _poses(path, poses) if isinstance(poses, str) else poses
     if path.is_dir() and is_scene_folder(path):
         return SceneFolder(path, given or POSES_FILE, stride, map_labels=map_labels)
+    if is_scannet(path):
+        return open_scannet(path, given, stride, map_labels=map_labels)
     if map_labels is not None:
-        raise CaptureError(f"{path} is no scene folder: only a scene folder has labels that can be mapped")
+        raise CaptureError(f"{path} is neither scene folder nor ScanNet: others have no labels that can be mapped")
     if path.is_dir() and is_tum(path):
         return TumCapture(path, stream, poses=given, stride=stride)
     if path.is_dir() and is_seven_scenes(path):

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -51,7 +51,7 @@ class IndexedCapture(ABC):
                 continue
             yield frame
 
-    def strided(self, items: list[Item]) -> list[Item]:
+    def strided(self, items: Sequence[Item]) -> Sequence[Item]:
         """Every n-th of the items."""
         return items[:: self.stride]
 

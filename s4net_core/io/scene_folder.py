@@ -19,7 +19,7 @@ from s4net_core.errors import BadFrame, CaptureError
 from s4net_core.frames import Frame, Intrinsics
 from s4net_core.io.image_codec import MILLIMETRES
 from s4net_core.io.image_files import (
-    COLOR_SUFFIXES,
+    numbered_images,
     read_color,
     read_depth,
     read_label,
@@ -67,7 +67,7 @@ class SceneFolder(IndexedCapture):
         self._poses = _read_poses(self.path / poses) if isinstance(poses, str) else poses
         self._stamps = _read_stamps(self.path / "timestamps.txt")
         self._intrinsics = _IntrinsicsFile(self.path / "intrinsics.json")
-        self._colors = _numbered_images(self.path / "color")
+        self._colors = numbered_images(self.path / "color")
         numbers = self._poses.poses if isinstance(self._poses, NumberedPoses) else sorted(self._colors)
         self._indices = self.strided(list(numbers))
 
@@ -220,11 +220,6 @@ class _IntrinsicsFile:
             raise BadFrame("intrinsics", f"{self.path} has {len(self._per_frame)} lenses, none for image {index}")
         fx, fy = self._per_frame[index]
         return replace(self._shared, fx=fx, fy=fy)
-
-
-def _numbered_images(folder: Path) -> dict[int, Path]:
-    """Images by the number that their name is, however many digits it has."""
-    return {int(p.stem): p for p in folder.iterdir() if p.suffix.lower() in COLOR_SUFFIXES and p.stem.isdecimal()}
 
 
 def _read_poses(path: Path) -> Poses:
