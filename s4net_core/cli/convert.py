@@ -5,7 +5,6 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 from typing import Protocol, TypeVar, get_args
 
@@ -29,6 +28,8 @@ EPILOG = """examples:
   s4net convert rgbd_dataset_freiburg1_xyz fr1_xyz                   # a bag that `s4net play` and `ros2 bag play` play
   s4net convert recording.mcap room --format scene                   # plain images
   s4net convert room small --format scene --size 320x240 --stride 2  # every second frame, smaller
+  s4net convert scans/scene0000_00 flat --format scene --stride 10   # a scan of ScanNet, every tenth frame
+  s4net convert recording.bag room --poses slam.txt                  # a RealSense recording and poses for it
   s4net convert source small --format source-set --size 160x120      # labelled images
   s4net convert scans source --format source-set --labels nyu40      # ids of ScanNet to those used here
   s4net convert SUNRGBD source --format source-set --split test      # SUN RGB-D, as published, to plain images
@@ -38,7 +39,7 @@ EPILOG = """examples:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.epilog, parser.formatter_class = EPILOG, argparse.RawDescriptionHelpFormatter
-    parser.add_argument("source", type=Path, help="scene folder, bag, TUM or 7-Scenes folder, or labelled source set")
+    parser.add_argument("source", type=Path, help="capture of any format that is read, or labelled source set")
     parser.add_argument("output", type=Path, help="folder to write")
     parser.add_argument(
         "--format", choices=("rosbag2", "scene", "source-set"), default="rosbag2", help="what to write (%(default)s)"
@@ -51,7 +52,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--split", choices=get_args(Split), default="train", help="part of a source set that has parts (%(default)s)"
     )
-    parser.add_argument("--poses", default="", metavar="FILE", help="poses of a scene folder, e.g. poses_noisy.txt")
+    parser.add_argument(
+        "--poses", default="", metavar="FILE", help="other poses: TUM text, .log, .json, poses_noisy.txt"
+    )
     parser.add_argument(
         "--quality", type=_quality, default=90, metavar="1..100", help="of JPEG; 100 in a scene folder = PNG"
     )
@@ -100,7 +103,9 @@ def _check_paths(source: Path, output: Path, force: bool) -> None:
 
 def _convert_capture(args: argparse.Namespace, output: Path, console: Console) -> str:
     stream = settings_from(args).stream
-    capture = open_capture(args.source, stream=stream, poses=args.poses, map_labels=labels_from(args))
+    capture = open_capture(
+        args.source, stream=stream, poses=args.poses, map_labels=labels_from(args), stride=args.stride
+    )
     frames = _prepared(_tracked(capture, console), args)
     if args.format == "scene":
         count = write_scene_folder(output, frames, quality=args.quality)
@@ -129,9 +134,9 @@ def _resized(image: LabelledImage, size: tuple[int, int] | None) -> LabelledImag
 
 
 def _prepared(frames: Iterable[Frame], args: argparse.Namespace) -> Iterator[Frame]:
-    """Frames as they are written: every n-th, resized, restamped, with or without depth."""
+    """Frames as they are written: resized, restamped, with or without depth."""
     first = None
-    for index, frame in enumerate(islice(frames, 0, None, args.stride)):
+    for index, frame in enumerate(frames):
         first = frame.stamp if first is None else first
         if args.size:
             frame = rescale_frame(frame, *args.size)
