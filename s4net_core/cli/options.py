@@ -43,6 +43,20 @@ def settings_from(args: argparse.Namespace) -> Settings:
     return settings
 
 
+def take_size(settings: Settings, checkpoint: str | Path) -> None:
+    """Give the settings the image size of a weights file, unless the user gave one.
+
+    Raises:
+        CheckpointError: the file cannot be read.
+    """
+    from s4net_core.models.checkpoint import read_info  # late: as above
+
+    info = read_info(checkpoint)
+    for name in ("width", "height"):
+        if name not in settings.model.model_fields_set:
+            setattr(settings.model, name, getattr(info.model, name))
+
+
 def add_learning_options(parser: argparse.ArgumentParser) -> None:
     """`add_settings_options`, and ``--checkpoint`` and ``--source``; `learning_settings_from` reads them."""
     parser.add_argument("--checkpoint", help="weights file of the base model; short for --set checkpoint=...")
@@ -63,3 +77,20 @@ def learning_settings_from(args: argparse.Namespace) -> Settings:
     if not settings.checkpoint or not settings.source.path:
         raise SettingsError("no base model or no source set: give --checkpoint FILE and --source FOLDER")
     return settings
+
+
+def positive(text: str) -> int:
+    """Type of an option: a whole number from 1."""
+    return _number(text, 1, 10**6)
+
+
+def quality(text: str) -> int:
+    """Type of an option: quality of JPEG, 1..100."""
+    return _number(text, 1, 100)
+
+
+def _number(text: str, lowest: int, highest: int) -> int:
+    value = int(text) if text.isdecimal() else 0
+    if not lowest <= value <= highest:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number from {lowest} to {highest}")
+    return value
