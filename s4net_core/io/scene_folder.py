@@ -8,7 +8,7 @@ optional ``timestamps.txt`` (index, then nanoseconds).
 """
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,21 +29,23 @@ from s4net_core.io.image_files import (
 )
 from s4net_core.io.indexed import IndexedCapture
 from s4net_core.io.label_files import find_label, read_label_file
+from s4net_core.io.trajectory import NumberedPoses, Poses, numbered_lines, read_poses
 from s4net_core.labels import SUNRGBD37, LabelMap
 
 FIRST_STAMP = 1_000_000_000
 """Stamp of index 0 where there is no timestamps.txt; not 0, which tf takes for "the latest"."""
 STAMP_STEP = 100_000_000
 """Nanoseconds between two images where there is no timestamps.txt."""
+POSES_FILE = "poses.txt"
 FRAME_ID = "camera_color_optical_frame"
 
 
 class SceneFolder(IndexedCapture):
-    """Frames of a scene folder, in the order of `poses_file`.
+    """Frames of a scene folder, in the order of their numbers.
 
     Args:
         path: the folder.
-        poses_file: name of the file of poses, e.g. ``poses_noisy.txt``.
+        poses: name of the file of poses in the folder, e.g. ``poses_noisy.txt``, or poses from elsewhere.
         stride: take every n-th frame.
         map_labels: from the ids in ``label/`` to SUN RGB-D 37, one of `LABEL_MAPS`; None = they are those.
 
@@ -54,22 +56,21 @@ class SceneFolder(IndexedCapture):
     def __init__(
         self,
         path: str | Path,
-        poses_file: str = "poses.txt",
+        poses: str | Poses = POSES_FILE,
         stride: int = 1,
         *,
         map_labels: LabelMap | None = None,
     ) -> None:
-        super().__init__(path)
+        super().__init__(path, stride)
         self._map_labels = map_labels
         if not is_scene_folder(self.path):
             raise CaptureError(f"{self.path} is not a scene folder: it must hold color/ and intrinsics.json")
-        if stride < 1:
-            raise CaptureError(f"stride is {stride}: it must be 1 or more")
-        self._poses = _read_poses(self.path / poses_file)
+        self._poses = _read_poses(self.path / poses) if isinstance(poses, str) else poses
         self._stamps = _read_stamps(self.path / "timestamps.txt")
         self._intrinsics = _IntrinsicsFile(self.path / "intrinsics.json")
         self._colors = _numbered_images(self.path / "color")
-        self._indices = list(self._poses)[::stride]
+        numbers = self._poses.poses if isinstance(self._poses, NumberedPoses) else sorted(self._colors)
+        self._indices = self.strided(list(numbers))
 
     def __len__(self) -> int:
         return len(self._indices)
@@ -83,12 +84,14 @@ class SceneFolder(IndexedCapture):
         """
         index = self._indices[position]
         color_path = self._color_path(index)
+        stamp = self._stamps.get(index, FIRST_STAMP + index * STAMP_STEP)
+        T_world_camera = self._poses.at(stamp, index)
         color = read_color(color_path)
         return Frame(
-            stamp=self._stamps.get(index, FIRST_STAMP + index * STAMP_STEP),
+            stamp=stamp,
             color=color,
             depth=self._depth(color_path.stem),
-            T_world_camera=self._poses[index],
+            T_world_camera=T_world_camera,
             intrinsics=self._intrinsics.of(index),
             frame_id=FRAME_ID,
             label=self._label(color_path.stem, (color.shape[0], color.shape[1])),
@@ -145,7 +148,7 @@ def write_scene_folder(path: str | Path, frames: Iterable[Frame], *, quality: in
         lenses.append(frame.intrinsics)
     if not lenses:
         raise CaptureError(f"{path}: there is no frame to write: look at what the capture skipped")
-    (path / "poses.txt").write_text("\n".join(poses) + "\n")
+    (path / POSES_FILE).write_text("\n".join(poses) + "\n")
     (path / "timestamps.txt").write_text("\n".join(stamps) + "\n")
     (path / "intrinsics.json").write_text(json.dumps(_intrinsics_json(lenses, path), indent=1) + "\n")
     return len(lenses)
@@ -229,35 +232,21 @@ def _numbered_images(folder: Path) -> dict[int, Path]:
     return {int(p.stem): p for p in folder.iterdir() if p.suffix.lower() in COLOR_SUFFIXES and p.stem.isdecimal()}
 
 
-def _read_poses(path: Path) -> dict[int, NDArray[np.float64]]:
-    poses: dict[int, NDArray[np.float64]] = {}
-    for number, words in _lines(path, required=True):
-        try:
-            poses[int(words[0])] = np.array(words[1:], np.float64).reshape(4, 4)
-        except ValueError as error:
-            raise CaptureError(f"{path}:{number}: a pose is an index and 16 numbers, this has {len(words)}") from error
-    if not poses:
-        raise CaptureError(f"{path} holds no pose: was the capture tracked?")
-    return dict(sorted(poses.items()))
+def _read_poses(path: Path) -> Poses:
+    if not path.is_file():
+        raise CaptureError(
+            f"{path} is missing: a scene folder needs the pose of every image; `s4net register` finds them where there "
+            "is depth"
+        )
+    return read_poses(path)
 
 
 def _read_stamps(path: Path) -> dict[int, int]:
     stamps: dict[int, int] = {}
-    for number, words in _lines(path, required=False):
+    for number, words in numbered_lines(path) if path.is_file() else ():
         try:
             index, stamp = words
             stamps[int(index)] = int(stamp)
         except ValueError as error:
             raise CaptureError(f"{path}:{number}: '{' '.join(words)}' is not an index and nanoseconds") from error
     return stamps
-
-
-def _lines(path: Path, *, required: bool) -> Iterator[tuple[int, list[str]]]:
-    """Number and words of each line that is neither empty nor a comment."""
-    if not path.is_file():
-        if required:
-            raise CaptureError(f"{path} is missing: a scene folder needs the pose of every image")
-        return
-    for number, line in enumerate(path.read_text().splitlines(), start=1):
-        if line.strip() and not line.lstrip().startswith("#"):
-            yield number, line.split()
