@@ -10,8 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from s4net_core.cli.options import add_settings_options, settings_from
-from s4net_core.config import Settings
+from s4net_core.cli.options import add_settings_options, settings_from, take_size
 from s4net_core.errors import S4NetError, SettingsError
 from s4net_core.evaluation.evaluate import Measurement, measure
 from s4net_core.evaluation.report import (
@@ -28,7 +27,7 @@ from s4net_core.files import write_atomically
 from s4net_core.inference import Segmenter
 from s4net_core.io.captures import open_capture
 from s4net_core.labels import LABEL_SPACES
-from s4net_core.models.checkpoint import CheckpointInfo, read_info
+from s4net_core.models.checkpoint import CheckpointInfo
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
     """Measure and print; the image size is the checkpoint's unless the settings give one."""
     settings = settings_from(args)
     files = {"base": args.baseline, "adapted": args.checkpoint} if args.baseline else {"network": args.checkpoint}
-    _take_size(settings, read_info(args.checkpoint))
+    take_size(settings, args.checkpoint)
     segmenters = {name: Segmenter(path, settings.device, settings) for name, path in files.items()}
     capture = open_capture(
         args.capture, stream=settings.stream, poses=args.poses, with_depth=settings.geometry.from_sensor
@@ -88,12 +87,6 @@ def run(args: argparse.Namespace) -> int:
         write_report(args.report, Report(title, tables, (), measured.pictures, notes, shown))
         console.print(f"report: {args.report}")
     return 0
-
-
-def _take_size(settings: Settings, info: CheckpointInfo) -> None:
-    for name in ("width", "height"):
-        if name not in settings.model.model_fields_set:
-            setattr(settings.model, name, getattr(info.model, name))
 
 
 def _tables(capture: str, measured: Measurement) -> list[Table]:

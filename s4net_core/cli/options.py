@@ -56,6 +56,20 @@ def track_labels(positions: Sequence[int]) -> Iterable[int]:
     return track(positions, "labels of the source set", console=Console(stderr=True), transient=True)
 
 
+def take_size(settings: Settings, checkpoint: str | Path) -> None:
+    """Give the settings the image size of a weights file, unless the user gave one.
+
+    Raises:
+        CheckpointError: the file cannot be read.
+    """
+    from s4net_core.models.checkpoint import read_info  # late: as above
+
+    info = read_info(checkpoint)
+    for name in ("width", "height"):
+        if name not in settings.model.model_fields_set:
+            setattr(settings.model, name, getattr(info.model, name))
+
+
 def add_learning_options(parser: argparse.ArgumentParser) -> None:
     """`add_settings_options`, and ``--checkpoint`` and ``--source``; `learning_settings_from` reads them."""
     parser.add_argument("--checkpoint", help="weights file of the base model; short for --set checkpoint=...")
@@ -99,3 +113,20 @@ def labels_from(args: argparse.Namespace) -> "LabelMap | None":
     from s4net_core.io.label_tables import label_map  # late: SciPy is for those who need it
 
     return label_map(args.labels) if args.labels else None
+
+
+def positive(text: str) -> int:
+    """Type of an option: a whole number from 1."""
+    return _number(text, 1, 10**6)
+
+
+def quality(text: str) -> int:
+    """Type of an option: quality of JPEG, 1..100."""
+    return _number(text, 1, 100)
+
+
+def _number(text: str, lowest: int, highest: int) -> int:
+    value = int(text) if text.isdecimal() else 0
+    if not lowest <= value <= highest:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number from {lowest} to {highest}")
+    return value

@@ -95,7 +95,8 @@ def write_color(path: Path, color: NDArray[np.uint8], quality: int = 90) -> None
     Raises:
         CaptureError: the file cannot be written.
     """
-    _write(path, cv2.cvtColor(color, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
+    parameters = [] if path.suffix == ".png" else [cv2.IMWRITE_JPEG_QUALITY, quality]
+    _write(path, cv2.cvtColor(color, cv2.COLOR_RGB2BGR), parameters)
 
 
 def write_depth(path: Path, depth: NDArray[np.float32]) -> None:

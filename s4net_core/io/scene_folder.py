@@ -84,9 +84,9 @@ class SceneFolder(IndexedCapture):
         """
         index = self._indices[position]
         color_path = self._color_path(index)
-        color = read_color(color_path)
         stamp = self._stamps.get(index, FIRST_STAMP + index * STAMP_STEP)
         T_world_camera = self._poses.at(stamp, index)
+        color = read_color(color_path)
         return Frame(
             stamp=stamp,
             color=color,
@@ -141,7 +141,7 @@ def write_scene_folder(path: str | Path, frames: Iterable[Frame], *, quality: in
     for index, frame in enumerate(frames):
         if not lenses:
             _make_folders(path, frame)
-        _write_images(path, f"{index:06d}", frame, ".png" if quality >= 100 else ".jpg", quality)
+        _write_images(path, f"{index:06d}", frame, color_suffix(quality), quality)
         numbers = " ".join(f"{number:.17g}" for number in frame.T_world_camera.ravel())
         poses.append(f"{index} {numbers}")
         stamps.append(f"{index} {frame.stamp}")
@@ -152,6 +152,11 @@ def write_scene_folder(path: str | Path, frames: Iterable[Frame], *, quality: in
     (path / "timestamps.txt").write_text("\n".join(stamps) + "\n")
     (path / "intrinsics.json").write_text(json.dumps(_intrinsics_json(lenses, path), indent=1) + "\n")
     return len(lenses)
+
+
+def color_suffix(quality: int) -> str:
+    """Suffix of the colour images that `write_scene_folder` writes with this quality."""
+    return ".png" if quality >= 100 else ".jpg"
 
 
 def _make_folders(path: Path, frame: Frame) -> None:
