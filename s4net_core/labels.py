@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,8 +15,8 @@ MASK_UNLABELLED = 255
 """In published masks (mono8): a pixel without a class."""
 
 
-LabelMap = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
-"""(H, W) uint8 ids of one label space -> of another."""
+LabelMap = Callable[[NDArray[np.unsignedinteger[Any]]], NDArray[np.uint8]]
+"""(H, W) uint8 or uint16 ids of one label space -> (H, W) uint8 ids of another, 0 = unlabelled."""
 
 
 @dataclass(frozen=True)
@@ -124,14 +125,75 @@ LABEL_SPACES = {space.name: space for space in (SUNRGBD37,)}
 """Every label space by its name."""
 
 
-def nyu40_to_sunrgbd37(label: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """(H, W) uint8 NYU40 ids -> SUN RGB-D 37. Ids 1..37 are the same classes in the same order.
+def nyu40_to_sunrgbd37(label: NDArray[np.unsignedinteger[Any]]) -> NDArray[np.uint8]:
+    """(H, W) NYU40 ids -> SUN RGB-D 37, uint8. Ids 1..37 are the same classes in the same order.
 
     NYU40's otherstructure, otherfurniture and otherprop (38..40) have no counterpart and become unlabelled, as does
     every id that NYU40 does not have.
     """
-    return np.where(label <= SUNRGBD37.num_classes, label, np.uint8(UNLABELLED))
+    return np.where(label <= SUNRGBD37.num_classes, label, UNLABELLED).astype(np.uint8)
 
 
-LABEL_MAPS: dict[str, LabelMap] = {"nyu40": nyu40_to_sunrgbd37}
+def table_map(table: NDArray[np.uint8]) -> LabelMap:
+    """Map that looks every id up in a table.
+
+    Args:
+        table: (N,) uint8 new id by old id; ids from N on become unlabelled.
+    """
+    whole = np.zeros(np.iinfo(np.uint16).max + 1, np.uint8)
+    whole[: len(table)] = table
+    return whole.__getitem__
+
+
+_ADE20K = (
+    "wall, building, sky, floor, tree, ceiling, road, bed, windowpane, grass, cabinet, sidewalk, person, earth, "
+    "door, table, mountain, plant, curtain, chair, car, water, painting, sofa, shelf, house, sea, mirror, rug, "
+    "field, armchair, seat, fence, desk, rock, wardrobe, lamp, bathtub, railing, cushion, base, box, column, "
+    "signboard, chest of drawers, counter, sand, sink, skyscraper, fireplace, refrigerator, grandstand, path, "
+    "stairs, runway, case, pool table, pillow, screen door, stairway, river, bridge, bookcase, blind, coffee table, "
+    "toilet, flower, book, hill, bench, countertop, stove, palm, kitchen island, computer, swivel chair, boat, "
+    "bar, arcade machine, hovel, bus, towel, light, truck, tower, chandelier, awning, streetlight, booth, "
+    "television receiver, airplane, dirt track, apparel, pole, land, bannister, escalator, ottoman, bottle, "
+    "buffet, poster, stage, van, ship, fountain, conveyer belt, canopy, washer, plaything, swimming pool, stool, "
+    "barrel, basket, waterfall, tent, bag, minibike, cradle, oven, ball, food, step, tank, trade name, microwave, "
+    "pot, animal, bicycle, lake, dishwasher, screen, blanket, sculpture, hood, sconce, vase, traffic light, tray, "
+    "ashcan, fan, pier, crt screen, plate, monitor, bulletin board, shower, radiator, glass, clock, flag"
+)
+ADE20K_NAMES: tuple[str, ...] = tuple(_ADE20K.split(", "))
+"""The 150 classes of ADE20K's scene parsing benchmark, in the order of a network's outputs."""
+
+# What NYU40 and ScanNet file under "other..." (a wardrobe, a stool, a light, a monitor) has no class here either. The
+# one exception is a rug: ADE20K has no other word for what lies on the floor.
+_ADE20K_RENAMED = {
+    "windowpane": "window",
+    "painting": "picture",
+    "poster": "picture",
+    "shelf": "shelves",
+    "rug": "floor_mat",
+    "armchair": "chair",
+    "swivel chair": "chair",
+    "cushion": "pillow",
+    "chest of drawers": "dresser",
+    "refrigerator": "fridge",
+    "screen door": "door",
+    "bookcase": "bookshelf",
+    "blind": "blinds",
+    "coffee table": "table",
+    "book": "books",
+    "countertop": "counter",
+    "television receiver": "tv",
+    "apparel": "clothes",
+}
+
+ADE20K_TO_SUNRGBD37: tuple[int, ...] = tuple(
+    {name: id for id, name in enumerate(SUNRGBD37.names, start=1)}.get(_ADE20K_RENAMED.get(name, name), UNLABELLED)
+    for name in ADE20K_NAMES
+)
+"""SUN RGB-D id of each of `ADE20K_NAMES`, 0 = no counterpart."""
+
+
+LABEL_MAPS: dict[str, LabelMap] = {
+    "nyu40": nyu40_to_sunrgbd37,
+    "ade20k": table_map(np.array([UNLABELLED, *ADE20K_TO_SUNRGBD37], np.uint8)),  # ids in its files start at 1
+}
 """From the ids of other data sets to SUN RGB-D 37, by the data set's name."""

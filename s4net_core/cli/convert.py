@@ -7,12 +7,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, get_args
 
 from rich.console import Console
 from rich.progress import track
 
-from s4net_core.cli.options import add_settings_options, settings_from
+from s4net_core.cli.options import add_labels_option, add_settings_options, labels_from, settings_from
 from s4net_core.errors import CaptureError
 from s4net_core.frames import Frame, FrameSource
 from s4net_core.geometry.camera import rescale_frame
@@ -21,8 +21,7 @@ from s4net_core.io.captures import open_capture
 from s4net_core.io.rosbag_writer import write_bag
 from s4net_core.io.scene_folder import write_scene_folder
 from s4net_core.io.source_set import LabelledImage, write_source_set
-from s4net_core.io.source_sets import open_source_set
-from s4net_core.labels import LABEL_MAPS, LabelMap
+from s4net_core.io.source_sets import Split, open_source_set
 
 Item = TypeVar("Item", covariant=True)
 
@@ -32,6 +31,7 @@ EPILOG = """examples:
   s4net convert room small --format scene --size 320x240 --stride 2  # every second frame, smaller
   s4net convert source small --format source-set --size 160x120      # labelled images
   s4net convert scans source --format source-set --labels nyu40      # ids of ScanNet to those used here
+  s4net convert SUNRGBD source --format source-set --split test      # SUN RGB-D, as published, to plain images
 """
 
 
@@ -47,8 +47,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--stride", type=_positive, default=1, metavar="N", help="take every n-th frame (%(default)s)")
     parser.add_argument("--rate", type=_rate, metavar="HZ", help="give the frames new stamps, evenly at this rate")
     parser.add_argument("--no-depth", action="store_true", help="leave depth out")
+    add_labels_option(parser)
     parser.add_argument(
-        "--labels", choices=LABEL_MAPS, help="map ids of this data set to SUN RGB-D 37, e.g. ScanNet's nyu40"
+        "--split", choices=get_args(Split), default="train", help="part of a source set that has parts (%(default)s)"
     )
     parser.add_argument("--poses", default="", metavar="FILE", help="poses of a scene folder, e.g. poses_noisy.txt")
     parser.add_argument(
@@ -99,7 +100,7 @@ def _check_paths(source: Path, output: Path, force: bool) -> None:
 
 def _convert_capture(args: argparse.Namespace, output: Path, console: Console) -> str:
     stream = settings_from(args).stream
-    capture = open_capture(args.source, stream=stream, poses=args.poses, map_labels=_label_map(args))
+    capture = open_capture(args.source, stream=stream, poses=args.poses, map_labels=labels_from(args))
     frames = _prepared(_tracked(capture, console), args)
     if args.format == "scene":
         count = write_scene_folder(output, frames, quality=args.quality)
@@ -117,14 +118,10 @@ def _convert_capture(args: argparse.Namespace, output: Path, console: Console) -
 
 
 def _convert_source_set(args: argparse.Namespace, output: Path, console: Console) -> str:
-    source = open_source_set(args.source, map_labels=_label_map(args))
+    source = open_source_set(args.source, split=args.split, with_depth=not args.no_depth, map_labels=labels_from(args))
     positions = range(0, len(source), args.stride)
     images = (_resized(source[position], args.size) for position in _tracked(positions, console))
     return f"{write_source_set(output, images, quality=args.quality)} labelled images"
-
-
-def _label_map(args: argparse.Namespace) -> LabelMap | None:
-    return LABEL_MAPS[args.labels] if args.labels else None
 
 
 def _resized(image: LabelledImage, size: tuple[int, int] | None) -> LabelledImage:

@@ -3,9 +3,13 @@
 import argparse
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from s4net_core.config import Settings, load_settings
 from s4net_core.errors import SettingsError
+
+if TYPE_CHECKING:
+    from s4net_core.labels import LabelMap
 
 
 def add_settings_options(parser: argparse.ArgumentParser) -> None:
@@ -63,3 +67,26 @@ def learning_settings_from(args: argparse.Namespace) -> Settings:
     if not settings.checkpoint or not settings.source.path:
         raise SettingsError("no base model or no source set: give --checkpoint FILE and --source FOLDER")
     return settings
+
+
+def add_labels_option(parser: argparse.ArgumentParser) -> None:
+    """Add ``--labels``; `labels_from` reads it."""
+    from s4net_core.labels import LABEL_MAPS  # late: `s4net doctor` must run where NumPy does not
+
+    names = ", ".join(LABEL_MAPS)
+    parser.add_argument(
+        "--labels",
+        metavar="NAME|FILE",
+        help=f"map ids of another data set to SUN RGB-D 37: {names}, or the file of ScanNet's or NYU's table",
+    )
+
+
+def labels_from(args: argparse.Namespace) -> "LabelMap | None":
+    """The map that ``--labels`` names; None = the ids are those of SUN RGB-D 37.
+
+    Raises:
+        LabelTableError: there is no such map or table.
+    """
+    from s4net_core.io.label_tables import label_map  # late: SciPy is for those who need it
+
+    return label_map(args.labels) if args.labels else None
