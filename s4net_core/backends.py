@@ -2,6 +2,8 @@
 
 import copy
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
@@ -9,7 +11,7 @@ import torch
 from torch import Tensor
 
 from s4net_core.config import Settings
-from s4net_core.models.build import SegmentationNetwork
+from s4net_core.models.build import Outputs, SegmentationNetwork
 from s4net_core.models.checkpoint import CheckpointInfo, file_sha256, load_checkpoint, load_weights
 from s4net_core.models.onnx_model import OnnxModel, OnnxTemplate, compare_with_torch, pick_provider
 
@@ -135,12 +137,26 @@ def forward(network: SegmentationNetwork, images: Tensor, *, amp: bool = True) -
     Returns:
         (B, C, H, W) float32, a constant for the gradient.
     """
+    with _at_work(network, images, amp):
+        return network(images).float()  # type: ignore[no-any-return]
+
+
+@torch.no_grad()
+def all_outputs(network: SegmentationNetwork, images: Tensor, *, amp: bool = True) -> Outputs:
+    """Logits and, where the network has a decoder for it, depth, as float32; arguments as `forward`."""
+    with _at_work(network, images, amp):
+        outputs = network.outputs(images)
+    return Outputs(outputs.logits.float(), None, outputs.depth)
+
+
+@contextmanager
+def _at_work(network: SegmentationNetwork, images: Tensor, amp: bool) -> Iterator[None]:
     was_training = network.training
     if was_training:
         network.eval()
     try:
         with torch.autocast(images.device.type, enabled=amp and images.device.type == "cuda"):
-            return network(images).float()  # type: ignore[no-any-return]
+            yield
     finally:
         if was_training:
             network.train()

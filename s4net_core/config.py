@@ -57,6 +57,11 @@ class ModelSettings(Group):
     )
     depth_decoder: bool = setting(False, "Second decoder on the same encoder, which predicts depth from colour.")
 
+    @property
+    def has_auxiliary(self) -> bool:
+        """Whether the network has an auxiliary branch: what `auxiliary` says, or what the paper's network has."""
+        return self.auxiliary == "always" or (self.auxiliary == "auto" and self.architecture == "pspnet")
+
 
 class GeometrySettings(Group):
     """Which pixels of two views count as the same 3D point (paper: eq. 4 and the tests around it)."""
@@ -76,6 +81,11 @@ class GeometrySettings(Group):
     )
     min_depth: float = setting(0.1, "Nearer depth is treated as none.", unit="m", ge=0, le=100)
     max_depth: float = setting(10.0, "Farther depth is treated as none.", unit="m", gt=0, le=1000)
+
+    @property
+    def border_width(self) -> int:
+        """Pixels to either side of a border between segments that do not count: 0 without the boundary mask."""
+        return self.boundary_radius if self.boundary_mask else 0
 
 
 class KeyframeSettings(Group):

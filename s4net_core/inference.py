@@ -1,4 +1,4 @@
-"""Colour in, labels out: the network at work, and the `Segmenter` that changes its weights between frames."""
+"""Colour in, labels (and depth) out: the network at work, and the `Segmenter` that changes its weights meanwhile."""
 
 import threading
 from collections.abc import Iterator, Sequence
@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from s4net_core.backends import Backend, open_backend
+from s4net_core.backends import all_outputs as all_outputs
 from s4net_core.backends import forward as forward
 from s4net_core.config import Settings
 from s4net_core.errors import BadFrame, CheckpointError, SettingsError
@@ -111,6 +112,23 @@ class Segmenter:
             label[confidence < self._settings.segmentation.min_confidence] = UNLABELLED
             return Segmentation(label[0].cpu().numpy(), confidence[0].cpu().numpy(), backend.info.version)
 
+    def depth(self, color: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Depth of one image, predicted at the working size and scaled to the image's bilinearly.
+
+        Args:
+            color: (H, W, 3) uint8 RGB, any size.
+
+        Returns:
+            (H, W) float32, metres, positive.
+
+        Raises:
+            BadFrame: ``color_format`` when `color` is something else.
+            CheckpointError: the weights that serve have no depth decoder.
+        """
+        _check_color(color)
+        with self._lease() as backend:
+            return predict_depth(backend.network, color, self._settings, self._device)
+
     def forward(self, images: Tensor) -> Tensor:
         """The bare network, as `segment` runs it: (B, 3, H, W) float32 RGB 0..1 -> logits (B, C, H, W) float32."""
         with self._lease() as backend:
@@ -196,6 +214,34 @@ def predict_labels(
         for i, color in enumerate(batch):
             labels.append(most_probable(logits[i : i + 1], color.shape[:2])[0][0].cpu().numpy())
     return labels
+
+
+def predict_depth(
+    network: SegmentationNetwork, color: NDArray[np.uint8], settings: Settings, device: torch.device
+) -> NDArray[np.float32]:
+    """Depth of one image, computed as `Segmenter.depth` does.
+
+    Args:
+        network: on `device`.
+        color: (H, W, 3) uint8 RGB, any size.
+        settings: groups `model` (working size) and `learner.amp`.
+        device: where to compute.
+
+    Returns:
+        (H, W) float32, metres, positive.
+
+    Raises:
+        CheckpointError: the network has no depth decoder.
+    """
+    images = to_tensor([resize_color(color, settings.model.width, settings.model.height)], device)
+    depth = all_outputs(network, images, amp=settings.learner.amp).depth
+    if depth is None:
+        raise CheckpointError(
+            "these weights have no depth decoder: train some with `s4net pretrain --set model.depth_decoder=true`"
+        )
+    if tuple(depth.shape[-2:]) != color.shape[:2]:
+        depth = F.interpolate(depth, size=color.shape[:2], mode="bilinear", align_corners=False)
+    return np.asarray(depth[0, 0].cpu().numpy(), dtype=np.float32)
 
 
 @torch.no_grad()
