@@ -84,7 +84,9 @@ def launches() -> list[Line]:
 
 @pytest.mark.parametrize("line", commands_of_s4net(), ids=str)
 def test_every_command_parses_with_the_real_parser(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
-    name, *arguments = line.words[1:]
+    name, *arguments = [word for word in line.words[1:] if word != "--debug"]
+    if name == "COMMAND":
+        return
     assert name in COMMANDS
     if not arguments:
         return  # the command is only mentioned
@@ -100,7 +102,7 @@ def test_every_command_parses_with_the_real_parser(line: Line, monkeypatch: pyte
 
 def test_there_are_commands_to_check() -> None:
     assert len(commands_of_s4net()) > 20
-    assert len(launches()) > 3
+    assert {LAUNCHED.sub(r"\1", line.text) for line in launches()} == set(LAUNCH_FILES)
 
 
 @pytest.mark.parametrize("line", launches(), ids=str)
