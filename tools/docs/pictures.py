@@ -22,7 +22,7 @@ from s4net_core.geometry.camera import rescale_frame, unproject
 from s4net_core.geometry.warp import Correspondence, away_from_borders, correspond, sample, sample_mask
 from s4net_core.inference import predict_labels, to_tensor
 from s4net_core.io.captures import open_capture
-from s4net_core.keyframes import Keyframe, KeyframeBuffer
+from s4net_core.keyframes import Keyframe, KeyframeBuffer, depth_of, pairs_of
 from s4net_core.labels import SUNRGBD37, UNLABELLED
 from s4net_core.learning.teacher import Teacher
 from s4net_core.models.build import SegmentationNetwork
@@ -135,11 +135,12 @@ def warp(target: Keyframe, source: Keyframe, scene: Scene) -> tuple[NDArray[np.u
         (H, W, 3) uint8 RGB, white where nothing can be read, and (H, W) uint8, a key of `REASONS`.
     """
     geometry = scene.settings.geometry
-    depth_target, depth_source = _depth(target), _depth(source)
-    T_source_target = torch.from_numpy(np.linalg.inv(source.T_world_camera) @ target.T_world_camera).float()[None]
+    depth_target, depth_source = depth_of([target], CPU), depth_of([source], CPU)
+    cameras = pairs_of([target], [source], CPU)
 
     def correspondence(depth_source: Tensor, rules: GeometrySettings) -> Correspondence:
-        return correspond(depth_target, _camera(target), T_source_target, depth_source, _camera(source), rules)
+        pair = cameras.K_target, cameras.T_source_target
+        return correspond(depth_target, *pair, depth_source, cameras.K_source, rules)
 
     # Where e' has no depth, nothing hides a point.
     lenient = geometry.model_copy(update={"require_source_depth": False})
@@ -163,7 +164,7 @@ def warp(target: Keyframe, source: Keyframe, scene: Scene) -> tuple[NDArray[np.u
 
 def draw_merge(scene: Scene) -> Figure:
     """What the network says about a view, and what its neighbours say together."""
-    teacher = Teacher(scene.network, scene.keyframes, scene.settings, CPU)
+    teacher = Teacher(scene.network, scene.settings, CPU)
     rows = {id: _compare(id, teacher, scene) for id in scene.keyframes.trainable(scene.settings.learner.min_overlap)}
     own, merged, _ = rows[TARGET]
     shares = np.array([right for _, _, right in rows.values()])
@@ -245,7 +246,7 @@ def _draw_view(ax: Axes, view: Keyframe) -> None:
 
 def _points(view: Keyframe) -> tuple[NDArray[np.float64], NDArray[np.uint8]]:
     """(N, 3) world coordinates, metres, and (N, 3) uint8 RGB of the pixels below the ceiling."""
-    points, valid = unproject(_depth(view), _camera(view))
+    points, valid = unproject(depth_of([view], CPU), torch.from_numpy(view.intrinsics.matrix).float()[None])
     kept = valid[0, 0].numpy()
     world = points[0].permute(1, 2, 0).numpy()[kept] @ view.T_world_camera[:3, :3].T + view.T_world_camera[:3, 3]
     low = world[:, 2] < CEILING
@@ -280,14 +281,6 @@ def legend(figure: Figure, entries: Sequence[tuple[str, tuple[int, int, int]]]) 
 
 def _predict(views: Sequence[Keyframe], scene: Scene) -> list[NDArray[np.uint8]]:
     return predict_labels(scene.network, [view.color for view in views], scene.settings, CPU)
-
-
-def _depth(view: Keyframe) -> Tensor:
-    return torch.from_numpy(view.depth)[None, None]
-
-
-def _camera(view: Keyframe) -> Tensor:
-    return torch.from_numpy(view.intrinsics.matrix).float()[None]
 
 
 if __name__ == "__main__":
