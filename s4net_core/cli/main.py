@@ -70,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if command.ros:
             return _run_ros(args.command, command.module, args.arguments)
-        return _run(args.command, command, args.arguments)
+        return _run(args.command, args.arguments)
     except S4NetError as error:
         if args.debug:
             raise
@@ -96,11 +96,18 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _run(name: str, command: Command, arguments: Sequence[str]) -> int:
+def command_parser(name: str) -> argparse.ArgumentParser:
+    """Parser of the sub-command `name`; of one with `ros` only where rclpy is installed."""
+    command = COMMANDS[name]
     module = importlib.import_module(command.module)  # late: `s4net doctor` must not wait for torch
     parser = argparse.ArgumentParser(prog=f"s4net {name}", description=command.help[0].upper() + command.help[1:] + ".")
     module.add_arguments(parser)
-    return int(module.run(parser.parse_args(arguments)))
+    return parser
+
+
+def _run(name: str, arguments: Sequence[str]) -> int:
+    args = command_parser(name).parse_args(arguments)
+    return int(importlib.import_module(COMMANDS[name].module).run(args))
 
 
 def _run_ros(name: str, module: str, arguments: Sequence[str]) -> int:
