@@ -1,9 +1,9 @@
 """Scene folder: the project's own capture format, one file an image, readable with any tool.
 
 ``color/N.jpg`` (or .png), optional ``depth/N.png`` (16 bit, millimetres, aligned to colour, 0 = none), optional
-``label/N.png`` (0 = unlabelled, else class id), ``poses.txt`` (index, then 16 numbers: T_world_camera row by row),
-``intrinsics.json`` (width, height, fx, fy, cx, cy; optional depth_scale, distortion and ``per_frame``: list of fx, fy),
-optional ``timestamps.txt`` (index, then nanoseconds).
+``label/N.png`` (0 = unlabelled, else class id), optional ``depth_gt/N.png`` (as ``depth`` but exact, for evaluation),
+``poses.txt`` (index, then 16 numbers: T_world_camera row by row), ``intrinsics.json`` (width, height, fx, fy, cx, cy;
+optional depth_scale, distortion and ``per_frame``: list of fx, fy), optional ``timestamps.txt`` (index, nanoseconds).
 """
 
 import json
@@ -35,6 +35,7 @@ FIRST_STAMP = 1_000_000_000
 STAMP_STEP = 100_000_000
 """Nanoseconds between two images where there is no timestamps.txt."""
 FRAME_ID = "camera_color_optical_frame"
+TRUE_DEPTH = "depth_gt"
 
 
 class SceneFolder(IndexedCapture):
@@ -86,6 +87,7 @@ class SceneFolder(IndexedCapture):
             stamp=self._stamps.get(index, FIRST_STAMP + index * STAMP_STEP),
             color=read_color(color_path),
             depth=self._depth(color_path.stem),
+            true_depth=self._true_depth(color_path.stem),
             T_world_camera=self._poses[index],
             intrinsics=self._intrinsics.of(index),
             frame_id=FRAME_ID,
@@ -102,6 +104,10 @@ class SceneFolder(IndexedCapture):
         if not (self.path / "depth").is_dir():
             return None
         return read_depth(self.path / "depth" / f"{stem}.png", self._intrinsics.units_per_metre)
+
+    def _true_depth(self, stem: str) -> NDArray[np.float32] | None:
+        path = self.path / TRUE_DEPTH / f"{stem}.png"
+        return read_depth(path, self._intrinsics.units_per_metre) if path.is_file() else None
 
     def _label(self, stem: str) -> NDArray[np.uint8] | None:
         path = self.path / "label" / f"{stem}.png"
@@ -152,7 +158,8 @@ def write_scene_folder(path: str | Path, frames: Iterable[Frame], *, quality: in
 
 
 def _make_folders(path: Path, frame: Frame) -> None:
-    for folder, image in (("color", frame.color), ("depth", frame.depth), ("label", frame.label)):
+    images = {"color": frame.color, "depth": frame.depth, "label": frame.label, TRUE_DEPTH: frame.true_depth}
+    for folder, image in images.items():
         if image is not None:
             (path / folder).mkdir(parents=True, exist_ok=True)
 
@@ -163,6 +170,8 @@ def _write_images(path: Path, stem: str, frame: Frame, suffix: str, quality: int
         write_depth(path / "depth" / f"{stem}.png", frame.depth)
     if frame.label is not None:
         write_label(path / "label" / f"{stem}.png", frame.label)
+    if frame.true_depth is not None:
+        write_depth(path / TRUE_DEPTH / f"{stem}.png", frame.true_depth)
 
 
 def _intrinsics_json(lenses: list[Intrinsics], path: Path) -> dict[str, Any]:
