@@ -57,6 +57,11 @@ class ModelSettings(Group):
     )
     depth_decoder: bool = setting(False, "Second decoder on the same encoder, which predicts depth from colour.")
 
+    @property
+    def has_auxiliary(self) -> bool:
+        """Whether the network has an auxiliary branch: what `auxiliary` says, or what the paper's network has."""
+        return self.auxiliary == "always" or (self.auxiliary == "auto" and self.architecture == "pspnet")
+
 
 class GeometrySettings(Group):
     """Which pixels of two views count as the same 3D point (paper: eq. 4 and the tests around it)."""

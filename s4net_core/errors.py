@@ -38,6 +38,10 @@ class SourceSetError(S4NetError):
     """A labelled source set is missing, empty or has class ids outside its label space."""
 
 
+class LabelTableError(S4NetError):
+    """A table that maps one data set's class ids to another's is missing or not in its published format."""
+
+
 class ShapeError(S4NetError):
     """A tensor does not have the shape that a function documents."""
 

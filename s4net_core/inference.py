@@ -1,4 +1,4 @@
-"""Colour in, labels out: the network at work, and the `Segmenter` that changes its weights between frames."""
+"""Colour in, labels (and depth) out: the network at work, and the `Segmenter` that changes its weights meanwhile."""
 
 import threading
 from collections.abc import Iterator, Sequence
@@ -16,7 +16,7 @@ from s4net_core.config import ModelSettings, Settings
 from s4net_core.errors import BadFrame, CheckpointError, SettingsError
 from s4net_core.geometry.camera import resize_color
 from s4net_core.labels import UNLABELLED
-from s4net_core.models.build import SegmentationNetwork
+from s4net_core.models.build import Outputs, SegmentationNetwork
 from s4net_core.models.checkpoint import CheckpointInfo, load_checkpoint, load_weights
 
 BATCH = 4
@@ -105,6 +105,23 @@ class Segmenter:
             label[confidence < self._settings.segmentation.min_confidence] = UNLABELLED
             return Segmentation(label[0].cpu().numpy(), confidence[0].cpu().numpy(), version)
 
+    def depth(self, color: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Depth of one image, predicted at the working size and scaled to the image's bilinearly.
+
+        Args:
+            color: (H, W, 3) uint8 RGB, any size.
+
+        Returns:
+            (H, W) float32, metres, positive.
+
+        Raises:
+            BadFrame: ``color_format`` when `color` is something else.
+            CheckpointError: the weights that serve have no depth decoder.
+        """
+        _check_color(color)
+        with self._lease() as (network, _):
+            return predict_depth(network, color, self._settings, self._device)
+
     def forward(self, images: Tensor) -> Tensor:
         """The bare network, as `segment` runs it: (B, 3, H, W) float32 RGB 0..1 -> logits (B, C, H, W) float32."""
         with self._lease() as (network, _):
@@ -171,12 +188,26 @@ def forward(network: SegmentationNetwork, images: Tensor, *, amp: bool = True) -
     Returns:
         (B, C, H, W) float32, a constant for the gradient.
     """
+    with _at_work(network, images, amp):
+        return network(images).float()  # type: ignore[no-any-return]
+
+
+@torch.no_grad()
+def all_outputs(network: SegmentationNetwork, images: Tensor, *, amp: bool = True) -> Outputs:
+    """Logits and, where the network has a decoder for it, depth, as float32; arguments as `forward`."""
+    with _at_work(network, images, amp):
+        outputs = network.outputs(images)
+    return Outputs(outputs.logits.float(), None, outputs.depth)
+
+
+@contextmanager
+def _at_work(network: SegmentationNetwork, images: Tensor, amp: bool) -> Iterator[None]:
     was_training = network.training
     if was_training:
         network.eval()
     try:
         with torch.autocast(images.device.type, enabled=amp and images.device.type == "cuda"):
-            return network(images).float()  # type: ignore[no-any-return]
+            yield
     finally:
         if was_training:
             network.train()
@@ -210,6 +241,34 @@ def predict_labels(
         for i, color in enumerate(batch):
             labels.append(most_probable(logits[i : i + 1], color.shape[:2])[0][0].cpu().numpy())
     return labels
+
+
+def predict_depth(
+    network: SegmentationNetwork, color: NDArray[np.uint8], settings: Settings, device: torch.device
+) -> NDArray[np.float32]:
+    """Depth of one image, computed as `Segmenter.depth` does.
+
+    Args:
+        network: on `device`.
+        color: (H, W, 3) uint8 RGB, any size.
+        settings: groups `model` (working size) and `learner.amp`.
+        device: where to compute.
+
+    Returns:
+        (H, W) float32, metres, positive.
+
+    Raises:
+        CheckpointError: the network has no depth decoder.
+    """
+    images = to_tensor([resize_color(color, settings.model.width, settings.model.height)], device)
+    depth = all_outputs(network, images, amp=settings.learner.amp).depth
+    if depth is None:
+        raise CheckpointError(
+            "these weights have no depth decoder: train some with `s4net pretrain --set model.depth_decoder=true`"
+        )
+    if tuple(depth.shape[-2:]) != color.shape[:2]:
+        depth = F.interpolate(depth, size=color.shape[:2], mode="bilinear", align_corners=False)
+    return np.asarray(depth[0, 0].cpu().numpy(), dtype=np.float32)
 
 
 @torch.no_grad()

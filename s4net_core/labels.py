@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,8 +15,8 @@ MASK_UNLABELLED = 255
 """In published masks (mono8): a pixel without a class."""
 
 
-LabelMap = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
-"""(H, W) uint8 ids of one label space -> of another."""
+LabelMap = Callable[[NDArray[np.unsignedinteger[Any]]], NDArray[np.uint8]]
+"""(H, W) uint8 or uint16 ids of one label space -> (H, W) uint8 ids of another, 0 = unlabelled."""
 
 
 @dataclass(frozen=True)
@@ -124,13 +125,24 @@ LABEL_SPACES = {space.name: space for space in (SUNRGBD37,)}
 """Every label space by its name."""
 
 
-def nyu40_to_sunrgbd37(label: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """(H, W) uint8 NYU40 ids -> SUN RGB-D 37. Ids 1..37 are the same classes in the same order.
+def nyu40_to_sunrgbd37(label: NDArray[np.unsignedinteger[Any]]) -> NDArray[np.uint8]:
+    """(H, W) NYU40 ids -> SUN RGB-D 37, uint8. Ids 1..37 are the same classes in the same order.
 
     NYU40's otherstructure, otherfurniture and otherprop (38..40) have no counterpart and become unlabelled, as does
     every id that NYU40 does not have.
     """
-    return np.where(label <= SUNRGBD37.num_classes, label, np.uint8(UNLABELLED))
+    return np.where(label <= SUNRGBD37.num_classes, label, UNLABELLED).astype(np.uint8)
+
+
+def table_map(table: NDArray[np.uint8]) -> LabelMap:
+    """Map that looks every id up in a table.
+
+    Args:
+        table: (N,) uint8 new id by old id; ids from N on become unlabelled.
+    """
+    whole = np.zeros(np.iinfo(np.uint16).max + 1, np.uint8)
+    whole[: len(table)] = table
+    return whole.__getitem__
 
 
 LABEL_MAPS: dict[str, LabelMap] = {"nyu40": nyu40_to_sunrgbd37}

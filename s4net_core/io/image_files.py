@@ -49,10 +49,10 @@ def read_depth(path: Path, units_per_metre: float = MILLIMETRES, no_depth: int =
 
 
 def read_label(path: Path, space: LabelSpace, map_labels: LabelMap | None = None) -> NDArray[np.uint8]:
-    """(H, W) uint8 class ids, 0 = unlabelled (255 in the file counts as unlabelled too).
+    """(H, W) uint8 class ids, 0 = unlabelled (without a map, 255 in the file counts as unlabelled too).
 
     Args:
-        path: image of ids with one channel.
+        path: image of ids with one channel, 8 or 16 bit.
         space: what the ids mean, after `map_labels`.
         map_labels: applied to what the file holds; None = the ids are those of `space`.
 
@@ -61,15 +61,13 @@ def read_label(path: Path, space: LabelSpace, map_labels: LabelMap | None = None
         S4NetError: an id is outside the label space.
     """
     raw = _read(path, cv2.IMREAD_UNCHANGED)
-    if raw.ndim != 2 or not np.issubdtype(raw.dtype, np.integer) or raw.max() > 255:
+    if raw.ndim != 2 or not np.issubdtype(raw.dtype, np.unsignedinteger) or (map_labels is None and raw.max() > 255):
         raise BadFrame(
             "label_format",
             f"{path} is {raw.shape} {raw.dtype} with values up to {raw.max()}: labels must be an image of class ids "
             "0..255 with one channel, not a coloured or palette picture",
         )
-    label = from_mask(raw.astype(np.uint8))
-    if map_labels is not None:
-        label = map_labels(label)
+    label = from_mask(raw.astype(np.uint8)) if map_labels is None else map_labels(raw)
     space.check(label, str(path))
     return label
 
@@ -101,7 +99,7 @@ def write_label(path: Path, label: NDArray[np.uint8]) -> None:
     _write(path, label, [])
 
 
-def _read(path: Path, flags: int) -> NDArray[np.integer[Any]]:
+def _read(path: Path, flags: int) -> NDArray[np.unsignedinteger[Any]]:
     content = np.frombuffer(_bytes(path), np.uint8)
     image = cv2.imdecode(content, flags) if content.size else None
     if image is None:
