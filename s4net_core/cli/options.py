@@ -56,20 +56,6 @@ def track_labels(positions: Sequence[int]) -> Iterable[int]:
     return track(positions, "labels of the source set", console=Console(stderr=True), transient=True)
 
 
-def take_size(settings: Settings, checkpoint: str | Path) -> None:
-    """Give the settings the image size of a weights file, unless the user gave one.
-
-    Raises:
-        CheckpointError: the file cannot be read.
-    """
-    from s4net_core.models.checkpoint import read_info  # late: as above
-
-    info = read_info(checkpoint)
-    for name in ("width", "height"):
-        if name not in settings.model.model_fields_set:
-            setattr(settings.model, name, getattr(info.model, name))
-
-
 def add_learning_options(parser: argparse.ArgumentParser) -> None:
     """`add_settings_options`, and ``--checkpoint`` and ``--source``; `learning_settings_from` reads them."""
     parser.add_argument("--checkpoint", help="weights file of the base model; short for --set checkpoint=...")
