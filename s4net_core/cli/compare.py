@@ -13,7 +13,7 @@ from s4net_core.cli.options import add_learning_options, learning_settings_from
 from s4net_core.errors import SettingsError
 from s4net_core.evaluation.results import Result
 from s4net_core.io.captures import open_capture
-from s4net_core.io.source_sets import open_source_set
+from s4net_core.learning.base_model import open_source
 from s4net_core.learning.compare import compare, with_control
 
 
@@ -40,11 +40,12 @@ def run(args: argparse.Namespace) -> int:
         def advance(method: str, seed: int, step: int) -> None:
             progress.update(task, advance=1, description=f"{method}, seed {seed}")
 
+        with_depth = settings.geometry.from_sensor
         results = compare(
             with_control(settings),
-            open_capture(args.capture, stream=settings.stream),
-            open_source_set(settings.source.path),
-            {_name(path): open_capture(path, stream=settings.stream) for path in args.scenes},
+            open_capture(args.capture, stream=settings.stream, with_depth=with_depth),
+            open_source(settings),
+            {_name(path): open_capture(path, stream=settings.stream, with_depth=with_depth) for path in args.scenes},
             seeds,
             on_step=advance,
         )
