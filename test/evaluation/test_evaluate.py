@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scenes import make_room_frames
 
-from s4net_core.config import Settings
+from s4net_core.config import ModelSettings, Settings
 from s4net_core.errors import CaptureError
 from s4net_core.evaluation.evaluate import evaluate, evaluate_agreement, keyframes_of, measure
 from s4net_core.inference import Segmentation
@@ -39,6 +39,18 @@ class Oracle:
     def segment(self, color):
         label = self._answers[color.tobytes()]
         return Segmentation(label, np.ones(label.shape, np.float32), 0)
+
+    def depth(self, color):
+        return self._depths[color.tobytes()]
+
+
+class DepthOracle(Oracle):
+    """Answers with the depth of the frames as well, too large by a factor."""
+
+    def __init__(self, frames, factor):
+        super().__init__(frames)
+        self.info = CheckpointInfo(model=ModelSettings(depth_decoder=True))
+        self._depths = {frame.color.tobytes(): frame.depth * np.float32(factor) for frame in frames}
 
     def depth(self, color):
         return self._depths[color.tobytes()]
@@ -143,6 +155,25 @@ class TestMeasure:
         assert result.evaluations == {}
         assert result.agreements["network"].pixels > 0
         assert [row.truth for row in result.pictures] == [None, None]
+
+    def test_predicted_depth_is_compared_with_the_camera_s_where_a_network_predicts_it(self, frames, settings):
+        networks = {"base": Oracle(frames), "predicted": DepthOracle(frames, 1.1)}
+        result = measure(networks, Capture(frames), settings)
+        assert list(result.depths) == ["predicted"]
+        assert result.depths["predicted"].frames == 12
+        assert result.depths["predicted"].pooled.abs_rel == pytest.approx(0.1, abs=1e-5)
+        assert result.depths["predicted"].per_image.delta_1 == 1.0
+
+    def test_exact_depth_is_the_truth_where_there_is_some(self, frames, settings):
+        noisy = [replace(frame, depth=frame.depth * np.float32(1.3), true_depth=frame.depth) for frame in frames]
+        result = measure({"predicted": DepthOracle(frames, 1.0)}, Capture(noisy), settings)
+        assert result.depths["predicted"].pooled.rmse == 0.0
+
+    def test_confusion_counts_are_kept(self, frames, settings):
+        result = measure({"network": Oracle(frames, lambda x: np.minimum(x, 3))}, Capture(frames), settings)
+        counts = result.evaluations["network"].counts
+        assert counts.sum() == sum((frame.label > 0).sum() for frame in frames)
+        assert counts[21, 3] == sum((frame.label == 22).sum() for frame in frames)
 
     def test_capture_without_depth_gives_scores(self, frames, settings):
         flat = Capture([replace(frame, depth=None) for frame in frames])
