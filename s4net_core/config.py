@@ -29,7 +29,7 @@ def setting(default: Any, help: str, *, unit: str = "", live: bool = False, **li
     return Field(default=default, description=help, json_schema_extra={"unit": unit, "live": live}, **limits)
 
 
-PAPER_TARGET_BATCH = {"deeplabv3plus": 4, "pspnet": 3}
+PAPER_TARGET_BATCH = {"deeplabv3plus": 4, "pspnet": 3, "transformers": 4}
 """Target images a step in the paper; its auxiliary branch makes PSPNet's dearer."""
 
 
@@ -42,9 +42,13 @@ class Group(BaseModel):
 class ModelSettings(Group):
     """The network."""
 
-    architecture: Literal["deeplabv3plus", "pspnet"] = setting("deeplabv3plus", "Decoder of the network.")
+    architecture: Literal["deeplabv3plus", "pspnet", "transformers"] = setting(
+        "deeplabv3plus", "Decoder of the network; transformers = a whole network of the Hugging Face hub."
+    )
     encoder: str = setting(
-        "resnet50", "Encoder: any name of segmentation-models-pytorch; timm's with the prefix 'tu-'."
+        "resnet50",
+        "Encoder: any name of segmentation-models-pytorch; timm's with the prefix 'tu-'; with transformers, the "
+        "network's name on the hub or its folder.",
     )
     encoder_weights: str = setting(
         "imagenet", "Weights of a new encoder: 'imagenet' (fetched from a hub), 'none', or a file of tensors."
