@@ -362,8 +362,42 @@ def from_values(values: dict[str, Any]) -> Settings:
     try:
         return Settings.model_validate(nested)
     except ValidationError as error:
-        lines = [f"{'.'.join(map(str, e['loc']))} = {e['input']!r}: {e['msg']}" for e in error.errors()]
-        raise SettingsError("settings: " + "; ".join(lines)) from error
+        raise _refused(error) from error
+
+
+def with_values(settings: Settings, values: dict[str, Any]) -> Settings:
+    """A copy in which some settings are changed.
+
+    Args:
+        settings: to start from.
+        values: as `from_values`.
+
+    Raises:
+        SettingsError: as `load_settings`.
+    """
+    nested: dict[str, Any] = {}
+    for name, value in values.items():
+        _assign(nested, name, value)
+    changed = settings.model_copy(deep=True)
+    _set(changed, nested)
+    return changed
+
+
+def _set(group: BaseModel, values: dict[str, Any], prefix: str = "") -> None:
+    for name, value in values.items():
+        inner = getattr(group, name, None)
+        if isinstance(inner, BaseModel) and isinstance(value, dict):
+            _set(inner, value, f"{prefix}{name}.")
+            continue
+        try:
+            setattr(group, name, value)
+        except ValidationError as error:
+            raise _refused(error, prefix) from error
+
+
+def _refused(error: ValidationError, prefix: str = "") -> SettingsError:
+    lines = [f"{prefix}{'.'.join(map(str, e['loc']))} = {e['input']!r}: {e['msg']}" for e in error.errors()]
+    return SettingsError("settings: " + "; ".join(lines))
 
 
 def _strip_ros(loaded: Any, path: str | Path) -> dict[str, Any]:

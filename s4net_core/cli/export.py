@@ -36,8 +36,7 @@ def run(args: argparse.Namespace) -> int:
     sha256 = file_sha256(args.checkpoint)
     network, info = load_checkpoint(args.checkpoint, sha256=sha256)
     model = with_size_of(settings_from(args), info).model
-    network.settings = network.settings.model_copy(update={"width": model.width, "height": model.height})
-    data = export_onnx(network, info, sha256)
+    data = export_onnx(network, info, model.width, model.height, sha256)
     compared = compare_with_torch(OnnxModel(data), network)
     console = Console()
     console.print(

@@ -134,7 +134,7 @@ def test_training_reaches_every_layer_and_learns_a_class_that_it_did_not_have(fo
 
 def test_it_can_be_exported_to_onnx(network):
     pytest.importorskip("onnxscript")
-    graph = export_onnx(network, CheckpointInfo(model=network.settings))
+    graph = export_onnx(network, CheckpointInfo(model=network.settings), WIDTH, HEIGHT)
     compare_with_torch(OnnxModel(graph), network).check()
 
 
