@@ -29,7 +29,7 @@ def setting(default: Any, help: str, *, unit: str = "", live: bool = False, **li
     return Field(default=default, description=help, json_schema_extra={"unit": unit, "live": live}, **limits)
 
 
-PAPER_TARGET_BATCH = {"deeplabv3plus": 4, "pspnet": 3}
+PAPER_TARGET_BATCH = {"deeplabv3plus": 4, "pspnet": 3, "transformers": 4}
 """Target images a step in the paper; its auxiliary branch makes PSPNet's dearer."""
 
 
@@ -42,9 +42,13 @@ class Group(BaseModel):
 class ModelSettings(Group):
     """The network."""
 
-    architecture: Literal["deeplabv3plus", "pspnet"] = setting("deeplabv3plus", "Decoder of the network.")
+    architecture: Literal["deeplabv3plus", "pspnet", "transformers"] = setting(
+        "deeplabv3plus", "Decoder of the network; transformers = a whole network of the Hugging Face hub."
+    )
     encoder: str = setting(
-        "resnet50", "Encoder: any name of segmentation-models-pytorch; timm's with the prefix 'tu-'."
+        "resnet50",
+        "Encoder: any name of segmentation-models-pytorch; timm's with the prefix 'tu-'; with transformers, the "
+        "network's name on the hub or its folder.",
     )
     encoder_weights: str = setting(
         "imagenet", "Weights of a new encoder: 'imagenet' (fetched from a hub), 'none', or a file of tensors."
@@ -363,8 +367,42 @@ def from_values(values: dict[str, Any]) -> Settings:
     try:
         return Settings.model_validate(nested)
     except ValidationError as error:
-        lines = [f"{'.'.join(map(str, e['loc']))} = {e['input']!r}: {e['msg']}" for e in error.errors()]
-        raise SettingsError("settings: " + "; ".join(lines)) from error
+        raise _refused(error) from error
+
+
+def with_values(settings: Settings, values: dict[str, Any]) -> Settings:
+    """A copy in which some settings are changed.
+
+    Args:
+        settings: to start from.
+        values: as `from_values`.
+
+    Raises:
+        SettingsError: as `load_settings`.
+    """
+    nested: dict[str, Any] = {}
+    for name, value in values.items():
+        _assign(nested, name, value)
+    changed = settings.model_copy(deep=True)
+    _set(changed, nested)
+    return changed
+
+
+def _set(group: BaseModel, values: dict[str, Any], prefix: str = "") -> None:
+    for name, value in values.items():
+        inner = getattr(group, name, None)
+        if isinstance(inner, BaseModel) and isinstance(value, dict):
+            _set(inner, value, f"{prefix}{name}.")
+            continue
+        try:
+            setattr(group, name, value)
+        except ValidationError as error:
+            raise _refused(error, prefix) from error
+
+
+def _refused(error: ValidationError, prefix: str = "") -> SettingsError:
+    lines = [f"{prefix}{'.'.join(map(str, e['loc']))} = {e['input']!r}: {e['msg']}" for e in error.errors()]
+    return SettingsError("settings: " + "; ".join(lines))
 
 
 def _strip_ros(loaded: Any, path: str | Path) -> dict[str, Any]:
