@@ -17,7 +17,7 @@ from s4net_core.labels import LabelMap
 FORMATS = (
     "scene folder (color/, intrinsics.json, poses.txt), ScanNet (.sens, or color/, depth/, pose/, intrinsic/), "
     "TUM RGB-D (rgb.txt, depth.txt, groundtruth.txt), 7-Scenes (frame-000000.color.png), rosbag2 (metadata.yaml, or a "
-    ".mcap or .db3 file)"
+    ".mcap or .db3 file), ROS 1 bag (.bag)"
 )
 
 
