@@ -42,6 +42,8 @@ COMMANDS = {
     "pretrain": Command("s4net_core.cli.pretrain", "train a base model on a labelled source set"),
     "evaluate": Command("s4net_core.cli.evaluate", "measure a network on a capture with labels"),
     "compare": Command("s4net_core.cli.compare", "measure S4-Net against its control over several seeds"),
+    "label": Command("s4net_core.cli.label", "label a whole capture: class ids, pictures, LabelMe annotations"),
+    "experiment": Command("s4net_core.cli.experiment", "run experiments of the paper and write its tables"),
     "convert": Command("s4net_core.cli.convert", "turn a capture into a ROS 2 bag or a scene folder"),
     "play": Command("s4net_ros.player", "play a bag as live ROS 2 topics", ros=True),
     "live": Command("s4net_ros.live", "run both nodes on a bag or on a camera, without a ROS install", ros=True),
