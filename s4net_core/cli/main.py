@@ -43,6 +43,7 @@ COMMANDS = {
     "evaluate": Command("s4net_core.cli.evaluate", "measure a network on a capture with labels"),
     "compare": Command("s4net_core.cli.compare", "measure S4-Net against its control over several seeds"),
     "convert": Command("s4net_core.cli.convert", "turn a capture into a ROS 2 bag or a scene folder"),
+    "pack": Command("s4net_core.cli.pack", "turn a source set into one small file at training size"),
     "play": Command("s4net_ros.player", "play a bag as live ROS 2 topics", ros=True),
     "live": Command("s4net_ros.live", "run both nodes on a bag or on a camera, without a ROS install", ros=True),
     "bench": Command("s4net_core.cli.bench", "measure the cost of a step, a warp, a neighbour query, a live frame"),
