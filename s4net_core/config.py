@@ -57,6 +57,11 @@ class ModelSettings(Group):
     )
     depth_decoder: bool = setting(False, "Second decoder on the same encoder, which predicts depth from colour.")
 
+    @property
+    def has_auxiliary(self) -> bool:
+        """Whether the network has an auxiliary branch: what `auxiliary` says, or what the paper's network has."""
+        return self.auxiliary == "always" or (self.auxiliary == "auto" and self.architecture == "pspnet")
+
 
 class GeometrySettings(Group):
     """Which pixels of two views count as the same 3D point (paper: eq. 4 and the tests around it)."""
@@ -76,6 +81,16 @@ class GeometrySettings(Group):
     )
     min_depth: float = setting(0.1, "Nearer depth is treated as none.", unit="m", ge=0, le=100)
     max_depth: float = setting(10.0, "Farther depth is treated as none.", unit="m", gt=0, le=1000)
+
+    @property
+    def from_sensor(self) -> bool:
+        """Whether the target views have depth of a depth camera."""
+        return self.depth_source == "sensor"
+
+    @property
+    def border_width(self) -> int:
+        """Pixels to either side of a border between segments that do not count: 0 without the boundary mask."""
+        return self.boundary_radius if self.boundary_mask else 0
 
 
 class KeyframeSettings(Group):
@@ -185,6 +200,10 @@ class SegmentationSettings(Group):
     points_stride: int = setting(2, "Every n-th pixel of row and column becomes a point.", unit="px", ge=1, le=64)
     points: bool = setting(True, "Publish labelled points; depth is subscribed only while somebody listens to them.")
     output_reliability: Literal["best_effort", "reliable"] = setting("reliable", "QoS of the published images.")
+    runtime: Literal["torch", "onnx"] = setting("torch", "What computes the labels: PyTorch, or ONNX Runtime.")
+    execution_provider: str = setting(
+        "auto", "Execution provider of ONNX Runtime, e.g. TensorrtExecutionProvider; auto = CUDA, else the CPU."
+    )
 
 
 class StreamSettings(Group):

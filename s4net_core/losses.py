@@ -1,4 +1,4 @@
-"""The losses of S4-Net: weighted cross-entropy on labelled images, plain cross-entropy on merged neighbour labels."""
+"""The losses of S4-Net: cross-entropy on labels and on what neighbours say, and the losses on predicted depth."""
 
 from collections.abc import Iterable
 
@@ -12,6 +12,12 @@ from s4net_core.errors import S4NetError
 
 IGNORED = -1
 """Channel index of pixels that do not count."""
+SSIM_SHARE = 0.85
+"""Share of SSIM in the photometric loss; the rest is the difference of intensity (Godard et al., 2017)."""
+SSIM_WINDOW = 3
+"""Side of the square in which SSIM compares two images, pixels; odd."""
+SSIM_STABILISERS = (0.01**2, 0.03**2)
+"""C1 and C2 of SSIM for intensities 0..1 (Wang et al., 2004)."""
 
 
 def median_frequency_weights(labels: Iterable[NDArray[np.uint8]], num_classes: int) -> Tensor:
@@ -60,20 +66,88 @@ def supervised_loss(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
     return functional.cross_entropy(logits.float(), labels - 1, weight=weights, ignore_index=IGNORED)
 
 
-def geometric_loss(logits: Tensor, merged: Tensor, valid: Tensor) -> Tensor:
-    """L_G: plain, unweighted cross-entropy against the merged labels of the neighbours (paper: L_G).
+def geometric_loss(logits: Tensor, merged: Tensor, valid: Tensor, weights: Tensor | None = None) -> Tensor:
+    """L_G: cross-entropy against what the neighbours say (paper: L_G).
 
-    The weighted one drifts towards rare classes, because the labels here are predictions.
+    Plain by default: the weighted one drifts towards rare classes, because the labels here are predictions.
 
     Args:
         logits: (B, C, H, W).
-        merged: (B, H, W) int64 ids 1..C, 0 = none; constant for the gradient.
+        merged: constant for the gradient: (B, H, W) int64 ids 1..C, 0 = none, or (B, C, H, W) float probabilities.
         valid: (B, 1, H, W) bool.
+        weights: (C,), one a class; None = all equal.
 
     Returns:
-        Scalar, mean over the valid pixels; 0 with zero gradient when none is valid.
+        Scalar, mean over the valid pixels, weighted by class where there are weights; 0 with zero gradient when none
+        is valid.
     """
+    if merged.is_floating_point():
+        return _soft_cross_entropy(logits, merged, valid, weights)
     target = torch.where(valid[:, 0] & (merged > 0), merged - 1, torch.full_like(merged, IGNORED))
     if not bool((target != IGNORED).any()):
         return logits.sum() * 0.0
-    return functional.cross_entropy(logits.float(), target, ignore_index=IGNORED)
+    return functional.cross_entropy(logits.float(), target, weight=weights, ignore_index=IGNORED)
+
+
+def depth_supervised_loss(depth: Tensor, truth: Tensor) -> Tensor:
+    """L_DS: mean absolute difference of predicted and true depth, metres (paper: sec. 3.3).
+
+    Args:
+        depth: (B, 1, H, W), metres, predicted.
+        truth: (B, 1, H, W), metres; not positive = none, such pixels do not count.
+
+    Returns:
+        Scalar; 0 with zero gradient when no pixel has a depth.
+    """
+    return _mean_where((depth.float() - truth).abs(), truth > 0)
+
+
+def photometric_loss(image: Tensor, warped: Tensor, valid: Tensor) -> Tensor:
+    """L_INT: difference of intensity and of structure (SSIM) between a view and its neighbour warped into it.
+
+    Args:
+        image: (B, 3, H, W) float, 0..1.
+        warped: (B, 3, H, W) float, 0..1; finite, otherwise any, where it is not valid.
+        valid: (B, 1, H, W) bool; a pixel counts when the whole window around it that SSIM sees lies in the image
+            and is valid.
+
+    Returns:
+        Scalar, mean over the pixels that count; 0 with zero gradient when none does.
+    """
+    whole_window = functional.max_pool2d((~valid).float(), SSIM_WINDOW, stride=1) == 0
+    margin = slice(SSIM_WINDOW // 2, -(SSIM_WINDOW // 2))
+    difference = (image - warped).abs()[..., margin, margin]
+    error = SSIM_SHARE * (1 - _ssim(image, warped)) / 2 + (1 - SSIM_SHARE) * difference
+    return _mean_where(error.mean(dim=1, keepdim=True), whole_window)
+
+
+def _soft_cross_entropy(logits: Tensor, target: Tensor, valid: Tensor, weights: Tensor | None) -> Tensor:
+    """Cross-entropy against probabilities; with one of them 1 and the others 0 it is the one against that class."""
+    share = target * valid if weights is None else target * valid * weights.view(1, -1, 1, 1)
+    total = share.sum()
+    if not bool(total > 0):
+        return logits.sum() * 0.0
+    return -(share * logits.float().log_softmax(dim=1)).sum() / total
+
+
+def _mean_where(values: Tensor, counts: Tensor) -> Tensor:
+    """Mean of the values that count; 0 with zero gradient when none does."""
+    if not bool(counts.any()):
+        return values.sum() * 0.0
+    return values[counts].mean()
+
+
+def _ssim(first: Tensor, second: Tensor) -> Tensor:
+    """Structural similarity at most 1 in every whole window: (B, C, H, W) twice -> (B, C, H - 2, W - 2)."""
+    c1, c2 = SSIM_STABILISERS
+    mean_1, mean_2 = _window_mean(first), _window_mean(second)
+    variance_1 = _window_mean(first**2) - mean_1**2
+    variance_2 = _window_mean(second**2) - mean_2**2
+    covariance = _window_mean(first * second) - mean_1 * mean_2
+    luminance = (2 * mean_1 * mean_2 + c1) / (mean_1**2 + mean_2**2 + c1)
+    return luminance * (2 * covariance + c2) / (variance_1 + variance_2 + c2)
+
+
+def _window_mean(values: Tensor) -> Tensor:
+    """Mean of every square window that lies in the image as a whole."""
+    return functional.avg_pool2d(values, SSIM_WINDOW, stride=1)

@@ -141,7 +141,7 @@ class TestSegmenter:
             assert answered.wait(10)
             return CheckpointInfo(model=MODEL, version=2)
 
-        monkeypatch.setattr("s4net_core.inference.load_weights", slow_load)
+        monkeypatch.setattr("s4net_core.backends.load_weights", slow_load)
         loader = threading.Thread(target=segmenter.load, args=(tmp_path / "w",))
         loader.start()
         assert reading.wait(10)
@@ -162,6 +162,27 @@ class TestSegmenter:
         object.__setattr__(settings.model, "label_space", "ade20k")
         with pytest.raises(CheckpointError, match=r"predicts sunrgbd37 but model\.label_space is 'ade20k'"):
             Segmenter(saved(tmp_path / "w", network), "cpu", settings)
+
+
+class TestDepth:
+    def test_is_that_of_the_network_at_the_size_of_the_image(self, tmp_path):
+        torch.manual_seed(0)
+        network = build_network(MODEL.model_copy(update={"depth_decoder": True})).eval()
+        torch.nn.init.normal_(network.depth_branch.head[0].weight)  # so that depth differs from place to place
+        segmenter = Segmenter(saved(tmp_path / "w", network), "cpu", new_settings())
+        color = random_color()
+        with torch.no_grad():
+            expected = network.outputs(to_tensor([color], CPU)).depth[0, 0].numpy()
+        np.testing.assert_allclose(segmenter.depth(color), expected, rtol=1e-5)
+        larger = segmenter.depth(np.repeat(np.repeat(color, 2, axis=0), 3, axis=1))
+        assert larger.shape == (96, 192)
+        assert larger.dtype == np.float32
+        assert (larger > 0).all()
+
+    def test_weights_without_a_depth_decoder_are_refused_with_a_remedy(self, tmp_path, network):
+        segmenter = Segmenter(saved(tmp_path / "w", network), "cpu", new_settings())
+        with pytest.raises(CheckpointError, match=r"no depth decoder.*model\.depth_decoder=true"):
+            segmenter.depth(random_color())
 
 
 class TestPrediction:

@@ -15,6 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from s4net_core.config import ModelSettings
 from s4net_core.errors import CheckpointError, SettingsError, ShapeError
 from s4net_core.labels import LABEL_SPACES
+from s4net_core.models.branches import AuxiliaryHead, DepthBranch
 from s4net_core.models.encoder_weights import load_encoder_weights
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -37,12 +38,21 @@ class Outputs:
     auxiliary: torch.Tensor | None = None
     depth: torch.Tensor | None = None
 
+    def split(self, count: int) -> tuple["Outputs", "Outputs"]:
+        """What it says about the first `count` images, and about the others."""
+        first, rest = slice(None, count), slice(count, None)
+        parts = (self.logits, self.auxiliary, self.depth)
+        return (
+            Outputs(*(None if part is None else part[first] for part in parts)),  # type: ignore[arg-type]
+            Outputs(*(None if part is None else part[rest] for part in parts)),  # type: ignore[arg-type]
+        )
+
 
 class SegmentationNetwork(nn.Module):
-    """RGB images in, class logits out.
+    """RGB images in, class logits out; depth as well where there is a decoder for it.
 
     Args:
-        settings: what the network is; kept as `settings`.
+        settings: what the network is, the branches beside the segmentation included; kept as `settings`.
         body: encoder, decoder and head from segmentation-models-pytorch.
         mean, std: normalisation of RGB in 0..1. They are stored with the weights, because they belong to them.
     """
@@ -50,27 +60,42 @@ class SegmentationNetwork(nn.Module):
     mean: torch.Tensor
     std: torch.Tensor
 
-    def __init__(
-        self, settings: ModelSettings, body: nn.Module, mean: tuple[float, ...], std: tuple[float, ...]
-    ) -> None:
+    def __init__(self, settings: ModelSettings, body: Any, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
         super().__init__()
         self.settings = settings
         self.num_classes = LABEL_SPACES[settings.label_space].num_classes
         self.body = body
+        self.auxiliary_head, self.depth_branch = None, None
+        if settings.has_auxiliary:
+            self.auxiliary_head = AuxiliaryHead(body.encoder.out_channels, self.num_classes)
+        if settings.depth_decoder:
+            self.depth_branch = DepthBranch(body.decoder, body.segmentation_head)
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(1, 3, 1, 1))
         self._batch_norm_frozen = False
 
     def outputs(self, images: torch.Tensor) -> Outputs:
-        """Logits as `forward` gives them, and what the other branches say.
+        """Logits as `forward` gives them, and what the other branches say; the encoder runs once.
 
         Args:
             images: as `forward`.
+
+        Raises:
+            ShapeError, SettingsError: as `forward`.
         """
-        return Outputs(self(images))
+        padded = self._prepare(images)
+        features = self.body.encoder(padded)
+        logits = self._checked(self.body.segmentation_head(self.body.decoder(features)), padded)
+        height, width = images.shape[-2:]
+        auxiliary = depth = None
+        if self.auxiliary_head is not None and self.training:
+            auxiliary = self.auxiliary_head.logits(features, (padded.shape[2], padded.shape[3]))[..., :height, :width]
+        if self.depth_branch is not None:
+            depth = self.depth_branch(features)[..., :height, :width]
+        return Outputs(logits[..., :height, :width], auxiliary, depth)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Logits of every class at the images' own size.
+        """Logits of every class at the images' own size; the other branches do not run.
 
         The image is padded on the right and at the bottom (repeating its border) to what the encoder divides by, and
         the logits are cropped back.
@@ -85,24 +110,31 @@ class SegmentationNetwork(nn.Module):
             ShapeError: images have another shape.
             SettingsError: the encoder cannot be dilated as the decoder needs it.
         """
+        padded = self._prepare(images)
+        height, width = images.shape[-2:]
+        return self._checked(self.body(padded), padded)[..., :height, :width]
+
+    def _prepare(self, images: torch.Tensor) -> torch.Tensor:
+        """Images as the encoder takes them: normalised and padded."""
         if images.ndim != 4 or images.shape[1] != 3:
             raise ShapeError(f"images are {tuple(images.shape)}: they must be (B, 3, H, W)")
         height, width = images.shape[-2:]
         normalised = (images - self.mean) / self.std
         padding = (0, self._missing(width), 0, self._missing(height))
-        if any(padding):
-            normalised = F.pad(normalised, padding, mode="replicate")
-        logits: torch.Tensor = self.body(normalised)
-        if logits.shape[-2:] != normalised.shape[-2:]:
+        return F.pad(normalised, padding, mode="replicate") if any(padding) else normalised
+
+    def _checked(self, logits: torch.Tensor, padded: torch.Tensor) -> torch.Tensor:
+        """The logits, if they have the size of the images that they belong to."""
+        if logits.shape[-2:] != padded.shape[-2:]:
             raise SettingsError(
-                f"{self.settings.architecture} on encoder '{self.settings.encoder}' answers {tuple(normalised.shape)} "
+                f"{self.settings.architecture} on encoder '{self.settings.encoder}' answers {tuple(padded.shape)} "
                 f"with {tuple(logits.shape)}: choose an encoder that can be dilated, e.g. resnet50"
             )
-        return logits[..., :height, :width]
+        return logits
 
     def _missing(self, side: int) -> int:
         """Pixels from `side` to the next size that the network takes."""
-        stride = int(self.body.encoder.output_stride)  # type: ignore[union-attr, arg-type]
+        stride = int(self.body.encoder.output_stride)
         return max(-(-side // stride) * stride, SMALLEST_SIDE) - side
 
     def train(self, mode: bool = True) -> "SegmentationNetwork":

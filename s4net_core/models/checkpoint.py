@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load as parse_tensors
 from safetensors.torch import save as serialise_tensors
 
-from s4net_core.config import ModelSettings
+from s4net_core.config import ModelSettings, Settings
 from s4net_core.errors import CheckpointError
 from s4net_core.files import write_atomically
 from s4net_core.models.build import SegmentationNetwork, build_network
@@ -22,14 +22,16 @@ from s4net_core.models.build import SegmentationNetwork, build_network
 _KEY = "s4net"
 """Name of our entry in the header's metadata."""
 _REMEDY = "use a weights file that `s4net pretrain` or `s4net adapt` has written"
-_MUST_MATCH = ("architecture", "encoder", "label_space")
+_MUST_MATCH = ("architecture", "encoder", "label_space", "auxiliary", "depth_decoder")
+"""What the tensors depend on; `auxiliary` is stored as ``always`` or ``never``."""
 
 
 class CheckpointInfo(BaseModel):
     """What a weights file says about itself.
 
     Args:
-        model: the network; `encoder_weights` is always ``none``, because the file holds all weights.
+        model: the network; `encoder_weights` is always ``none``, because the file holds all weights, and `auxiliary`
+            says whether it holds those of the auxiliary branch: ``always`` or ``never``.
         version: 0 = base model, then one more with each hand-over.
         parent: SHA-256 of the file from which these weights were learned; empty = none.
         metrics: measured values by name, e.g. ``source_miou``.
@@ -66,10 +68,10 @@ def save_checkpoint(
     Raises:
         CheckpointError: the file cannot be written.
     """
-    model = network.settings.model_copy(update={"encoder_weights": "none"})
+    model = _resolved(network.settings).model_copy(update={"encoder_weights": "none"})
     info = (info or CheckpointInfo(model=model)).model_copy(update={"model": model})
     tensors = {key: _stored(value, half) for key, value in network.state_dict().items()}
-    info = info.model_copy(update={"content_sha256": _content_sha256(tensors, info)})
+    info = info.model_copy(update={"content_sha256": _content_sha256(tensors, info.model_dump(mode="json"))})
     data = serialise_tensors(tensors, metadata={_KEY: info.model_dump_json()})
     try:
         write_atomically(path, data)
@@ -91,7 +93,7 @@ def load_checkpoint(
 
     Args:
         path: file that `save_checkpoint` wrote.
-        expect: refuse another architecture, encoder or label space than this.
+        expect: refuse another architecture, encoder, label space or other branches than this.
         sha256: refuse a file with another hash; empty or None = any.
         device: where the network shall lie.
 
@@ -133,6 +135,13 @@ def read_info(path: str | Path) -> CheckpointInfo:
     return _parse_info(path, header)
 
 
+def with_size_of(settings: Settings, info: CheckpointInfo) -> Settings:
+    """The settings with the image size of a weights file, where they were given none."""
+    size = {name: getattr(info.model, name) for name in ("width", "height")}
+    missing = {name: value for name, value in size.items() if name not in settings.model.model_fields_set}
+    return settings.model_copy(deep=True, update={"model": settings.model.model_copy(update=missing)})
+
+
 def file_sha256(path: str | Path) -> str:
     """SHA-256 of a file, as `save_checkpoint` returns it.
 
@@ -163,21 +172,29 @@ def _read(path: Path, sha256: str | None) -> tuple[CheckpointInfo, dict[str, tor
         raise CheckpointError(
             f"{path} is no weights file of s4net, or is cut off ({len(data)} bytes, {error}): {_REMEDY}"
         ) from error
-    info = _parse_info(path, data[8 : 8 + int.from_bytes(data[:8], "little")])
-    if _content_sha256(tensors, info) != info.content_sha256:
+    header = data[8 : 8 + int.from_bytes(data[:8], "little")]
+    info = _parse_info(path, header)
+    if _content_sha256(tensors, _description(path, header)) != info.content_sha256:
         raise CheckpointError(f"weights file {path} is damaged (its content does not fit its own hash): {_REMEDY}")
     return info, tensors
 
 
-def _parse_info(path: str | Path, header: bytes) -> CheckpointInfo:
+def _description(path: str | Path, header: bytes) -> dict[str, Any]:
+    """Our entry of the header as it was written; an older s4net wrote fewer fields."""
     try:
-        text = json.loads(header)["__metadata__"][_KEY]
+        return dict(json.loads(json.loads(header)["__metadata__"][_KEY]))
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(
             f"{path} was not written by s4net (no '{_KEY}' entry in its header): {_REMEDY}"
         ) from error
+
+
+def _parse_info(path: str | Path, header: bytes) -> CheckpointInfo:
+    description = _description(path, header)
+    if isinstance(description.get("model"), dict):
+        description["model"].setdefault("auxiliary", "never")  # from before there were auxiliary branches
     try:
-        return CheckpointInfo.model_validate_json(text)
+        return CheckpointInfo.model_validate(description)
     except ValidationError as error:
         problem = error.errors()[0]
         raise CheckpointError(
@@ -186,9 +203,13 @@ def _parse_info(path: str | Path, header: bytes) -> CheckpointInfo:
         ) from error
 
 
+def _resolved(model: ModelSettings) -> ModelSettings:
+    return model.model_copy(update={"auxiliary": "always" if model.has_auxiliary else "never"})
+
+
 def _check_model(path: str | Path, found: ModelSettings, expected: ModelSettings) -> None:
     for name in _MUST_MATCH:
-        is_, wanted = getattr(found, name), getattr(expected, name)
+        is_, wanted = getattr(_resolved(found), name), getattr(_resolved(expected), name)
         if is_ != wanted:
             raise CheckpointError(
                 f"weights file {path} has {name} '{is_}' but '{wanted}' is expected: set model.{name} to '{is_}' or "
@@ -219,9 +240,8 @@ def _stored(value: torch.Tensor, half: bool) -> torch.Tensor:
     return value
 
 
-def _content_sha256(tensors: Mapping[str, torch.Tensor], info: CheckpointInfo) -> str:
-    description: dict[str, Any] = info.model_dump(mode="json") | {"content_sha256": ""}
-    digest = hashlib.sha256(json.dumps(description, sort_keys=True).encode())
+def _content_sha256(tensors: Mapping[str, torch.Tensor], description: dict[str, Any]) -> str:
+    digest = hashlib.sha256(json.dumps(description | {"content_sha256": ""}, sort_keys=True).encode())
     for key in sorted(tensors):
         value = tensors[key]
         digest.update(f"{key} {value.dtype} {tuple(value.shape)}".encode())

@@ -54,7 +54,7 @@ def test_everything_comes_back(saved, network):
     assert equal_state(loaded, network)
     assert not loaded.training
     assert (info.version, info.parent, info.metrics) == (3, "abc", {"source_miou": 0.25})
-    assert info.model == MODEL
+    assert info.model == MODEL.model_copy(update={"auxiliary": "never"})
     assert read_info(saved) == info
     images = torch.rand(1, 3, 37, 61)
     with torch.no_grad():
@@ -156,7 +156,37 @@ def test_another_hash_than_announced_is_refused(saved):
         load_checkpoint(saved, sha256="0" * 64)
 
 
-@pytest.mark.parametrize(("name", "value"), [("architecture", "pspnet"), ("encoder", "resnet18")])
+def test_a_file_from_before_there_were_branches_loads_as_a_network_without_them(tmp_path):
+    """Its description lacks fields that have come since, and its hash is over the fields that it has."""
+    pspnet = MODEL.model_copy(update={"architecture": "pspnet", "auxiliary": "never"})
+    network, path = new_network(model=pspnet), tmp_path / "old.safetensors"
+    save_checkpoint(path, network)
+    tensors, description = load_file(path), json.loads(read_info(path).model_dump_json())
+    del description["model"]["auxiliary"], description["model"]["depth_decoder"]
+    description["content_sha256"] = ""
+    digest = hashlib.sha256(json.dumps(description, sort_keys=True).encode())
+    for key in sorted(tensors):
+        digest.update(f"{key} {tensors[key].dtype} {tuple(tensors[key].shape)}".encode())
+        digest.update(tensors[key].numpy().tobytes())
+    description["content_sha256"] = digest.hexdigest()
+    save_file(tensors, path, metadata={"s4net": json.dumps(description)})
+    loaded, info = load_checkpoint(path)
+    assert equal_state(loaded, network)
+    assert not info.model.has_auxiliary
+    assert load_weights(network, path) == info
+
+
+def test_another_setting_of_the_same_branches_is_no_other_network(tmp_path):
+    auto = MODEL.model_copy(update={"architecture": "pspnet"})
+    save_checkpoint(tmp_path / "a.safetensors", new_network(model=auto))
+    load_checkpoint(tmp_path / "a.safetensors", expect=auto.model_copy(update={"auxiliary": "always"}))
+    with pytest.raises(CheckpointError, match=r"auxiliary 'always' but 'never' is expected: set model\.auxiliary"):
+        load_checkpoint(tmp_path / "a.safetensors", expect=auto.model_copy(update={"auxiliary": "never"}))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("architecture", "pspnet"), ("encoder", "resnet18"), ("depth_decoder", True)]
+)
 def test_unexpected_network_is_refused_with_both_names(saved, name, value):
     with pytest.raises(CheckpointError, match=rf"{name} '{getattr(MODEL, name)}' but '{value}' is expected"):
         load_checkpoint(saved, expect=MODEL.model_copy(update={name: value}))
