@@ -13,7 +13,7 @@ from s4net_core.errors import SourceSetError
 from s4net_core.io.source_pack import SUFFIX
 from s4net_core.io.source_pack_writer import write_pack
 from s4net_core.io.source_set import SourceSet
-from s4net_core.io.source_sets import SPLITS, Split, has_official_split, open_source_set
+from s4net_core.io.source_sets import Split, official_parts, open_source_set
 
 EPILOG = f"""examples:
   s4net pack SUNRGBD sunrgbd{SUFFIX}                                   # 480x360, both parts of the split, exact
@@ -76,8 +76,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _parts(args: argparse.Namespace) -> dict[str, SourceSet]:
     """Parts of the official split that shall be packed, or "all" where there is none."""
-    has_split = has_official_split(args.source)
-    splits: tuple[Split, ...] = ("all",) if not has_split else SPLITS if args.split == "all" else (args.split,)
+    official = official_parts(args.source)
+    splits: tuple[Split, ...] = (args.split,) if official and args.split != "all" else official or ("all",)
     labels = labels_from(args)
     return {
         split: open_source_set(args.source, split=split, with_depth=not args.no_depth, map_labels=labels)

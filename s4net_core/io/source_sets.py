@@ -56,8 +56,20 @@ def has_official_split(path: str | Path) -> bool:
     Raises:
         SourceSetError: it is a packed one that cannot be read.
     """
+    return official_parts(path) == SPLITS
+
+
+def official_parts(path: str | Path) -> tuple[Split, ...]:
+    """Parts of the official split that are at `path`; none where the set has no such split.
+
+    Raises:
+        SourceSetError: it is a packed one that cannot be read.
+    """
     if not str(path).strip():
-        return False
+        return ()
     if is_pack(Path(path)):
-        return {"train", "test"} <= read_pack_info(path).parts.keys()
-    return any(recognises(Path(path)) for recognises in (is_nyu_depth, is_sunrgbd, is_flat_sunrgbd))
+        packed = read_pack_info(path).parts
+        return tuple(split for split in SPLITS if split in packed)
+    if is_nyu_depth(Path(path)) or is_sunrgbd(Path(path)):
+        return SPLITS
+    return tuple(split for split in SPLITS if is_flat_sunrgbd(Path(path), split))

@@ -45,6 +45,17 @@ def test_both_parts_of_the_official_split_are_packed(tmp_path, capsys):
     assert read_pack_info(tmp_path / "again.s4pack").parts == {"train": 3, "test": 2}
 
 
+def test_what_is_there_of_an_official_split_keeps_its_name(tmp_path, capsys):
+    for name, array in (("image", np.zeros((24, 40, 3), np.uint8)), ("label37", np.ones((24, 40), np.uint8))):
+        (tmp_path / "sun" / name / "train").mkdir(parents=True)
+        cv2.imwrite(str(tmp_path / f"sun/{name}/train/img-000001.png"), array)
+    assert pack(tmp_path / "sun", tmp_path / "train.s4pack") == 0
+    assert pack(tmp_path / "train.s4pack", tmp_path / "again.s4pack") == 0
+    assert read_pack_info(tmp_path / "again.s4pack").parts == {"train": 1}
+    assert pack(tmp_path / "again.s4pack", tmp_path / "test.s4pack", "--split", "test") == 2
+    assert "no images to test on" in capsys.readouterr().err
+
+
 def test_labels_are_mapped_on_the_way(source, tmp_path):
     cv2.imwrite(str(source / "label/000000.png"), np.full((48, 64), 40, np.uint8))
     assert pack(source, tmp_path / "out.s4pack") == 2
