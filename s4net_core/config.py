@@ -82,6 +82,16 @@ class GeometrySettings(Group):
     min_depth: float = setting(0.1, "Nearer depth is treated as none.", unit="m", ge=0, le=100)
     max_depth: float = setting(10.0, "Farther depth is treated as none.", unit="m", gt=0, le=1000)
 
+    @property
+    def from_sensor(self) -> bool:
+        """Whether the target views have depth of a depth camera."""
+        return self.depth_source == "sensor"
+
+    @property
+    def border_width(self) -> int:
+        """Pixels to either side of a border between segments that do not count: 0 without the boundary mask."""
+        return self.boundary_radius if self.boundary_mask else 0
+
 
 class KeyframeSettings(Group):
     """What the keyframe buffer takes, keeps and finds."""

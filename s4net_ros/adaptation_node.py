@@ -19,8 +19,8 @@ from s4net_core.config import Settings
 from s4net_core.errors import BadFrame, CheckpointError, S4NetError, SourceSetError
 from s4net_core.files import FolderLock
 from s4net_core.frames import Frame
-from s4net_core.io.source_sets import open_source_set
 from s4net_core.learning.adapt import Adaptation, Handover
+from s4net_core.learning.base_model import open_source
 from s4net_ros.adaptation_outputs import AdaptationOutputs
 from s4net_ros.adaptation_services import AdaptationServices
 from s4net_ros.adaptation_status import NodeStatus, report, status_message
@@ -51,8 +51,7 @@ def make_adaptation(settings: Settings, folder: Path) -> Adaptation:
         raise SourceSetError("parameter source.path is empty: name the folder of the labelled source set")
     if settings.threads:
         torch.set_num_threads(settings.threads)
-    source = open_source_set(Path(settings.source.path).expanduser())
-    return Adaptation(settings, settings.checkpoint, source, folder)
+    return Adaptation(settings, settings.checkpoint, open_source(settings), folder)
 
 
 def state_dir(settings: Settings, namespace: str) -> Path:
@@ -129,6 +128,7 @@ class AdaptationNode(S4NetNode):
             self,
             stream,
             watch=self._watch,
+            with_depth=self.settings.geometry.from_sensor,
             color_topic=self.transport_topic("color/image_raw", stream.color_transport),
             depth_topic=self.transport_topic("depth/image_raw", stream.depth_transport),
         )

@@ -110,7 +110,7 @@ def _wait_for_nodes(plan: Plan, monitor: Monitor, children: Children, caught: li
     while not caught:
         monitor.spin(REFRESH)
         children.check()
-        if count(plan.color_topic) >= len(plan.specs) and count(plan.depth_topic):
+        if count(plan.color_topic) >= len(plan.specs) and (not plan.depth_topic or count(plan.depth_topic)):
             return True
         if time.monotonic() > deadline:
             tails = "\n".join(f"{spec.name}: {children[spec.name].tail(5)}" for spec in plan.specs)

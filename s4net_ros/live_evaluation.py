@@ -70,7 +70,7 @@ def compare(settings: Settings, record: Record, scene: Path, console: Console) -
         CaptureError: the scene is missing or in an unknown format.
         CheckpointError: a weights file is gone or damaged.
     """
-    capture = open_capture(scene, stream=settings.stream)
+    capture = open_capture(scene, stream=settings.stream, with_depth=settings.geometry.from_sensor)
     weights = {BASE: settings.checkpoint}
     if record.updates and record.updates[-1].version:
         weights[ADAPTED] = record.updates[-1].path

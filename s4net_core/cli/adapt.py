@@ -15,8 +15,8 @@ from s4net_core.cli.options import (
 from s4net_core.config import Settings
 from s4net_core.errors import SettingsError
 from s4net_core.io.captures import open_capture
-from s4net_core.io.source_sets import open_source_set
 from s4net_core.learning.adapt import Adaptation, AdaptationStatus, Handover
+from s4net_core.learning.base_model import open_source
 from s4net_core.learning.training_log import TrainingLog
 
 
@@ -35,9 +35,9 @@ def run(args: argparse.Namespace) -> int:
     """Feed the whole capture, learn until finished, write the version that serves at the end."""
     settings = _settings(args)
     state = state_path(args)
-    adaptation = Adaptation(settings, settings.checkpoint, open_source_set(settings.source.path), state)
+    adaptation = Adaptation(settings, settings.checkpoint, open_source(settings), state)
     console = Console()
-    capture = open_capture(args.capture, stream=settings.stream)
+    capture = open_capture(args.capture, stream=settings.stream, with_depth=settings.geometry.from_sensor)
     for frame in track(capture, "frames", total=len(capture), console=console):
         adaptation.offer(frame)
     adaptation.save_state()

@@ -11,7 +11,7 @@ from rich.progress import Progress
 from s4net_core.cli.options import add_learning_options, learning_settings_from
 from s4net_core.errors import SettingsError
 from s4net_core.io.captures import open_capture
-from s4net_core.io.source_sets import open_source_set
+from s4net_core.learning.base_model import open_source
 from s4net_core.learning.compare import BASE, CONTROL, S4NET, Run, compare
 
 
@@ -40,9 +40,12 @@ def run(args: argparse.Namespace) -> int:
 
         runs = compare(
             settings,
-            open_capture(args.capture, stream=settings.stream),
-            open_source_set(settings.source.path),
-            {_name(path): open_capture(path, stream=settings.stream) for path in args.scenes},
+            open_capture(args.capture, stream=settings.stream, with_depth=settings.geometry.from_sensor),
+            open_source(settings),
+            {
+                _name(path): open_capture(path, stream=settings.stream, with_depth=settings.geometry.from_sensor)
+                for path in args.scenes
+            },
             seeds,
             on_step=advance,
         )

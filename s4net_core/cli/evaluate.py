@@ -50,7 +50,9 @@ def run(args: argparse.Namespace) -> int:
     files = {"base": args.baseline, "adapted": args.checkpoint} if args.baseline else {"network": args.checkpoint}
     _take_size(settings, read_info(args.checkpoint))
     segmenters = {name: Segmenter(path, settings.device, settings) for name, path in files.items()}
-    capture = open_capture(args.capture, stream=settings.stream, poses=args.poses)
+    capture = open_capture(
+        args.capture, stream=settings.stream, poses=args.poses, with_depth=settings.geometry.from_sensor
+    )
     console = Console()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as progress:

@@ -12,7 +12,7 @@ from torch import Tensor
 from s4net_core.config import Settings
 from s4net_core.errors import ShapeError
 from s4net_core.geometry.warp import correspond, sample_nearest
-from s4net_core.keyframes import Keyframe, KeyframeBuffer
+from s4net_core.keyframes import Keyframe, KeyframeBuffer, depth_of, pairs_of
 from s4net_core.labels import UNLABELLED
 
 
@@ -37,6 +37,7 @@ def agreement(
     settings: Settings,
     device: torch.device | None = None,
     *,
+    depths: Mapping[int, NDArray[np.float32]] | None = None,
     on_view: Callable[[], None] = lambda: None,
 ) -> Agreement:
     """Compare every view with those of the others that it overlaps most.
@@ -51,6 +52,8 @@ def agreement(
         settings: group `geometry`; `learner.neighbours` views at most are compared with each, of those that overlap it
             by `learner.min_overlap`.
         device: where to compute; None = CPU.
+        depths: (H, W) float32 metres of each view by keyframe id, for views whose depth is predicted; None = the depth
+            that the keyframes hold.
         on_view: called after every view.
 
     Raises:
@@ -63,7 +66,7 @@ def agreement(
         found = keyframes.overlapping(id, settings.learner.min_overlap)  # largest overlap first
         others = [views[other] for other, _ in found if other in views][: settings.learner.neighbours]
         if others:
-            same, both = _compare(view, others, labels, settings, device)
+            same, both = _compare(view, others, labels, settings, device, depths)
             equal += int((same & both).sum())
             compared += int(both.sum())
             pairs += int(both.flatten(1).any(dim=1).sum())
@@ -77,17 +80,17 @@ def _compare(
     labels: Mapping[int, NDArray[np.uint8]],
     settings: Settings,
     device: torch.device,
+    depths: Mapping[int, NDArray[np.float32]] | None,
 ) -> tuple[Tensor, Tensor]:
     """Whether classes are equal and whether both views have one, (B, 1, H, W) bool each, B = number of sources."""
-    count = len(sources)
-    T_source_target = np.stack([np.linalg.inv(s.T_world_camera) @ target.T_world_camera for s in sources])
+
+    def depth(views: list[Keyframe]) -> Tensor:
+        return depth_of(views, device) if depths is None else _images([depths[view.id] for view in views], device)
+
+    targets = [target] * len(sources)
+    pairs = pairs_of(targets, sources, device)
     correspondence = correspond(
-        _images([target.depth] * count, device),
-        _cameras([target] * count, device),
-        torch.from_numpy(T_source_target).float().to(device),
-        _images([source.depth for source in sources], device),
-        _cameras(sources, device),
-        settings.geometry,
+        depth(targets), pairs.K_target, pairs.T_source_target, depth(sources), pairs.K_source, settings.geometry
     )
     here = _images([_label(target, labels)], device)
     there, valid = sample_nearest(_images([_label(source, labels) for source in sources], device), correspondence)
@@ -104,8 +107,3 @@ def _label(view: Keyframe, labels: Mapping[int, NDArray[np.uint8]]) -> NDArray[n
 def _images(arrays: list[NDArray[np.float32]] | list[NDArray[np.uint8]], device: torch.device) -> Tensor:
     """(H, W) arrays -> (B, 1, H, W)."""
     return torch.from_numpy(np.stack(arrays)).unsqueeze(1).to(device)
-
-
-def _cameras(views: list[Keyframe], device: torch.device) -> Tensor:
-    """(B, 3, 3) float32."""
-    return torch.from_numpy(np.stack([view.intrinsics.matrix for view in views])).float().to(device)

@@ -15,7 +15,7 @@ from s4net_core.evaluation.pictures import PictureRow
 from s4net_core.frames import Frame, FrameSource
 from s4net_core.geometry.camera import rescale_frame, undistort_frame
 from s4net_core.inference import Segmenter, pick_device
-from s4net_core.keyframes import KeyframeBuffer
+from s4net_core.keyframes import DepthPrediction, KeyframeBuffer
 from s4net_core.labels import LABEL_SPACES
 
 VIEW_PASSES = 2
@@ -90,7 +90,9 @@ def measure(
                     rows.append(_picture(f"frame {index}", frame, list(labels.values())))
             yield frame
 
-    keyframes = keyframes_of(scored(source), settings, on_frame=on_frame)
+    newest = list(segmenters.values())[-1]  # the same depth for all, as for the guard
+    predict_depth = None if settings.geometry.from_sensor else newest.depth
+    keyframes = keyframes_of(scored(source), settings, predict_depth=predict_depth, on_frame=on_frame)
     total = len(segmenters) * VIEW_PASSES * len(keyframes)
     done = itertools.count(1)
 
@@ -127,16 +129,26 @@ def evaluate(segmenter: Segmenter, source: FrameSource, *, on_frame: Callable[[]
 
 
 def keyframes_of(
-    source: Iterable[Frame], settings: Settings, *, on_frame: Callable[[], None] = lambda: None
+    source: Iterable[Frame],
+    settings: Settings,
+    *,
+    predict_depth: DepthPrediction | None = None,
+    on_frame: Callable[[], None] = lambda: None,
 ) -> KeyframeBuffer:
     """The keyframes that the adaptation node would keep of a capture.
 
     Args:
-        source: frames without depth are not taken.
+        source: frames without depth are not taken, unless it is predicted.
         settings: groups `model` (working size), `keyframes`, `geometry`, and `learner.min_overlap`.
+        predict_depth: as of `KeyframeBuffer`.
         on_frame: called after every frame of the source.
     """
-    keyframes = KeyframeBuffer(settings.keyframes, settings.geometry, min_overlap=settings.learner.min_overlap)
+    keyframes = KeyframeBuffer(
+        settings.keyframes,
+        settings.geometry,
+        min_overlap=settings.learner.min_overlap,
+        predict_depth=predict_depth,
+    )
     for frame in source:
         keyframes.offer(rescale_frame(undistort_frame(frame), settings.model.width, settings.model.height))
         on_frame()

@@ -176,6 +176,31 @@ def merge(probabilities: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
     Raises:
         ShapeError: the two do not fit each other.
     """
+    total = _sum_of_valid(probabilities, valid)
+    any_valid = valid.any(dim=0)
+    labels = torch.where(any_valid[:, 0], total.max(dim=1).indices + 1, 0)
+    return labels, any_valid
+
+
+@torch.no_grad()
+def merge_soft(probabilities: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean class probabilities of several warped views: `merge` without its argmax.
+
+    Args:
+        probabilities, valid: as `merge`.
+
+    Returns:
+        probabilities (B, C, H, W), 0 where no view is valid; valid (B, 1, H, W) bool, where any view is.
+
+    Raises:
+        ShapeError: as `merge`.
+    """
+    total = _sum_of_valid(probabilities, valid)
+    return total / valid.sum(dim=0).clamp(min=1), valid.any(dim=0)
+
+
+def _sum_of_valid(probabilities: Tensor, valid: Tensor) -> Tensor:
+    """(B, C, H, W), at least float32."""
     check_shape("probabilities", probabilities, "N", "B", "C", "H", "W")
     views, batch, _, height, width = probabilities.shape
     check_shape("valid", valid, views, batch, 1, height, width)
@@ -183,9 +208,7 @@ def merge(probabilities: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
     total = torch.zeros_like(probabilities[0], dtype=dtype)
     for view in range(views):  # in place: the product of all views at once would take N times the memory
         total.addcmul_(probabilities[view].to(dtype), valid[view].to(dtype))
-    any_valid = valid.any(dim=0)
-    labels = torch.where(any_valid[:, 0], total.max(dim=1).indices + 1, 0)
-    return labels, any_valid
+    return total
 
 
 def _usable(depth: Tensor, settings: GeometrySettings) -> tuple[Tensor, Tensor]:

@@ -19,7 +19,12 @@ FORMATS = (
 
 
 def open_capture(
-    path: str | Path, *, stream: StreamSettings | None = None, poses: str = "", map_labels: LabelMap | None = None
+    path: str | Path,
+    *,
+    stream: StreamSettings | None = None,
+    poses: str = "",
+    map_labels: LabelMap | None = None,
+    with_depth: bool = True,
 ) -> FrameSource:
     """The capture at `path`, whatever its format.
 
@@ -28,6 +33,7 @@ def open_capture(
         stream: how streams are put together; for bags and TUM.
         poses: another file of poses for a scene folder, e.g. ``poses_noisy.txt``; empty = ``poses.txt``.
         map_labels: from the ids in a scene folder to SUN RGB-D 37, one of `LABEL_MAPS`; None = they are those.
+        with_depth: False = depth need not be there; in a bag or TUM sequence colour does not wait for it then.
 
     Raises:
         CaptureError: nothing is there, or it is in none of the formats.
@@ -42,9 +48,9 @@ def open_capture(
     if map_labels is not None:
         raise CaptureError(f"{path} is no scene folder: only a scene folder has labels that can be mapped")
     if path.is_dir() and is_tum(path):
-        return TumCapture(path, stream)
+        return TumCapture(path, stream, with_depth=with_depth)
     if path.is_dir() and is_seven_scenes(path):
         return SevenScenes(path)
     if is_bag(path):
-        return BagReader(path, stream)
+        return BagReader(path, stream, with_depth=with_depth)
     raise CaptureError(f"{path} is in no format that can be read: {FORMATS}")

@@ -24,15 +24,17 @@ class RecordedCapture(ABC):
     Args:
         path: file or folder of the recording.
         stream: fixed frame, slop, waiting times: as for the live node.
+        with_depth: False = depth is not read, every colour image becomes a frame without it.
     """
 
     damage = ""
     """Why the recording ends early; empty = it does not. Known after an iteration."""
 
-    def __init__(self, path: str | Path, stream: StreamSettings | None = None) -> None:
+    def __init__(self, path: str | Path, stream: StreamSettings | None = None, *, with_depth: bool = True) -> None:
         self.path = Path(path)
         self._stream = stream or StreamSettings()
-        self._assembler = StreamAssembler(self._stream)
+        self._with_depth = with_depth
+        self._assembler = StreamAssembler(self._stream, with_depth=with_depth)
 
     @property
     def name(self) -> str:
@@ -50,7 +52,7 @@ class RecordedCapture(ABC):
         Raises:
             CaptureError: at the end, when not one frame could be used.
         """
-        self._assembler = assembler = StreamAssembler(self._stream)
+        self._assembler = assembler = StreamAssembler(self._stream, with_depth=self._with_depth)
         for _ in self._play(assembler):
             yield from assembler.poll()
         yield from assembler.flush()
@@ -75,13 +77,17 @@ class StreamAssembler(FrameAssembler):
     """`FrameAssembler` with its own synchroniser and transform buffer: for recorded streams, where there is no ROS.
 
     Add everything in the order of the recording and `poll` after each; at the end `flush`.
+
+    Args:
+        stream: settings.
+        with_depth: whether colour waits for the depth that belongs to it; if not, depth is passed over.
     """
 
-    def __init__(self, stream: StreamSettings) -> None:
+    def __init__(self, stream: StreamSettings, *, with_depth: bool = True) -> None:
+        self._with_depth = with_depth
         self.transforms = TransformBuffer(round(stream.tf_history * 1e9))
-        self.synchroniser = Synchroniser(
-            ("color", "depth"), slop_ns=round(stream.sync_slop * 1e9), queue=stream.sync_queue
-        )
+        streams = ("color", "depth") if with_depth else ("color",)
+        self.synchroniser = Synchroniser(streams, slop_ns=round(stream.sync_slop * 1e9), queue=stream.sync_queue)
         super().__init__(stream, self.transforms.lookup)
 
     def add_color(self, color: Picture) -> None:
@@ -92,7 +98,8 @@ class StreamAssembler(FrameAssembler):
 
     def add_depth(self, depth: Picture) -> None:
         """One depth image, registered to colour."""
-        self._match("depth", depth)
+        if self._with_depth:
+            self._match("depth", depth)
 
     def add_transform(
         self, parent: str, child: str, stamp: int, T_parent_child: NDArray[np.float64], static: bool = False
@@ -104,8 +111,8 @@ class StreamAssembler(FrameAssembler):
             self.details[error.reason] = f"transform {parent} -> {child}: {error}"
 
     def _match(self, stream: str, picture: Picture) -> None:
-        for color, depth in self.synchroniser.add(stream, picture.stamp, picture):
-            self.add_pair(color, depth)
+        for color, *depth in self.synchroniser.add(stream, picture.stamp, picture):
+            self.add_view(color, depth[0] if depth else None)
 
     def _restart(self, stamp: int) -> None:
         self.synchroniser.clear()

@@ -49,15 +49,16 @@ class TumCapture(RecordedCapture):
         path: folder of the sequence. Its name, or the comment in ``groundtruth.txt``, tells the camera
             (``freiburg1`` or ``fr1``).
         stream: slop of the association, waiting time for poses.
+        with_depth: False = depth is not read, every colour image becomes a frame without it.
 
     Raises:
         CaptureError: a text file is missing or cannot be parsed.
     """
 
-    def __init__(self, path: str | Path, stream: StreamSettings | None = None) -> None:
-        super().__init__(path, stream)
+    def __init__(self, path: str | Path, stream: StreamSettings | None = None, *, with_depth: bool = True) -> None:
+        super().__init__(path, stream, with_depth=with_depth)
         colors = _read_list(self.path / "rgb.txt", "color", 2)
-        depths = _read_list(self.path / "depth.txt", "depth", 2)
+        depths = _read_list(self.path / "depth.txt", "depth", 2) if with_depth else []
         poses = _read_list(self.path / "groundtruth.txt", "pose", 8)
         self._events = sorted(poses + depths + colors)
         self._count = len(colors)

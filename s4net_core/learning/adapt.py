@@ -8,15 +8,17 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from s4net_core.config import Settings
 from s4net_core.errors import CheckpointError, KeyframeError, LearningError
 from s4net_core.files import write_atomically
 from s4net_core.frames import Frame
 from s4net_core.geometry.camera import rescale_frame, undistort_frame
-from s4net_core.inference import pick_device
+from s4net_core.inference import Segmenter, pick_device
 from s4net_core.io.source_set import SourceBatches, SourceSet, split
 from s4net_core.keyframes import KeyframeBuffer, Offer
+from s4net_core.learning.base_model import check_branches
 from s4net_core.learning.guard import Guard
 from s4net_core.learning.learner import Learner
 from s4net_core.learning.versions import Version, VersionStore, base_version
@@ -66,6 +68,8 @@ class AdaptationStatus:
     loss: float = NAN
     loss_source: float = NAN
     loss_geometric: float = NAN
+    loss_depth_source: float = NAN
+    loss_depth_geometric: float = NAN
     coverage: float = NAN
     step_seconds: float = NAN
     version: int = 0
@@ -94,7 +98,7 @@ class Adaptation:
         state_dir: keyframes and weights; what is found there is taken up again.
 
     Raises:
-        CheckpointError: the base model cannot be loaded.
+        CheckpointError: the base model cannot be loaded, or lacks a branch that the settings ask for.
         SourceSetError: the source set is too small for a hold-out.
     """
 
@@ -103,11 +107,18 @@ class Adaptation:
         self._lock = threading.RLock()
         self._device = pick_device(settings.device)
         network, base = base_version(checkpoint)
+        check_branches(base.path, base.info.model, settings)
         self._take_over_size(network, base)
         self._base_network = network.to(self._device).eval().requires_grad_(False)
         self._folder = Path(state_dir).expanduser() / base.sha256[:12]
         self._versions = VersionStore(base, self._folder, settings.adaptation.keep_versions)
-        self.keyframes = KeyframeBuffer(settings.keyframes, settings.geometry, min_overlap=settings.learner.min_overlap)
+        self._depth_model = None if settings.geometry.from_sensor else Segmenter(base.path, self._device, settings)
+        self.keyframes = KeyframeBuffer(
+            settings.keyframes,
+            settings.geometry,
+            min_overlap=settings.learner.min_overlap,
+            predict_depth=self._predict_depth if self._depth_model else None,
+        )
         train, holdout = split(source, settings.guard.holdout)
         self._guard = Guard(self._base_network, source, holdout, self.keyframes, settings, self._device)
         self._learner = self._new_learner(source, train)
@@ -141,6 +152,8 @@ class Adaptation:
             indices=train,
         )
         network = copy.deepcopy(self._base_network).requires_grad_(True)
+        if network.settings.depth_decoder and source[train[0]].depth is None:
+            log.warning("source set %s has no depth: the depth decoder learns from pairs of views alone", source.name)
         weights = median_frequency_weights(map(source.label, train), network.num_classes)
         return Learner(network, batches, weights, self.keyframes, self.settings, self._device)
 
@@ -177,10 +190,22 @@ class Adaptation:
         """Consider one frame as keyframe.
 
         Args:
-            frame: any size, distorted or not; brought to the network's size here.
+            frame: any size, distorted or not; brought to the network's size here. With `geometry.depth_source`
+                predicted it needs no depth: the weights that serve predict it.
         """
         model = self.settings.model
         return self.keyframes.offer(rescale_frame(undistort_frame(frame), model.width, model.height))
+
+    def _predict_depth(self, color: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Depth as the weights that serve predict it, in copies of their own: the learner is not waited for."""
+        assert self._depth_model is not None
+        current = self.current
+        if self._depth_model.info.version != current.number:
+            try:
+                self._depth_model.load(current.path, current.sha256)
+            except CheckpointError as error:  # e.g. removed meanwhile; older weights predict almost the same
+                log.warning("depth is predicted by version %d: %s", self._depth_model.info.version, error)
+        return self._depth_model.depth(color)
 
     # Learning --------------------------------------------------------------------------------------------------------
 
@@ -244,6 +269,8 @@ class Adaptation:
             loss=report.loss,
             loss_source=report.loss_source,
             loss_geometric=report.loss_geometric,
+            loss_depth_source=report.loss_depth_source,
+            loss_depth_geometric=report.loss_depth_geometric,
             coverage=report.coverage,
             step_seconds=report.seconds,
         )

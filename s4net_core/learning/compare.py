@@ -66,7 +66,7 @@ def compare(
             chosen = settings.model_copy(deep=True)
             chosen.seed = seed
             if method == CONTROL:
-                chosen.learner.lambda_geometric = 0.0
+                chosen.learner.lambda_geometric = chosen.learner.lambda_depth = 0.0
             with tempfile.TemporaryDirectory() as folder:
                 adaptation = Adaptation(chosen, settings.checkpoint, source, folder)
                 for frame in capture:

@@ -1,4 +1,4 @@
-"""One step of S4-Net: L_S on labelled source images plus λ L_G on keyframes of the target scene."""
+"""One step of S4-Net: L_S + λ L_G, and L_D = L_DS + λ_D L_DG where the network predicts depth."""
 
 import copy
 import time
@@ -8,14 +8,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from s4net_core.config import Settings
+from s4net_core.config import PAPER_TARGET_BATCH, Settings
 from s4net_core.errors import LearningError
 from s4net_core.inference import to_tensor
 from s4net_core.io.source_set import SourceBatches
-from s4net_core.keyframes import KeyframeBuffer
+from s4net_core.keyframes import Keyframe, KeyframeBuffer
+from s4net_core.learning.depth_loss import depth_geometric_loss
+from s4net_core.learning.source_loss import source_loss
 from s4net_core.learning.teacher import Teacher
-from s4net_core.losses import geometric_loss, supervised_loss
-from s4net_core.models.build import SegmentationNetwork, freeze_batch_norm
+from s4net_core.losses import geometric_loss
+from s4net_core.models.build import Outputs, SegmentationNetwork, freeze_batch_norm
 
 WARM_UP = 10
 """Steps over which the average of the weights grows to its full length."""
@@ -27,11 +29,14 @@ class StepReport:
 
     Args:
         step: number of steps done, this one included.
-        loss: L_S + λ L_G.
+        loss: the whole: L_S + λ L_G + L_DS + λ_D L_DG, and the weighted auxiliary ones.
         loss_source: L_S.
         loss_geometric: L_G before λ; 0 when λ is 0.
         coverage: share of target pixels that had a merged label.
         seconds: duration.
+        loss_auxiliary: L_S + λ L_G of the auxiliary branch, before its weight; 0 without one.
+        loss_depth_source: L_DS, metres; 0 without a depth decoder.
+        loss_depth_geometric: L_DG before λ_D; 0 without a depth decoder, or when λ_D is 0.
     """
 
     step: int
@@ -40,6 +45,35 @@ class StepReport:
     loss_geometric: float
     coverage: float
     seconds: float
+    loss_auxiliary: float = 0.0
+    loss_depth_source: float = 0.0
+    loss_depth_geometric: float = 0.0
+
+
+@dataclass(frozen=True)
+class _Targets:
+    """Target views of one step.
+
+    Args:
+        drawn: each with its neighbours.
+        images: (B, 3, H, W) float32, 0..1.
+        merged: (B, H, W) int64 ids or (B, C, H, W) probabilities, what the neighbours say.
+        valid: (B, 1, H, W) bool.
+    """
+
+    drawn: list[tuple[Keyframe, list[Keyframe]]]
+    images: Tensor
+    merged: Tensor
+    valid: Tensor
+
+
+@dataclass(frozen=True)
+class _TargetLoss:
+    """L_G, L_G of the auxiliary branch, and L_DG, before their weights; scalars, 0 where there is none."""
+
+    geometric: Tensor
+    auxiliary: Tensor
+    depth: Tensor
 
 
 class Learner:
@@ -78,7 +112,7 @@ class Learner:
         self._settings = settings
         self._device = device
         self._rng = np.random.default_rng(settings.seed)
-        self._teacher = Teacher(network, keyframes, settings, device)
+        self._teacher = Teacher(network, settings, device)
         self._average_steps = 0
         self._start_optimiser()
 
@@ -110,19 +144,13 @@ class Learner:
         settings = self._settings.learner
         self.network.train()
         source = self._source.next().to(self._device)
-        targets = self._draw_targets() if settings.lambda_geometric > 0 else None
-        images = source.images if targets is None else torch.cat([source.images, targets[0]])
-        with torch.random.fork_rng(devices=[self._device] if self._device.type == "cuda" else []):
-            torch.manual_seed((self._settings.seed << 32) + self.steps)
-            with torch.autocast(self._device.type, enabled=self._amp):
-                logits = self.network(images)
-        loss_s = supervised_loss(logits[: len(source)], source.labels, self._class_weights)
-        loss_g, coverage = loss_s.new_zeros(()), 0.0
-        if targets is not None:
-            _, merged, valid = targets
-            loss_g = geometric_loss(logits[len(source) :], merged, valid)
-            coverage = float(valid.float().mean())
-        loss = loss_s + settings.lambda_geometric * loss_g
+        targets = self._draw_targets() if self._looks_at_targets else None
+        outputs = self._outputs(source.images if targets is None else torch.cat([source.images, targets.images]))
+        of_source, of_targets = outputs.split(len(source))
+        owed = source_loss(of_source, source, self._class_weights, settings)
+        between = self._target_loss(of_targets, targets)
+        geometric = between.geometric + settings.auxiliary_weight * between.auxiliary
+        loss = owed.total + settings.lambda_geometric * geometric + settings.lambda_depth * between.depth
         self._descend(loss)
         self.steps += 1
         self._average()
@@ -131,11 +159,45 @@ class Learner:
         return StepReport(
             self.steps,
             loss=float(loss.detach()),
-            loss_source=float(loss_s.detach()),
-            loss_geometric=float(loss_g.detach()),
-            coverage=coverage,
+            loss_source=float(owed.segmentation.detach()),
+            loss_geometric=float(between.geometric.detach()),
+            coverage=0.0 if targets is None else float(targets.valid.float().mean()),
             seconds=time.perf_counter() - start,
+            loss_auxiliary=float((owed.auxiliary + settings.lambda_geometric * between.auxiliary).detach()),
+            loss_depth_source=float(owed.depth.detach()),
+            loss_depth_geometric=float(between.depth.detach()),
         )
+
+    def _outputs(self, images: Tensor) -> Outputs:
+        with torch.random.fork_rng(devices=[self._device] if self._device.type == "cuda" else []):
+            torch.manual_seed((self._settings.seed << 32) + self.steps)
+            with torch.autocast(self._device.type, enabled=self._amp):
+                return self.network.outputs(images)
+
+    @property
+    def _compares_depth(self) -> bool:
+        return self.network.settings.depth_decoder and self._settings.learner.lambda_depth > 0
+
+    @property
+    def _looks_at_targets(self) -> bool:
+        return self._settings.learner.lambda_geometric > 0 or self._compares_depth
+
+    def _target_loss(self, outputs: Outputs, targets: _Targets | None) -> _TargetLoss:
+        """Losses between the views; `outputs` are those of the targets."""
+        nothing = outputs.logits.new_zeros((), dtype=torch.float32)
+        if targets is None:
+            return _TargetLoss(nothing, nothing, nothing)
+        geometric = auxiliary = depth = nothing
+        if self._settings.learner.lambda_geometric > 0:
+            weighted = self._settings.learner.geometric_weights == "median_frequency"
+            weights = self._class_weights if weighted else None
+            geometric = geometric_loss(outputs.logits, targets.merged, targets.valid, weights)
+            if outputs.auxiliary is not None:
+                auxiliary = geometric_loss(outputs.auxiliary, targets.merged, targets.valid, weights)
+        if outputs.depth is not None and self._compares_depth:
+            geometry = self._settings.geometry
+            depth = depth_geometric_loss(targets.images, outputs.depth, targets.drawn, self._teacher, geometry)
+        return _TargetLoss(geometric, auxiliary, depth)
 
     def _descend(self, loss: Tensor) -> None:
         if not bool(torch.isfinite(loss)):
@@ -159,16 +221,13 @@ class Learner:
             else:
                 mean.copy_(value)
 
-    def _draw_targets(self) -> tuple[Tensor, Tensor, Tensor] | None:
-        """Target views with the labels of their neighbours.
-
-        Returns:
-            images (B, 3, H, W), merged ids (B, H, W) and valid (B, 1, H, W); None while no view has a neighbour.
-        """
+    def _draw_targets(self) -> _Targets | None:
+        """Target views with what their neighbours say; None while no view has a neighbour."""
         settings = self._settings.learner
-        drawn = self._keyframes.draw(self._settings.target_batch, settings.neighbours, settings.min_overlap, self._rng)
+        count = settings.target_batch or PAPER_TARGET_BATCH[self.network.settings.architecture]
+        drawn = self._keyframes.draw(count, settings.neighbours, settings.min_overlap, self._rng)
         if not drawn:
             return None
         labels = [self._teacher.labels(target, neighbours) for target, neighbours in drawn]
         images = to_tensor([target.color for target, _ in drawn], self._device)
-        return images, torch.cat([merged for merged, _ in labels]), torch.cat([valid for _, valid in labels])
+        return _Targets(drawn, images, torch.cat([m for m, _ in labels]), torch.cat([valid for _, valid in labels]))

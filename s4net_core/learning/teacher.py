@@ -1,30 +1,39 @@
-"""The teacher f(·; Θ'): a frozen copy of the network whose warped, merged predictions are the labels of L_G."""
+"""The teacher f(·; Θ'): a frozen copy of the network; what it predicts of the views is constant for every loss."""
 
 import copy
 from collections import OrderedDict
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from s4net_core.config import Settings
-from s4net_core.geometry.warp import away_from_borders, correspond, merge, sample, sample_mask
-from s4net_core.inference import predict_batch, to_tensor
-from s4net_core.keyframes import Keyframe, KeyframeBuffer
+from s4net_core.geometry.warp import away_from_borders, correspond, merge, merge_soft, sample, sample_mask
+from s4net_core.inference import all_outputs, to_tensor
+from s4net_core.keyframes import Keyframe, depth_of, pairs_of
 from s4net_core.models.build import SegmentationNetwork
 
 
 @dataclass(frozen=True)
 class _Prediction:
-    """Teacher's prediction of one keyframe: (1, C, H, W) float16 probabilities, (1, 1, H, W) bool away from borders."""
+    """Teacher's prediction of one keyframe.
+
+    Args:
+        probabilities: (1, C, H, W) float16.
+        label: (1, 1, H, W) uint8, ids 1..C, the most probable class.
+        inner: (1, 1, H, W) bool, away from the borders of its segments.
+        depth: (1, 1, H, W) float32, metres; None = the network predicts none.
+    """
 
     probabilities: Tensor
+    label: Tensor
     inner: Tensor
+    depth: Tensor | None
 
     @property
     def nbytes(self) -> int:
-        return self.probabilities.nbytes + self.inner.nbytes
+        parts = (self.probabilities, self.label, self.inner, self.depth)
+        return sum(part.nbytes for part in parts if part is not None)
 
 
 class Teacher:
@@ -32,16 +41,12 @@ class Teacher:
 
     Args:
         network: copied, never modified.
-        keyframes: where colour, depth and pose of the views come from.
         settings: groups `geometry` and `learner`.
         device: where the copy lives.
     """
 
-    def __init__(
-        self, network: SegmentationNetwork, keyframes: KeyframeBuffer, settings: Settings, device: torch.device
-    ) -> None:
+    def __init__(self, network: SegmentationNetwork, settings: Settings, device: torch.device) -> None:
         self._network = copy.deepcopy(network).to(device).eval().requires_grad_(False)
-        self._keyframes = keyframes
         self._settings = settings
         self._device = device
         self._cache: OrderedDict[int, _Prediction] = OrderedDict()
@@ -61,41 +66,55 @@ class Teacher:
             neighbours: the views N(e), at least one.
 
         Returns:
-            (1, H, W) int64 ids, 0 = none, and (1, 1, H, W) bool.
+            (1, H, W) int64 ids, 0 = none, or (1, C, H, W) float probabilities with `learner.merge` soft; and
+            (1, 1, H, W) bool.
         """
         predictions = self._predict(neighbours)
-        count = len(neighbours)
-        depth_target, K_target = self._depth_and_camera([target] * count)
-        depth_source, K_source = self._depth_and_camera(neighbours)
-        T_world_source = np.stack([view.T_world_camera for view in neighbours])
-        T_source_target = torch.from_numpy(np.linalg.inv(T_world_source) @ target.T_world_camera).float()
+        pairs = pairs_of([target] * len(neighbours), neighbours, self._device)
         correspondence = correspond(
-            depth_target,
-            K_target,
-            T_source_target.to(self._device),
-            depth_source,
-            K_source,
+            self._depth([target]).expand(len(neighbours), -1, -1, -1),
+            pairs.K_target,
+            pairs.T_source_target,
+            self._depth(neighbours),
+            pairs.K_source,
             self._settings.geometry,
         )
         probabilities, valid = sample(torch.cat([p.probabilities for p in predictions]).float(), correspondence)
         valid = valid & sample_mask(torch.cat([p.inner for p in predictions]), correspondence)
-        return merge(probabilities[:, None], valid[:, None])
+        merged = merge_soft if self._settings.learner.merge == "soft" else merge
+        return merged(probabilities[:, None], valid[:, None])
+
+    def segments(self, views: list[Keyframe]) -> tuple[Tensor, Tensor]:
+        """Predicted segments of views: (B, 1, H, W) uint8 ids, and (B, 1, H, W) bool where it is not near a border."""
+        predictions = self._predict(views)
+        return torch.cat([p.label for p in predictions]), torch.cat([p.inner for p in predictions])
+
+    def _depth(self, views: list[Keyframe]) -> Tensor:
+        """(B, 1, H, W) float32, metres: of the depth camera, or as the teacher predicts it; constant either way."""
+        if self._settings.geometry.from_sensor:
+            return depth_of(views, self._device)
+        return torch.cat([p.depth for p in self._predict(views) if p.depth is not None])
 
     def _predict(self, views: list[Keyframe]) -> list[_Prediction]:
-        missing = [view for view in views if view.id not in self._cache]
+        missing = list({view.id: view for view in views if view.id not in self._cache}.values())
         fresh: dict[int, _Prediction] = {}
         if missing:
             images = to_tensor([view.color for view in missing], self._device)
-            probabilities = predict_batch(self._network, images, amp=self._settings.learner.amp)
-            inner = away_from_borders(probabilities.argmax(1), self._settings.geometry.boundary_radius)
+            outputs = all_outputs(self._network, images, amp=self._settings.learner.amp)
+            probabilities = outputs.logits.softmax(dim=1)
+            label = probabilities.argmax(dim=1)
+            inner = away_from_borders(label, self._settings.geometry.border_width)
+            ids = (label + 1).to(torch.uint8).unsqueeze(1)
             for i, view in enumerate(missing):
-                fresh[view.id] = _Prediction(probabilities[i : i + 1].half(), inner[i : i + 1])
+                one = slice(i, i + 1)
+                depth = None if outputs.depth is None else outputs.depth[one]
+                fresh[view.id] = _Prediction(probabilities[one].half(), ids[one], inner[one], depth)
         predictions = [fresh.get(view.id) or self._cache[view.id] for view in views]
         for view in views:
-            if view.id in fresh:
-                self._remember(view.id, fresh[view.id])
-            else:
+            if view.id in self._cache:
                 self._cache.move_to_end(view.id)
+        for id, prediction in fresh.items():
+            self._remember(id, prediction)
         return predictions
 
     def _remember(self, id: int, prediction: _Prediction) -> None:
@@ -104,9 +123,3 @@ class Teacher:
         while self._cached_bytes > self._settings.learner.teacher_cache_megabytes * 1_000_000 and self._cache:
             _, oldest = self._cache.popitem(last=False)
             self._cached_bytes -= oldest.nbytes
-
-    def _depth_and_camera(self, views: list[Keyframe]) -> tuple[Tensor, Tensor]:
-        """(B, 1, H, W) float32 metres and (B, 3, 3) float32."""
-        depth = torch.stack([torch.from_numpy(view.depth) for view in views])[:, None]
-        K = torch.stack([torch.from_numpy(view.intrinsics.matrix) for view in views]).float()
-        return depth.to(self._device), K.to(self._device)

@@ -292,7 +292,7 @@ class TestBadInput:
     def test_pose_source_that_gives_no_rigid_transform(self):
         assembler = FrameAssembler(StreamSettings(), lambda target, source, stamp: np.diag([2.0, 2.0, 2.0, 1.0]))
         assembler.add_camera_info(S, lambda: INTRINSICS)
-        assembler.add_pair(color_at(S), depth_at(S))
+        assembler.add_view(color_at(S), depth_at(S))
         assert assembler.poll() == []
         assert dict(assembler.skipped) == {"pose": 1}
 
@@ -328,7 +328,7 @@ class TestBadInput:
         assembler = FrameAssembler(StreamSettings(), lambda target, source, stamp: np.eye(4))
         assembler.add_camera_info(S, lambda: INTRINSICS)
         for stamp in (S, S + STEP, S + STEP, S):
-            assembler.add_pair(color_at(stamp), depth_at(stamp))
+            assembler.add_view(color_at(stamp), depth_at(stamp))
         assert [frame.stamp for frame in assembler.poll()] == [S, S + STEP]
         assert dict(assembler.skipped) == {"out_of_order": 2}
 

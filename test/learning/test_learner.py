@@ -11,7 +11,7 @@ from s4net_core.io.source_set import SourceBatches
 from s4net_core.keyframes import KeyframeBuffer
 from s4net_core.learning.learner import Learner
 from s4net_core.learning.teacher import Teacher
-from s4net_core.models.build import batch_norms
+from s4net_core.models.build import Outputs, batch_norms
 from s4net_core.models.checkpoint import load_checkpoint
 
 
@@ -115,10 +115,10 @@ def test_a_perfect_teacher_gives_the_true_labels(make, settings, frames, monkeyp
             color = (image.permute(1, 2, 0) * 255).round().to(torch.uint8).numpy().tobytes()
             labels.append(torch.from_numpy(truth[stamps[color]].astype(np.int64)))
         one_hot = torch.nn.functional.one_hot(torch.stack(labels).clamp(min=1) - 1, 37)
-        return one_hot.permute(0, 3, 1, 2).float()
+        return Outputs(100 * one_hot.permute(0, 3, 1, 2).float())
 
-    monkeypatch.setattr("s4net_core.learning.teacher.predict_batch", predict)
-    teacher = Teacher(learner.network, keyframes, settings, torch.device("cpu"))
+    monkeypatch.setattr("s4net_core.learning.teacher.all_outputs", predict)
+    teacher = Teacher(learner.network, settings, torch.device("cpu"))
     rng = np.random.default_rng(0)
     compared = wrong = 0
     for id in keyframes.trainable(0.25):
@@ -139,7 +139,7 @@ def test_the_teachers_cache_changes_nothing_and_stays_small(make, settings):
     cached = learner._teacher.labels(target, others)
     again = learner._teacher.labels(target, others)
     settings.learner.teacher_cache_megabytes = 0
-    without = Teacher(learner.network, keyframes, settings, torch.device("cpu"))
+    without = Teacher(learner.network, settings, torch.device("cpu"))
     fresh = without.labels(target, others)
     assert without._cached_bytes == 0
     for one in (again, fresh):
