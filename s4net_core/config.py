@@ -206,6 +206,10 @@ class SegmentationSettings(Group):
     points_stride: int = setting(2, "Every n-th pixel of row and column becomes a point.", unit="px", ge=1, le=64)
     points: bool = setting(True, "Publish labelled points; depth is subscribed only while somebody listens to them.")
     output_reliability: Literal["best_effort", "reliable"] = setting("reliable", "QoS of the published images.")
+    runtime: Literal["torch", "onnx"] = setting("torch", "What computes the labels: PyTorch, or ONNX Runtime.")
+    execution_provider: str = setting(
+        "auto", "Execution provider of ONNX Runtime, e.g. TensorrtExecutionProvider; auto = CUDA, else the CPU."
+    )
 
 
 class StreamSettings(Group):
@@ -235,7 +239,7 @@ class StreamSettings(Group):
 class SourceSettings(Group):
     """The labelled source set S."""
 
-    path: str = setting("", "Folder of the labelled source set.")
+    path: str = setting("", "Labelled source set: a folder, or a file of s4net pack.")
     cache_megabytes: int = setting(
         1024, "Memory for its images; those that do not fit are read again every time.", unit="MB", ge=0, le=65536
     )

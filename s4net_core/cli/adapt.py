@@ -11,6 +11,7 @@ from s4net_core.cli.options import (
     add_training_options,
     learning_settings_from,
     state_path,
+    track_labels,
 )
 from s4net_core.config import Settings
 from s4net_core.errors import SettingsError
@@ -35,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
     """Feed the whole capture, learn until finished, write the version that serves at the end."""
     settings = _settings(args)
     state = state_path(args)
-    adaptation = Adaptation(settings, settings.checkpoint, open_source(settings), state)
+    adaptation = Adaptation(settings, settings.checkpoint, open_source(settings), state, track=track_labels)
     console = Console()
     capture = open_capture(args.capture, stream=settings.stream, with_depth=settings.geometry.from_sensor)
     for frame in track(capture, "frames", total=len(capture), console=console):

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from s4net_core.cli.options import add_settings_options, add_training_options, settings_from, state_path
-from s4net_core.io.source_sets import open_source_set
+from s4net_core.io.source_sets import open_source_set, open_test_set
 from s4net_core.learning.devices import training_fabric
 from s4net_core.learning.pretrain import TrainingReport, pretrain
 from s4net_core.learning.pretraining import Score
@@ -15,7 +15,7 @@ from s4net_core.learning.pretraining import Score
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("source", type=Path, help="folder of the labelled source set")
+    parser.add_argument("source", type=Path, help="labelled source set: a folder, or a file of s4net pack")
     parser.add_argument("output", type=Path, help="weights file to write; always holds the best so far")
     parser.add_argument("--half", action="store_true", help="store float16: half the size")
     add_training_options(parser, "file for an unfinished run")
@@ -45,6 +45,7 @@ def run(args: argparse.Namespace) -> int:
             settings,
             source,
             args.output,
+            test=open_test_set(args.source),
             half=args.half,
             state=state,
             resume=args.resume,

@@ -78,6 +78,7 @@ def source_loader(
         images,
         batch_sampler=positions,
         num_workers=min(workers, len(os.sched_getaffinity(0))),
+        multiprocessing_context="fork" if workers else None,  # open files of a source set cannot be sent to a process
         pin_memory=torch.cuda.is_available(),
         worker_init_fn=_start_worker if workers else None,
     )
