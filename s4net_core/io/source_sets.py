@@ -50,6 +50,15 @@ def open_source_set(
     return FolderSourceSet(path, map_labels=map_labels, with_depth=with_depth)
 
 
+def open_test_set(path: str | Path, *, map_labels: LabelMap | None = None) -> SourceSet | None:
+    """The official test images of the source set at `path`; None = it has none, and some images must be held out.
+
+    Raises:
+        SourceSetError, LabelTableError: as `open_source_set`.
+    """
+    return open_source_set(path, split="test", map_labels=map_labels) if has_official_split(path) else None
+
+
 def has_official_split(path: str | Path) -> bool:
     """Whether "train" and "test" are different images of the source set at `path`.
 
