@@ -200,6 +200,10 @@ class SegmentationSettings(Group):
     points_stride: int = setting(2, "Every n-th pixel of row and column becomes a point.", unit="px", ge=1, le=64)
     points: bool = setting(True, "Publish labelled points; depth is subscribed only while somebody listens to them.")
     output_reliability: Literal["best_effort", "reliable"] = setting("reliable", "QoS of the published images.")
+    runtime: Literal["torch", "onnx"] = setting("torch", "What computes the labels: PyTorch, or ONNX Runtime.")
+    execution_provider: str = setting(
+        "auto", "Execution provider of ONNX Runtime, e.g. TensorrtExecutionProvider; auto = CUDA, else the CPU."
+    )
 
 
 class StreamSettings(Group):

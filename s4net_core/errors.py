@@ -30,12 +30,20 @@ class CaptureError(S4NetError):
     """A capture (scene folder, bag, ...) is missing, truncated or not in the format that its reader expects."""
 
 
+class ExportError(S4NetError):
+    """A network cannot be written in another format, or does not answer there as it does in PyTorch."""
+
+
 class LearningError(S4NetError):
     """Learning cannot go on: the loss is not finite, whatever is tried."""
 
 
 class SourceSetError(S4NetError):
     """A labelled source set is missing, empty or has class ids outside its label space."""
+
+
+class LabelTableError(S4NetError):
+    """A table that maps one data set's class ids to another's is missing or not in its published format."""
 
 
 class ShapeError(S4NetError):

@@ -1,7 +1,9 @@
 """Label spaces: ids, names, colours, and the mappings into the 37 classes of SUN RGB-D."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,8 +16,15 @@ MASK_UNLABELLED = 255
 """In published masks (mono8): a pixel without a class."""
 
 
-LabelMap = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
-"""(H, W) uint8 ids of one label space -> of another."""
+UNLABELLED_NAME = "unlabelled"
+"""Written for a pixel without a class where classes go by name."""
+_NO_CLASS = {
+    *(UNLABELLED_NAME, "unlabeled", "unknown", "ignore", "background", "void", "none"),
+    *("other", "otherstructure", "otherfurniture", "otherprop", "other structure", "other furniture", "other prop"),
+}
+
+LabelMap = Callable[[NDArray[np.unsignedinteger[Any]]], NDArray[np.uint8]]
+"""(H, W) uint8 or uint16 ids of one label space -> (H, W) uint8 ids of another, 0 = unlabelled."""
 
 
 @dataclass(frozen=True)
@@ -26,11 +35,13 @@ class LabelSpace:
         name: key under which checkpoints and settings refer to it.
         names: class names, id 1 first.
         colors: (R, G, B) 0..255 a class, id 1 first.
+        synonyms: other names that people give to a class, in the form that `id_of` compares: lower case, spaces.
     """
 
     name: str
     names: tuple[str, ...]
     colors: tuple[tuple[int, int, int], ...]
+    synonyms: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def num_classes(self) -> int:
@@ -44,9 +55,38 @@ class LabelSpace:
         palette[1 : self.num_classes + 1] = self.colors
         return palette
 
+    def id_of(self, name: str) -> int | None:
+        """Id of a class by a name as people write it; 0 for a name that means no class, None for an unknown one.
+
+        Upper case, hyphens and underscores, a plural s and a number behind the name (``chair-2``) make no difference.
+        """
+        plain = re.sub(r"[\s_-]+", " ", name.lower()).strip()
+        plain = re.sub(r" ?\d+$", "", plain)
+        if plain in _NO_CLASS:
+            return UNLABELLED
+        ids = {own.replace("_", " "): id for id, own in enumerate(self.names, start=1)}
+        ids |= {other: ids[own.replace("_", " ")] for other, own in self.synonyms.items()}
+        singular = {known.removesuffix("s"): id for known, id in ids.items()}
+        return ids.get(plain) or singular.get(plain.removesuffix("s"))
+
     def colorize(self, label: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """(H, W) uint8 ids -> (H, W, 3) uint8 RGB."""
         return self.palette[label]
+
+    def overlay(self, color: NDArray[np.uint8], label: NDArray[np.uint8], alpha: float) -> NDArray[np.uint8]:
+        """The image with its labels painted over it; unlabelled pixels stay as they are.
+
+        Args:
+            color: (H, W, 3) uint8 RGB.
+            label: (H, W) uint8, 0 = unlabelled.
+            alpha: opacity of the labels, 0..1.
+
+        Returns:
+            (H, W, 3) uint8 RGB.
+        """
+        weight = np.uint16(round(alpha * 256))
+        mixed = (color.astype(np.uint16) * (256 - weight) + self.colorize(label) * weight + 128) >> 8
+        return np.where((label == UNLABELLED)[..., None], color, mixed.astype(np.uint8))
 
     def check(self, label: NDArray[np.uint8], where: str) -> None:
         """Refuse ids outside the space; 0 and 255 both pass as unlabelled.
@@ -114,24 +154,113 @@ _SUNRGBD37: tuple[tuple[str, tuple[int, int, int]], ...] = (
     ("bag", (213, 92, 176)),
 )
 
+# As ScanNet's annotators wrote them; what several classes could mean (shelf of books, monitor) is left out.
+_SUNRGBD37_SYNONYMS = {
+    "cabinet": ("kitchen cabinet", "file cabinet", "filing cabinet", "bathroom cabinet", "cupboard"),
+    "bed": ("mattress", "sofa bed"),
+    "chair": ("armchair", "office chair", "folded chair", "rocking chair", "sofa chair"),
+    "sofa": ("couch",),
+    "table": ("coffee table", "dining table", "end table", "side table", "round table"),
+    "door": ("closet door", "shower door", "sliding door", "doorframe", "door frame"),
+    "bookshelf": ("bookshelves", "bookcase"),
+    "picture": ("painting", "poster"),
+    "counter": ("kitchen counter", "bathroom counter", "countertop"),
+    "shelves": ("shelf", "closet shelf"),
+    "pillow": ("cushion",),
+    "floor_mat": ("mat", "doormat", "bath mat", "yoga mat"),
+    "clothes": ("clothing", "cloth"),
+    "fridge": ("refrigerator", "refridgerator", "mini fridge"),
+    "tv": ("television", "television set"),
+    "towel": ("hand towel",),
+    "box": ("boxes", "storage box", "cardboard box"),
+    "whiteboard": ("white board",),
+    "person": ("people", "human"),
+    "night_stand": ("nightstand", "bedside table"),
+    "lamp": ("desk lamp", "table lamp", "ceiling lamp", "floor lamp"),
+    "bathtub": ("bath tub",),
+    "bag": ("trash bag", "shopping bag"),
+}
+
 SUNRGBD37 = LabelSpace(
     name="sunrgbd37",
     names=tuple(name for name, _ in _SUNRGBD37),
     colors=tuple(color for _, color in _SUNRGBD37),
+    synonyms={other: name for name, others in _SUNRGBD37_SYNONYMS.items() for other in others},
 )
 
 LABEL_SPACES = {space.name: space for space in (SUNRGBD37,)}
 """Every label space by its name."""
 
 
-def nyu40_to_sunrgbd37(label: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """(H, W) uint8 NYU40 ids -> SUN RGB-D 37. Ids 1..37 are the same classes in the same order.
+def nyu40_to_sunrgbd37(label: NDArray[np.unsignedinteger[Any]]) -> NDArray[np.uint8]:
+    """(H, W) NYU40 ids -> SUN RGB-D 37, uint8. Ids 1..37 are the same classes in the same order.
 
     NYU40's otherstructure, otherfurniture and otherprop (38..40) have no counterpart and become unlabelled, as does
     every id that NYU40 does not have.
     """
-    return np.where(label <= SUNRGBD37.num_classes, label, np.uint8(UNLABELLED))
+    return np.where(label <= SUNRGBD37.num_classes, label, UNLABELLED).astype(np.uint8)
 
 
-LABEL_MAPS: dict[str, LabelMap] = {"nyu40": nyu40_to_sunrgbd37}
+def table_map(table: NDArray[np.uint8]) -> LabelMap:
+    """Map that looks every id up in a table.
+
+    Args:
+        table: (N,) uint8 new id by old id; ids from N on become unlabelled.
+    """
+    whole = np.zeros(np.iinfo(np.uint16).max + 1, np.uint8)
+    whole[: len(table)] = table
+    return whole.__getitem__
+
+
+_ADE20K = (
+    "wall, building, sky, floor, tree, ceiling, road, bed, windowpane, grass, cabinet, sidewalk, person, earth, "
+    "door, table, mountain, plant, curtain, chair, car, water, painting, sofa, shelf, house, sea, mirror, rug, "
+    "field, armchair, seat, fence, desk, rock, wardrobe, lamp, bathtub, railing, cushion, base, box, column, "
+    "signboard, chest of drawers, counter, sand, sink, skyscraper, fireplace, refrigerator, grandstand, path, "
+    "stairs, runway, case, pool table, pillow, screen door, stairway, river, bridge, bookcase, blind, coffee table, "
+    "toilet, flower, book, hill, bench, countertop, stove, palm, kitchen island, computer, swivel chair, boat, "
+    "bar, arcade machine, hovel, bus, towel, light, truck, tower, chandelier, awning, streetlight, booth, "
+    "television receiver, airplane, dirt track, apparel, pole, land, bannister, escalator, ottoman, bottle, "
+    "buffet, poster, stage, van, ship, fountain, conveyer belt, canopy, washer, plaything, swimming pool, stool, "
+    "barrel, basket, waterfall, tent, bag, minibike, cradle, oven, ball, food, step, tank, trade name, microwave, "
+    "pot, animal, bicycle, lake, dishwasher, screen, blanket, sculpture, hood, sconce, vase, traffic light, tray, "
+    "ashcan, fan, pier, crt screen, plate, monitor, bulletin board, shower, radiator, glass, clock, flag"
+)
+ADE20K_NAMES: tuple[str, ...] = tuple(_ADE20K.split(", "))
+"""The 150 classes of ADE20K's scene parsing benchmark, in the order of a network's outputs."""
+
+# What NYU40 and ScanNet file under "other..." (a wardrobe, a stool, a light, a monitor) has no class here either. The
+# one exception is a rug: ADE20K has no other word for what lies on the floor.
+_ADE20K_RENAMED = {
+    "windowpane": "window",
+    "painting": "picture",
+    "poster": "picture",
+    "shelf": "shelves",
+    "rug": "floor_mat",
+    "armchair": "chair",
+    "swivel chair": "chair",
+    "cushion": "pillow",
+    "chest of drawers": "dresser",
+    "refrigerator": "fridge",
+    "screen door": "door",
+    "bookcase": "bookshelf",
+    "blind": "blinds",
+    "coffee table": "table",
+    "book": "books",
+    "countertop": "counter",
+    "television receiver": "tv",
+    "apparel": "clothes",
+}
+
+ADE20K_TO_SUNRGBD37: tuple[int, ...] = tuple(
+    {name: id for id, name in enumerate(SUNRGBD37.names, start=1)}.get(_ADE20K_RENAMED.get(name, name), UNLABELLED)
+    for name in ADE20K_NAMES
+)
+"""SUN RGB-D id of each of `ADE20K_NAMES`, 0 = no counterpart."""
+
+
+LABEL_MAPS: dict[str, LabelMap] = {
+    "nyu40": nyu40_to_sunrgbd37,
+    "ade20k": table_map(np.array([UNLABELLED, *ADE20K_TO_SUNRGBD37], np.uint8)),  # ids in its files start at 1
+}
 """From the ids of other data sets to SUN RGB-D 37, by the data set's name."""

@@ -21,14 +21,14 @@ from s4net_core.files import FolderLock
 from s4net_core.frames import Frame
 from s4net_core.learning.adapt import Adaptation, Handover
 from s4net_core.learning.base_model import open_source
-from s4net_ros.adaptation_outputs import AdaptationOutputs
-from s4net_ros.adaptation_services import AdaptationServices
-from s4net_ros.adaptation_status import NodeStatus, report, status_message
+from s4net_ros.adaptation.frame_thread import FrameThread
+from s4net_ros.adaptation.keyframe_markers import KeyframeMarkers
+from s4net_ros.adaptation.learner_thread import THREAD_NAME, LearnerThread, describe
+from s4net_ros.adaptation.outputs import AdaptationOutputs
+from s4net_ros.adaptation.services import AdaptationServices
+from s4net_ros.adaptation.status import NodeStatus, report, status_message
 from s4net_ros.diagnostics import Counts, DiagnosticsPublisher, Report, StallWatch
 from s4net_ros.frame_assembly import FrameAssembly
-from s4net_ros.frame_thread import FrameThread
-from s4net_ros.keyframe_markers import KeyframeMarkers
-from s4net_ros.learner_thread import THREAD_NAME, LearnerThread, describe
 from s4net_ros.node_base import S4NetNode, run
 from s4net_ros.worker import JOIN_S
 

@@ -141,7 +141,7 @@ class TestSegmenter:
             assert answered.wait(10)
             return CheckpointInfo(model=MODEL, version=2)
 
-        monkeypatch.setattr("s4net_core.inference.load_weights", slow_load)
+        monkeypatch.setattr("s4net_core.backends.load_weights", slow_load)
         loader = threading.Thread(target=segmenter.load, args=(tmp_path / "w",))
         loader.start()
         assert reading.wait(10)

@@ -4,7 +4,17 @@ import numpy as np
 import pytest
 
 from s4net_core.errors import S4NetError
-from s4net_core.labels import LABEL_SPACES, SUNRGBD37, from_mask, nyu40_to_sunrgbd37, to_mask
+from s4net_core.labels import (
+    ADE20K_NAMES,
+    ADE20K_TO_SUNRGBD37,
+    LABEL_MAPS,
+    LABEL_SPACES,
+    SUNRGBD37,
+    from_mask,
+    nyu40_to_sunrgbd37,
+    table_map,
+    to_mask,
+)
 
 
 def test_sun_rgbd_has_37_classes_in_the_published_order():
@@ -40,6 +50,31 @@ def test_nyu40_keeps_its_first_37_and_drops_the_other_ones():
     assert nyu40_to_sunrgbd37(label).tolist() == [[0, 1, 36, 37], [0, 0, 0, 0]]
 
 
+def test_a_table_maps_8_and_16_bit_ids_and_what_it_lacks_is_unlabelled():
+    to_37 = table_map(np.array([0, 7, 37], np.uint8))
+    assert to_37(np.array([[0, 1], [2, 3]], np.uint8)).tolist() == [[0, 7], [37, 0]]
+    wide = to_37(np.array([[2, 3, 40000, 65535]], np.uint16))
+    assert (wide.tolist(), wide.dtype) == ([[37, 0, 0, 0]], np.uint8)
+
+
+def test_ade20k_has_its_150_names_in_the_order_of_its_benchmark():
+    assert len(ADE20K_NAMES) == len(set(ADE20K_NAMES)) == 150
+    known = {0: "wall", 3: "floor", 8: "windowpane", 57: "pillow", 89: "television receiver", 115: "bag", 149: "flag"}
+    assert {index: ADE20K_NAMES[index] for index in known} == known
+
+
+def test_ade20k_finds_its_counterparts_by_name():
+    ours = {name: id and SUNRGBD37.names[id - 1] for name, id in zip(ADE20K_NAMES, ADE20K_TO_SUNRGBD37, strict=True)}
+    expected = {"wall": "wall", "windowpane": "window", "refrigerator": "fridge", "swivel chair": "chair", "sky": 0}
+    assert {name: ours[name] for name in expected} == expected
+    missing = set(SUNRGBD37.names) - set(ours.values())
+    assert missing == {"paper", "shower_curtain", "whiteboard", "night_stand"}, "ADE20K has no such classes"
+
+
+def test_ids_in_files_of_ade20k_start_at_1():
+    assert LABEL_MAPS["ade20k"](np.array([[0, 1, 9, 150, 151]], np.uint8)).tolist() == [[0, 1, 9, 0, 0]]
+
+
 def test_the_order_of_nyu40_is_the_one_of_the_toolboxes(shared_data):
     import csv
 
@@ -56,3 +91,59 @@ def test_foreign_ids_are_named():
     SUNRGBD37.check(np.array([[0, 37, 255]], np.uint8), "label/7.png")
     with pytest.raises(S4NetError, match=r"label/7\.png has class ids \[38, 200\].*1\.\.37"):
         SUNRGBD37.check(np.array([[38, 200, 1]], np.uint8), "label/7.png")
+
+
+def test_the_overlay_mixes_colour_and_label_and_leaves_unlabelled_pixels_alone():
+    color = np.full((3, 5, 3), (200, 100, 0), np.uint8)
+    label = np.zeros((3, 5), np.uint8)
+    label[1, 4] = 2  # floor
+    picture = SUNRGBD37.overlay(color, label, 0.5)
+    np.testing.assert_allclose(picture[1, 4], np.mean([(200, 100, 0), (152, 223, 138)], axis=0), atol=1)
+    picture[1, 4] = color[1, 4]
+    np.testing.assert_array_equal(picture, color)
+
+
+@pytest.mark.parametrize(("alpha", "expected"), [(0.0, (200, 100, 0)), (1.0, (152, 223, 138))])
+def test_the_overlay_reaches_both_ends(alpha, expected):
+    color = np.full((2, 3, 3), (200, 100, 0), np.uint8)
+    picture = SUNRGBD37.overlay(color, np.full((2, 3), 2, np.uint8), alpha)
+    assert picture.dtype == np.uint8
+    assert (picture == expected).all()
+
+
+@pytest.mark.parametrize(
+    ("written", "name"),
+    [
+        ("chair", "chair"),
+        ("Chairs", "chair"),
+        ("chair-2", "chair"),
+        ("floor mat", "floor_mat"),
+        ("Shower_Curtain", "shower_curtain"),
+        ("book", "books"),
+        ("shelf", "shelves"),
+        ("couch", "sofa"),
+        ("Coffee-Tables 3", "table"),
+        ("refrigerator", "fridge"),
+    ],
+)
+def test_classes_are_known_by_the_names_that_people_write(written, name):
+    assert SUNRGBD37.names[SUNRGBD37.id_of(written) - 1] == name
+
+
+def test_every_class_is_known_by_its_own_name():
+    assert [SUNRGBD37.id_of(name) for name in SUNRGBD37.names] == list(range(1, 38))
+
+
+def test_no_class_and_an_unknown_class_are_not_the_same():
+    assert [SUNRGBD37.id_of(name) for name in ("unlabelled", "__ignore__", "_background_", "otherprop")] == [0] * 4
+    assert SUNRGBD37.id_of("spaceship") is None
+    assert SUNRGBD37.id_of("") is None
+
+
+def test_synonyms_agree_with_the_table_of_scannet(shared_data):
+    """Its annotators' raw categories carry NYU40 ids, of which 1 to 37 are ours."""
+    lines = (shared_data / "labels/scannetv2-labels.combined.tsv").read_text().splitlines()[1:]
+    table = {fields[1]: int(fields[4] or 0) for fields in (line.split("\t") for line in lines)}
+    shared = [name for name in SUNRGBD37.synonyms if name in table]
+    assert len(shared) > 30
+    assert {name: SUNRGBD37.id_of(name) for name in shared} == {name: table[name] for name in shared}

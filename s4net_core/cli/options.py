@@ -2,10 +2,18 @@
 
 import argparse
 import json
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import track
 
 from s4net_core.config import Settings, load_settings
 from s4net_core.errors import SettingsError
+
+if TYPE_CHECKING:
+    from s4net_core.labels import LabelMap
 
 
 def add_settings_options(parser: argparse.ArgumentParser) -> None:
@@ -43,6 +51,11 @@ def settings_from(args: argparse.Namespace) -> Settings:
     return settings
 
 
+def track_labels(positions: Sequence[int]) -> Iterable[int]:
+    """A progress bar for `Adaptation`, which reads the labels of the whole source set when it starts."""
+    return track(positions, "labels of the source set", console=Console(stderr=True), transient=True)
+
+
 def add_learning_options(parser: argparse.ArgumentParser) -> None:
     """`add_settings_options`, and ``--checkpoint`` and ``--source``; `learning_settings_from` reads them."""
     parser.add_argument("--checkpoint", help="weights file of the base model; short for --set checkpoint=...")
@@ -63,3 +76,43 @@ def learning_settings_from(args: argparse.Namespace) -> Settings:
     if not settings.checkpoint or not settings.source.path:
         raise SettingsError("no base model or no source set: give --checkpoint FILE and --source FOLDER")
     return settings
+
+
+def add_labels_option(parser: argparse.ArgumentParser) -> None:
+    """Add ``--labels``; `labels_from` reads it."""
+    from s4net_core.labels import LABEL_MAPS  # late: `s4net doctor` must run where NumPy does not
+
+    names = ", ".join(LABEL_MAPS)
+    parser.add_argument(
+        "--labels",
+        metavar="NAME|FILE",
+        help=f"map ids of another data set to SUN RGB-D 37: {names}, or the file of ScanNet's or NYU's table",
+    )
+
+
+def labels_from(args: argparse.Namespace) -> "LabelMap | None":
+    """The map that ``--labels`` names; None = the ids are those of SUN RGB-D 37.
+
+    Raises:
+        LabelTableError: there is no such map or table.
+    """
+    from s4net_core.io.label_tables import label_map  # late: SciPy is for those who need it
+
+    return label_map(args.labels) if args.labels else None
+
+
+def positive(text: str) -> int:
+    """Type of an option: a whole number from 1."""
+    return _number(text, 1, 10**6)
+
+
+def quality(text: str) -> int:
+    """Type of an option: quality of JPEG, 1..100."""
+    return _number(text, 1, 100)
+
+
+def _number(text: str, lowest: int, highest: int) -> int:
+    value = int(text) if text.isdecimal() else 0
+    if not lowest <= value <= highest:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number from {lowest} to {highest}")
+    return value

@@ -18,9 +18,14 @@ from s4net_core.io.messages import (
     transform_matrix,
 )
 from s4net_core.io.recorded import RecordedCapture, StreamAssembler
+from s4net_core.io.trajectory import Poses
 
 IMAGE, COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
-CAMERA_INFO, TRANSFORMS = "sensor_msgs/msg/CameraInfo", "tf2_msgs/msg/TFMessage"
+CAMERA_INFO = "sensor_msgs/msg/CameraInfo"
+TRANSFORMS = ("tf2_msgs/msg/TFMessage", "tf/msg/tfMessage")
+"""The second is that of bags from before ROS Hydro."""
+TF_TOPICS = ("/tf", "/tf_static")
+NO_POSES = "record them with the images, with a tracker running, or find them by `s4net register`"
 
 _NOT_A_CAMERA = ("infra", "mask", "segmentation", "confidence", "overlay", "label", "theora")
 
@@ -46,6 +51,8 @@ class BagReader(RecordedCapture):
     Args:
         path: rosbag2 folder, .mcap or .db3 file.
         stream: fixed frame, slop, waiting times: as for the live node.
+        poses: others than those of /tf, which may then be missing.
+        stride: take every n-th frame.
         color_topic, depth_topic: names where the bag has several cameras; empty = realsense's, else by type and name.
         with_depth: False = depth is not read, every colour image becomes a frame without it.
 
@@ -58,19 +65,19 @@ class BagReader(RecordedCapture):
         path: str | Path,
         stream: StreamSettings | None = None,
         *,
+        poses: Poses | None = None,
+        stride: int = 1,
         color_topic: str = "",
         depth_topic: str = "",
         with_depth: bool = True,
     ) -> None:
-        super().__init__(path, stream, with_depth=with_depth)
+        super().__init__(path, stream, poses=poses, stride=stride, with_depth=with_depth)
         with Bag(self.path) as bag:
             self.topics = find_topics(bag, color_topic, depth_topic, with_depth=with_depth)
+            if poses is None and not any(bag.topics.get(topic) in TRANSFORMS for topic in TF_TOPICS):
+                raise _missing(bag, f"no poses (/tf, /tf_static): {NO_POSES}")
             self._count = bag.count(self.topics.color)
         self.damage = bag.damage
-
-    def __len__(self) -> int:
-        """Number of colour images; 0 when the bag is damaged and does not say."""
-        return self._count
 
     def _play(self, assembler: StreamAssembler) -> Iterator[None]:
         add: dict[str, Callable[[Any], None]] = {
@@ -103,8 +110,6 @@ def find_topics(bag: Bag, color_topic: str = "", depth_topic: str = "", *, with_
     info = _raw_name(color).rpartition("/")[0] + "/camera_info"
     if bag.topics.get(info) != CAMERA_INFO:
         raise _missing(bag, f"no camera_info of its colour camera ({info})")
-    if bag.topics.get("/tf") != TRANSFORMS and bag.topics.get("/tf_static") != TRANSFORMS:
-        raise _missing(bag, "no poses (/tf, /tf_static): record them with the images, with a tracker running")
     return BagTopics(color, info, depth)
 
 

@@ -3,7 +3,7 @@
 import copy
 import logging
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -94,13 +94,22 @@ class Adaptation:
         checkpoint: weights file of the base model.
         source: labelled source set; a hold-out is split off for the guard.
         state_dir: keyframes and weights; what is found there is taken up again.
+        track: goes through the labels of the source set, which are all read here, e.g. with a progress bar.
 
     Raises:
         CheckpointError: the base model cannot be loaded, or lacks a branch that the settings ask for.
         SourceSetError: the source set is too small for a hold-out.
     """
 
-    def __init__(self, settings: Settings, checkpoint: str | Path, source: SourceSet, state_dir: str | Path) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        checkpoint: str | Path,
+        source: SourceSet,
+        state_dir: str | Path,
+        *,
+        track: Callable[[Sequence[int]], Iterable[int]] = iter,
+    ) -> None:
         self.settings = settings
         self._lock = threading.RLock()
         self._device = pick_device(settings.device)
@@ -119,7 +128,7 @@ class Adaptation:
         )
         train, holdout = split(source, settings.guard.holdout)
         self._guard = Guard(self._base_network, source, holdout, self.keyframes, settings, self._device)
-        self._learner = self._new_learner(source, train)
+        self._learner = self._new_learner(source, train, track)
         self._best_agreement, self._handovers_without_gain = 0.0, 0
         self._broken_steps = 0
         self._advancing = False
@@ -137,7 +146,9 @@ class Adaptation:
             )
         network.settings = network.settings.model_copy(update={"width": model.width, "height": model.height})
 
-    def _new_learner(self, source: SourceSet, train: list[int]) -> Learner:
+    def _new_learner(
+        self, source: SourceSet, train: list[int], track: Callable[[Sequence[int]], Iterable[int]]
+    ) -> Learner:
         model, learner = self.settings.model, self.settings.learner
         batches = SourceBatches(
             source,
@@ -152,7 +163,7 @@ class Adaptation:
         network = copy.deepcopy(self._base_network).requires_grad_(True)
         if network.settings.depth_decoder and source[train[0]].depth is None:
             log.warning("source set %s has no depth: the depth decoder learns from pairs of views alone", source.name)
-        weights = median_frequency_weights(map(source.label, train), network.num_classes)
+        weights = median_frequency_weights(map(source.label, track(train)), network.num_classes)
         return Learner(network, batches, weights, self.keyframes, self.settings, self._device)
 
     def _resume(self) -> None:

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load as parse_tensors
 from safetensors.torch import save as serialise_tensors
 
-from s4net_core.config import ModelSettings
+from s4net_core.config import ModelSettings, Settings
 from s4net_core.errors import CheckpointError
 from s4net_core.files import write_atomically
 from s4net_core.models.build import SegmentationNetwork, build_network
@@ -133,6 +133,13 @@ def read_info(path: str | Path) -> CheckpointInfo:
     except OSError as error:
         raise _unreadable(path, error) from error
     return _parse_info(path, header)
+
+
+def with_size_of(settings: Settings, info: CheckpointInfo) -> Settings:
+    """The settings with the image size of a weights file, where they were given none."""
+    size = {name: getattr(info.model, name) for name in ("width", "height")}
+    missing = {name: value for name, value in size.items() if name not in settings.model.model_fields_set}
+    return settings.model_copy(deep=True, update={"model": settings.model.model_copy(update=missing)})
 
 
 def file_sha256(path: str | Path) -> str:

@@ -22,7 +22,7 @@ from s4net_ros.graph import (
     fastdds_environment,
     share_file,
 )
-from s4net_ros.monitor import Record
+from s4net_ros.replay.monitor import Record
 
 START_TIMEOUT = 120.0
 """Seconds that the nodes get to load their networks."""
