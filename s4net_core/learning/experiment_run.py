@@ -105,22 +105,28 @@ class ExperimentRun:
         content = settings_of(settings)
         follows_from = {name: content[name] for name in ("seed", "model", "pretrain")}
         follows_from |= {"holdout": settings.guard.holdout, "mirror": settings.learner.mirror}
+        follows_from["auxiliary_weight"] = settings.learner.auxiliary_weight
         follows_from["source"] = self._sha256(self.experiment.source)
         path = self._out / "bases" / f"{settings.model.architecture}-{key_of(follows_from)}.safetensors"
-        state = path.with_suffix(".state")
-        if state.exists() or not path.exists():  # while there is a state, `path` holds the best of an unfinished run
-            what, steps = f"{self.experiment.network}: base model", settings.pretrain.steps
-            pretrain(
-                settings,
-                self._source,
-                path,
-                test=open_test_set(self._data / self.experiment.source),
-                state=state,
-                resume=state.exists(),
-                on_step=lambda report: self._on_progress(what, report.step, steps),
-            )
-            state.unlink()
+        if not path.exists():
+            self._train(settings, path)
         return path
+
+    def _train(self, settings: Settings, path: Path) -> None:
+        """Train a base model. `path` is there when it is done; one that was interrupted goes on with the next call."""
+        what, steps = f"{self.experiment.network}: base model", settings.pretrain.steps
+        unfinished, state = path.with_suffix(".unfinished"), path.with_suffix(".state")
+        pretrain(
+            settings,
+            self._source,
+            unfinished,
+            test=open_test_set(self._data / self.experiment.source),
+            state=state,
+            resume=state.exists(),
+            on_step=lambda report: self._on_progress(what, report.step, steps),
+        )
+        unfinished.replace(path)
+        state.unlink(missing_ok=True)
 
     def _supervised(self, base: Path, settings: Settings, scene: Scene) -> list[Result]:
         method = SUPERVISED_DEPTH if settings.model.depth_decoder else SUPERVISED
