@@ -87,6 +87,11 @@ class GeometrySettings(Group):
     max_depth: float = setting(10.0, "Farther depth is treated as none.", unit="m", gt=0, le=1000)
 
     @property
+    def from_sensor(self) -> bool:
+        """Whether the target views have depth of a depth camera."""
+        return self.depth_source == "sensor"
+
+    @property
     def border_width(self) -> int:
         """Pixels to either side of a border between segments that do not count: 0 without the boundary mask."""
         return self.boundary_radius if self.boundary_mask else 0

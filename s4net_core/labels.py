@@ -1,7 +1,8 @@
 """Label spaces: ids, names, colours, and the mappings into the 37 classes of SUN RGB-D."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,13 @@ MASK_UNLABELLED = 255
 """In published masks (mono8): a pixel without a class."""
 
 
+UNLABELLED_NAME = "unlabelled"
+"""Written for a pixel without a class where classes go by name."""
+_NO_CLASS = {
+    *(UNLABELLED_NAME, "unlabeled", "unknown", "ignore", "background", "void", "none"),
+    *("other", "otherstructure", "otherfurniture", "otherprop", "other structure", "other furniture", "other prop"),
+}
+
 LabelMap = Callable[[NDArray[np.unsignedinteger[Any]]], NDArray[np.uint8]]
 """(H, W) uint8 or uint16 ids of one label space -> (H, W) uint8 ids of another, 0 = unlabelled."""
 
@@ -27,11 +35,13 @@ class LabelSpace:
         name: key under which checkpoints and settings refer to it.
         names: class names, id 1 first.
         colors: (R, G, B) 0..255 a class, id 1 first.
+        synonyms: other names that people give to a class, in the form that `id_of` compares: lower case, spaces.
     """
 
     name: str
     names: tuple[str, ...]
     colors: tuple[tuple[int, int, int], ...]
+    synonyms: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def num_classes(self) -> int:
@@ -45,9 +55,38 @@ class LabelSpace:
         palette[1 : self.num_classes + 1] = self.colors
         return palette
 
+    def id_of(self, name: str) -> int | None:
+        """Id of a class by a name as people write it; 0 for a name that means no class, None for an unknown one.
+
+        Upper case, hyphens and underscores, a plural s and a number behind the name (``chair-2``) make no difference.
+        """
+        plain = re.sub(r"[\s_-]+", " ", name.lower()).strip()
+        plain = re.sub(r" ?\d+$", "", plain)
+        if plain in _NO_CLASS:
+            return UNLABELLED
+        ids = {own.replace("_", " "): id for id, own in enumerate(self.names, start=1)}
+        ids |= {other: ids[own.replace("_", " ")] for other, own in self.synonyms.items()}
+        singular = {known.removesuffix("s"): id for known, id in ids.items()}
+        return ids.get(plain) or singular.get(plain.removesuffix("s"))
+
     def colorize(self, label: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """(H, W) uint8 ids -> (H, W, 3) uint8 RGB."""
         return self.palette[label]
+
+    def overlay(self, color: NDArray[np.uint8], label: NDArray[np.uint8], alpha: float) -> NDArray[np.uint8]:
+        """The image with its labels painted over it; unlabelled pixels stay as they are.
+
+        Args:
+            color: (H, W, 3) uint8 RGB.
+            label: (H, W) uint8, 0 = unlabelled.
+            alpha: opacity of the labels, 0..1.
+
+        Returns:
+            (H, W, 3) uint8 RGB.
+        """
+        weight = np.uint16(round(alpha * 256))
+        mixed = (color.astype(np.uint16) * (256 - weight) + self.colorize(label) * weight + 128) >> 8
+        return np.where((label == UNLABELLED)[..., None], color, mixed.astype(np.uint8))
 
     def check(self, label: NDArray[np.uint8], where: str) -> None:
         """Refuse ids outside the space; 0 and 255 both pass as unlabelled.
@@ -115,10 +154,38 @@ _SUNRGBD37: tuple[tuple[str, tuple[int, int, int]], ...] = (
     ("bag", (213, 92, 176)),
 )
 
+# As ScanNet's annotators wrote them; what several classes could mean (shelf of books, monitor) is left out.
+_SUNRGBD37_SYNONYMS = {
+    "cabinet": ("kitchen cabinet", "file cabinet", "filing cabinet", "bathroom cabinet", "cupboard"),
+    "bed": ("mattress", "sofa bed"),
+    "chair": ("armchair", "office chair", "folded chair", "rocking chair", "sofa chair"),
+    "sofa": ("couch",),
+    "table": ("coffee table", "dining table", "end table", "side table", "round table"),
+    "door": ("closet door", "shower door", "sliding door", "doorframe", "door frame"),
+    "bookshelf": ("bookshelves", "bookcase"),
+    "picture": ("painting", "poster"),
+    "counter": ("kitchen counter", "bathroom counter", "countertop"),
+    "shelves": ("shelf", "closet shelf"),
+    "pillow": ("cushion",),
+    "floor_mat": ("mat", "doormat", "bath mat", "yoga mat"),
+    "clothes": ("clothing", "cloth"),
+    "fridge": ("refrigerator", "refridgerator", "mini fridge"),
+    "tv": ("television", "television set"),
+    "towel": ("hand towel",),
+    "box": ("boxes", "storage box", "cardboard box"),
+    "whiteboard": ("white board",),
+    "person": ("people", "human"),
+    "night_stand": ("nightstand", "bedside table"),
+    "lamp": ("desk lamp", "table lamp", "ceiling lamp", "floor lamp"),
+    "bathtub": ("bath tub",),
+    "bag": ("trash bag", "shopping bag"),
+}
+
 SUNRGBD37 = LabelSpace(
     name="sunrgbd37",
     names=tuple(name for name, _ in _SUNRGBD37),
     colors=tuple(color for _, color in _SUNRGBD37),
+    synonyms={other: name for name, others in _SUNRGBD37_SYNONYMS.items() for other in others},
 )
 
 LABEL_SPACES = {space.name: space for space in (SUNRGBD37,)}

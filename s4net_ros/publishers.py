@@ -10,7 +10,7 @@ from std_msgs.msg import Header
 
 from s4net_core.config import SegmentationSettings
 from s4net_core.errors import BadFrame
-from s4net_core.labels import MASK_UNLABELLED, UNLABELLED, LabelSpace, to_mask
+from s4net_core.labels import MASK_UNLABELLED, LabelSpace, to_mask
 from s4net_ros.conversions import image_message, intrinsics_from_info, points_message
 from s4net_ros.msg import LabelInfo
 from s4net_ros.qos import OUTPUT_DEPTH, latched_qos, stream_qos
@@ -78,7 +78,7 @@ class SegmentationPublishers:
         if _heard(self._confidence):
             self._confidence.publish(image_message(result.confidence, "32FC1", header))
         if _heard(self._overlay):
-            picture = overlay(color, result.label, self._space, self._settings.overlay_alpha)
+            picture = self._space.overlay(color, result.label, self._settings.overlay_alpha)
             self._overlay.publish(image_message(picture, "rgb8", header))
 
     def publish_points(
@@ -142,22 +142,6 @@ def label_info(space: LabelSpace, header: Header) -> LabelInfo:
         names=list(space.names),
         colors=[channel for color in space.colors for channel in color],
     )
-
-
-def overlay(color: NDArray[np.uint8], label: NDArray[np.uint8], space: LabelSpace, alpha: float) -> NDArray[np.uint8]:
-    """The image with its labels painted over it; unlabelled pixels stay as they are.
-
-    Args:
-        color: (H, W, 3) uint8 RGB.
-        label: (H, W) uint8, 0 = unlabelled.
-        alpha: opacity of the labels, 0..1.
-
-    Returns:
-        (H, W, 3) uint8 RGB.
-    """
-    weight = np.uint16(round(alpha * 256))
-    mixed = (color.astype(np.uint16) * (256 - weight) + space.colorize(label) * weight + 128) >> 8
-    return np.where((label == UNLABELLED)[..., None], color, mixed.astype(np.uint8))
 
 
 def with_header(info: CameraInfo, header: Header) -> CameraInfo:

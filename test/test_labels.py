@@ -91,3 +91,59 @@ def test_foreign_ids_are_named():
     SUNRGBD37.check(np.array([[0, 37, 255]], np.uint8), "label/7.png")
     with pytest.raises(S4NetError, match=r"label/7\.png has class ids \[38, 200\].*1\.\.37"):
         SUNRGBD37.check(np.array([[38, 200, 1]], np.uint8), "label/7.png")
+
+
+def test_the_overlay_mixes_colour_and_label_and_leaves_unlabelled_pixels_alone():
+    color = np.full((3, 5, 3), (200, 100, 0), np.uint8)
+    label = np.zeros((3, 5), np.uint8)
+    label[1, 4] = 2  # floor
+    picture = SUNRGBD37.overlay(color, label, 0.5)
+    np.testing.assert_allclose(picture[1, 4], np.mean([(200, 100, 0), (152, 223, 138)], axis=0), atol=1)
+    picture[1, 4] = color[1, 4]
+    np.testing.assert_array_equal(picture, color)
+
+
+@pytest.mark.parametrize(("alpha", "expected"), [(0.0, (200, 100, 0)), (1.0, (152, 223, 138))])
+def test_the_overlay_reaches_both_ends(alpha, expected):
+    color = np.full((2, 3, 3), (200, 100, 0), np.uint8)
+    picture = SUNRGBD37.overlay(color, np.full((2, 3), 2, np.uint8), alpha)
+    assert picture.dtype == np.uint8
+    assert (picture == expected).all()
+
+
+@pytest.mark.parametrize(
+    ("written", "name"),
+    [
+        ("chair", "chair"),
+        ("Chairs", "chair"),
+        ("chair-2", "chair"),
+        ("floor mat", "floor_mat"),
+        ("Shower_Curtain", "shower_curtain"),
+        ("book", "books"),
+        ("shelf", "shelves"),
+        ("couch", "sofa"),
+        ("Coffee-Tables 3", "table"),
+        ("refrigerator", "fridge"),
+    ],
+)
+def test_classes_are_known_by_the_names_that_people_write(written, name):
+    assert SUNRGBD37.names[SUNRGBD37.id_of(written) - 1] == name
+
+
+def test_every_class_is_known_by_its_own_name():
+    assert [SUNRGBD37.id_of(name) for name in SUNRGBD37.names] == list(range(1, 38))
+
+
+def test_no_class_and_an_unknown_class_are_not_the_same():
+    assert [SUNRGBD37.id_of(name) for name in ("unlabelled", "__ignore__", "_background_", "otherprop")] == [0] * 4
+    assert SUNRGBD37.id_of("spaceship") is None
+    assert SUNRGBD37.id_of("") is None
+
+
+def test_synonyms_agree_with_the_table_of_scannet(shared_data):
+    """Its annotators' raw categories carry NYU40 ids, of which 1 to 37 are ours."""
+    lines = (shared_data / "labels/scannetv2-labels.combined.tsv").read_text().splitlines()[1:]
+    table = {fields[1]: int(fields[4] or 0) for fields in (line.split("\t") for line in lines)}
+    shared = [name for name in SUNRGBD37.synonyms if name in table]
+    assert len(shared) > 30
+    assert {name: SUNRGBD37.id_of(name) for name in shared} == {name: table[name] for name in shared}

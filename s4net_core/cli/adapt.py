@@ -7,11 +7,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn, track
 
-from s4net_core.cli.options import add_learning_options, learning_settings_from
+from s4net_core.cli.options import add_learning_options, learning_settings_from, track_labels
 from s4net_core.errors import SettingsError
 from s4net_core.io.captures import open_capture
-from s4net_core.io.source_sets import open_source_set
 from s4net_core.learning.adapt import Adaptation, Handover
+from s4net_core.learning.base_model import open_source
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,9 +32,9 @@ def run(args: argparse.Namespace) -> int:
         if not args.force:
             raise SettingsError(f"state folder {state} exists: add --resume to go on from it, or --force to remove it")
         shutil.rmtree(state)
-    adaptation = Adaptation(settings, settings.checkpoint, open_source_set(settings.source.path), state)
+    adaptation = Adaptation(settings, settings.checkpoint, open_source(settings), state, track=track_labels)
     console = Console()
-    capture = open_capture(args.capture, stream=settings.stream)
+    capture = open_capture(args.capture, stream=settings.stream, with_depth=settings.geometry.from_sensor)
     for frame in track(capture, "frames", total=len(capture), console=console):
         adaptation.offer(frame)
     adaptation.save_state()

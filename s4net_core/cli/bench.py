@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
             args.source = args.source or DEMO / "source"
         settings = learning_settings_from(args)
         if args.case == "live":  # a ROS program: the core imports no ROS
-            module = [sys.executable, "-m", "s4net_ros.bench_live"]
+            module = [sys.executable, "-m", "s4net_ros.replay.bench"]
             os.execv(sys.executable, [*module, str(args.settings), str(args.repeats), *args.overrides])
         rows = bench_step(settings, args.capture, steps=args.repeats)
     print_rows(CASES[args.case], rows)

@@ -2,8 +2,12 @@
 
 import argparse
 import json
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import track
 
 from s4net_core.config import Settings, load_settings
 from s4net_core.errors import SettingsError
@@ -45,6 +49,11 @@ def settings_from(args: argparse.Namespace) -> Settings:
 
         torch.set_num_threads(settings.threads)
     return settings
+
+
+def track_labels(positions: Sequence[int]) -> Iterable[int]:
+    """A progress bar for `Adaptation`, which reads the labels of the whole source set when it starts."""
+    return track(positions, "labels of the source set", console=Console(stderr=True), transient=True)
 
 
 def add_learning_options(parser: argparse.ArgumentParser) -> None:
@@ -90,3 +99,20 @@ def labels_from(args: argparse.Namespace) -> "LabelMap | None":
     from s4net_core.io.label_tables import label_map  # late: SciPy is for those who need it
 
     return label_map(args.labels) if args.labels else None
+
+
+def positive(text: str) -> int:
+    """Type of an option: a whole number from 1."""
+    return _number(text, 1, 10**6)
+
+
+def quality(text: str) -> int:
+    """Type of an option: quality of JPEG, 1..100."""
+    return _number(text, 1, 100)
+
+
+def _number(text: str, lowest: int, highest: int) -> int:
+    value = int(text) if text.isdecimal() else 0
+    if not lowest <= value <= highest:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number from {lowest} to {highest}")
+    return value

@@ -107,12 +107,17 @@ class ConfusionMatrix:
 
     def class_iou(self) -> dict[int, float]:
         """Pooled IoU by class id, of the classes that occur in the labels."""
-        present, iou = _iou(self._counts)
-        return {int(i) + 1: float(value) for i, value in zip(np.flatnonzero(present), iou, strict=True)}
+        return class_iou(self._counts)
 
     def _require_labels(self) -> None:
         if not self.images:
             raise S4NetError("no labelled pixel was seen, so there is nothing to score: use images with labels")
+
+
+def class_iou(counts: NDArray[np.int64]) -> dict[int, float]:
+    """IoU by class id of the classes that occur, from `ConfusionMatrix.counts` or the sum of several."""
+    present, iou = _iou(counts)
+    return {int(i) + 1: float(value) for i, value in zip(np.flatnonzero(present), iou, strict=True)}
 
 
 def _scores(counts: NDArray[np.int64]) -> SegmentationScores:

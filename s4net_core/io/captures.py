@@ -7,27 +7,39 @@ from s4net_core.errors import CaptureError
 from s4net_core.frames import FrameSource
 from s4net_core.io.bag_storage import is_bag
 from s4net_core.io.rosbag_reader import BagReader
-from s4net_core.io.scene_folder import SceneFolder, is_scene_folder
+from s4net_core.io.scannet import is_scannet, open_scannet
+from s4net_core.io.scene_folder import POSES_FILE, SceneFolder, is_scene_folder
 from s4net_core.io.seven_scenes import SevenScenes, is_seven_scenes
+from s4net_core.io.trajectory import Poses, read_poses
 from s4net_core.io.tum import TumCapture, is_tum
 from s4net_core.labels import LabelMap
 
 FORMATS = (
-    "scene folder (color/, intrinsics.json, poses.txt), TUM RGB-D (rgb.txt, depth.txt, groundtruth.txt), 7-Scenes "
-    "(frame-000000.color.png), rosbag2 (metadata.yaml, or a .mcap or .db3 file)"
+    "scene folder (color/, intrinsics.json, poses.txt), ScanNet (.sens, or color/, depth/, pose/, intrinsic/), "
+    "TUM RGB-D (rgb.txt, depth.txt, groundtruth.txt), 7-Scenes (frame-000000.color.png), rosbag2 (metadata.yaml, or a "
+    ".mcap or .db3 file)"
 )
 
 
 def open_capture(
-    path: str | Path, *, stream: StreamSettings | None = None, poses: str = "", map_labels: LabelMap | None = None
+    path: str | Path,
+    *,
+    stream: StreamSettings | None = None,
+    poses: str | Poses = "",
+    map_labels: LabelMap | None = None,
+    stride: int = 1,
+    with_depth: bool = True,
 ) -> FrameSource:
     """The capture at `path`, whatever its format.
 
     Args:
-        path: folder, or .mcap or .db3 file.
-        stream: how streams are put together; for bags and TUM.
-        poses: another file of poses for a scene folder, e.g. ``poses_noisy.txt``; empty = ``poses.txt``.
-        map_labels: from the ids in a scene folder to SUN RGB-D 37, one of `LABEL_MAPS`; None = they are those.
+        path: folder or file.
+        stream: how streams are put together; for recordings whose images have stamps of their own.
+        poses: other poses than the capture's, or where it has none: a file as `read_poses` takes it, in the capture's
+            folder or anywhere, e.g. ``poses_noisy.txt``; empty = the capture's own.
+        map_labels: from the ids in label files to SUN RGB-D 37, one of `LABEL_MAPS`; None = the format's own.
+        stride: take every n-th frame; where images are files or can be skipped, the others are not read.
+        with_depth: False = depth need not be there; in a bag or TUM sequence colour does not wait for it then.
 
     Raises:
         CaptureError: nothing is there, or it is in none of the formats.
@@ -35,16 +47,28 @@ def open_capture(
     path = Path(path)
     if not path.exists():
         raise CaptureError(f"capture {path} does not exist: check the path")
+    given = _poses(path, poses) if isinstance(poses, str) else poses
     if path.is_dir() and is_scene_folder(path):
-        return SceneFolder(path, poses or "poses.txt", map_labels=map_labels)
-    if poses:
-        raise CaptureError(f"{path} is no scene folder: only a scene folder can be read with other poses ({poses})")
+        return SceneFolder(path, given or POSES_FILE, stride, map_labels=map_labels)
+    if is_scannet(path):
+        return open_scannet(path, given, stride, map_labels=map_labels)
     if map_labels is not None:
-        raise CaptureError(f"{path} is no scene folder: only a scene folder has labels that can be mapped")
+        raise CaptureError(f"{path} is neither scene folder nor ScanNet: others have no labels that can be mapped")
     if path.is_dir() and is_tum(path):
-        return TumCapture(path, stream)
+        return TumCapture(path, stream, poses=given, stride=stride, with_depth=with_depth)
     if path.is_dir() and is_seven_scenes(path):
-        return SevenScenes(path)
+        return SevenScenes(path, given, stride)
     if is_bag(path):
-        return BagReader(path, stream)
+        return BagReader(path, stream, poses=given, stride=stride, with_depth=with_depth)
     raise CaptureError(f"{path} is in no format that can be read: {FORMATS}")
+
+
+def _poses(capture: Path, name: str) -> Poses | None:
+    if not name:
+        return None
+    folder = capture if capture.is_dir() else capture.parent
+    places = [folder / name, Path(name)]
+    found = next((place for place in places if place.is_file()), None)
+    if found is None:
+        raise CaptureError(f"file of poses {name} is neither in {folder} nor where you are: check its name")
+    return read_poses(found)

@@ -70,15 +70,22 @@ def read_label(path: Path, space: LabelSpace, map_labels: LabelMap | None = None
         BadFrame: ``unreadable``, or ``label_format`` when it is not an image of ids with one channel.
         S4NetError: an id is outside the label space.
     """
-    raw = _read(path, cv2.IMREAD_UNCHANGED)
+    return decode_label(_bytes(path), str(path), space, map_labels)
+
+
+def decode_label(
+    content: bytes, where: str, space: LabelSpace, map_labels: LabelMap | None = None
+) -> NDArray[np.uint8]:
+    """As `read_label`, from the bytes of the file; `where` names it in errors."""
+    raw = _decode(content, where, cv2.IMREAD_UNCHANGED)
     if raw.ndim != 2 or not np.issubdtype(raw.dtype, np.unsignedinteger) or (map_labels is None and raw.max() > 255):
         raise BadFrame(
             "label_format",
-            f"{path} is {raw.shape} {raw.dtype} with values up to {raw.max()}: labels must be an image of class ids "
+            f"{where} is {raw.shape} {raw.dtype} with values up to {raw.max()}: labels must be an image of class ids "
             "0..255 with one channel, not a coloured or palette picture",
         )
     label = from_mask(raw.astype(np.uint8)) if map_labels is None else map_labels(raw)
-    space.check(label, str(path))
+    space.check(label, where)
     return label
 
 
@@ -88,7 +95,8 @@ def write_color(path: Path, color: NDArray[np.uint8], quality: int = 90) -> None
     Raises:
         CaptureError: the file cannot be written.
     """
-    _write(path, cv2.cvtColor(color, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
+    parameters = [] if path.suffix == ".png" else [cv2.IMWRITE_JPEG_QUALITY, quality]
+    _write(path, cv2.cvtColor(color, cv2.COLOR_RGB2BGR), parameters)
 
 
 def write_depth(path: Path, depth: NDArray[np.float32]) -> None:
@@ -109,11 +117,19 @@ def write_label(path: Path, label: NDArray[np.uint8]) -> None:
     _write(path, label, [])
 
 
+def numbered_images(folder: Path) -> dict[int, Path]:
+    """Colour images by the number that their name is, however many digits it has."""
+    return {int(p.stem): p for p in folder.iterdir() if p.suffix.lower() in COLOR_SUFFIXES and p.stem.isdecimal()}
+
+
 def _read(path: Path, flags: int) -> NDArray[np.unsignedinteger[Any]]:
-    content = np.frombuffer(_bytes(path), np.uint8)
-    image = cv2.imdecode(content, flags) if content.size else None
+    return _decode(_bytes(path), str(path), flags)
+
+
+def _decode(content: bytes, where: str, flags: int) -> NDArray[np.unsignedinteger[Any]]:
+    image = cv2.imdecode(np.frombuffer(content, np.uint8), flags) if content else None
     if image is None:
-        raise BadFrame("unreadable", f"{path} ({content.size} bytes) is truncated or no image: fetch the data again")
+        raise BadFrame("unreadable", f"{where} ({len(content)} bytes) is truncated or no image: fetch the data again")
     return np.asarray(image)
 
 

@@ -2,11 +2,14 @@
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TypeVar
 
-from s4net_core.errors import BadFrame
+from s4net_core.errors import BadFrame, CaptureError
 from s4net_core.frames import Frame
+
+Item = TypeVar("Item")
 
 
 class IndexedCapture(ABC):
@@ -14,10 +17,17 @@ class IndexedCapture(ABC):
 
     Args:
         path: folder of the capture.
+        stride: take every n-th frame; the others are not read.
+
+    Raises:
+        CaptureError: `stride` is below 1.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, stride: int = 1) -> None:
+        if stride < 1:
+            raise CaptureError(f"stride is {stride}: it must be 1 or more")
         self.path = Path(path)
+        self.stride = stride
         self._skipped: Counter[str] = Counter()
 
     @property
@@ -40,6 +50,10 @@ class IndexedCapture(ABC):
                 self._skipped[error.reason] += 1
                 continue
             yield frame
+
+    def strided(self, items: Sequence[Item]) -> Sequence[Item]:
+        """Every n-th of the items."""
+        return items[:: self.stride]
 
     @abstractmethod
     def __len__(self) -> int:

@@ -18,9 +18,14 @@ from s4net_core.io.messages import (
     transform_matrix,
 )
 from s4net_core.io.recorded import RecordedCapture, StreamAssembler
+from s4net_core.io.trajectory import Poses
 
 IMAGE, COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
-CAMERA_INFO, TRANSFORMS = "sensor_msgs/msg/CameraInfo", "tf2_msgs/msg/TFMessage"
+CAMERA_INFO = "sensor_msgs/msg/CameraInfo"
+TRANSFORMS = ("tf2_msgs/msg/TFMessage", "tf/msg/tfMessage")
+"""The second is that of bags from before ROS Hydro."""
+TF_TOPICS = ("/tf", "/tf_static")
+NO_POSES = "record them with the images, with a tracker running, or find them by `s4net register`"
 
 _NOT_A_CAMERA = ("infra", "mask", "segmentation", "confidence", "overlay", "label", "theora")
 
@@ -32,7 +37,7 @@ class BagTopics:
     Args:
         color: Image, or CompressedImage (JPEG, PNG).
         color_info: CameraInfo of colour.
-        depth: Image, or CompressedImage (compressedDepth), registered to colour.
+        depth: Image, or CompressedImage (compressedDepth), registered to colour; empty = none is read.
     """
 
     color: str
@@ -46,35 +51,45 @@ class BagReader(RecordedCapture):
     Args:
         path: rosbag2 folder, .mcap or .db3 file.
         stream: fixed frame, slop, waiting times: as for the live node.
+        poses: others than those of /tf, which may then be missing.
+        stride: take every n-th frame.
         color_topic, depth_topic: names where the bag has several cameras; empty = realsense's, else by type and name.
+        with_depth: False = depth is not read, every colour image becomes a frame without it.
 
     Raises:
         CaptureError: it is no bag, or has no colour, depth, camera_info or tf; the text lists the topics that it has.
     """
 
     def __init__(
-        self, path: str | Path, stream: StreamSettings | None = None, *, color_topic: str = "", depth_topic: str = ""
+        self,
+        path: str | Path,
+        stream: StreamSettings | None = None,
+        *,
+        poses: Poses | None = None,
+        stride: int = 1,
+        color_topic: str = "",
+        depth_topic: str = "",
+        with_depth: bool = True,
     ) -> None:
-        super().__init__(path, stream)
+        super().__init__(path, stream, poses=poses, stride=stride, with_depth=with_depth)
         with Bag(self.path) as bag:
-            self.topics = find_topics(bag, color_topic, depth_topic)
+            self.topics = find_topics(bag, color_topic, depth_topic, with_depth=with_depth)
+            if poses is None and not any(bag.topics.get(topic) in TRANSFORMS for topic in TF_TOPICS):
+                raise _missing(bag, f"no poses (/tf, /tf_static): {NO_POSES}")
             self._count = bag.count(self.topics.color)
         self.damage = bag.damage
-
-    def __len__(self) -> int:
-        """Number of colour images; 0 when the bag is damaged and does not say."""
-        return self._count
 
     def _play(self, assembler: StreamAssembler) -> Iterator[None]:
         add: dict[str, Callable[[Any], None]] = {
             self.topics.color: lambda message: assembler.add_color(_picture(message, color_from_image)),
-            self.topics.depth: lambda message: assembler.add_depth(_picture(message, depth_from_image)),
             self.topics.color_info: lambda message: assembler.add_camera_info(
                 stamp_ns(message.header), partial(intrinsics_from_info, message)
             ),
             "/tf": partial(_add_transforms, assembler, static=False),
             "/tf_static": partial(_add_transforms, assembler, static=True),
         }
+        if self.topics.depth:
+            add[self.topics.depth] = lambda message: assembler.add_depth(_picture(message, depth_from_image))
         with Bag(self.path) as bag:
             for topic, message in _messages(bag, add):
                 add[topic](message)
@@ -82,7 +97,7 @@ class BagReader(RecordedCapture):
         self.damage = bag.damage
 
 
-def find_topics(bag: Bag, color_topic: str = "", depth_topic: str = "") -> BagTopics:
+def find_topics(bag: Bag, color_topic: str = "", depth_topic: str = "", *, with_depth: bool = True) -> BagTopics:
     """The camera of a bag: the topics named, else the likeliest by type and name (realsense's names win).
 
     Raises:
@@ -90,12 +105,11 @@ def find_topics(bag: Bag, color_topic: str = "", depth_topic: str = "") -> BagTo
     """
     images = [topic for topic, kind in bag.topics.items() if kind in (IMAGE, COMPRESSED)]
     color = _chosen(bag, "colour image", color_topic, [t for t in images if not _is_depth(t)], _color_rank)
-    depth = _chosen(bag, "depth image", depth_topic, [t for t in images if _is_depth(t)], _depth_rank)
+    depths = [t for t in images if _is_depth(t)]
+    depth = _chosen(bag, "depth image", depth_topic, depths, _depth_rank) if with_depth else ""
     info = _raw_name(color).rpartition("/")[0] + "/camera_info"
     if bag.topics.get(info) != CAMERA_INFO:
         raise _missing(bag, f"no camera_info of its colour camera ({info})")
-    if bag.topics.get("/tf") != TRANSFORMS and bag.topics.get("/tf_static") != TRANSFORMS:
-        raise _missing(bag, "no poses (/tf, /tf_static): record them with the images, with a tracker running")
     return BagTopics(color, info, depth)
 
 
@@ -117,7 +131,11 @@ def _chosen(bag: Bag, what: str, named: str, candidates: list[str], rank: Callab
         return named
     ranked = sorted(candidates, key=lambda topic: (*rank(topic), topic))
     if not ranked:
-        hint = ": launch the camera with align_depth.enable:=true" if "depth" in what else ""
+        remedy = (
+            ": launch the camera with align_depth.enable:=true, or set geometry.depth_source to predicted for a camera "
+            "without depth"
+        )
+        hint = remedy if "depth" in what else ""
         raise _missing(bag, f"no {what}{hint}")
     return ranked[0]
 

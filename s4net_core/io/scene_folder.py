@@ -1,13 +1,14 @@
 """Scene folder: the project's own capture format, one file an image, readable with any tool.
 
 ``color/N.jpg`` (or .png), optional ``depth/N.png`` (16 bit, millimetres, aligned to colour, 0 = none), optional
-``label/N.png`` (0 = unlabelled, else class id), ``poses.txt`` (index, then 16 numbers: T_world_camera row by row),
-``intrinsics.json`` (width, height, fx, fy, cx, cy; optional depth_scale, distortion and ``per_frame``: list of fx, fy),
-optional ``timestamps.txt`` (index, then nanoseconds).
+``label/N.png`` (0 = unlabelled, else class id) or ``labelme/N.json`` or ``annotations/N.json`` (drawn with LabelMe),
+optional ``depth_gt/N.png`` (as ``depth`` but exact, for evaluation), ``poses.txt`` (index, then 16 numbers:
+T_world_camera row by row), ``intrinsics.json`` (width, height, fx, fy, cx, cy; optional depth_scale, distortion and
+``per_frame``: list of fx, fy), optional ``timestamps.txt`` (index, then nanoseconds).
 """
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,30 +20,33 @@ from s4net_core.errors import BadFrame, CaptureError
 from s4net_core.frames import Frame, Intrinsics
 from s4net_core.io.image_codec import MILLIMETRES
 from s4net_core.io.image_files import (
-    COLOR_SUFFIXES,
+    numbered_images,
     read_color,
     read_depth,
-    read_label,
     write_color,
     write_depth,
     write_label,
 )
 from s4net_core.io.indexed import IndexedCapture
+from s4net_core.io.label_files import find_label, read_label_file
+from s4net_core.io.trajectory import NumberedPoses, Poses, numbered_lines, read_poses
 from s4net_core.labels import SUNRGBD37, LabelMap
 
 FIRST_STAMP = 1_000_000_000
 """Stamp of index 0 where there is no timestamps.txt; not 0, which tf takes for "the latest"."""
 STAMP_STEP = 100_000_000
 """Nanoseconds between two images where there is no timestamps.txt."""
+POSES_FILE = "poses.txt"
 FRAME_ID = "camera_color_optical_frame"
+TRUE_DEPTH = "depth_gt"
 
 
 class SceneFolder(IndexedCapture):
-    """Frames of a scene folder, in the order of `poses_file`.
+    """Frames of a scene folder, in the order of their numbers.
 
     Args:
         path: the folder.
-        poses_file: name of the file of poses, e.g. ``poses_noisy.txt``.
+        poses: name of the file of poses in the folder, e.g. ``poses_noisy.txt``, or poses from elsewhere.
         stride: take every n-th frame.
         map_labels: from the ids in ``label/`` to SUN RGB-D 37, one of `LABEL_MAPS`; None = they are those.
 
@@ -53,22 +57,21 @@ class SceneFolder(IndexedCapture):
     def __init__(
         self,
         path: str | Path,
-        poses_file: str = "poses.txt",
+        poses: str | Poses = POSES_FILE,
         stride: int = 1,
         *,
         map_labels: LabelMap | None = None,
     ) -> None:
-        super().__init__(path)
+        super().__init__(path, stride)
         self._map_labels = map_labels
         if not is_scene_folder(self.path):
             raise CaptureError(f"{self.path} is not a scene folder: it must hold color/ and intrinsics.json")
-        if stride < 1:
-            raise CaptureError(f"stride is {stride}: it must be 1 or more")
-        self._poses = _read_poses(self.path / poses_file)
+        self._poses = _read_poses(self.path / poses) if isinstance(poses, str) else poses
         self._stamps = _read_stamps(self.path / "timestamps.txt")
         self._intrinsics = _IntrinsicsFile(self.path / "intrinsics.json")
-        self._colors = _numbered_images(self.path / "color")
-        self._indices = list(self._poses)[::stride]
+        self._colors = numbered_images(self.path / "color")
+        numbers = self._poses.poses if isinstance(self._poses, NumberedPoses) else sorted(self._colors)
+        self._indices = self.strided(list(numbers))
 
     def __len__(self) -> int:
         return len(self._indices)
@@ -82,14 +85,18 @@ class SceneFolder(IndexedCapture):
         """
         index = self._indices[position]
         color_path = self._color_path(index)
+        stamp = self._stamps.get(index, FIRST_STAMP + index * STAMP_STEP)
+        T_world_camera = self._poses.at(stamp, index)
+        color = read_color(color_path)
         return Frame(
-            stamp=self._stamps.get(index, FIRST_STAMP + index * STAMP_STEP),
-            color=read_color(color_path),
+            stamp=stamp,
+            color=color,
             depth=self._depth(color_path.stem),
-            T_world_camera=self._poses[index],
+            true_depth=self._true_depth(color_path.stem),
+            T_world_camera=T_world_camera,
             intrinsics=self._intrinsics.of(index),
             frame_id=FRAME_ID,
-            label=self._label(color_path.stem),
+            label=self._label(color_path.stem, (color.shape[0], color.shape[1])),
         )
 
     def _color_path(self, index: int) -> Path:
@@ -103,11 +110,13 @@ class SceneFolder(IndexedCapture):
             return None
         return read_depth(self.path / "depth" / f"{stem}.png", self._intrinsics.units_per_metre)
 
-    def _label(self, stem: str) -> NDArray[np.uint8] | None:
-        path = self.path / "label" / f"{stem}.png"
-        if not path.is_file():
-            return None
-        return read_label(path, SUNRGBD37, self._map_labels)
+    def _true_depth(self, stem: str) -> NDArray[np.float32] | None:
+        path = self.path / TRUE_DEPTH / f"{stem}.png"
+        return read_depth(path, self._intrinsics.units_per_metre) if path.is_file() else None
+
+    def _label(self, stem: str, size: tuple[int, int]) -> NDArray[np.uint8] | None:
+        path = find_label(self.path, stem)
+        return None if path is None else read_label_file(path, SUNRGBD37, self._map_labels, size)
 
 
 def is_scene_folder(path: Path) -> bool:
@@ -138,21 +147,27 @@ def write_scene_folder(path: str | Path, frames: Iterable[Frame], *, quality: in
     for index, frame in enumerate(frames):
         if not lenses:
             _make_folders(path, frame)
-        _write_images(path, f"{index:06d}", frame, ".png" if quality >= 100 else ".jpg", quality)
+        _write_images(path, f"{index:06d}", frame, color_suffix(quality), quality)
         numbers = " ".join(f"{number:.17g}" for number in frame.T_world_camera.ravel())
         poses.append(f"{index} {numbers}")
         stamps.append(f"{index} {frame.stamp}")
         lenses.append(frame.intrinsics)
     if not lenses:
         raise CaptureError(f"{path}: there is no frame to write: look at what the capture skipped")
-    (path / "poses.txt").write_text("\n".join(poses) + "\n")
+    (path / POSES_FILE).write_text("\n".join(poses) + "\n")
     (path / "timestamps.txt").write_text("\n".join(stamps) + "\n")
     (path / "intrinsics.json").write_text(json.dumps(_intrinsics_json(lenses, path), indent=1) + "\n")
     return len(lenses)
 
 
+def color_suffix(quality: int) -> str:
+    """Suffix of the colour images that `write_scene_folder` writes with this quality."""
+    return ".png" if quality >= 100 else ".jpg"
+
+
 def _make_folders(path: Path, frame: Frame) -> None:
-    for folder, image in (("color", frame.color), ("depth", frame.depth), ("label", frame.label)):
+    images = {"color": frame.color, "depth": frame.depth, "label": frame.label, TRUE_DEPTH: frame.true_depth}
+    for folder, image in images.items():
         if image is not None:
             (path / folder).mkdir(parents=True, exist_ok=True)
 
@@ -163,6 +178,8 @@ def _write_images(path: Path, stem: str, frame: Frame, suffix: str, quality: int
         write_depth(path / "depth" / f"{stem}.png", frame.depth)
     if frame.label is not None:
         write_label(path / "label" / f"{stem}.png", frame.label)
+    if frame.true_depth is not None:
+        write_depth(path / TRUE_DEPTH / f"{stem}.png", frame.true_depth)
 
 
 def _intrinsics_json(lenses: list[Intrinsics], path: Path) -> dict[str, Any]:
@@ -219,40 +236,21 @@ class _IntrinsicsFile:
         return replace(self._shared, fx=fx, fy=fy)
 
 
-def _numbered_images(folder: Path) -> dict[int, Path]:
-    """Images by the number that their name is, however many digits it has."""
-    return {int(p.stem): p for p in folder.iterdir() if p.suffix.lower() in COLOR_SUFFIXES and p.stem.isdecimal()}
-
-
-def _read_poses(path: Path) -> dict[int, NDArray[np.float64]]:
-    poses: dict[int, NDArray[np.float64]] = {}
-    for number, words in _lines(path, required=True):
-        try:
-            poses[int(words[0])] = np.array(words[1:], np.float64).reshape(4, 4)
-        except ValueError as error:
-            raise CaptureError(f"{path}:{number}: a pose is an index and 16 numbers, this has {len(words)}") from error
-    if not poses:
-        raise CaptureError(f"{path} holds no pose: was the capture tracked?")
-    return dict(sorted(poses.items()))
+def _read_poses(path: Path) -> Poses:
+    if not path.is_file():
+        raise CaptureError(
+            f"{path} is missing: a scene folder needs the pose of every image; `s4net register` finds them where there "
+            "is depth"
+        )
+    return read_poses(path)
 
 
 def _read_stamps(path: Path) -> dict[int, int]:
     stamps: dict[int, int] = {}
-    for number, words in _lines(path, required=False):
+    for number, words in numbered_lines(path) if path.is_file() else ():
         try:
             index, stamp = words
             stamps[int(index)] = int(stamp)
         except ValueError as error:
             raise CaptureError(f"{path}:{number}: '{' '.join(words)}' is not an index and nanoseconds") from error
     return stamps
-
-
-def _lines(path: Path, *, required: bool) -> Iterator[tuple[int, list[str]]]:
-    """Number and words of each line that is neither empty nor a comment."""
-    if not path.is_file():
-        if required:
-            raise CaptureError(f"{path} is missing: a scene folder needs the pose of every image")
-        return
-    for number, line in enumerate(path.read_text().splitlines(), start=1):
-        if line.strip() and not line.lstrip().startswith("#"):
-            yield number, line.split()

@@ -7,14 +7,12 @@ borders of objects to be off by some pixels.
 
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
-from s4net_core.errors import BadFrame, CaptureError
+from s4net_core.errors import CaptureError
 from s4net_core.frames import Frame, Intrinsics
 from s4net_core.io.image_files import read_color, read_depth
 from s4net_core.io.indexed import IndexedCapture
 from s4net_core.io.scene_folder import FIRST_STAMP, FRAME_ID
+from s4net_core.io.trajectory import Poses, read_pose
 
 LENS = Intrinsics(width=640, height=480, fx=585.0, fy=585.0, cx=320.0, cy=240.0)
 NO_DEPTH = 65535
@@ -27,14 +25,17 @@ class SevenScenes(IndexedCapture):
 
     Args:
         path: folder of the sequence, e.g. ``chess/seq-01``.
+        poses: others than the published ones.
+        stride: take every n-th frame.
 
     Raises:
         CaptureError: the folder has no 7-Scenes frames.
     """
 
-    def __init__(self, path: str | Path) -> None:
-        super().__init__(path)
-        self._colors = sorted(self.path.glob("frame-*.color.png"))
+    def __init__(self, path: str | Path, poses: Poses | None = None, stride: int = 1) -> None:
+        super().__init__(path, stride)
+        self._poses = poses
+        self._colors = self.strided(sorted(self.path.glob("frame-*.color.png")))
         if not self._colors:
             raise CaptureError(f"{self.path} has no frame-000000.color.png: give the folder of one sequence (seq-01)")
 
@@ -49,12 +50,15 @@ class SevenScenes(IndexedCapture):
         """
         color_path = self._colors[position]
         stem = color_path.name.removesuffix(".color.png")
+        number = int(stem.removeprefix("frame-"))
+        stamp = FIRST_STAMP + number * STAMP_STEP
+        pose = self._poses.at(stamp, number) if self._poses else read_pose(self.path / f"{stem}.pose.txt")
         color = read_color(color_path)
         return Frame(
-            stamp=FIRST_STAMP + int(stem.removeprefix("frame-")) * STAMP_STEP,
+            stamp=stamp,
             color=color,
             depth=read_depth(self.path / f"{stem}.depth.png", no_depth=NO_DEPTH),
-            T_world_camera=_read_pose(self.path / f"{stem}.pose.txt"),
+            T_world_camera=pose,
             intrinsics=LENS.scaled(color.shape[1], color.shape[0]),
             frame_id=FRAME_ID,
         )
@@ -63,10 +67,3 @@ class SevenScenes(IndexedCapture):
 def is_seven_scenes(path: Path) -> bool:
     """Whether `path` looks like a sequence of 7-Scenes."""
     return any(path.glob("frame-*.color.png"))
-
-
-def _read_pose(path: Path) -> NDArray[np.float64]:
-    try:
-        return np.array(path.read_text().split(), np.float64).reshape(4, 4)
-    except (OSError, ValueError) as error:
-        raise BadFrame("pose", f"{path} holds no 4x4 matrix ({error}): fetch the sequence again") from error

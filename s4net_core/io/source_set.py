@@ -1,26 +1,26 @@
 """Labelled source set S: images with class ids, split into training and hold-out, served as batches."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from s4net_core.errors import BadFrame, S4NetError, SourceSetError
+from s4net_core.errors import S4NetError, SourceSetError
 from s4net_core.geometry.camera import resize_color, resize_nearest
 from s4net_core.io.image_files import (
     COLOR_SUFFIXES,
     read_color,
     read_depth,
-    read_label,
     write_color,
     write_depth,
     write_label,
 )
+from s4net_core.io.label_files import find_label, read_label_file
 from s4net_core.labels import SUNRGBD37, LabelMap, LabelSpace
 
 BYTES_PER_PIXEL = 8
@@ -83,7 +83,7 @@ class LabelledFiles:
 
     Args:
         color: JPEG or PNG.
-        label: image of class ids with one channel.
+        label: image of class ids with one channel, or annotation of LabelMe.
         depth: 16-bit image of the same pixels; None = there is none.
     """
 
@@ -141,23 +141,30 @@ class FileSourceSet:
             SourceSetError: it cannot be read, colour and label differ in size, or an id is outside the label space.
         """
         files = self._files[index]
-        depth = files.depth if self._with_depth else None
-        return read_labelled_image(files.color, self.label(index), files.label, depth, self._read_depth)
+        try:
+            color = read_color(files.color)
+            label = read_label_file(files.label, self._label_space, self._map_labels, color.shape[:2])
+            depth = self._read_depth(files.depth) if files.depth and self._with_depth else None
+        except S4NetError as error:
+            raise SourceSetError(str(error)) from error
+        check_sizes(color, {files.label: label, files.depth: depth}, files.color)
+        return LabelledImage(color, label, depth)
 
     def label(self, index: int) -> NDArray[np.uint8]:
-        """Label of one image, (H, W) uint8, 0 = unlabelled; its colour is not read.
+        """Label of one image, (H, W) uint8, 0 = unlabelled, at its own size; its colour is not read.
 
         Raises:
             SourceSetError: it cannot be read, or an id is outside the label space.
         """
         try:
-            return read_label(self._files[index].label, self._label_space, self._map_labels)
+            return read_label_file(self._files[index].label, self._label_space, self._map_labels)
         except S4NetError as error:
             raise SourceSetError(str(error)) from error
 
 
 class FolderSourceSet(FileSourceSet):
-    """All images with labels below a folder: every folder with ``color/`` and ``label/``, in the order of their names.
+    """All images with labels below a folder: every folder with ``color/`` and ``label/`` (or an
+    annotation of LabelMe, see `find_label`), in the order of their names.
 
     Args:
         path: the folder; scene folders, or folders of them.
@@ -182,7 +189,7 @@ class FolderSourceSet(FileSourceSet):
         self.path = Path(path)
         if not self.path.is_dir():
             raise SourceSetError(f"source set {self.path} is no folder: set source.path to a folder of labelled images")
-        files = [files for folder in _labelled_folders(self.path) for files in _labelled_files(folder)]
+        files = [files for folder in _color_folders(self.path) for files in _labelled_files(folder)]
         if not files:
             raise SourceSetError(
                 f"source set {self.path} is empty: it must hold folders with color/N.jpg and label/N.png of the same N"
@@ -191,38 +198,24 @@ class FolderSourceSet(FileSourceSet):
         super().__init__(name, files, label_space, map_labels=map_labels, with_depth=with_depth)
 
 
-def read_labelled_image(
-    color_path: Path,
-    label: NDArray[np.uint8],
-    label_name: str | Path,
-    depth_path: Path | None = None,
-    read_depth: Callable[[Path], NDArray[np.float32]] = read_depth,
-) -> LabelledImage:
-    """An image whose label is known already.
+def check_sizes(color: NDArray[np.uint8], images: Mapping[Path | None, NDArray[Any] | None], color_path: Path) -> None:
+    """Refuse images that do not show the same pixels.
 
     Args:
-        color_path: JPEG or PNG.
-        label: (H, W) uint8 class ids, 0 = unlabelled.
-        label_name: where it came from, for the error.
-        depth_path: its depth; None = not asked for, or there is none.
-        read_depth: a depth file -> (H, W) float32 metres, 0 = none.
+        color: (H, W, 3).
+        images: label and depth by their path; None = there is none.
+        color_path: where `color` came from.
 
     Raises:
-        SourceSetError: a file cannot be read, or colour, label and depth differ in size.
+        SourceSetError: one of them is not (H, W).
     """
-    try:
-        color = read_color(color_path)
-        depth = None if depth_path is None else read_depth(depth_path)
-    except BadFrame as error:
-        raise SourceSetError(str(error)) from error
-    for path, image in ((label_name, label), (depth_path, depth)):
+    for path, image in images.items():
         if image is not None and image.shape != color.shape[:2]:
             size = "{1}x{0}".format
             raise SourceSetError(
                 f"{path} is {size(*image.shape)} but {color_path.name} is {size(*color.shape[:2])}: "
                 "colour, label and depth must show the same pixels"
             )
-    return LabelledImage(color, label, depth)
 
 
 def split(source: SourceSet, holdout: int) -> tuple[list[int], list[int]]:
@@ -372,14 +365,14 @@ def write_source_set(path: str | Path, images: Iterable[LabelledImage], *, quali
     return count
 
 
-def _labelled_folders(path: Path) -> list[Path]:
-    return sorted(label.parent for label in path.rglob("label") if label.is_dir() and (label.parent / "color").is_dir())
+def _color_folders(path: Path) -> list[Path]:
+    return sorted(color.parent for color in path.rglob("color") if color.is_dir())
 
 
 def _labelled_files(folder: Path) -> list[LabelledFiles]:
     found = []
-    for color in sorted((folder / "color").iterdir()):
-        label, depth = folder / "label" / f"{color.stem}.png", folder / "depth" / f"{color.stem}.png"
-        if color.suffix.lower() in COLOR_SUFFIXES and label.is_file():
+    for color in sorted(path for path in (folder / "color").iterdir() if path.suffix.lower() in COLOR_SUFFIXES):
+        label, depth = find_label(folder, color.stem), folder / "depth" / f"{color.stem}.png"
+        if label:
             found.append(LabelledFiles(color, label, depth if depth.is_file() else None))
     return found

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Literal
 
 from s4net_core.errors import SourceSetError
+from s4net_core.io.labelme_source import LabelMeSourceSet, is_labelme_folder
 from s4net_core.io.nyu_depth import NyuDepth, is_nyu_depth
 from s4net_core.io.source_set import FolderSourceSet, SourceSet
 from s4net_core.io.sunrgbd import SunRgbd, is_sunrgbd
@@ -20,8 +21,8 @@ def open_source_set(
     """The labelled images at `path`, whatever their format.
 
     Args:
-        path: folder or file: folders with ``color/`` and ``label/``, SUN RGB-D (the official release, or its flattened
-            PNG form), or NYU Depth v2.
+        path: SUN RGB-D (the official release, or its flattened form), NYU Depth v2, annotations of LabelMe, or folders
+            with ``color/`` and ``label/``.
         split: official part, where the format has one.
         with_depth: read depth as well, where there is some.
         map_labels: from the ids in the files to SUN RGB-D 37, see `label_map`; None = they are those.
@@ -30,6 +31,8 @@ def open_source_set(
         SourceSetError: nothing is there, or it is in none of the formats.
         LabelTableError: the format needs a table of labels that is missing.
     """
+    if not str(path).strip():  # Path("") would be the folder one happens to be in
+        return FolderSourceSet(path)
     if is_nyu_depth(Path(path)):
         return NyuDepth(path, split=split, map_labels=map_labels, with_depth=with_depth)
     if is_sunrgbd(Path(path)):
@@ -38,9 +41,12 @@ def open_source_set(
         return SunRgbd(path, split=split, with_depth=with_depth)
     if is_flat_sunrgbd(Path(path)):
         return FlatSunRgbd(path, split=split, map_labels=map_labels, with_depth=with_depth)
+    if is_labelme_folder(Path(path)):
+        return LabelMeSourceSet(path)
     return FolderSourceSet(path, map_labels=map_labels, with_depth=with_depth)
 
 
 def has_official_split(path: str | Path) -> bool:
     """Whether "train" and "test" are different images of the source set at `path`."""
-    return any(recognises(Path(path)) for recognises in (is_nyu_depth, is_sunrgbd, is_flat_sunrgbd))
+    recognisers = (is_nyu_depth, is_sunrgbd, is_flat_sunrgbd)
+    return bool(str(path).strip()) and any(recognises(Path(path)) for recognises in recognisers)

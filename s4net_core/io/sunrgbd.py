@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 
 from s4net_core.errors import BadFrame, S4NetError, SourceSetError
 from s4net_core.io.image_codec import MILLIMETRES
-from s4net_core.io.image_files import read_raw_depth
+from s4net_core.io.image_files import read_color, read_raw_depth
 from s4net_core.io.matlab import load_mat, open_mat73, strings
-from s4net_core.io.source_set import LabelledImage, read_labelled_image
+from s4net_core.io.source_set import LabelledImage, check_sizes
 from s4net_core.labels import SUNRGBD37, LabelSpace, from_mask
 
 MAX_DEPTH = 8.0
@@ -96,9 +96,15 @@ class SunRgbd:
             SourceSetError: it cannot be read, or colour, label and depth differ in size.
         """
         position = self._positions[index]
-        depth = self._depths[position] if self._with_depth else None
-        label, label_name = self.label(index), self._label_name(position)
-        return read_labelled_image(self._colors[position], label, label_name, depth, read_sunrgbd_depth)
+        color_path, depth_path = self._colors[position], self._depths[position]
+        try:
+            color = read_color(color_path)
+            depth = read_sunrgbd_depth(depth_path) if self._with_depth else None
+        except BadFrame as error:
+            raise SourceSetError(str(error)) from error
+        label = self.label(index)
+        check_sizes(color, {self._labels_path: label, depth_path: depth}, color_path)
+        return LabelledImage(color, label, depth)
 
     def label(self, index: int) -> NDArray[np.uint8]:
         """Label of one image alone, (H, W) uint8, 0 = unlabelled.

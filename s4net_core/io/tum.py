@@ -17,7 +17,9 @@ from s4net_core.io.assembly import Picture
 from s4net_core.io.image_files import read_color, read_depth
 from s4net_core.io.recorded import RecordedCapture, StreamAssembler
 from s4net_core.io.scene_folder import FRAME_ID
+from s4net_core.io.trajectory import TUM_WORDS, Poses, nanoseconds
 
+GROUND_TRUTH = "groundtruth.txt"
 UNITS_PER_METRE = 5000.0
 CAMERAS = {
     "1": Intrinsics(640, 480, 517.3, 516.5, 318.6, 255.3),
@@ -49,22 +51,30 @@ class TumCapture(RecordedCapture):
         path: folder of the sequence. Its name, or the comment in ``groundtruth.txt``, tells the camera
             (``freiburg1`` or ``fr1``).
         stream: slop of the association, waiting time for poses.
+        poses: others than ``groundtruth.txt``, which may then be missing.
+        stride: take every n-th frame.
+        with_depth: False = depth is not read, every colour image becomes a frame without it.
 
     Raises:
         CaptureError: a text file is missing or cannot be parsed.
     """
 
-    def __init__(self, path: str | Path, stream: StreamSettings | None = None) -> None:
-        super().__init__(path, stream)
+    def __init__(
+        self,
+        path: str | Path,
+        stream: StreamSettings | None = None,
+        *,
+        poses: Poses | None = None,
+        stride: int = 1,
+        with_depth: bool = True,
+    ) -> None:
+        super().__init__(path, stream, poses=poses, stride=stride, with_depth=with_depth)
         colors = _read_list(self.path / "rgb.txt", "color", 2)
-        depths = _read_list(self.path / "depth.txt", "depth", 2)
-        poses = _read_list(self.path / "groundtruth.txt", "pose", 8)
-        self._events = sorted(poses + depths + colors)
+        depths = _read_list(self.path / "depth.txt", "depth", 2) if with_depth else []
+        tracked = [] if poses else _read_list(self.path / GROUND_TRUTH, "pose", TUM_WORDS)
+        self._events = sorted(tracked + depths + colors)
         self._count = len(colors)
         self._lens = _lens_of(self.path)
-
-    def __len__(self) -> int:
-        return self._count
 
     def _play(self, assembler: StreamAssembler) -> Iterator[None]:
         for event in self._events:
@@ -95,14 +105,16 @@ def is_tum(path: Path) -> bool:
 
 
 def _lens_of(path: Path) -> Intrinsics:
-    comments = [line for line in (path / "groundtruth.txt").read_text().splitlines()[:3] if line.startswith("#")]
+    truth = path / GROUND_TRUTH
+    comments = [c for c in truth.read_text().splitlines()[:3] if c.startswith("#")] if truth.is_file() else []
     match = re.search(r"(?:freiburg|fr)([123])", " ".join([path.resolve().name, *comments]))
     return CAMERAS[match[1]] if match else UNKNOWN_CAMERA
 
 
 def _read_list(path: Path, kind: Literal["pose", "depth", "color"], words: int) -> list[_Event]:
     if not path.is_file():
-        raise CaptureError(f"{path} is missing: a TUM RGB-D folder has rgb.txt, depth.txt and groundtruth.txt")
+        hint = "; `s4net register` finds poses where there are none" if kind == "pose" else ""
+        raise CaptureError(f"{path} is missing: a TUM RGB-D folder has rgb.txt, depth.txt and groundtruth.txt{hint}")
     events = []
     order = {"pose": 0, "depth": 1, "color": 2}[kind]
     for number, line in enumerate(path.read_text().splitlines(), start=1):
@@ -111,14 +123,5 @@ def _read_list(path: Path, kind: Literal["pose", "depth", "color"], words: int) 
         fields = line.split()
         if len(fields) != words:
             raise CaptureError(f"{path}:{number}: '{line}' has {len(fields)} words, not {words}")
-        events.append(_Event(_nanoseconds(fields[0], f"{path}:{number}"), order, kind, fields[1:]))
+        events.append(_Event(nanoseconds(fields[0], f"{path}:{number}"), order, kind, fields[1:]))
     return events
-
-
-def _nanoseconds(text: str, where: str) -> int:
-    """Seconds as text -> nanoseconds, without the rounding of a float."""
-    seconds, _, fraction = text.partition(".")
-    digits = seconds + fraction[:9].ljust(9, "0")
-    if not digits.isdecimal():
-        raise CaptureError(f"{where}: '{text}' is not a stamp in seconds")
-    return int(digits)

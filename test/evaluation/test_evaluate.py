@@ -29,15 +29,19 @@ class Capture:
 
 
 class Oracle:
-    """Answers with the labels of the frames that it was told; `spoil` changes them."""
+    """Answers with labels and depth of the frames that it was told; `spoil` changes the labels."""
 
     def __init__(self, frames, spoil=lambda label: label):
         self.info = CheckpointInfo(model=Settings().model)
+        self._depths = {frame.color.tobytes(): frame.depth for frame in frames}
         self._answers = {frame.color.tobytes(): spoil(frame.label) for frame in frames}
 
     def segment(self, color):
         label = self._answers[color.tobytes()]
         return Segmentation(label, np.ones(label.shape, np.float32), 0)
+
+    def depth(self, color):
+        return self._depths[color.tobytes()]
 
 
 @pytest.fixture(scope="module")
@@ -146,3 +150,13 @@ class TestMeasure:
         assert result.evaluations["network"].frames == 12
         assert result.keyframes == 0
         assert result.agreements["network"].pixels == 0
+
+
+def test_a_capture_without_depth_is_measured_with_predicted_depth(frames, settings):
+    colors = Capture([replace(frame, depth=None) for frame in frames])
+    assert measure({"any": Oracle(frames)}, colors, settings).keyframes == 0
+    expected = measure({"any": Oracle(frames)}, Capture(frames), settings)
+    settings.geometry.depth_source = "predicted"
+    measured = measure({"any": Oracle(frames)}, colors, settings)
+    assert measured.keyframes == expected.keyframes
+    assert measured.agreements["any"].mean == pytest.approx(expected.agreements["any"].mean, abs=0.01)

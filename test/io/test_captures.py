@@ -160,13 +160,47 @@ class TestOpenCapture:
         write_bag(tmp_path / "bag", make_room_frames(2, 32, 24), fixed_frame="map")
         assert len(list(open_capture(tmp_path / "bag", stream=StreamSettings(fixed_frame="map")))) == 2
 
-    def test_other_poses_are_for_scene_folders_only(self, tmp_path):
-        write_scene_folder(tmp_path / "scene", make_room_frames(2, 32, 24))
+    def test_other_poses_are_for_every_format(self, tmp_path, frames):
+        small = make_room_frames(2, 32, 24)
+        write_scene_folder(tmp_path / "scene", small)
         (tmp_path / "scene/poses.txt").rename(tmp_path / "scene/slam.txt")
         assert len(open_capture(tmp_path / "scene", poses="slam.txt")) == 2
-        write_bag(tmp_path / "bag", make_room_frames(1, 32, 24))
-        with pytest.raises(CaptureError, match="only a scene folder"):
-            open_capture(tmp_path / "bag", poses="slam.txt")
+        write_bag(tmp_path / "bag", small)
+        write_tum(tmp_path / "tum", frames[:2])
+        (tmp_path / "tum/groundtruth.txt").unlink()
+        write_seven_scenes(tmp_path / "seven", frames[:2])
+        moved = "\n".join(f"{i} 1 0 0 0.{i} 0 1 0 5 0 0 1 0 0 0 0 1" for i in range(2))
+        (tmp_path / "moved.txt").write_text(moved)
+        for name in ("bag", "bag/bag.mcap", "tum", "seven"):
+            read = list(open_capture(tmp_path / name, poses=str(tmp_path / "moved.txt")))
+            assert [frame.T_world_camera[:3, 3].tolist() for frame in read] == [[0, 5, 0], [0.1, 5, 0]]
+
+    def test_a_file_of_poses_that_is_not_there_is_named(self, tmp_path):
+        write_scene_folder(tmp_path / "scene", make_room_frames(1, 32, 24))
+        with pytest.raises(CaptureError, match=r"file of poses slam.txt is neither in .*scene"):
+            open_capture(tmp_path / "scene", poses="slam.txt")
+
+    def test_images_without_a_pose_are_left_out_and_counted(self, tmp_path):
+        small = make_room_frames(3, 32, 24)
+        write_bag(tmp_path / "bag", small)
+        write_scene_folder(tmp_path / "scene", small)
+        (tmp_path / "tum.txt").write_text("1.0 0 0 0 0 0 0 1\n1.2 2 0 0 0 0 0 1\n")
+        for name in ("bag", "scene"):
+            capture = open_capture(tmp_path / name, poses=str(tmp_path / "tum.txt"))
+            assert [frame.T_world_camera[0, 3] for frame in capture] == [0, 2]
+            assert capture.skipped == {"no_pose": 1}
+
+    def test_every_nth_frame_is_taken_of_every_format(self, tmp_path, frames):
+        write_scene_folder(tmp_path / "scene", frames)
+        write_bag(tmp_path / "bag", frames)
+        write_tum(tmp_path / "tum", frames)
+        write_seven_scenes(tmp_path / "seven", frames)
+        for name in ("scene", "bag", "tum", "seven"):
+            everything, some = open_capture(tmp_path / name), open_capture(tmp_path / name, stride=2)
+            assert len(some) == 2
+            assert [frame.stamp for frame in some] == [frame.stamp for frame in everything][::2]
+            with pytest.raises(CaptureError, match="stride is 0"):
+                open_capture(tmp_path / name, stride=0)
 
     def test_a_foreign_folder_is_refused_with_the_formats_that_are_read(self, tmp_path):
         (tmp_path / "notes.txt").write_text("hello")

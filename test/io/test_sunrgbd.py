@@ -117,6 +117,13 @@ def test_the_folder_of_images_leads_to_the_toolbox_beside_it(release):
     assert not has_official_split(release / "SUNRGBD/kv1")
 
 
+def test_an_empty_path_is_not_taken_for_the_current_folder(release, monkeypatch):
+    monkeypatch.chdir(release)
+    with pytest.raises(SourceSetError, match=r"source\.path is empty"):
+        open_source_set("")
+    assert not has_official_split("")
+
+
 def test_the_order_of_the_labels_is_that_of_the_meta_file(release):
     path = release / "SUNRGBDtoolbox/Metadata/SUNRGBDMeta.mat"
     path.unlink()

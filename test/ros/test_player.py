@@ -24,7 +24,7 @@ from std_msgs.msg import Int32
 from tf2_msgs.msg import TFMessage
 
 from s4net_core.errors import CaptureError
-from s4net_ros.bag_player import Pacer, PlayerOptions, message_class, publisher_qos
+from s4net_ros.replay.bag_player import Pacer, PlayerOptions, message_class, publisher_qos
 
 START = 1_700_000_000_000_000_000
 STEP = 50_000_000

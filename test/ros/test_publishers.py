@@ -11,7 +11,7 @@ from sensor_msgs.msg import CameraInfo
 from std_msgs.msg import Header
 
 from s4net_core.labels import SUNRGBD37
-from s4net_ros.publishers import label_info, overlay, with_header
+from s4net_ros.publishers import label_info, with_header
 
 
 def test_label_info_gives_every_class_its_value_name_and_colour():
@@ -22,24 +22,6 @@ def test_label_info_gives_every_class_its_value_name_and_colour():
     assert info.names[bed] == "bed"
     assert tuple(info.colors[3 * bed : 3 * bed + 3]) == (255, 187, 120)
     assert len(info.colors) == 3 * 37
-
-
-def test_the_overlay_mixes_colour_and_label_and_leaves_unlabelled_pixels_alone():
-    color = np.full((3, 5, 3), (200, 100, 0), np.uint8)
-    label = np.zeros((3, 5), np.uint8)
-    label[1, 4] = 2  # floor
-    picture = overlay(color, label, SUNRGBD37, 0.5)
-    np.testing.assert_allclose(picture[1, 4], np.mean([(200, 100, 0), (152, 223, 138)], axis=0), atol=1)
-    picture[1, 4] = color[1, 4]
-    np.testing.assert_array_equal(picture, color)
-
-
-@pytest.mark.parametrize(("alpha", "expected"), [(0.0, (200, 100, 0)), (1.0, (152, 223, 138))])
-def test_the_overlay_reaches_both_ends(alpha, expected):
-    color = np.full((2, 3, 3), (200, 100, 0), np.uint8)
-    picture = overlay(color, np.full((2, 3), 2, np.uint8), SUNRGBD37, alpha)
-    assert picture.dtype == np.uint8
-    assert (picture == expected).all()
 
 
 def test_a_camera_info_with_another_header_is_the_same_camera():

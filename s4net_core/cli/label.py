@@ -1,0 +1,112 @@
+"""``s4net label``: automatic labels for a whole capture."""
+
+import argparse
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+
+from s4net_core.cli.options import add_settings_options, positive, quality, settings_from
+from s4net_core.cli.output import add_force_option, complete_folder, left_out, say_written, tracked
+from s4net_core.frames import Frame
+from s4net_core.inference import Segmenter
+from s4net_core.io.captures import open_capture
+from s4net_core.io.labelled_scene import EXTRAS, write_labelled_scene
+from s4net_core.labels import LABEL_SPACES
+from s4net_core.models.checkpoint import read_info, with_size_of
+
+EPILOG = """OUTPUT is a scene folder: color/, depth/, poses, label/N.png (class ids, 0 = unlabelled), and beside them
+label_color/N.png, overlay/N.jpg and labelme/N.json, where the network's labels can be corrected by hand:
+  labelme OUTPUT/color --output OUTPUT/labelme
+What is in labelme/ wins over label/ wherever the folder is read.
+
+examples:
+  s4net label room.mcap labelled --checkpoint adapted.safetensors
+  s4net label room labelled --checkpoint adapted.safetensors --min-confidence 0.6 --write overlay
+  s4net label room todo --checkpoint adapted.safetensors --stride 50 --tolerance 1.5   # a start for annotating by hand
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.epilog, parser.formatter_class = EPILOG, argparse.RawDescriptionHelpFormatter
+    parser.add_argument("capture", type=Path, help="capture of any format; labels that it has are not used")
+    parser.add_argument("output", type=Path, help="scene folder to write")
+    parser.add_argument("--checkpoint", required=True, type=Path, help="weights file, e.g. one that s4net adapt wrote")
+    parser.add_argument("--poses", default="", metavar="FILE", help="another file of poses of a scene folder")
+    parser.add_argument(
+        "--min-confidence",
+        type=float,
+        metavar="P",
+        help="leave pixels predicted with less probability unlabelled; short for --set segmentation.min_confidence=P",
+    )
+    parser.add_argument("--stride", type=positive, default=1, metavar="N", help="label every n-th frame (%(default)s)")
+    parser.add_argument(
+        "--write",
+        nargs="*",
+        choices=EXTRAS,
+        default=list(EXTRAS),
+        metavar="WHAT",
+        help=f"what to write beside label/: {', '.join(EXTRAS)}, or nothing (default: all)",
+    )
+    parser.add_argument(
+        "--tolerance",
+        type=float,
+        default=0.0,
+        metavar="PX",
+        help="how far LabelMe's polygons may be off the labels; more = fewer corners, easier to edit (%(default)s)",
+    )
+    parser.add_argument(
+        "--quality", type=quality, default=90, metavar="1..100", help="of JPEG; 100 = PNG (%(default)s)"
+    )
+    add_force_option(parser)
+    add_settings_options(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Label into a folder beside the output and put it in place when it is complete."""
+    if args.min_confidence is not None:
+        args.overrides.append(f"segmentation.min_confidence={args.min_confidence}")
+    settings = settings_from(args)
+    settings = with_size_of(settings, read_info(args.checkpoint))
+    segmenter = Segmenter(args.checkpoint, settings.device, settings)
+    capture = open_capture(args.capture, stream=settings.stream, poses=args.poses)
+    console, shares = Console(), _Shares()
+    with complete_folder(args.capture, args.output, force=args.force) as folder:
+        frames = islice(tracked(capture, "labelling", console), 0, None, args.stride)
+        count = write_labelled_scene(
+            folder,
+            shares.watched(replace(frame, label=segmenter.segment(frame.color).label) for frame in frames),
+            LABEL_SPACES[segmenter.info.model.label_space],
+            args.write,
+            alpha=settings.segmentation.overlay_alpha,
+            tolerance=args.tolerance,
+            quality=args.quality,
+        )
+    say_written(
+        args.output, f"{count} frames{left_out(capture)}, {shares.labelled:.1%} of the pixels labelled", console
+    )
+    return 0
+
+
+class _Shares:
+    """How much of all frames has got a label."""
+
+    def __init__(self) -> None:
+        self._labelled = self._pixels = 0
+
+    @property
+    def labelled(self) -> float:
+        """0..1."""
+        return self._labelled / max(self._pixels, 1)
+
+    def watched(self, frames: Iterable[Frame]) -> Iterator[Frame]:
+        """The same frames."""
+        for frame in frames:
+            if frame.label is not None:
+                self._labelled += np.count_nonzero(frame.label)
+                self._pixels += frame.label.size
+            yield frame

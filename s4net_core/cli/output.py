@@ -1,0 +1,86 @@
+"""Folders that a sub-command writes: nothing is lost, and a folder is there when it is complete."""
+
+import argparse
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+from rich.console import Console
+from rich.progress import track
+
+from s4net_core.errors import CaptureError
+from s4net_core.frames import FrameSource
+from s4net_core.io.bag_storage import is_bag
+
+Item = TypeVar("Item", covariant=True)
+
+
+class Countable(Protocol[Item]):
+    """What can be iterated, and knows or guesses how often."""
+
+    def __len__(self) -> int:
+        """Number of items; 0 = not known."""
+        ...
+
+    def __iter__(self) -> Iterator[Item]:
+        """One pass."""
+        ...
+
+
+@contextmanager
+def complete_folder(source: Path, output: Path, *, force: bool) -> Iterator[Path]:
+    """A folder beside `output` to write into; it takes the place of `output` when the block ends without an error.
+
+    Args:
+        source: what is read; never replaced.
+        output: folder that shall come to be.
+        force: replace `output` where it is a capture or a source set.
+
+    Raises:
+        CaptureError: something would be lost.
+    """
+    _check_paths(source, output, force)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=output.parent, prefix=".s4net-") as folder:
+        finished = Path(folder) / output.name  # a bag names its files after its folder
+        yield finished
+        if output.exists():
+            shutil.rmtree(output)
+        finished.replace(output)
+
+
+def add_force_option(parser: argparse.ArgumentParser) -> None:
+    """Add ``--force``."""
+    parser.add_argument("--force", action="store_true", help="replace OUTPUT where it is a capture or source set")
+
+
+def tracked(items: Countable[Item], doing: str, console: Console) -> Iterable[Item]:
+    """The items, with a progress bar where a person looks on."""
+    return track(items, doing, total=len(items) or None, console=console, disable=not console.is_terminal)
+
+
+def left_out(capture: FrameSource) -> str:
+    """What the last pass over a capture left out, in brackets; empty = nothing."""
+    if not capture.skipped:
+        return ""
+    return " (left out: " + ", ".join(f"{count} {reason}" for reason, count in capture.skipped.items()) + ")"
+
+
+def say_written(output: Path, message: str, console: Console) -> None:
+    """One line: where, what, how large."""
+    size = sum(path.stat().st_size for path in output.rglob("*") if path.is_file())
+    console.print(f"{output}: {message}, {size / 1e6:.1f} MB", highlight=False, soft_wrap=True)
+
+
+def _check_paths(source: Path, output: Path, force: bool) -> None:
+    if source.exists() and (output.resolve() == source.resolve() or output.resolve() in source.resolve().parents):
+        raise CaptureError(f"output {output} holds the source {source}: give another folder")
+    if not output.exists():
+        return
+    if not force:
+        raise CaptureError(f"{output} exists already: give another folder, or --force to replace it")
+    if not output.is_dir() or not (is_bag(output) or (output / "color").is_dir() or not any(output.iterdir())):
+        raise CaptureError(f"{output} is neither a capture nor a source set, so --force does not remove it")
