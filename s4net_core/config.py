@@ -237,7 +237,7 @@ class StreamSettings(Group):
 class SourceSettings(Group):
     """The labelled source set S."""
 
-    path: str = setting("", "Folder of the labelled source set.")
+    path: str = setting("", "Labelled source set: a folder, or a file of s4net pack.")
     cache_megabytes: int = setting(
         1024, "Memory for its images; those that do not fit are read again every time.", unit="MB", ge=0, le=65536
     )

@@ -116,12 +116,7 @@ class TestAdapt:
             depths=[1, 1, 1, 1], hidden_sizes=[8, 8, 8, 8], num_attention_heads=[1, 1, 1, 1], num_labels=150
         )
         transformers.SegformerForSemanticSegmentation(config).save_pretrained(tmp_path / "segformer")
-        changes = {
-            "architecture": "transformers",
-            "encoder": str(tmp_path / "segformer"),
-            "encoder_weights": "imagenet",
-        }
-        network = build_network(from_values(SETTINGS).model.model_copy(update=changes))
+        network = build_network(ModelSettings(architecture="transformers", encoder=str(tmp_path / "segformer")))
         save_checkpoint(tmp_path / "base.safetensors", network)
         base = load_model(tmp_path / "base.safetensors", from_values(SETTINGS))
         adapted = adapt(base, make_room_frames(16, seed=5), source)

@@ -59,7 +59,9 @@ def track_labels(positions: Sequence[int]) -> Iterable[int]:
 def add_learning_options(parser: argparse.ArgumentParser) -> None:
     """`add_settings_options`, and ``--checkpoint`` and ``--source``; `learning_settings_from` reads them."""
     parser.add_argument("--checkpoint", help="weights file of the base model; short for --set checkpoint=...")
-    parser.add_argument("--source", help="folder of the labelled source set; short for --set source.path=...")
+    parser.add_argument(
+        "--source", help="labelled source set, a folder or a file of s4net pack; short for --set source.path=..."
+    )
     add_settings_options(parser)
 
 

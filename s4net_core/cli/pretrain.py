@@ -13,7 +13,7 @@ from s4net_core.learning.pretrain import pretrain
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("source", type=Path, help="folder of the labelled source set")
+    parser.add_argument("source", type=Path, help="labelled source set: a folder, or a file of s4net pack")
     parser.add_argument("output", type=Path, help="weights file to write")
     parser.add_argument("--half", action="store_true", help="store float16: half the size")
     add_settings_options(parser)

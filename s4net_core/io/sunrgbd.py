@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from s4net_core.errors import BadFrame, S4NetError, SourceSetError
 from s4net_core.io.image_codec import MILLIMETRES
 from s4net_core.io.image_files import read_color, read_raw_depth
-from s4net_core.io.matlab import load_mat, open_mat73, strings
+from s4net_core.io.matlab import Mat73, load_mat, strings
 from s4net_core.io.source_set import LabelledImage, check_sizes
 from s4net_core.labels import SUNRGBD37, LabelSpace, from_mask
 
@@ -53,7 +53,7 @@ class SunRgbd:
         self._depths = [root / depth for depth in depths]
         self._check_files()
         self._labels_path = toolbox / "Metadata/SUNRGBD2Dseg.mat"
-        self._labels_file = open_mat73(self._labels_path, SourceSetError)
+        self._labels_file = Mat73(self._labels_path, SourceSetError)
         try:
             self._labels = self._labels_file["SUNRGBD2Dseg"]["seglabel"][()].ravel()
         except (KeyError, OSError) as error:
@@ -147,19 +147,21 @@ def read_sunrgbd_depth(path: Path) -> NDArray[np.float32]:
 
 
 def _toolbox(path: Path) -> Path | None:
-    candidates = [path / TOOLBOX, path / TOOLBOX / TOOLBOX, path.parent / TOOLBOX if path.name == "SUNRGBD" else path]
+    candidates = [path / TOOLBOX, path / TOOLBOX / TOOLBOX]
+    if path.resolve().name == "SUNRGBD":
+        candidates.append(path.resolve().parent / TOOLBOX)
     return next((folder for folder in candidates if (folder / "Metadata").is_dir()), None)
 
 
 def _images(toolbox: Path) -> tuple[list[PurePosixPath], list[PurePosixPath]]:
-    """Colour and depth of every image in the order of the labels, relative to ``SUNRGBD/``."""
+    """Colour of every image in the order of the labels, and its filled depth, relative to ``SUNRGBD/``."""
     path = next((toolbox / name for name in _META if (toolbox / name).is_file()), toolbox / _META[0])
     (images,) = load_mat(path, ["SUNRGBDMeta"], SourceSetError)
     try:
-        images = np.atleast_1d(images)
-        return [_relative(i.rgbpath) for i in images], [_relative(i.depthpath) for i in images]
+        paths = [(_relative(image.rgbpath), _relative(image.depthpath)) for image in np.atleast_1d(images)]
     except AttributeError as error:
         raise SourceSetError(f"{path}: {error}: SUNRGBDMeta must have rgbpath and depthpath; fetch it again") from error
+    return [color for color, _ in paths], [color.parent.parent / "depth_bfx" / depth.name for color, depth in paths]
 
 
 def _positions(colors: Sequence[PurePosixPath], path: Path, split: str) -> list[int]:

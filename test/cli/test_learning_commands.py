@@ -105,6 +105,26 @@ def test_compare_prints_base_method_and_control(base, place, capsys):
     assert rows[2:] == [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")][2:]
 
 
+def test_bench_source_compares_reading_with_the_need_of_a_step(base, place, capsys):
+    where = ["--set", "checkpoint=base.safetensors", "--settings", "small.yaml", "--repeats", "2"]
+    assert main(["bench", "source", "--source", "source", *where]) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert "a step of L_S takes, 2 images at 64x48" in told
+    assert told.count("images/s") == 4
+    assert "packed, PNG, exact" in told
+    size = ["--set", "model.width=64", "--set", "model.height=48"]
+    assert main(["pack", "source", "source.s4pack", *size]) == 0
+    assert main(["bench", "source", "--source", "source.s4pack", *where]) == 0
+    assert capsys.readouterr().out.count("images/s") == 2
+
+
+def test_a_packed_source_set_gives_the_same_base_model(base, place):
+    assert main(["pack", "source", "source.s4pack", "--settings", "small.yaml"]) == 0
+    assert main(["pretrain", "source.s4pack", "again.safetensors", "--settings", "small.yaml"]) == 0
+    assert read_info(place / "again.safetensors").metrics == read_info(base).metrics
+    assert main(["adapt", "room", "adapted.safetensors", *GIVEN[:2], "--source", "source.s4pack", *GIVEN[4:]]) == 0
+
+
 def test_bench_step_prints_a_ratio(base, capsys):
     where = ["--set", "checkpoint=base.safetensors", "--set", "source.path=source", "--settings", "small.yaml"]
     assert main(["bench", "step", "--capture", "room", "--repeats", "2", *where]) == 0
