@@ -27,7 +27,7 @@ TOPIC = "/device_0/sensor_"
 POLL_MS, SETTLED_MS, END_MS = 100, 1000, 10000
 """A file is over when it has been read to its end and nothing comes any more, or when nothing comes for long."""
 STARTS = 5
-"""librealsense starts one stream after the other, and on a busy machine the first may have run ahead by then."""
+"""librealsense starts one stream after the other, and on a busy machine the first may have run ahead by then: tries."""
 NO_POSES = (
     "a RealSense recording has no poses: give a file of them (`s4net convert --poses FILE`), or find them by "
     "`s4net register`"
@@ -35,7 +35,7 @@ NO_POSES = (
 
 
 class RealsenseRecording(RecordedCapture):
-    """Frames of a recording.
+    """Frames of a recording; librealsense may lose the first ones.
 
     Args:
         path: .bag or .db3 file.
@@ -74,18 +74,14 @@ class RealsenseRecording(RecordedCapture):
 
     def _sets(self) -> Iterator[tuple[Any, Any]]:
         """Colour and aligned depth, as librealsense puts them together, from the beginning of both."""
-        for attempt in range(STARTS):
+        for attempts_left in reversed(range(STARTS)):
             sets = self._started()
             first = next(sets, None)
-            if first is None:
-                return
-            color, depth = first
-            apart_ms = abs(color.get_timestamp() - depth.get_timestamp())
-            if apart_ms <= 1000 / color.get_profile().fps() or attempt == STARTS - 1:
+            if first is not None and (_together(*first) or not attempts_left):
                 yield first
                 yield from sets
                 return
-            del color, depth, first  # they hold the device, which must be gone before the file is opened again
+            del first  # it holds the device, which must be gone before the file is opened again
             sets.close()
 
     def _started(self) -> Generator[tuple[Any, Any], None, None]:
@@ -121,7 +117,7 @@ def is_realsense(path: Path) -> bool:
     Raises:
         CaptureError: nothing of it can be read.
     """
-    if not is_bag(path) or path.is_dir():
+    if path.suffix == ".mcap" or path.is_dir() or not is_bag(path):
         return False
     with Bag(path) as bag:
         return any(topic.startswith(TOPIC) for topic in bag.topics)
@@ -145,6 +141,11 @@ def load_pyrealsense2() -> Any:
             "`apt install libusb-1.0-0`"
         ) from error
     return pyrealsense2
+
+
+def _together(color: Any, depth: Any) -> bool:
+    apart_ms = abs(color.get_timestamp() - depth.get_timestamp())
+    return bool(apart_ms <= 1000 / color.get_profile().fps())
 
 
 def _picture(frame: Any, image: Callable[[], NDArray[Any]]) -> Picture:
