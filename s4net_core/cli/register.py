@@ -1,6 +1,7 @@
 """``s4net register``: poses for a capture that has none."""
 
 import argparse
+from itertools import islice
 from pathlib import Path
 
 from rich.console import Console
@@ -14,7 +15,7 @@ from s4net_core.io.captures import open_capture
 from s4net_core.io.scene_folder import write_scene_folder
 from s4net_core.io.trajectory import write_tum_poses
 from s4net_core.io.unposed import open_rgbd
-from s4net_core.registration.register import Registration, register
+from s4net_core.registration.register import Registration, register, trajectory_error
 
 EPILOG = """Views are aligned with Open3D's RGB-D odometry from where image features see them, tied to earlier views
 of the same place, and a pose graph is solved. What cannot be tied to the rest is left out, and said.
@@ -32,6 +33,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("capture", type=Path, help="RGB-D capture of any format; poses that it has are not looked at")
     parser.add_argument("output", type=Path, help="scene folder to write, or NAME.txt for the poses alone (TUM text)")
     parser.add_argument("--stride", type=positive, default=1, metavar="N", help="take every n-th image (%(default)s)")
+    parser.add_argument("--frames", type=positive, metavar="N", help="take the first n of them only, to try settings")
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="compare with the poses that the capture has: absolute trajectory error after the best rigid fit",
+    )
     parser.add_argument(
         "--quality", type=quality, default=90, metavar="Q", help="of JPEG, 1..100; 100 = PNG (%(default)s)"
     )
@@ -47,27 +54,35 @@ def run(args: argparse.Namespace) -> int:
             raise CaptureError(f"{args.output} exists already: give another file, or --force to replace it")
         found = _register(args, settings, console)
         write_tum_poses(args.output, found.poses)
-        console.print(f"{args.output}: {_summary(found)}", highlight=False, soft_wrap=True)
+        console.print(f"{args.output}: {_summary(args, settings, found)}", highlight=False, soft_wrap=True)
         return 0
     with complete_folder(args.capture, args.output, force=args.force) as folder:
         found = _register(args, settings, console)
         capture = open_capture(args.capture, stream=settings.stream, poses=found, stride=args.stride)
-        write_scene_folder(folder, tracked(capture, "writing", console), quality=args.quality)
-    say_written(args.output, f"{_summary(found)}{left_out(capture)}", console)
+        frames = islice(tracked(capture, "writing", console), args.frames)
+        write_scene_folder(folder, frames, quality=args.quality)
+        message = f"{_summary(args, settings, found)}{left_out(capture)}"
+    say_written(args.output, message, console)
     return 0
 
 
 def _register(args: argparse.Namespace, settings: Settings, console: Console) -> Registration:
     images = open_rgbd(args.capture, stream=settings.stream, stride=args.stride)
+    count = min(len(images), args.frames or len(images))
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task("register", total=len(images) or None)
-        return register(images, settings, on_image=lambda: progress.advance(task))
+        task = progress.add_task("register", total=count or None)
+        return register(islice(images, args.frames), settings, on_image=lambda: progress.advance(task))
 
 
-def _summary(found: Registration) -> str:
-    return (
+def _summary(args: argparse.Namespace, settings: Settings, found: Registration) -> str:
+    summary = (
         f"{len(found.poses)} of {found.frames} images registered ({len(found.poses) / found.frames:.0%}), "
         f"{found.keyframes} keyframes, {found.loops} loops closed, {found.pruned} dropped; "
         f"fitness {found.fitness:.3f}, inlier RMSE {found.rmse * 1000:.1f} mm"
     )
+    if args.check:
+        capture = open_capture(args.capture, stream=settings.stream, stride=args.stride)
+        true = {frame.stamp: frame.T_world_camera for frame in islice(capture, args.frames)}
+        summary += f", trajectory error {trajectory_error(found.poses, true) * 1000:.1f} mm"
+    return summary

@@ -1,10 +1,12 @@
 """Poses for a capture that has none: views hang on keyframes, keyframes are tied, and a pose graph is solved."""
 
-from collections.abc import Callable, Iterable
+import warnings
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
 
 from s4net_core.config import RegistrationSettings, Settings
 from s4net_core.errors import BadFrame, RegistrationError
@@ -94,6 +96,27 @@ def register(
         fitness=float(np.mean([tie.fitness for tie in measured])),
         rmse=float(np.sqrt(np.mean([tie.rmse**2 for tie in measured]))),
     )
+
+
+def trajectory_error(found: Mapping[int, NDArray[np.float64]], true: Mapping[int, NDArray[np.float64]]) -> float:
+    """Absolute trajectory error, metres rms: between positions of the same stamp, after the best rigid fit of the two.
+
+    Args:
+        found, true: T_world_camera (4, 4) by stamp, each in a world of its own.
+
+    Raises:
+        RegistrationError: they share fewer than two stamps.
+    """
+    stamps = sorted(found.keys() & true.keys())
+    if len(stamps) < MIN_FRAMES:
+        raise RegistrationError(f"the trajectories share {len(stamps)} pose(s), which is too few to compare them")
+    a, b = (np.array([poses[stamp][:3, 3] for stamp in stamps]) for poses in (found, true))
+    a, b = a - a.mean(axis=0), b - b.mean(axis=0)
+    # On a straight path one angle is free and scipy warns; it changes nothing that is measured here.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        rotation, _ = Rotation.align_vectors(b, a)
+    return float(np.sqrt(((rotation.apply(a) - b) ** 2).sum(axis=1).mean()))
 
 
 def _residuals(

@@ -1,6 +1,7 @@
 """`s4net register`: images in; a capture with poses, or the poses alone, out; and how much of it was registered."""
 
 import importlib.util
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -61,6 +62,16 @@ def test_the_poses_alone_fit_the_capture(room, tmp_path, capsys):
     assert_near(found, T_of(open_capture(room, poses=str(tmp_path / "true.txt"))))
     assert main(["register", str(room), str(tmp_path / "poses.txt")]) == 2
     assert "--force" in capsys.readouterr().err
+
+
+def test_poses_are_checked_against_those_that_the_capture_has(room, tmp_path, capsys):
+    (tmp_path / "true.txt").rename(room / "poses.txt")
+    assert main(["register", str(room), str(tmp_path / "out"), "--frames", "3", "--check"]) == 0
+    said = capsys.readouterr().out
+    assert "3 of 3 images registered (100%)" in said
+    assert "left out" not in said
+    assert float(re.search(r"trajectory error ([\d.]+) mm", said)[1]) < 10
+    assert len(SceneFolder(tmp_path / "out")) == 3
 
 
 def test_a_capture_in_which_nothing_fits_leaves_nothing_behind(tmp_path, capsys):
