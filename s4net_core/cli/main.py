@@ -46,6 +46,7 @@ COMMANDS = {
     "experiment": Command("s4net_core.cli.experiment", "run experiments of the paper and write its tables"),
     "convert": Command("s4net_core.cli.convert", "turn a capture into a ROS 2 bag or a scene folder"),
     "pack": Command("s4net_core.cli.pack", "turn a source set into one small file at training size"),
+    "register": Command("s4net_core.cli.register", "find the poses of an RGB-D capture that has none"),
     "play": Command("s4net_ros.player", "play a bag as live ROS 2 topics", ros=True),
     "live": Command("s4net_ros.live", "run both nodes on a bag or on a camera, without a ROS install", ros=True),
     "bench": Command(
