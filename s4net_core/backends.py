@@ -80,11 +80,10 @@ class OnnxBackend:
     """
 
     def __init__(self, checkpoint: str | Path, device: torch.device, settings: Settings) -> None:
-        self._device, self._settings = device, settings
+        self._device = device
         self._provider = pick_provider(settings.segmentation.execution_provider, device)
         self.network, self.info = load_checkpoint(checkpoint, device=device)
-        self._take_over_size(self.network)
-        self._template = OnnxTemplate(self.network)
+        self._template = OnnxTemplate(self.network, settings.model.width, settings.model.height)
         self._graph = self._fill(self.network, self.info, file_sha256(checkpoint))
 
     def logits(self, images: Tensor) -> Tensor:
@@ -94,17 +93,12 @@ class OnnxBackend:
     def load(self, path: str | Path, sha256: str) -> None:
         """As `Backend`; takes a second or two."""
         network, info = load_checkpoint(path, expect=self.info.model, sha256=sha256, device=self._device)
-        self._take_over_size(network)
         graph = self._fill(network, info, sha256)
         self.network, self.info, self._graph = network, info, graph
 
     def twin(self) -> "OnnxBackend":
         """As `Backend`: graph and network are shared, since `load` replaces both and changes neither."""
         return copy.copy(self)
-
-    def _take_over_size(self, network: SegmentationNetwork) -> None:
-        model = self._settings.model
-        network.settings = network.settings.model_copy(update={"width": model.width, "height": model.height})
 
     def _fill(self, network: SegmentationNetwork, info: CheckpointInfo, sha256: str) -> OnnxModel:
         graph = OnnxModel(self._template.fill(network, info, sha256), self._provider, self._device)

@@ -20,7 +20,7 @@ from s4net_core.errors import BadFrame, CheckpointError, SettingsError
 from s4net_core.geometry.camera import resize_color
 from s4net_core.labels import UNLABELLED
 from s4net_core.models.build import SegmentationNetwork
-from s4net_core.models.checkpoint import CheckpointInfo
+from s4net_core.models.checkpoint import CheckpointInfo, save_checkpoint
 
 BATCH = 4
 """Images that `predict_labels` gives to the network at once."""
@@ -73,6 +73,11 @@ class Segmenter:
     def info(self) -> CheckpointInfo:
         """Description of the weights that serve now."""
         return self._serving.backend.info
+
+    @property
+    def settings(self) -> Settings:
+        """With which it works."""
+        return self._settings
 
     def load(self, path: str | Path, sha256: str = "") -> CheckpointInfo:
         """Take over the weights of a file, from the next frame on.
@@ -133,6 +138,11 @@ class Segmenter:
         """The bare network, as `segment` runs it: (B, 3, H, W) float32 RGB 0..1 -> logits (B, C, H, W) float32."""
         with self._lease() as backend:
             return backend.logits(images)
+
+    def save(self, path: str | Path, *, half: bool = False) -> str:
+        """Write the weights that serve now; arguments, result and errors as `save_checkpoint`."""
+        with self._lease() as backend:
+            return save_checkpoint(path, backend.network, backend.info, half=half)
 
     @contextmanager
     def _lease(self) -> Iterator[Backend]:

@@ -1,4 +1,4 @@
-"""The paper's losses in plain NumPy, pixel after pixel, written apart from the package: slow, and easy to check by eye."""
+"""The paper's losses in plain NumPy, pixel after pixel, written apart from the package: slow, but easy to check."""
 
 import numpy as np
 
@@ -15,7 +15,7 @@ def median_frequency(labels, classes):
     for c in range(1, classes + 1):
         containing = [label for label in labels if (label == c).any()]
         if containing:
-            frequency[c] = sum((l == c).sum() for l in containing) / sum((l > 0).sum() for l in containing)
+            frequency[c] = sum((i == c).sum() for i in containing) / sum((i > 0).sum() for i in containing)
     present = frequency > 0
     weights = np.ones(classes + 1)
     weights[present] = np.median(frequency[present]) / frequency[present]
@@ -86,7 +86,7 @@ def merged_label(target, neighbours, *, threshold, radius):
 
 
 def photometric(image, warped, valid):
-    """0.85 (1 - SSIM) / 2 + 0.15 |difference| at each pixel whose 3x3 window is valid: list of values of all colours."""
+    """0.85 (1 - SSIM) / 2 + 0.15 |difference| where the 3x3 window is valid: list of values of all colours."""
     errors = []
     _, height, width = image.shape
     for y, x in np.ndindex(height - 2, width - 2):

@@ -24,7 +24,7 @@ def add_scene_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="METHOD=FILE",
-        help="weights file and how it was trained, a row of the table; {scene} in FILE is the scene's name; may "
+        help="weights file and how it was trained: a row of the table; {scene} in FILE is the scene's name; may "
         "be repeated",
     )
     group.add_argument(

@@ -45,9 +45,12 @@ COMMANDS = {
     "label": Command("s4net_core.cli.label", "label a whole capture: class ids, pictures, LabelMe annotations"),
     "experiment": Command("s4net_core.cli.experiment", "run experiments of the paper and write its tables"),
     "convert": Command("s4net_core.cli.convert", "turn a capture into a ROS 2 bag or a scene folder"),
+    "pack": Command("s4net_core.cli.pack", "turn a source set into one small file at training size"),
     "play": Command("s4net_ros.player", "play a bag as live ROS 2 topics", ros=True),
     "live": Command("s4net_ros.live", "run both nodes on a bag or on a camera, without a ROS install", ros=True),
     "bench": Command("s4net_core.cli.bench", "measure the cost of a step, a warp, a neighbour query, a live frame"),
+    "export": Command("s4net_core.cli.export", "write a network as ONNX graph or TensorRT engine"),
+    "import-model": Command("s4net_core.cli.import_model", "make a base model from a network of the Hugging Face hub"),
     "settings": Command("s4net_core.cli.settings", "print every setting with its help, as YAML"),
     "doctor": Command("s4net_core.cli.doctor", "say what this machine has, and what to do about what is missing"),
 }

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -59,7 +60,9 @@ def track_labels(positions: Sequence[int]) -> Iterable[int]:
 def add_learning_options(parser: argparse.ArgumentParser) -> None:
     """`add_settings_options`, and ``--checkpoint`` and ``--source``; `learning_settings_from` reads them."""
     parser.add_argument("--checkpoint", help="weights file of the base model; short for --set checkpoint=...")
-    parser.add_argument("--source", help="folder of the labelled source set; short for --set source.path=...")
+    parser.add_argument(
+        "--source", help="labelled source set, a folder or a file of s4net pack; short for --set source.path=..."
+    )
     add_settings_options(parser)
 
 
@@ -76,6 +79,36 @@ def learning_settings_from(args: argparse.Namespace) -> Settings:
     if not settings.checkpoint or not settings.source.path:
         raise SettingsError("no base model or no source set: give --checkpoint FILE and --source FOLDER")
     return settings
+
+
+def add_training_options(parser: argparse.ArgumentParser, state: str) -> None:
+    """Add ``--state``, ``--resume``, ``--force`` and ``--log``; `state_path` reads the first three.
+
+    Args:
+        parser: of the command, which has an argument ``output``.
+        state: what is kept there, for the help.
+    """
+    parser.add_argument("--state", type=Path, help=f"{state} (default: OUTPUT.state)")
+    parser.add_argument("--resume", action="store_true", help="go on from what is in the state")
+    parser.add_argument("--force", action="store_true", help="remove the state and start anew")
+    parser.add_argument("--log", type=Path, metavar="DIR", help="write curves for TensorBoard into this folder")
+
+
+def state_path(args: argparse.Namespace) -> Path:
+    """Where the state of a run is kept; that of an earlier one is neither used nor removed unasked.
+
+    Raises:
+        SettingsError: there is one, and nobody said what shall become of it.
+    """
+    state: Path = args.state or args.output.with_name(args.output.name + ".state")
+    if state.exists() and not args.resume:
+        if not args.force:
+            raise SettingsError(f"state {state} exists: add --resume to go on from it, or --force to remove it")
+        if state.is_dir():
+            shutil.rmtree(state)
+        else:
+            state.unlink(missing_ok=True)
+    return state
 
 
 def add_labels_option(parser: argparse.ArgumentParser) -> None:

@@ -115,12 +115,13 @@ def _page(report: PaperReport) -> Report:
 
 
 def _confusions(results: Sequence[Result]) -> list[tuple[str, bytes]]:
-    """One picture a network, method and scan, over all scenes."""
+    """One picture a network and method, over all scenes, on the last scan: the one that was never seen."""
+    last = max((result.scan for result in results), default="")
     figures = []
-    for network, method, scan in dict.fromkeys((r.network, r.method, r.scan) for r in results):
-        counts = summed_counts(results, network, method, scan)
+    for network, method in dict.fromkeys((result.network, result.method) for result in results):
+        counts = summed_counts(results, network, method, last)
         if counts is not None:
-            title = f"Confusion: {network}, {method}, {scan}"
+            title = f"Confusion: {network}, {method}, {last}"
             figures.append((title, confusion_png(title, counts)))
     return figures
 

@@ -1,5 +1,6 @@
 """MATLAB files: the old format through SciPy, format 7.3 (HDF5) through h5py, each read as far as it is needed."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,20 +25,45 @@ def is_mat73(path: Path) -> bool:
         return HDF5_SIGNATURE in (file.read(8), file.read(USER_BLOCK)[-8:])
 
 
-def open_mat73(path: Path, error: type[S4NetError]) -> "h5py.File":
-    """Open a file of format 7.3 for reading; arrays in it are read when they are indexed, with their axes reversed.
+class Mat73:
+    """A file of format 7.3, open for reading: arrays in it are read when they are indexed, with their axes reversed.
+
+    Each process that is forked from this one opens it for itself: HDF5 must not be shared.
+
+    Args:
+        path: the file.
+        error: kind of `S4NetError` to raise.
 
     Raises:
-        S4NetError: of the given kind; it is missing, truncated or of another format, or h5py is not installed.
+        S4NetError: it is missing, truncated or of another format, or h5py is not installed.
     """
-    try:
-        import h5py
-    except ImportError as missing:
-        raise error(f"{path} needs h5py, which is not installed: pip install 's4net[datasets]'") from missing
-    try:
-        return h5py.File(path, "r")
-    except OSError as reason:
-        raise error(f"{path} cannot be read ({reason}): fetch it again") from reason
+
+    def __init__(self, path: Path, error: type[S4NetError]) -> None:
+        self._path, self._error = path, error
+        self._file, self._process = self._open(), os.getpid()
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._file
+
+    def __getitem__(self, key: Any) -> Any:
+        """A variable by its name, or by a reference that another one holds.
+
+        Raises:
+            KeyError: there is none of this name.
+        """
+        if self._process != os.getpid():
+            self._file, self._process = self._open(), os.getpid()
+        return self._file[key]
+
+    def _open(self) -> "h5py.File":
+        try:
+            import h5py
+        except ImportError as missing:
+            raise self._error(f"{self._path} needs h5py: pip install 's4net[datasets]'") from missing
+        try:
+            return h5py.File(self._path, "r")
+        except OSError as reason:
+            raise self._error(f"{self._path} cannot be read ({reason}): fetch it again") from reason
 
 
 def load_mat(path: Path, names: Sequence[str], error: type[S4NetError]) -> list[Any]:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from s4net_core.errors import S4NetError, SourceSetError
 from s4net_core.io.label_tables import NYU_TABLE, nyu_label_map
-from s4net_core.io.matlab import is_mat73, load_mat, open_mat73
+from s4net_core.io.matlab import Mat73, is_mat73, load_mat
 from s4net_core.io.source_set import LabelledImage
 from s4net_core.labels import SUNRGBD37, LabelMap, LabelSpace
 
@@ -41,7 +41,7 @@ class NyuDepth:
         path = Path(path)
         self.path = path / FILE if path.is_dir() else path
         self._with_depth = with_depth
-        self._file = open_mat73(self.path, SourceSetError)
+        self._file = Mat73(self.path, SourceSetError)
         missing = [name for name in ("images", "depths", "labels") if name not in self._file]
         if missing:
             raise SourceSetError(f"{self.path} has no variable '{missing[0]}': it is not {FILE}, or is cut off")

@@ -1,4 +1,4 @@
-"""Reads frames from a rosbag2 recording, put together exactly as the live node does it from topics."""
+"""Reads frames from a ROS 2 or ROS 1 recording, put together exactly as the live node does it from topics."""
 
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
@@ -49,7 +49,7 @@ class BagReader(RecordedCapture):
     """Frames of a bag.
 
     Args:
-        path: rosbag2 folder, .mcap or .db3 file.
+        path: rosbag2 folder, .mcap or .db3 file, or .bag file of ROS 1.
         stream: fixed frame, slop, waiting times: as for the live node.
         poses: others than those of /tf, which may then be missing.
         stride: take every n-th frame.

@@ -28,8 +28,9 @@ from s4net_core.geometry.registration import register_depth
 from s4net_core.io.image_files import decode_label, numbered_images, read_color, read_depth, read_label
 from s4net_core.io.indexed import IndexedCapture
 from s4net_core.io.label_tables import SCANNET_TABLE, scannet_label_map
+from s4net_core.io.messages import intrinsics_from_calibration
 from s4net_core.io.scene_folder import FIRST_STAMP, FRAME_ID
-from s4net_core.io.sens import SensFile, lens_of
+from s4net_core.io.sens import SensFile
 from s4net_core.io.trajectory import Poses, read_pose
 from s4net_core.labels import SUNRGBD37, LabelMap, nyu40_to_sunrgbd37
 
@@ -307,6 +308,7 @@ def _read_matrix(folder: Path, names: tuple[str, ...]) -> NDArray[np.float64]:
 def _lens_for(K: NDArray[np.float64], shape: tuple[int, ...], published: tuple[int, int]) -> Intrinsics:
     """Lens of an image: of its own size if the principal point is near its middle, else of the published size."""
     height, width = shape[:2]
+    numbers = K[:3, :3].ravel().tolist()
     if abs(K[0, 2] / width - 0.5) < 0.125:
-        return lens_of(K, width, height)
-    return lens_of(K, *published).scaled(width, height)
+        return intrinsics_from_calibration(width, height, numbers, ())
+    return intrinsics_from_calibration(*published, numbers, ()).scaled(width, height)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from s4net_core.errors import BadFrame, CaptureError
 from s4net_core.frames import Intrinsics, check_pose
 from s4net_core.io.image_codec import MILLIMETRES, decode_color, decode_compressed_color, decode_depth
+from s4net_core.io.messages import intrinsics_from_calibration
 
 VERSION = 4
 COLOR_COMPRESSION = {0: "raw", 1: "png", 2: "jpeg"}
@@ -171,8 +172,8 @@ def _read_header(file: BinaryIO, path: Path) -> SensHeader:
         check_pose(T)
     return SensHeader(
         sensor=sensor,
-        color=lens_of(K_color, sizes[0], sizes[1]),
-        depth=lens_of(K_depth, sizes[2], sizes[3]),
+        color=intrinsics_from_calibration(sizes[0], sizes[1], K_color[:3, :3].ravel().tolist(), ()),
+        depth=intrinsics_from_calibration(sizes[2], sizes[3], K_depth[:3, :3].ravel().tolist(), ()),
         T_base_color=T_base_color,
         T_base_depth=T_base_depth,
         color_compression=COLOR_COMPRESSION[color_kind],
@@ -180,12 +181,3 @@ def _read_header(file: BinaryIO, path: Path) -> SensHeader:
         units_per_metre=units,
         frames=frames,
     )
-
-
-def lens_of(K: NDArray[np.float64], width: int, height: int) -> Intrinsics:
-    """Intrinsics from a camera matrix, (3, 3) or (4, 4).
-
-    Raises:
-        BadFrame: ``intrinsics`` when they are not usable.
-    """
-    return Intrinsics(width, height, float(K[0, 0]), float(K[1, 1]), float(K[0, 2]), float(K[1, 2]))

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from s4net_core.errors import BadFrame, S4NetError, SourceSetError
 from s4net_core.io.image_codec import MILLIMETRES
 from s4net_core.io.image_files import read_color, read_raw_depth
-from s4net_core.io.matlab import load_mat, open_mat73, strings
+from s4net_core.io.matlab import Mat73, load_mat, strings
 from s4net_core.io.source_set import LabelledImage, check_sizes
 from s4net_core.labels import SUNRGBD37, LabelSpace, from_mask
 
@@ -53,7 +53,7 @@ class SunRgbd:
         self._depths = [root / depth for depth in depths]
         self._check_files()
         self._labels_path = toolbox / "Metadata/SUNRGBD2Dseg.mat"
-        self._labels_file = open_mat73(self._labels_path, SourceSetError)
+        self._labels_file = Mat73(self._labels_path, SourceSetError)
         try:
             self._labels = self._labels_file["SUNRGBD2Dseg"]["seglabel"][()].ravel()
         except (KeyError, OSError) as error:

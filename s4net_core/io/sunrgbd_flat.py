@@ -34,9 +34,16 @@ class _Part:
     both: bool
 
 
-def is_flat_sunrgbd(path: Path) -> bool:
-    """Whether images and labels of a part of the split lie in folders of known names, or ``train.txt`` lists them."""
-    return any(_part(path, split) or _list(path, split) or _folder(path, _LABEL_13, split) for split in SPLITS)
+def is_flat_sunrgbd(path: Path, *splits: str) -> bool:
+    """Whether images and labels of one of the parts lie in folders of known names, or ``train.txt`` lists them.
+
+    Args:
+        path: a folder.
+        splits: the parts; none = any.
+    """
+    return any(
+        _part(path, split) or _list(path, split) or _folder(path, _LABEL_13, split) for split in splits or SPLITS
+    )
 
 
 class FlatSunRgbd(FileSourceSet):

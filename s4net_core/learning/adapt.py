@@ -31,6 +31,8 @@ log = logging.getLogger(__name__)
 NAN = float("nan")
 BOOT = "boot_id"
 """File beside the keyframes: the run of the computer in which they were taken."""
+BEST_GAIN, WITHOUT_GAIN = "best_agreement_gain", "handovers_without_gain"
+"""Metrics of a version by which a later run knows whether the agreement still rises."""
 MAX_BROKEN_STEPS = 5
 """Losses in a row that are not finite, after which rolling back and trying again has no sense."""
 
@@ -129,7 +131,7 @@ class Adaptation:
         train, holdout = split(source, settings.guard.holdout)
         self._guard = Guard(self._base_network, source, holdout, self.keyframes, settings, self._device)
         self._learner = self._new_learner(source, train, track)
-        self._best_agreement, self._handovers_without_gain = 0.0, 0
+        self._best_gain, self._handovers_without_gain = 0.0, 0
         self._broken_steps = 0
         self._advancing = False
         self._steps_before_views = 0
@@ -172,6 +174,7 @@ class Adaptation:
         self._versions.resume()
         if self.current.number:
             self._learn_from(self.current)
+        self._recall_gain()
         self._learner.steps = self._versions.steps
         self._steps_before_views = 0 if len(self.keyframes) else self._learner.steps
 
@@ -220,9 +223,12 @@ class Adaptation:
     @property
     def finished(self) -> bool:
         """Whether learning has stopped for good: steps used up, or no further gain."""
-        adaptation = self.settings.adaptation
-        steps_used_up = 0 < adaptation.max_steps <= self._learner.steps
-        return steps_used_up or 0 < adaptation.patience <= self._handovers_without_gain
+        return 0 < self.settings.adaptation.max_steps <= self._learner.steps or self.converged
+
+    @property
+    def converged(self) -> bool:
+        """Whether the agreement between views has stopped rising (`adaptation.patience`)."""
+        return 0 < self.settings.adaptation.patience <= self._handovers_without_gain
 
     @property
     def ready(self) -> bool:
@@ -315,17 +321,33 @@ class Adaptation:
             if objections:
                 self._handovers_without_gain += 1
                 return self._refuse(objections)
-            self._note_gain(health.agreement)
-            metrics = {"source_miou": health.source_miou, "agreement": health.agreement}
+            self._note_gain(health.agreement - base.agreement)
+            metrics = {
+                "source_miou": health.source_miou,
+                "agreement": health.agreement,
+                BEST_GAIN: self._best_gain,
+                WITHOUT_GAIN: self._handovers_without_gain,
+            }
             version = self._versions.add(self._learner.averaged, self._learner.steps, metrics)
             self._status = replace(self._status, handovers=self._status.handovers + 1)
             return Handover(version)
 
-    def _note_gain(self, agreement: float) -> None:
-        if agreement > self._best_agreement:
-            self._best_agreement, self._handovers_without_gain = agreement, 0
+    def _note_gain(self, gain: float) -> None:
+        """Count hand-overs since the agreement last rose.
+
+        Args:
+            gain: agreement above that of the base model on the same keyframes, which change while a robot drives on.
+        """
+        if gain > self._best_gain + self.settings.adaptation.min_gain:
+            self._best_gain, self._handovers_without_gain = gain, 0
         else:
             self._handovers_without_gain += 1
+
+    def _recall_gain(self) -> None:
+        """What `_note_gain` knew when the current version was made."""
+        known = self.current.info.metrics if self.current.number else {}
+        self._best_gain = known.get(BEST_GAIN, 0.0)
+        self._handovers_without_gain = int(known.get(WITHOUT_GAIN, 0))
 
     def _refuse(self, reasons: tuple[str, ...]) -> Handover:
         log.warning("weights of step %d refused: %s", self._learner.steps, "; ".join(reasons))
@@ -380,6 +402,7 @@ class Adaptation:
         """
         with self._lock:
             self._learn_from(self._versions.drop_current())
+            self._recall_gain()
             return Handover(self.current)
 
     def reset(self) -> Handover:
@@ -391,7 +414,7 @@ class Adaptation:
         with self._lock:
             self._learn_from(self._versions.clear())
             self._learner.steps = self._steps_before_views = 0
-            self._best_agreement, self._handovers_without_gain = 0.0, 0
+            self._recall_gain()
             self.keyframes.clear()
             self._status = AdaptationStatus()
             self.save_state()

@@ -46,7 +46,7 @@ class Method(_Part):
 
     Args:
         name: as the paper calls it.
-        settings: dotted names; what differs from the experiment's settings.
+        settings: what differs from the experiment's settings, nested or by dotted name.
     """
 
     name: str
@@ -63,7 +63,7 @@ class Experiment(_Part):
         scenes: places; in their stead `scannet` may be the folder ``scans`` of ScanNet, for the paper's six scenes.
         every: scans are measured on every n-th frame.
         base: weights file of the base model; empty = it is trained on the source set first.
-        settings: dotted names; what differs from the defaults, in training as in adaptation.
+        settings: what differs from the defaults, in training as in adaptation, nested or by dotted name.
         methods: each adapts the base model once a scene and seed.
         seeds: of the adaptations.
         paper: the paper's numbers: method, scan, name of the score.
@@ -102,11 +102,11 @@ class Experiment(_Part):
         Raises:
             SettingsError: unknown name, wrong type or out of range.
         """
-        return from_values({**self.settings, **(overrides or {})})
+        return from_values(_by_dotted_name(self.settings, overrides or {}))
 
     def method_settings(self, method: Method, overrides: Mapping[str, Any] | None = None) -> Settings:
         """As `shared_settings`, with those of a method, which win over `overrides`."""
-        return from_values({**self.settings, **(overrides or {}), **method.settings})
+        return from_values(_by_dotted_name(self.settings, overrides or {}, method.settings))
 
     @property
     def network(self) -> str:
@@ -181,6 +181,16 @@ def _read(path: Path, readers: Sequence[Path]) -> dict[str, Any]:
         raise SettingsError(f"experiment {path} holds {type(values).__name__}: it must hold names and values")
     base = values.pop("extends", "")
     return _merged(_read(path.parent / base, (*readers, path)), values) if base else values
+
+
+def _by_dotted_name(*layers: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Settings of all layers under one form of their names, so that later layers win."""
+    flat: dict[str, Any] = {}
+    for layer in layers:
+        for name, value in layer.items():
+            inner = isinstance(value, Mapping)
+            flat |= _by_dotted_name(value, prefix=f"{prefix}{name}.") if inner else {prefix + name: value}
+    return flat
 
 
 def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from s4net_core.evaluation.results import Result
 from s4net_core.frames import Frame, FrameSource
 from s4net_core.io.captures import open_capture
 from s4net_core.io.source_set import SourceSet
-from s4net_core.io.source_sets import open_source_set
+from s4net_core.io.source_sets import open_source_set, open_test_set
 from s4net_core.learning.compare import adapt_and_measure, measure_scans
 from s4net_core.learning.experiment import SCANS, SUPERVISED, SUPERVISED_DEPTH, Experiment, Method, Scene
 from s4net_core.learning.pretrain import pretrain
@@ -107,9 +107,19 @@ class ExperimentRun:
         follows_from |= {"holdout": settings.guard.holdout, "mirror": settings.learner.mirror}
         follows_from["source"] = self._sha256(self.experiment.source)
         path = self._out / "bases" / f"{settings.model.architecture}-{key_of(follows_from)}.safetensors"
-        if not path.exists():
+        state = path.with_suffix(".state")
+        if state.exists() or not path.exists():  # while there is a state, `path` holds the best of an unfinished run
             what, steps = f"{self.experiment.network}: base model", settings.pretrain.steps
-            pretrain(settings, self._source, path, on_step=lambda report: self._on_progress(what, report.step, steps))
+            pretrain(
+                settings,
+                self._source,
+                path,
+                test=open_test_set(self._data / self.experiment.source),
+                state=state,
+                resume=state.exists(),
+                on_step=lambda report: self._on_progress(what, report.step, steps),
+            )
+            state.unlink()
         return path
 
     def _supervised(self, base: Path, settings: Settings, scene: Scene) -> list[Result]:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from s4net_core.errors import ExportError, S4NetError, SettingsError
 from s4net_core.labels import LABEL_SPACES
@@ -64,17 +65,19 @@ class OnnxTemplate:
     """The structure of a network as ONNX, into which weights are filled: its export takes long, the rest a second.
 
     Args:
-        network: on any device, in any mode; left as it is. Images have the size in its settings.
+        network: on any device, in any mode; left as it is.
+        width, height: size of the images.
 
     Raises:
         ExportError: PyTorch cannot express the network in ONNX.
         S4NetError: the libraries are not installed.
     """
 
-    def __init__(self, network: SegmentationNetwork) -> None:
+    def __init__(self, network: SegmentationNetwork, width: int, height: int) -> None:
         _check_exporter()
+        self._size = (width, height)
         model = network.settings
-        image = torch.zeros(1, 3, model.height, model.width, device=network.mean.device)
+        image = torch.zeros(1, 3, height, width, device=network.mean.device)
         was_training = network.training
         network.eval()
         try:
@@ -104,7 +107,7 @@ class OnnxTemplate:
         self._structure: bytes = program.model_proto.SerializeToString()
 
     def fill(self, network: SegmentationNetwork, info: CheckpointInfo, sha256: str = "") -> bytes:
-        """As `export_onnx`, for a network of the same kind and size."""
+        """As `export_onnx`, for a network of the same kind."""
         import onnx
         import onnxscript.optimizer
 
@@ -115,12 +118,14 @@ class OnnxTemplate:
                 value = weights[tensor.name.removeprefix(_WEIGHT)]
                 tensor.CopyFrom(onnx.numpy_helper.from_array(value.cpu().numpy(), tensor.name))
         proto = onnxscript.optimizer.optimize(proto)
-        onnx.helper.set_model_props(proto, {f"s4net.{k}": v for k, v in _metadata(network, info, sha256).items()})
+        width, height = self._size
+        properties = _properties(network, info) | {"sha256": sha256, "width": str(width), "height": str(height)}
+        onnx.helper.set_model_props(proto, {f"s4net.{key}": value for key, value in properties.items()})
         return bytes(proto.SerializeToString())
 
 
-def export_onnx(network: SegmentationNetwork, info: CheckpointInfo, sha256: str = "") -> bytes:
-    """The network as an ONNX file, normalisation included, for one image of the size in `network.settings`.
+def export_onnx(network: SegmentationNetwork, info: CheckpointInfo, width: int, height: int, sha256: str = "") -> bytes:
+    """The network as an ONNX file, normalisation included, for one image at a time of one size.
 
     Input ``image`` (1, 3, H, W) float32, RGB, 0..1; output ``logits`` (1, C, H, W) float32, channel c belonging to
     class id c + 1. The file's metadata say what it was made from, under names that begin with ``s4net.``.
@@ -128,27 +133,25 @@ def export_onnx(network: SegmentationNetwork, info: CheckpointInfo, sha256: str 
     Args:
         network: on any device, in any mode; left as it is.
         info: description of its weights.
+        width, height: size of the image.
         sha256: of the weights file.
 
     Raises:
         ExportError: PyTorch cannot express the network in ONNX.
         S4NetError: the libraries are not installed.
     """
-    return OnnxTemplate(network).fill(network, info, sha256)
+    return OnnxTemplate(network, width, height).fill(network, info, sha256)
 
 
-def _metadata(network: SegmentationNetwork, info: CheckpointInfo, sha256: str) -> dict[str, str]:
+def _properties(network: SegmentationNetwork, info: CheckpointInfo) -> dict[str, str]:
     model = network.settings
     return {
         "labels": json.dumps(LABEL_SPACES[model.label_space].names),
         "label_space": model.label_space,
         "first_label_id": "1",
-        "width": str(model.width),
-        "height": str(model.height),
         "input": "RGB, 0..1",
         "network": f"{model.architecture}/{model.encoder}",
         "version": str(info.version),
-        "sha256": sha256,
     }
 
 
@@ -188,6 +191,11 @@ class OnnxModel:
                 f"installed? segmentation.execution_provider {CPU_PROVIDER} always works"
             )
         self._shape: list[int] = self._session.get_outputs()[0].shape
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W) of its images."""
+        return self._shape[2], self._shape[3]
 
     def logits(self, images: Tensor) -> Tensor:
         """Logits (B, C, H, W) float32 of images (B, 3, H, W) float32 RGB 0..1 at the graph's size."""
@@ -241,12 +249,11 @@ def compare_with_torch(model: OnnxModel, network: SegmentationNetwork, images: i
         network: in evaluation mode.
         images: number of images; noise of several scales, always the same.
     """
-    settings, generator = network.settings, torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(0)
     errors, largest, equal = [], [], []
     for index in range(images):
         noise = torch.rand(1, 3, 3 * 4**index, 4 * 4**index, generator=generator)
-        size = (settings.height, settings.width)
-        image = torch.nn.functional.interpolate(noise, size=size, mode="bilinear", align_corners=False)
+        image = F.interpolate(noise, size=model.size, mode="bilinear", align_corners=False)
         with torch.no_grad():
             expected = network(image.to(network.mean.device)).float().cpu()
         found = model.logits(image).cpu()

@@ -54,6 +54,15 @@ def _allow_half(tensorrt: Any, config: Any) -> None:
     config.set_flag(tensorrt.BuilderFlag.FP16)
 
 
+def check_tensorrt() -> None:
+    """Say early that it is missing.
+
+    Raises:
+        S4NetError: with the remedy.
+    """
+    _tensorrt()
+
+
 def _tensorrt() -> Any:
     try:
         import tensorrt

@@ -129,6 +129,11 @@ class BagPlayer:
     """
 
     def __init__(self, bag: Bag, options: PlayerOptions) -> None:
+        if bag.ros1:
+            raise CaptureError(
+                f"{bag.path} was recorded by ROS 1, whose bytes mean nothing in ROS 2: make another bag of it by "
+                f"`s4net convert {bag.path} OUTPUT`"
+            )
         self.node = rclpy.create_node("player")
         self.options = options
         self.summary = PlayerSummary()

@@ -92,6 +92,16 @@ class TestGoodStreams:
         np.testing.assert_allclose(frame.T_world_camera, pose(3.5))
         assert camera.end() == {}
 
+    def test_a_camera_without_depth_gives_every_colour_image_at_once(self):
+        camera = Camera()
+        camera.assembler = StreamAssembler(StreamSettings(), with_depth=False)
+        camera.assembler.add_transform("base", "optical", 0, pose(0.5), static=True)
+        for i in range(5):
+            camera.shoot(S + i * STEP, depth=None if i % 2 else False)  # what depth there is, is passed over
+        assert camera.stamps == [S + i * STEP for i in range(5)]
+        assert all(frame.depth is None for frame in camera.frames)
+        assert camera.end() == {}
+
     def test_pose_is_interpolated_to_the_stamp_of_the_colour_image(self):
         camera = Camera()
         camera.assembler.add_transform("odom", "base", S, pose(0.0))

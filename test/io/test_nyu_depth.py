@@ -1,5 +1,8 @@
 """NYU Depth v2 in its published form: one HDF5 file with reversed axes, 894 classes, a table and a split beside it."""
 
+import multiprocessing
+import os
+
 import h5py
 import numpy as np
 import pytest
@@ -18,6 +21,10 @@ RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (COUNT, HEIGHT, WIDTH, 3), np.uint8)
 LABELS = RNG.integers(0, 895, (COUNT, HEIGHT, WIDTH)).astype(np.uint16)
 DEPTHS = RNG.uniform(0.7, 9.9, (COUNT, HEIGHT, WIDTH)).astype(np.float32)
+
+
+SHARED = []
+"""What forked processes read from: an open file cannot be sent to them."""
 
 
 @pytest.fixture
@@ -53,6 +60,20 @@ def test_images_are_upright_and_classes_mapped(nyu, split, positions):
         assert np.array_equal(image.label, expected_label(position))
         assert image.label.dtype == np.uint8
         assert np.array_equal(image.depth, DEPTHS[position])
+
+
+def read_in_fork(index):
+    return SHARED[0]._file._process == os.getpid(), SHARED[0].label(index), SHARED[0]._file._process == os.getpid()
+
+
+def test_processes_that_are_forked_open_the_file_for_themselves(nyu):
+    SHARED[:] = [open_source_set(nyu, split="all")]
+    SHARED[0].label(0)
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        opened_before, label, opened_after = pool.apply(read_in_fork, (3,))
+    assert (opened_before, opened_after) == (False, True)
+    assert np.array_equal(label, expected_label(3))
+    assert np.array_equal(SHARED[0].label(0), expected_label(0))
 
 
 def test_the_file_itself_may_be_named(nyu):

@@ -122,6 +122,7 @@ def test_a_part_that_is_not_there_is_named(tmp_path):
     with pytest.raises(SourceSetError, match="no image to test on"):
         open_source_set(tmp_path, split="test")
     (tmp_path / "image/test").rmdir()
+    assert not has_official_split(tmp_path)
     with pytest.raises(SourceSetError, match=r"lacks image/test/ with label37/test/"):
         open_source_set(tmp_path, split="test")
 

@@ -280,7 +280,7 @@ def test_the_teacher_follows_the_network_every_so_many_steps(make, settings):
     settings.learner.teacher_refresh = 2
     learner = make()
     labels = []
-    (target, neighbours), *_ = drawn_by(learner, settings)
+    (_, neighbours), *_ = drawn_by(learner, settings)
     for _ in range(4):
         labels.append(torch.cat([p.probabilities for p in learner._teacher._predict(neighbours)]))
         learner.step()

@@ -28,7 +28,7 @@ onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 
-MODEL = ModelSettings(encoder="tu-test_resnet", encoder_weights="none", width=WIDTH, height=HEIGHT)
+MODEL = ModelSettings(encoder="tu-test_resnet", encoder_weights="none")
 CPU = torch.device("cpu")
 INFO = CheckpointInfo(model=MODEL, version=5)
 
@@ -48,7 +48,7 @@ def network():
 
 @pytest.fixture(scope="module")
 def template(network):
-    return OnnxTemplate(network)
+    return OnnxTemplate(network, WIDTH, HEIGHT)
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +70,7 @@ def test_a_plain_session_gives_the_logits_of_pytorch(graph, network):
 def test_a_network_in_training_is_exported_as_it_answers_and_left_as_it_was():
     network = new_network(MODEL.model_copy(update={"architecture": "pspnet"})).train()
     before = {key: value.clone() for key, value in network.state_dict().items()}
-    graph = export_onnx(network, INFO)
+    graph = export_onnx(network, INFO, WIDTH, HEIGHT)
     assert network.training
     assert all(torch.equal(before[key], value) for key, value in network.state_dict().items())
     compare_with_torch(OnnxModel(graph), network.eval(), images=1).check()
@@ -162,7 +162,7 @@ class TestProvider:
 def test_a_missing_library_is_a_message_with_the_extra(library, monkeypatch, network, graph):
     monkeypatch.setitem(sys.modules, library, None)
     with pytest.raises(S4NetError, match=rf"{library}.*pip install 's4net\[onnx\]'"):
-        OnnxModel(graph) if library == "onnxruntime" else export_onnx(network, INFO)
+        OnnxModel(graph) if library == "onnxruntime" else export_onnx(network, INFO, WIDTH, HEIGHT)
 
 
 class _Flags:

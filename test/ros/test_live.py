@@ -1,5 +1,6 @@
 """The chain in processes of its own: player, segmentation node and adaptation node, and `s4net live` around them."""
 
+import argparse
 import json
 import os
 import signal
@@ -7,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from std_msgs.msg import Header
 
 from s4net_core.cli.main import main as s4net
 from s4net_core.config import Settings, load_settings
+from s4net_core.errors import CaptureError
 from s4net_core.geometry.camera import rescale_frame
 from s4net_core.io.captures import open_capture
 from s4net_core.io.rosbag_writer import write_bag
@@ -35,6 +38,7 @@ from s4net_ros.graph import GraphArguments, NodeSpec, adaptation_graph, fastdds_
 from s4net_ros.msg import ModelUpdate
 from s4net_ros.qos import latched_qos
 from s4net_ros.replay.monitor import Monitor
+from s4net_ros.replay.plan import add_arguments, make_plan
 from s4net_ros.replay.processes import Children
 from s4net_ros.weights import update_message
 
@@ -393,6 +397,20 @@ def test_live_refuses_what_cannot_work_before_it_starts_anything(
     assert not (tmp_path / "out" / "logs").exists()
     for word in words:
         assert word in output
+
+
+def test_live_plans_without_a_depth_topic_where_depth_is_predicted(tmp_path: Path, settings_file: Path) -> None:
+    write_bag(tmp_path / "bag", [replace(frame, depth=None) for frame in make_room_frames(3)])
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    given = [str(tmp_path / "bag"), "--settings", str(settings_file), "--checkpoint", "c", "--source-set", "s"]
+    with pytest.raises(CaptureError, match="aligned_depth_to_color"):
+        make_plan(parser.parse_args(given))
+    plan = make_plan(parser.parse_args([*given, "--set", "geometry.depth_source=predicted"]))
+    assert plan.depth_topic == ""
+    assert plan.color_topic == COLOR
+    assert [word for word in plan.player if "depth" in word] == []
+    assert all({"geometry.depth_source": "predicted"}.items() <= spec.parameters[-1].items() for spec in plan.specs)
 
 
 @pytest.mark.slow
