@@ -1,7 +1,6 @@
 """The devices that train together, and their precision, through Lightning Fabric."""
 
 import logging
-import warnings
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -54,7 +53,6 @@ def _import_fabric() -> Any:
             f"Lightning Fabric is not installed ({error}), which pre-training needs: pip install 's4net[train]'"
         ) from error
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it greets with its advertisements otherwise
-    warnings.filterwarnings("ignore", module="lightning_fabric")
     return lightning_fabric
 
 
