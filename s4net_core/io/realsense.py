@@ -145,7 +145,7 @@ def load_pyrealsense2() -> Any:
 
 def _together(color: Any, depth: Any) -> bool:
     apart_ms = abs(color.get_timestamp() - depth.get_timestamp())
-    return bool(apart_ms <= 1000 / color.get_profile().fps())
+    return bool(apart_ms <= 1000 / max(color.get_profile().fps(), 1))
 
 
 def _picture(frame: Any, image: Callable[[], NDArray[Any]]) -> Picture:
@@ -156,7 +156,7 @@ def _rgb(frame: Any) -> Callable[[], NDArray[np.uint8]]:
     """Copied at once: librealsense has few buffers, and fills them again."""
     video = frame.as_video_frame()
     encoding, data = video.get_profile().format().name, np.array(video.get_data())
-    height, width, step = video.get_height(), video.get_width(), video.get_stride_in_bytes()
+    height, width, step = video.get_height(), video.get_width(), data.strides[0]
     return lambda: decode_color(encoding, height, width, step, False, data.view(np.uint8).ravel())
 
 
