@@ -3,6 +3,7 @@
 # make lint   ruff and mypy alone
 # make build  virtual environment in .venv, with ROS 2 Kilted from PyPI and the messages of this package
 # make camera build, and the driver library of RealSense cameras
+# make docs   documentation, in build/site
 # make clean  remove all of that
 #
 # On a machine with a ROS 2 install use colcon (README.md). PYTHON=python3.12 picks the Python of a new environment.
@@ -28,7 +29,7 @@ ifneq ($(findstring /opt/ros/,$(LD_LIBRARY_PATH)),)
 unexport LD_LIBRARY_PATH
 endif
 
-.PHONY: help demo test lint build camera clean
+.PHONY: help demo test lint build camera docs clean
 
 help:
 	@sed -n '/^# make/s/^# //p' "$(ROOT)Makefile"
@@ -50,6 +51,10 @@ build:
 
 camera: build
 	@$(IN_ROOT) tools/build.sh camera
+
+docs: build
+	@$(IN_ROOT) tools/build.sh docs
+	@$(IN_ROOT) NO_MKDOCS_2_WARNING=1 .venv/bin/python -m mkdocs build --strict
 
 clean:
 	@$(IN_ROOT) rm -rf .venv .build.lock build install log .cache demo/out *.egg-info

@@ -29,7 +29,7 @@ def setting(default: Any, help: str, *, unit: str = "", live: bool = False, **li
     return Field(default=default, description=help, json_schema_extra={"unit": unit, "live": live}, **limits)
 
 
-PAPER_TARGET_BATCH = {"deeplabv3plus": 4, "pspnet": 3}
+PAPER_TARGET_BATCH = {"deeplabv3plus": 4, "pspnet": 3, "transformers": 4}
 """Target images a step in the paper; its auxiliary branch makes PSPNet's dearer."""
 
 
@@ -42,9 +42,13 @@ class Group(BaseModel):
 class ModelSettings(Group):
     """The network."""
 
-    architecture: Literal["deeplabv3plus", "pspnet"] = setting("deeplabv3plus", "Decoder of the network.")
+    architecture: Literal["deeplabv3plus", "pspnet", "transformers"] = setting(
+        "deeplabv3plus", "Decoder of the network; transformers = a whole network of the Hugging Face hub."
+    )
     encoder: str = setting(
-        "resnet50", "Encoder: any name of segmentation-models-pytorch; timm's with the prefix 'tu-'."
+        "resnet50",
+        "Encoder: any name of segmentation-models-pytorch; timm's with the prefix 'tu-'; with transformers, the "
+        "network's name on the hub or its folder.",
     )
     encoder_weights: str = setting(
         "imagenet", "Weights of a new encoder: 'imagenet' (fetched from a hub), 'none', or a file of tensors."
@@ -81,6 +85,11 @@ class GeometrySettings(Group):
     )
     min_depth: float = setting(0.1, "Nearer depth is treated as none.", unit="m", ge=0, le=100)
     max_depth: float = setting(10.0, "Farther depth is treated as none.", unit="m", gt=0, le=1000)
+
+    @property
+    def from_sensor(self) -> bool:
+        """Whether the target views have depth of a depth camera."""
+        return self.depth_source == "sensor"
 
     @property
     def border_width(self) -> int:
@@ -179,6 +188,12 @@ class AdaptationSettings(Group):
     patience: int = setting(
         0, "Stop when the agreement has not risen for this many hand-overs; 0 = run to the end.", ge=0
     )
+    offline_patience: int = setting(
+        10, "What patience is for `s4net adapt`, which has seen the whole capture, where patience is 0.", ge=0
+    )
+    min_gain: float = setting(
+        0.001, "Smaller rises of the agreement above the best so far do not count for patience.", ge=0, le=1
+    )
     duty_cycle: float = setting(
         0.7, "Share of the time for which the learner may use the device.", gt=0, le=1, live=True
     )
@@ -195,6 +210,10 @@ class SegmentationSettings(Group):
     points_stride: int = setting(2, "Every n-th pixel of row and column becomes a point.", unit="px", ge=1, le=64)
     points: bool = setting(True, "Publish labelled points; depth is subscribed only while somebody listens to them.")
     output_reliability: Literal["best_effort", "reliable"] = setting("reliable", "QoS of the published images.")
+    runtime: Literal["torch", "onnx"] = setting("torch", "What computes the labels: PyTorch, or ONNX Runtime.")
+    execution_provider: str = setting(
+        "auto", "Execution provider of ONNX Runtime, e.g. TensorrtExecutionProvider; auto = CUDA, else the CPU."
+    )
 
 
 class StreamSettings(Group):
@@ -224,7 +243,7 @@ class StreamSettings(Group):
 class SourceSettings(Group):
     """The labelled source set S."""
 
-    path: str = setting("", "Folder of the labelled source set.")
+    path: str = setting("", "Labelled source set: a folder, or a file of s4net pack.")
     cache_megabytes: int = setting(
         1024, "Memory for its images; those that do not fit are read again every time.", unit="MB", ge=0, le=65536
     )
@@ -233,9 +252,44 @@ class SourceSettings(Group):
 class PretrainSettings(Group):
     """Supervised training on the source set alone."""
 
-    steps: int = setting(500, "Training steps.", unit="steps", ge=1)
+    steps: int = setting(20000, "Most training steps; `patience` may end training before.", unit="steps", ge=1)
     learning_rate: float = setting(1e-4, "Step size of Adam.", gt=0, le=1)
-    batch: int = setting(8, "Images a step.", ge=1, le=256)
+    schedule: Literal["constant", "one_cycle"] = setting(
+        "constant", "Step size over time: the same, or up in the first tenth of the steps and then down to zero."
+    )
+    batch: int = setting(8, "Images a step on each device.", ge=1, le=256)
+    batch_norm: Literal["frozen", "live"] = setting(
+        "live", "Statistics of batch norm: of the new network (its encoder's weights), or of each batch."
+    )
+    max_zoom: float = setting(
+        1.5, "Random crops show their part of an image up to this much larger; 1 = whole images.", ge=1, le=8
+    )
+    color_jitter: float = setting(
+        0.3, "Random change of brightness, contrast and saturation, at most, as a share; 0 = none.", ge=0, le=1
+    )
+    hue_jitter: float = setting(
+        0.0,
+        "Random shift of the hue, at most, as a share of the colour circle; triples the work on an image. 0 = none.",
+        ge=0,
+        le=0.5,
+    )
+    evaluate_every: int = setting(
+        500,
+        "Steps between two measurements on the test images; the best weights are kept. 0 = the last step's are.",
+        unit="steps",
+        ge=0,
+    )
+    patience: int = setting(8, "Stop when the mIoU has not risen in this many measurements; 0 = run to the end.", ge=0)
+    precision: Literal["auto", "32-true", "16-mixed", "bf16-mixed"] = setting(
+        "auto", "Precision as Lightning names it; auto = mixed on CUDA, with bfloat16 where the device has it."
+    )
+    devices: int = setting(1, "GPUs (or processes on a CPU) that train together; 0 = all GPUs.", ge=0, le=1024)
+    workers: int = setting(
+        4,
+        "Processes for each device that read and augment images, at most one a core; 0 = the training process does.",
+        ge=0,
+        le=256,
+    )
 
 
 class RegistrationSettings(Group):
@@ -372,8 +426,42 @@ def from_values(values: dict[str, Any]) -> Settings:
     try:
         return Settings.model_validate(nested)
     except ValidationError as error:
-        lines = [f"{'.'.join(map(str, e['loc']))} = {e['input']!r}: {e['msg']}" for e in error.errors()]
-        raise SettingsError("settings: " + "; ".join(lines)) from error
+        raise _refused(error) from error
+
+
+def with_values(settings: Settings, values: dict[str, Any]) -> Settings:
+    """A copy in which some settings are changed.
+
+    Args:
+        settings: to start from.
+        values: as `from_values`.
+
+    Raises:
+        SettingsError: as `load_settings`.
+    """
+    nested: dict[str, Any] = {}
+    for name, value in values.items():
+        _assign(nested, name, value)
+    changed = settings.model_copy(deep=True)
+    _set(changed, nested)
+    return changed
+
+
+def _set(group: BaseModel, values: dict[str, Any], prefix: str = "") -> None:
+    for name, value in values.items():
+        inner = getattr(group, name, None)
+        if isinstance(inner, BaseModel) and isinstance(value, dict):
+            _set(inner, value, f"{prefix}{name}.")
+            continue
+        try:
+            setattr(group, name, value)
+        except ValidationError as error:
+            raise _refused(error, prefix) from error
+
+
+def _refused(error: ValidationError, prefix: str = "") -> SettingsError:
+    lines = [f"{prefix}{'.'.join(map(str, e['loc']))} = {e['input']!r}: {e['msg']}" for e in error.errors()]
+    return SettingsError("settings: " + "; ".join(lines))
 
 
 def _strip_ros(loaded: Any, path: str | Path) -> dict[str, Any]:

@@ -30,6 +30,10 @@ class CaptureError(S4NetError):
     """A capture (scene folder, bag, ...) is missing, truncated or not in the format that its reader expects."""
 
 
+class ExportError(S4NetError):
+    """A network cannot be written in another format, or does not answer there as it does in PyTorch."""
+
+
 class LearningError(S4NetError):
     """Learning cannot go on: the loss is not finite, whatever is tried."""
 

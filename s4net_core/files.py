@@ -3,7 +3,10 @@
 import fcntl
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from s4net_core.errors import S4NetError
 
@@ -21,12 +24,26 @@ def write_atomically(path: str | Path, data: bytes | str) -> None:
     Raises:
         OSError: the folder is not writable or the disk is full; `path` is as before.
     """
+    with open_atomically(path) as file:
+        file.write(data.encode() if isinstance(data, str) else data)
+
+
+@contextmanager
+def open_atomically(path: str | Path) -> Iterator[BinaryIO]:
+    """A file to write, which takes the place of `path` when the block ends, unless it ends by an error.
+
+    Args:
+        path: file to (over)write; missing folders are made.
+
+    Raises:
+        OSError: the folder is not writable or the disk is full; `path` is as before.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=TEMPORARY)
     try:
         with os.fdopen(descriptor, "wb") as file:
-            file.write(data.encode() if isinstance(data, str) else data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.chmod(temporary, 0o644)  # mkstemp gives 0600, but another user's node may have to read it

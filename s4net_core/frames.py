@@ -75,6 +75,7 @@ class Frame:
         intrinsics: of `color`.
         frame_id: name of the optical frame, for outputs that must carry it.
         label: (H, W) uint8, 0 = unlabelled, else class id; ground truth for evaluation, never read by a learner.
+        true_depth: as `depth`, without the camera's noise and holes; for evaluation, never read by a learner.
 
     Raises:
         BadFrame: ``color_format``, ``depth_format``, ``depth_size``, ``intrinsics_size``, ``label_format`` or ``pose``.
@@ -87,6 +88,7 @@ class Frame:
     intrinsics: Intrinsics
     frame_id: str = ""
     label: NDArray[np.uint8] | None = None
+    true_depth: NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
         if self.color.ndim != 3 or self.color.shape[2] != 3 or self.color.dtype != np.uint8:
@@ -94,7 +96,8 @@ class Frame:
                 "color_format", f"colour is {self.color.shape} {self.color.dtype}: it must be (H, W, 3) uint8 RGB"
             )
         size = self.color.shape[:2]
-        self._check_depth(size)
+        for depth in (self.depth, self.true_depth):
+            _check_depth(depth, size)
         if (self.intrinsics.height, self.intrinsics.width) != size:
             raise BadFrame(
                 "intrinsics_size",
@@ -108,19 +111,18 @@ class Frame:
             )
         check_pose(self.T_world_camera)
 
-    def _check_depth(self, size: tuple[int, ...]) -> None:
-        if self.depth is None:
-            return
-        if self.depth.ndim != 2 or self.depth.dtype != np.float32:
-            raise BadFrame(
-                "depth_format", f"depth is {self.depth.shape} {self.depth.dtype}: it must be (H, W) float32 metres"
-            )
-        if self.depth.shape != size:
-            raise BadFrame(
-                "depth_size",
-                f"depth is {self.depth.shape[1]}x{self.depth.shape[0]} but colour is {size[1]}x{size[0]}: "
-                "launch the camera with align_depth.enable:=true",
-            )
+
+def _check_depth(depth: NDArray[np.float32] | None, size: tuple[int, ...]) -> None:
+    if depth is None:
+        return
+    if depth.ndim != 2 or depth.dtype != np.float32:
+        raise BadFrame("depth_format", f"depth is {depth.shape} {depth.dtype}: it must be (H, W) float32 metres")
+    if depth.shape != size:
+        raise BadFrame(
+            "depth_size",
+            f"depth is {depth.shape[1]}x{depth.shape[0]} but colour is {size[1]}x{size[0]}: "
+            "launch the camera with align_depth.enable:=true",
+        )
 
 
 def check_pose(T: NDArray[np.float64]) -> None:

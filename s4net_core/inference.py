@@ -12,16 +12,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from s4net_core.config import ModelSettings, Settings
+from s4net_core.backends import Backend, open_backend
+from s4net_core.backends import all_outputs as all_outputs
+from s4net_core.backends import forward as forward
+from s4net_core.config import Settings
 from s4net_core.errors import BadFrame, CheckpointError, SettingsError
 from s4net_core.geometry.camera import resize_color
 from s4net_core.labels import UNLABELLED
-from s4net_core.models.build import Outputs, SegmentationNetwork
-from s4net_core.models.checkpoint import CheckpointInfo, load_checkpoint, load_weights
+from s4net_core.models.build import SegmentationNetwork
+from s4net_core.models.checkpoint import CheckpointInfo, save_checkpoint
 
 BATCH = 4
 """Images that `predict_labels` gives to the network at once."""
-STRIP_ROWS = 32
+STRIP_ROWS = 16
 """Rows of an image whose most probable classes are looked up at once."""
 
 
@@ -50,23 +53,31 @@ class Segmenter:
     Args:
         checkpoint: weights file to start with.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-        settings: groups `model` (label space and working size), `learner.amp` and `segmentation.min_confidence`, which
-            is read at every frame.
+        settings: groups `model` (label space and working size), `learner.amp` and `segmentation` (runtime, execution
+            provider, and `min_confidence`, which is read at every frame).
 
     Raises:
         CheckpointError: the file is refused, or its label space is not the one in the settings.
+        SettingsError, ExportError: with `segmentation.runtime` onnx, see `OnnxBackend`.
     """
 
     def __init__(self, checkpoint: str | Path, device: str | torch.device, settings: Settings) -> None:
         self._settings = settings
         self._device = pick_device(device)
-        self._serving, self._spare = (_Copy(checkpoint, self._device, settings.model) for _ in range(2))
+        backend = open_backend(checkpoint, self._device, settings)
+        _check_label_space(checkpoint, backend.info, settings)
+        self._serving, self._spare = _Copy(backend), _Copy(backend.twin())
         self._loading = threading.Lock()
 
     @property
     def info(self) -> CheckpointInfo:
         """Description of the weights that serve now."""
-        return self._serving.info
+        return self._serving.backend.info
+
+    @property
+    def settings(self) -> Settings:
+        """With which it works."""
+        return self._settings
 
     def load(self, path: str | Path, sha256: str = "") -> CheckpointInfo:
         """Take over the weights of a file, from the next frame on.
@@ -77,12 +88,13 @@ class Segmenter:
 
         Raises:
             CheckpointError: the file is refused; the old weights keep serving.
+            ExportError: they cannot be served as ONNX; the old ones keep serving.
         """
         with self._loading:
             with self._spare.lock:
-                self._spare.info = load_weights(self._spare.network, path, sha256)
+                self._spare.backend.load(path, sha256)
             self._serving, self._spare = self._spare, self._serving
-            return self._serving.info
+            return self.info
 
     def segment(self, color: NDArray[np.uint8]) -> Segmentation:
         """Label one image.
@@ -99,11 +111,11 @@ class Segmenter:
         _check_color(color)
         size = (self._settings.model.width, self._settings.model.height)
         images = to_tensor([resize_color(color, *size)], self._device)
-        with self._lease() as (network, version):
-            logits = forward(network, images, amp=self._settings.learner.amp)
+        with self._lease() as backend:
+            logits = backend.logits(images)
             label, confidence = most_probable(logits, color.shape[:2])
             label[confidence < self._settings.segmentation.min_confidence] = UNLABELLED
-            return Segmentation(label[0].cpu().numpy(), confidence[0].cpu().numpy(), version)
+            return Segmentation(label[0].cpu().numpy(), confidence[0].cpu().numpy(), backend.info.version)
 
     def depth(self, color: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Depth of one image, predicted at the working size and scaled to the image's bilinearly.
@@ -119,36 +131,44 @@ class Segmenter:
             CheckpointError: the weights that serve have no depth decoder.
         """
         _check_color(color)
-        with self._lease() as (network, _):
-            return predict_depth(network, color, self._settings, self._device)
+        with self._lease() as backend:
+            return predict_depth(backend.network, color, self._settings, self._device)
 
     def forward(self, images: Tensor) -> Tensor:
         """The bare network, as `segment` runs it: (B, 3, H, W) float32 RGB 0..1 -> logits (B, C, H, W) float32."""
-        with self._lease() as (network, _):
-            return forward(network, images, amp=self._settings.learner.amp)
+        with self._lease() as backend:
+            return backend.logits(images)
+
+    def save(self, path: str | Path, *, half: bool = False) -> str:
+        """Write the weights that serve now; arguments, result and errors as `save_checkpoint`."""
+        with self._lease() as backend:
+            return save_checkpoint(path, backend.network, backend.info, half=half)
 
     @contextmanager
-    def _lease(self) -> Iterator[tuple[SegmentationNetwork, int]]:
+    def _lease(self) -> Iterator[Backend]:
         """The serving copy, held so that `load` cannot write into it meanwhile."""
         while True:
             copy = self._serving
             with copy.lock:
                 if copy is self._serving:  # it may have become the spare one while we waited for it
-                    yield copy.network, copy.info.version
+                    yield copy.backend
                     return
 
 
 class _Copy:
-    """One of the two copies: a network, the description of its weights, and the lock that guards both."""
+    """One of the two copies, and the lock that guards it."""
 
-    def __init__(self, checkpoint: str | Path, device: torch.device, model: ModelSettings) -> None:
+    def __init__(self, backend: Backend) -> None:
         self.lock = threading.Lock()
-        self.network, self.info = load_checkpoint(checkpoint, device=device)
-        if self.info.model.label_space != model.label_space:
-            raise CheckpointError(
-                f"weights file {checkpoint} predicts {self.info.model.label_space} but model.label_space is "
-                f"'{model.label_space}': change the setting or use other weights"
-            )
+        self.backend = backend
+
+
+def _check_label_space(checkpoint: str | Path, info: CheckpointInfo, settings: Settings) -> None:
+    if info.model.label_space != settings.model.label_space:
+        raise CheckpointError(
+            f"weights file {checkpoint} predicts {info.model.label_space} but model.label_space is "
+            f"'{settings.model.label_space}': change the setting or use other weights"
+        )
 
 
 def pick_device(name: str | torch.device) -> torch.device:
@@ -174,43 +194,6 @@ def to_tensor(colors: Sequence[NDArray[np.uint8]], device: torch.device) -> Tens
     """Images of one size, each (H, W, 3) uint8 RGB -> (B, 3, H, W) float32, 0..1, on the device."""
     stacked = torch.from_numpy(np.stack(colors)).to(device)
     return stacked.permute(0, 3, 1, 2).contiguous().float().div_(255.0)
-
-
-@torch.no_grad()
-def forward(network: SegmentationNetwork, images: Tensor, *, amp: bool = True) -> Tensor:
-    """Logits in evaluation mode, whatever mode the network is in (and is left in).
-
-    Args:
-        network: on the images' device.
-        images: (B, 3, H, W) float32, RGB, 0..1.
-        amp: mixed precision on CUDA.
-
-    Returns:
-        (B, C, H, W) float32, a constant for the gradient.
-    """
-    with _at_work(network, images, amp):
-        return network(images).float()  # type: ignore[no-any-return]
-
-
-@torch.no_grad()
-def all_outputs(network: SegmentationNetwork, images: Tensor, *, amp: bool = True) -> Outputs:
-    """Logits and, where the network has a decoder for it, depth, as float32; arguments as `forward`."""
-    with _at_work(network, images, amp):
-        outputs = network.outputs(images)
-    return Outputs(outputs.logits.float(), None, outputs.depth)
-
-
-@contextmanager
-def _at_work(network: SegmentationNetwork, images: Tensor, amp: bool) -> Iterator[None]:
-    was_training = network.training
-    if was_training:
-        network.eval()
-    try:
-        with torch.autocast(images.device.type, enabled=amp and images.device.type == "cuda"):
-            yield
-    finally:
-        if was_training:
-            network.train()
 
 
 @torch.no_grad()
@@ -291,10 +274,17 @@ def most_probable(logits: Tensor, size: tuple[int, ...]) -> tuple[Tensor, Tensor
 
 
 def _most_probable(logits: Tensor) -> tuple[Tensor, Tensor]:
-    """Softmax at its maximum is 1 / Σ exp(logit - highest), which needs no division by pixel and class."""
-    highest, channel = logits.max(dim=1)
-    confidence = logits.sub(highest.unsqueeze(1)).exp_().sum(dim=1).reciprocal_()
-    return (channel + 1).to(torch.uint8), confidence
+    """Softmax at its maximum is 1 / Σ exp(logit - highest), which needs no division by pixel and class.
+
+    The class is the first that has the highest logit, found by comparison: `max` with indices takes ten times as long
+    as `amax` on a CPU.
+    """
+    classes = logits.shape[1]
+    highest = logits.amax(dim=1, keepdim=True)
+    backwards = torch.arange(classes, 0, -1, dtype=torch.uint8, device=logits.device).view(1, -1, 1, 1)
+    label = classes + 1 - ((logits == highest) * backwards).amax(dim=1)
+    confidence = logits.sub(highest).exp_().sum(dim=1).reciprocal_()
+    return label, confidence
 
 
 def _check_color(color: NDArray[np.uint8]) -> None:

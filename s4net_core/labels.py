@@ -212,5 +212,55 @@ def table_map(table: NDArray[np.uint8]) -> LabelMap:
     return whole.__getitem__
 
 
-LABEL_MAPS: dict[str, LabelMap] = {"nyu40": nyu40_to_sunrgbd37}
+_ADE20K = (
+    "wall, building, sky, floor, tree, ceiling, road, bed, windowpane, grass, cabinet, sidewalk, person, earth, "
+    "door, table, mountain, plant, curtain, chair, car, water, painting, sofa, shelf, house, sea, mirror, rug, "
+    "field, armchair, seat, fence, desk, rock, wardrobe, lamp, bathtub, railing, cushion, base, box, column, "
+    "signboard, chest of drawers, counter, sand, sink, skyscraper, fireplace, refrigerator, grandstand, path, "
+    "stairs, runway, case, pool table, pillow, screen door, stairway, river, bridge, bookcase, blind, coffee table, "
+    "toilet, flower, book, hill, bench, countertop, stove, palm, kitchen island, computer, swivel chair, boat, "
+    "bar, arcade machine, hovel, bus, towel, light, truck, tower, chandelier, awning, streetlight, booth, "
+    "television receiver, airplane, dirt track, apparel, pole, land, bannister, escalator, ottoman, bottle, "
+    "buffet, poster, stage, van, ship, fountain, conveyer belt, canopy, washer, plaything, swimming pool, stool, "
+    "barrel, basket, waterfall, tent, bag, minibike, cradle, oven, ball, food, step, tank, trade name, microwave, "
+    "pot, animal, bicycle, lake, dishwasher, screen, blanket, sculpture, hood, sconce, vase, traffic light, tray, "
+    "ashcan, fan, pier, crt screen, plate, monitor, bulletin board, shower, radiator, glass, clock, flag"
+)
+ADE20K_NAMES: tuple[str, ...] = tuple(_ADE20K.split(", "))
+"""The 150 classes of ADE20K's scene parsing benchmark, in the order of a network's outputs."""
+
+# What NYU40 and ScanNet file under "other..." (a wardrobe, a stool, a light, a monitor) has no class here either. The
+# one exception is a rug: ADE20K has no other word for what lies on the floor.
+_ADE20K_RENAMED = {
+    "windowpane": "window",
+    "painting": "picture",
+    "poster": "picture",
+    "shelf": "shelves",
+    "rug": "floor_mat",
+    "armchair": "chair",
+    "swivel chair": "chair",
+    "cushion": "pillow",
+    "chest of drawers": "dresser",
+    "refrigerator": "fridge",
+    "screen door": "door",
+    "bookcase": "bookshelf",
+    "blind": "blinds",
+    "coffee table": "table",
+    "book": "books",
+    "countertop": "counter",
+    "television receiver": "tv",
+    "apparel": "clothes",
+}
+
+ADE20K_TO_SUNRGBD37: tuple[int, ...] = tuple(
+    {name: id for id, name in enumerate(SUNRGBD37.names, start=1)}.get(_ADE20K_RENAMED.get(name, name), UNLABELLED)
+    for name in ADE20K_NAMES
+)
+"""SUN RGB-D id of each of `ADE20K_NAMES`, 0 = no counterpart."""
+
+
+LABEL_MAPS: dict[str, LabelMap] = {
+    "nyu40": nyu40_to_sunrgbd37,
+    "ade20k": table_map(np.array([UNLABELLED, *ADE20K_TO_SUNRGBD37], np.uint8)),  # ids in its files start at 1
+}
 """From the ids of other data sets to SUN RGB-D 37, by the data set's name."""

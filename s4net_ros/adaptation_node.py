@@ -19,16 +19,16 @@ from s4net_core.config import Settings
 from s4net_core.errors import BadFrame, CheckpointError, S4NetError, SourceSetError
 from s4net_core.files import FolderLock
 from s4net_core.frames import Frame
-from s4net_core.io.source_sets import open_source_set
 from s4net_core.learning.adapt import Adaptation, Handover
-from s4net_ros.adaptation_outputs import AdaptationOutputs
-from s4net_ros.adaptation_services import AdaptationServices
-from s4net_ros.adaptation_status import NodeStatus, report, status_message
+from s4net_core.learning.base_model import open_source
+from s4net_ros.adaptation.frame_thread import FrameThread
+from s4net_ros.adaptation.keyframe_markers import KeyframeMarkers
+from s4net_ros.adaptation.learner_thread import THREAD_NAME, LearnerThread, describe
+from s4net_ros.adaptation.outputs import AdaptationOutputs
+from s4net_ros.adaptation.services import AdaptationServices
+from s4net_ros.adaptation.status import NodeStatus, report, status_message
 from s4net_ros.diagnostics import Counts, DiagnosticsPublisher, Report, StallWatch
 from s4net_ros.frame_assembly import FrameAssembly
-from s4net_ros.frame_thread import FrameThread
-from s4net_ros.keyframe_markers import KeyframeMarkers
-from s4net_ros.learner_thread import THREAD_NAME, LearnerThread, describe
 from s4net_ros.node_base import S4NetNode, run
 from s4net_ros.worker import JOIN_S
 
@@ -51,8 +51,7 @@ def make_adaptation(settings: Settings, folder: Path) -> Adaptation:
         raise SourceSetError("parameter source.path is empty: name the folder of the labelled source set")
     if settings.threads:
         torch.set_num_threads(settings.threads)
-    source = open_source_set(Path(settings.source.path).expanduser())
-    return Adaptation(settings, settings.checkpoint, source, folder)
+    return Adaptation(settings, settings.checkpoint, open_source(settings), folder)
 
 
 def state_dir(settings: Settings, namespace: str) -> Path:
@@ -129,6 +128,7 @@ class AdaptationNode(S4NetNode):
             self,
             stream,
             watch=self._watch,
+            with_depth=self.settings.geometry.from_sensor,
             color_topic=self.transport_topic("color/image_raw", stream.color_transport),
             depth_topic=self.transport_topic("depth/image_raw", stream.depth_transport),
         )

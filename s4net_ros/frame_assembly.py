@@ -40,6 +40,7 @@ class FrameAssembly:
         node: subscribes; its QoS and topics are those of `stream` and the arguments.
         stream: settings.
         watch: is told what arrives, to explain stalls; None = nobody asks.
+        with_depth: False = depth is not subscribed, every colour image becomes a frame without it.
         color_topic, depth_topic: names for the transports of `stream`, see `S4NetNode.transport_topic`.
         info_topic: camera_info of the colour camera.
     """
@@ -50,6 +51,7 @@ class FrameAssembly:
         stream: StreamSettings,
         *,
         watch: StallWatch | None = None,
+        with_depth: bool = True,
         color_topic: str = "color/image_raw",
         depth_topic: str = "depth/image_raw",
         info_topic: str = "color/camera_info",
@@ -61,7 +63,7 @@ class FrameAssembly:
         self._listener = tf2_ros.TransformListener(self._buffer, node)
         self._assembler = FrameAssembler(stream, self._pose)
         self._events: deque[Callable[[], object]] = deque()
-        self._pairs_queued = 0
+        self._views_queued = 0
         self._passed_over = 0
         self._passed_stamps: deque[int] = deque(maxlen=stream.sync_queue)
         self._newest_color: int | None = None
@@ -74,19 +76,23 @@ class FrameAssembly:
                 color_topic,
                 stream.color_reliability,
             ),
-            DEPTH: self._subscribe(
-                DEPTH,
-                Image if stream.depth_transport == "raw" else CompressedImage,
-                depth_topic,
-                stream.depth_reliability,
-            ),
             INFO: self._subscribe(INFO, CameraInfo, info_topic, stream.color_reliability),
         }
         # Before the synchroniser, so that a jump of time is seen before the first message from behind it is matched.
         self._subscribers[COLOR].registerCallback(self._on_color)
-        self._subscribers[DEPTH].registerCallback(partial(self._on_arrival, DEPTH))
         self._subscribers[INFO].registerCallback(self._on_info)
-        self._synchroniser = self._make_synchroniser()
+        self._synchroniser: Any = None
+        if with_depth:
+            self._subscribers[DEPTH] = self._subscribe(
+                DEPTH,
+                Image if stream.depth_transport == "raw" else CompressedImage,
+                depth_topic,
+                stream.depth_reliability,
+            )
+            self._subscribers[DEPTH].registerCallback(partial(self._on_arrival, DEPTH))
+            self._synchroniser = self._make_synchroniser()
+        else:
+            self._subscribers[COLOR].registerCallback(self._on_view)
 
     @property
     def received(self) -> int:
@@ -169,7 +175,7 @@ class FrameAssembly:
             )
         else:
             synchroniser = message_filters.TimeSynchronizer(filters, self._stream.sync_queue)
-        synchroniser.registerCallback(self._on_pair)
+        synchroniser.registerCallback(self._on_view)
         return synchroniser
 
     # Callbacks, on the executor's thread.
@@ -194,25 +200,25 @@ class FrameAssembly:
         read = partial(intrinsics_from_info, message)
         self._queue(partial(self._assembler.add_camera_info, stamp_ns(message.header), read))
 
-    def _on_pair(self, color: Any, depth: Any) -> None:
+    def _on_view(self, color: Any, depth: Any = None) -> None:
         stamp = stamp_ns(color.header)
         if stamp in self._passed_stamps:  # counted when it came
             return
         with self._lock:
-            full = self._pairs_queued >= self._stream.sync_queue
-            self._pairs_queued += not full
+            full = self._views_queued >= self._stream.sync_queue
+            self._views_queued += not full
         if full:
             self._queue(partial(self._assembler.drop_color, stamp, "backlog", self._backlog))
-        elif not self._queue(partial(self._take_pair, color, depth)):
+        elif not self._queue(partial(self._take_view, color, depth)):
             with self._lock:
-                self._pairs_queued -= 1
+                self._views_queued -= 1
 
     @property
     def _backlog(self) -> str:
         return f"{self._stream.sync_queue} images wait to be processed: lower the camera's rate or resolution"
 
     def _queue(self, event: Callable[[], object]) -> bool:
-        """Leave an event to `poll`; False when too many wait already. A pair left out counts as unmatched later."""
+        """Leave an event to `poll`; False when too many wait already. A view left out counts as unmatched later."""
         room = len(self._events) < EVENTS_PER_IMAGE * self._stream.sync_queue
         if room:
             self._events.append(event)
@@ -225,6 +231,8 @@ class FrameAssembly:
         self._passed_stamps.clear()
         if self._watch is not None:
             self._watch.clear_stamps()
+        if self._synchroniser is None:
+            return
         if hasattr(self._synchroniser, "clear"):
             self._synchroniser.clear()
             return
@@ -243,12 +251,12 @@ class FrameAssembly:
 
     # On the thread of `poll`.
 
-    def _take_pair(self, color: Any, depth: Any) -> None:
+    def _take_view(self, color: Any, depth: Any) -> None:
         with self._lock:
-            self._pairs_queued -= 1
-        self._assembler.add_pair(
+            self._views_queued -= 1
+        self._assembler.add_view(
             Picture(stamp_ns(color.header), color.header.frame_id, partial(color_from_image, color)),
-            Picture(stamp_ns(depth.header), depth.header.frame_id, partial(depth_from_image, depth)),
+            depth and Picture(stamp_ns(depth.header), depth.header.frame_id, partial(depth_from_image, depth)),
         )
 
     def _pose(self, target: str, source: str, stamp: int) -> NDArray[Any]:

@@ -200,6 +200,14 @@ def adaptation_graph(arguments: GraphArguments) -> list[NodeSpec]:
     ]
 
 
+INPUT_TOPICS: Mapping[str, str] = {
+    "color/image_raw": "sensor_msgs/msg/Image",
+    "color/image_raw/compressed": "sensor_msgs/msg/CompressedImage",
+    "color/camera_info": "sensor_msgs/msg/CameraInfo",
+    "depth/image_raw": "sensor_msgs/msg/Image",
+    "depth/image_raw/compressedDepth": "sensor_msgs/msg/CompressedImage",
+}
+
 SEGMENTATION_TOPICS: Mapping[str, str] = {
     "segmentation/mask": "sensor_msgs/msg/Image",
     "segmentation/confidence": "sensor_msgs/msg/Image",
@@ -214,6 +222,32 @@ ADAPTATION_TOPICS: Mapping[str, str] = {
     "adaptation/status": "s4net_ros/msg/AdaptationStatus",
     "adaptation/keyframes": "visualization_msgs/msg/MarkerArray",
 }
+
+TOPIC_HELP: Mapping[str, str] = {
+    "color/image_raw": "What is labelled: rgb8, bgr8, rgba8, bgra8 or mono8, and what cv_bridge turns into rgb8.",
+    "color/image_raw/compressed": "The same as JPEG or PNG; `stream.color_transport` chooses one of the two.",
+    "color/camera_info": "Calibration of the colour camera, distortion included.",
+    "depth/image_raw": "Depth aligned to colour: 16UC1 in millimetres or 32FC1 in metres; 0, NaN and infinity = none.",
+    "depth/image_raw/compressedDepth": "The same as PNG; `stream.depth_transport` chooses one of the two.",
+    "segmentation/mask": "mono8: class ids, 255 = unlabelled; stamp and frame of the colour image.",
+    "segmentation/confidence": "32FC1: probability of the label, 0..1.",
+    "segmentation/overlay": "rgb8: colour with the labels painted over it, for people.",
+    "segmentation/camera_info": "Calibration that belongs to the three images above.",
+    "segmentation/label_info": "Names and colours of the class ids; latched.",
+    "segmentation/points": "Labelled points: x, y, z in metres, rgb, label.",
+    "model_update": "New weights, as the name of a file; latched; the segmentation node listens.",
+    "adaptation/status": "Once a second: losses, agreement, versions, dropped and rejected frames by reason.",
+    "adaptation/keyframes": "Where the keyframes were taken, and the path between them.",
+}
+"""One line about every topic that the nodes read or write."""
+
+SERVICES: Mapping[str, tuple[str, str]] = {
+    "~/pause": ("std_srvs/srv/SetBool", "true = stop learning, false = go on; labels keep coming."),
+    "~/reset": ("std_srvs/srv/Trigger", "Back to the base model; all keyframes are forgotten."),
+    "~/rollback": ("std_srvs/srv/Trigger", "Back to the version before."),
+    "~/save_model": ("s4net_ros/srv/SaveModel", "Write the weights in use to a file."),
+}
+"""Services of the adaptation node: type, and one line about each."""
 
 
 def rviz_spec(arguments: GraphArguments) -> NodeSpec:

@@ -19,10 +19,10 @@ from rich.console import Console
 from rich.live import Live
 
 from s4net_core.errors import S4NetError
-from s4net_ros import live_report
-from s4net_ros.live_plan import START_TIMEOUT, Plan, add_arguments, make_plan
-from s4net_ros.monitor import Monitor, Record
-from s4net_ros.processes import ChildDied, Children
+from s4net_ros.replay import report
+from s4net_ros.replay.monitor import Monitor, Record
+from s4net_ros.replay.plan import START_TIMEOUT, Plan, add_arguments, make_plan
+from s4net_ros.replay.processes import ChildDied, Children
 
 PLAYER, LOGS = "player", "logs"
 PLAYED = (0, 1)  # exit codes of the player: to the end, or as far as a damaged bag goes
@@ -55,7 +55,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
         if plan.player:
             children.start(PLAYER, plan.player, may_end=PLAYED)
         record, stopped_by = _watch(plan, children, console)
-    summary = live_report.summarise(record, stopped_by, time.monotonic() - started, plan.out)
+    summary = report.summarise(record, stopped_by, time.monotonic() - started, plan.out)
     _report(plan, record, summary, args.evaluate, console)
     if missed := plan.limits.missed(record):
         console.print(f"[yellow]{missed}[/]")
@@ -65,16 +65,16 @@ def run(args: argparse.Namespace, console: Console) -> int:
 
 def _report(plan: Plan, record: Record, summary: dict[str, Any], scene: Path | None, console: Console) -> None:
     """Evaluate, print, and write all files."""
-    from s4net_ros import live_evaluation  # takes seconds, which the start of the processes should not wait for
+    from s4net_ros.replay import evaluation  # takes seconds, which the start of the processes should not wait for
 
-    comparison = live_evaluation.compare(plan.settings, record, scene, console) if scene else None
+    comparison = evaluation.compare(plan.settings, record, scene, console) if scene else None
     summary["evaluation"] = comparison.as_dict() if comparison else None
-    live_report.write(summary, record, plan.out)
-    console.print(live_report.table(summary))
+    report.write(summary, record, plan.out)
+    console.print(report.table(summary))
     if comparison:
-        live_evaluation.show(comparison, console)
-    files = live_evaluation.write_pages(plan.out, plan.settings, record, live_report.rows(summary), comparison)
-    names = ", ".join(str(path) for path in [*files, plan.out / live_report.SUMMARY, plan.out / LOGS])
+        evaluation.show(comparison, console)
+    files = evaluation.write_pages(plan.out, plan.settings, record, report.rows(summary), comparison)
+    names = ", ".join(str(path) for path in [*files, plan.out / report.SUMMARY, plan.out / LOGS])
     console.print(f"written: {names}", highlight=False, soft_wrap=True)
 
 
@@ -110,7 +110,7 @@ def _wait_for_nodes(plan: Plan, monitor: Monitor, children: Children, caught: li
     while not caught:
         monitor.spin(REFRESH)
         children.check()
-        if count(plan.color_topic) >= len(plan.specs) and count(plan.depth_topic):
+        if count(plan.color_topic) >= len(plan.specs) and (not plan.depth_topic or count(plan.depth_topic)):
             return True
         if time.monotonic() > deadline:
             tails = "\n".join(f"{spec.name}: {children[spec.name].tail(5)}" for spec in plan.specs)
@@ -138,7 +138,7 @@ def _panel(console: Console) -> Iterator[Callable[[Record, float, str], None]]:
     """A panel that is redrawn on a terminal, a line now and then elsewhere."""
     if console.is_terminal:
         with Live(console=console, refresh_per_second=4, transient=True) as live:
-            yield lambda record, seconds, note: live.update(live_report.panel(record, seconds, note))
+            yield lambda record, seconds, note: live.update(report.panel(record, seconds, note))
         return
     printed = -PLAIN_REFRESH
 
@@ -146,7 +146,7 @@ def _panel(console: Console) -> Iterator[Callable[[Record, float, str], None]]:
         nonlocal printed
         if seconds - printed >= PLAIN_REFRESH or note:
             printed = seconds
-            console.print(live_report.line(record, seconds, note), highlight=False, soft_wrap=True)
+            console.print(report.line(record, seconds, note), highlight=False, soft_wrap=True)
 
     yield show
 

@@ -28,7 +28,7 @@ from rich.progress import Progress
 
 from s4net_core.errors import S4NetError
 from s4net_core.io.bag_storage import Bag
-from s4net_ros.bag_player import BagPlayer, PlayerOptions, PlayerSummary
+from s4net_ros.replay.bag_player import BagPlayer, PlayerOptions, PlayerSummary
 
 
 def play(path: Path, options: PlayerOptions) -> PlayerSummary:

@@ -252,6 +252,7 @@ class SegmentationNode(S4NetNode):
         values: dict[str, object] = {"state": self._state_label()}
         if self._segmenter is not None:
             values |= {"weights_version": self._segmenter.info.version, "device": self.settings.device}
+            values["runtime"] = self.settings.segmentation.runtime
         counts = self.counts.snapshot()
         values |= {name: counts.get(name, 0) for name in ("received", "labelled", "superseded", "without_listener")}
         values |= counts

@@ -41,6 +41,7 @@ def test_a_good_frame_passes_with_and_without_depth_and_label():
         ({"color": np.zeros((5, 7, 3), np.float32)}, "color_format"),
         ({"depth": np.ones((5, 7), np.uint16)}, "depth_format"),
         ({"depth": np.ones((7, 5), np.float32)}, "depth_size"),
+        ({"true_depth": np.ones((7, 5), np.float32)}, "depth_size"),
         ({"intrinsics": Intrinsics(5, 7, 6, 6, 2, 3)}, "intrinsics_size"),
         ({"label": np.zeros((7, 5), np.uint8)}, "label_format"),
         ({"T_world_camera": np.full((4, 4), np.nan)}, "pose"),

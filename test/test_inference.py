@@ -141,7 +141,7 @@ class TestSegmenter:
             assert answered.wait(10)
             return CheckpointInfo(model=MODEL, version=2)
 
-        monkeypatch.setattr("s4net_core.inference.load_weights", slow_load)
+        monkeypatch.setattr("s4net_core.backends.load_weights", slow_load)
         loader = threading.Thread(target=segmenter.load, args=(tmp_path / "w",))
         loader.start()
         assert reading.wait(10)
@@ -221,6 +221,14 @@ class TestPrediction:
         label, confidence = most_probable(logits, (1, 20))
         assert (label[0, 0] == 1).sum() == 14  # 9 (1 - x) > x for x < 0.9; x = (i + 0.5) / 10 - 0.5
         assert confidence[0, 0, 0].item() == pytest.approx(1 / (1 + np.exp(-9)))
+
+    def test_class_and_probability_are_those_of_a_softmax_and_the_first_of_equals_wins(self):
+        logits = torch.randn(2, 37, 41, 30, generator=torch.Generator().manual_seed(0)).mul(3).round()
+        label, confidence = most_probable(logits, (41, 30))
+        probabilities = logits.double().softmax(dim=1).numpy()
+        assert label.dtype == torch.uint8
+        np.testing.assert_array_equal(label.numpy(), logits.numpy().argmax(axis=1) + 1)
+        np.testing.assert_allclose(confidence.numpy(), probabilities.max(axis=1), rtol=1e-6)
 
 
 class TestDevice:

@@ -197,6 +197,46 @@ def test_too_little_or_no_usable_depth_is_refused_with_its_reason() -> None:
     assert keyframes.rejected == {"no_depth": 3, "little_depth": 1}
 
 
+def test_depth_is_predicted_only_for_a_view_that_is_new_and_sharp() -> None:
+    asked: list[bytes] = []
+
+    def predict(color: np.ndarray) -> np.ndarray:
+        asked.append(color.tobytes())
+        return np.full(color.shape[:2], 3.0, np.float32)
+
+    keyframes = KeyframeBuffer(KeyframeSettings(), GeometrySettings(), min_overlap=0.25, predict_depth=predict)
+    blurred = cv2.blur(TEXTURE, (15, 15))
+    assert keyframes.offer(replace(view(), depth=None)).reason == "new"
+    assert keyframes.offer(replace(view(x=0.01, stamp=1), depth=None)).reason == "known_view"
+    assert keyframes.offer(replace(view(x=1.0, stamp=2, color=blurred), depth=None)).reason == "blurred"
+    assert keyframes.offer(view(x=1.0, stamp=3)).reason == "new"  # its own 2 m do not count
+    assert len(asked) == 2
+    assert all((keyframes.get(id).depth_mm == 3000).all() for id in keyframes.ids())
+
+
+def test_a_prediction_out_of_range_is_no_depth() -> None:
+    def far(color: np.ndarray) -> np.ndarray:
+        return np.full(color.shape[:2], 50.0, np.float32)
+
+    keyframes = KeyframeBuffer(KeyframeSettings(), GeometrySettings(), min_overlap=0.25, predict_depth=far)
+    assert keyframes.offer(replace(view(), depth=None)).reason == "no_depth"
+
+
+def test_views_overlap_although_their_predicted_depths_contradict_each_other() -> None:
+    depths = iter([2.0, 3.0])
+
+    def predict(color: np.ndarray) -> np.ndarray:
+        return np.full(color.shape[:2], next(depths), np.float32)
+
+    frames = [view(), view(x=0.4, stamp=1)]
+    keyframes = KeyframeBuffer(KeyframeSettings(), GeometrySettings(), min_overlap=0.25, predict_depth=predict)
+    for frame in frames:
+        keyframes.offer(frame)
+    assert keyframes.trainable(0.25) == [0, 1]
+    measured = filled([frames[0], view(x=0.4, stamp=1, depth=3.0)])
+    assert measured.trainable(0.25) == []
+
+
 def test_overlaps_are_shares_of_the_target_view() -> None:
     keyframes = filled([view(), view(x=1.28, stamp=1), view(x=0.5, yaw=180, stamp=2)])
     # a wall 2 m away is 64 px · 2 m / 50 px = 2.56 m wide in view: half of it is left after 1.28 m

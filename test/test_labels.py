@@ -4,7 +4,17 @@ import numpy as np
 import pytest
 
 from s4net_core.errors import S4NetError
-from s4net_core.labels import LABEL_SPACES, SUNRGBD37, from_mask, nyu40_to_sunrgbd37, to_mask
+from s4net_core.labels import (
+    ADE20K_NAMES,
+    ADE20K_TO_SUNRGBD37,
+    LABEL_MAPS,
+    LABEL_SPACES,
+    SUNRGBD37,
+    from_mask,
+    nyu40_to_sunrgbd37,
+    table_map,
+    to_mask,
+)
 
 
 def test_sun_rgbd_has_37_classes_in_the_published_order():
@@ -38,6 +48,31 @@ def test_unlabelled_is_0_inside_and_255_outside():
 def test_nyu40_keeps_its_first_37_and_drops_the_other_ones():
     label = np.array([[0, 1, 36, 37], [38, 39, 40, 255]], np.uint8)
     assert nyu40_to_sunrgbd37(label).tolist() == [[0, 1, 36, 37], [0, 0, 0, 0]]
+
+
+def test_a_table_maps_8_and_16_bit_ids_and_what_it_lacks_is_unlabelled():
+    to_37 = table_map(np.array([0, 7, 37], np.uint8))
+    assert to_37(np.array([[0, 1], [2, 3]], np.uint8)).tolist() == [[0, 7], [37, 0]]
+    wide = to_37(np.array([[2, 3, 40000, 65535]], np.uint16))
+    assert (wide.tolist(), wide.dtype) == ([[37, 0, 0, 0]], np.uint8)
+
+
+def test_ade20k_has_its_150_names_in_the_order_of_its_benchmark():
+    assert len(ADE20K_NAMES) == len(set(ADE20K_NAMES)) == 150
+    known = {0: "wall", 3: "floor", 8: "windowpane", 57: "pillow", 89: "television receiver", 115: "bag", 149: "flag"}
+    assert {index: ADE20K_NAMES[index] for index in known} == known
+
+
+def test_ade20k_finds_its_counterparts_by_name():
+    ours = {name: id and SUNRGBD37.names[id - 1] for name, id in zip(ADE20K_NAMES, ADE20K_TO_SUNRGBD37, strict=True)}
+    expected = {"wall": "wall", "windowpane": "window", "refrigerator": "fridge", "swivel chair": "chair", "sky": 0}
+    assert {name: ours[name] for name in expected} == expected
+    missing = set(SUNRGBD37.names) - set(ours.values())
+    assert missing == {"paper", "shower_curtain", "whiteboard", "night_stand"}, "ADE20K has no such classes"
+
+
+def test_ids_in_files_of_ade20k_start_at_1():
+    assert LABEL_MAPS["ade20k"](np.array([[0, 1, 9, 150, 151]], np.uint8)).tolist() == [[0, 1, 9, 0, 0]]
 
 
 def test_the_order_of_nyu40_is_the_one_of_the_toolboxes(shared_data):

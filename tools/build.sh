@@ -1,5 +1,5 @@
 #!/bin/sh
-# Brings the virtual environment of this checkout up to date: tools/build.sh build|dev|camera
+# Brings the virtual environment of this checkout up to date: tools/build.sh build|dev|camera|docs
 #
 # Each step remembers a hash of what it was made from (.venv/.stamps), so that a second run does nothing.
 set -eu
@@ -129,12 +129,16 @@ camera() {
     step camera "RealSense library" pyproject.toml -- pip_install --editable ".[realsense]"
 }
 
+docs() {
+    step docs "MkDocs" pyproject.toml requirements/constraints.txt -- pip_install --editable ".[docs]"
+}
+
 case ${1:-} in
-build | dev | camera)
+build | dev | camera | docs)
     # Two runs at once (an editor and a terminal) take turns.
     exec 9>"$ROOT/.build.lock"
     flock 9
     "$1"
     ;;
-*) die "usage: tools/build.sh build|dev|camera" ;;
+*) die "usage: tools/build.sh build|dev|camera|docs" ;;
 esac

@@ -1,40 +1,44 @@
 """``s4net adapt``: adapt a base model to a capture, offline, with the same loop as the adaptation node."""
 
 import argparse
-import shutil
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn, track
 
-from s4net_core.cli.options import add_learning_options, learning_settings_from
+from s4net_core.cli.options import (
+    add_learning_options,
+    add_training_options,
+    learning_settings_from,
+    state_path,
+    track_labels,
+)
+from s4net_core.config import Settings
 from s4net_core.errors import SettingsError
 from s4net_core.io.captures import open_capture
-from s4net_core.io.source_sets import open_source_set
-from s4net_core.learning.adapt import Adaptation, Handover
+from s4net_core.learning.adapt import Adaptation, AdaptationStatus, Handover
+from s4net_core.learning.base_model import open_source
+from s4net_core.learning.training_log import TrainingLog
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("capture", type=Path, help="scene folder, bag, TUM or 7-Scenes folder")
     parser.add_argument("output", type=Path, help="weights file to write")
-    parser.add_argument("--state", type=Path, help="folder for keyframes and versions (default: OUTPUT.state)")
-    parser.add_argument("--resume", action="store_true", help="go on from what is in the state folder")
-    parser.add_argument("--force", action="store_true", help="remove what is in the state folder and start anew")
+    parser.add_argument(
+        "--until-converged", action="store_true", help="no limit of steps: short for --set adaptation.max_steps=0"
+    )
+    add_training_options(parser, "folder for keyframes and versions")
     add_learning_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Feed the whole capture, learn until finished, write the version that serves at the end."""
-    settings = learning_settings_from(args)
-    state = args.state or args.output.with_name(args.output.name + ".state")
-    if state.exists() and not args.resume:
-        if not args.force:
-            raise SettingsError(f"state folder {state} exists: add --resume to go on from it, or --force to remove it")
-        shutil.rmtree(state)
-    adaptation = Adaptation(settings, settings.checkpoint, open_source_set(settings.source.path), state)
+    settings = _settings(args)
+    state = state_path(args)
+    adaptation = Adaptation(settings, settings.checkpoint, open_source(settings), state, track=track_labels)
     console = Console()
-    capture = open_capture(args.capture, stream=settings.stream)
+    capture = open_capture(args.capture, stream=settings.stream, with_depth=settings.geometry.from_sensor)
     for frame in track(capture, "frames", total=len(capture), console=console):
         adaptation.offer(frame)
     adaptation.save_state()
@@ -46,13 +50,26 @@ def run(args: argparse.Namespace) -> int:
             f"{status.keyframes} keyframes with too little overlap to learn from (adaptation.min_keyframes is "
             f"{settings.adaptation.min_keyframes}): record a longer capture or lower keyframes.min_translation"
         )
-    _learn(adaptation, console)
+    with TrainingLog(args.log, status.step) as curves:
+        _learn(adaptation, console, curves)
     sha256 = adaptation.save_model(args.output)
     console.print(f"{args.output}: version {adaptation.current.number}, sha256 {sha256[:12]}")
     return 0
 
 
-def _learn(adaptation: Adaptation, console: Console) -> None:
+def _settings(args: argparse.Namespace) -> Settings:
+    """Those of the adaptation, for somebody who waits for the result instead of a robot that goes on."""
+    settings = learning_settings_from(args)
+    adaptation = settings.adaptation
+    adaptation.patience = adaptation.patience or adaptation.offline_patience
+    if args.until_converged:
+        adaptation.max_steps = 0
+    if not adaptation.patience and not adaptation.max_steps:
+        raise SettingsError("learning would never end: set adaptation.max_steps or adaptation.patience")
+    return settings
+
+
+def _learn(adaptation: Adaptation, console: Console, curves: TrainingLog) -> None:
     columns = (TextColumn("adapt"), BarColumn(), MofNCompleteColumn(), TextColumn("loss {task.fields[loss]:.3f}"))
     with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
         limit = adaptation.settings.adaptation.max_steps or None
@@ -61,8 +78,35 @@ def _learn(adaptation: Adaptation, console: Console) -> None:
             handover = adaptation.advance()
             status = adaptation.status
             progress.update(task, completed=status.step, loss=status.loss)
+            curves.write(status.step, _step_values(status))
             if handover is not None:
                 console.print(_describe(adaptation, handover))
+                curves.write(status.step, _handover_values(status))
+    if adaptation.converged:
+        console.print(f"no further gain in {adaptation.settings.adaptation.patience} hand-overs")
+
+
+def _step_values(status: AdaptationStatus) -> dict[str, float]:
+    values = {
+        "loss/total": status.loss,
+        "loss/source": status.loss_source,
+        "loss/geometric": status.loss_geometric,
+        "coverage": status.coverage,
+        "speed/seconds_per_step": status.step_seconds,
+    }
+    of_depth = {"source": status.loss_depth_source, "geometric": status.loss_depth_geometric}
+    return values | {f"loss/depth_{name}": value for name, value in of_depth.items() if value}
+
+
+def _handover_values(status: AdaptationStatus) -> dict[str, float]:
+    return {
+        "agreement/adapted": status.agreement,
+        "agreement/base": status.base_agreement,
+        "source_miou/adapted": status.source_miou,
+        "source_miou/base": status.base_source_miou,
+        "versions/accepted": status.handovers,
+        "versions/refused": status.refused,
+    }
 
 
 def _describe(adaptation: Adaptation, handover: Handover) -> str:

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from s4net_core.cli.bench_geometry import Row, bench_neighbours, bench_warp
+from s4net_core.cli.bench_source import bench_source
 from s4net_core.cli.bench_step import bench_step
 from s4net_core.cli.options import add_learning_options, learning_settings_from, settings_from
 from s4net_core.inference import pick_device
@@ -19,6 +20,7 @@ CASES = {
     "step": "a step of S4-Net against the same number of images trained with L_S alone",
     "warp": "the warp with its validity tests against kornia's without",
     "neighbours": "the keyframe buffer against a scan over all poses, at 100, 1k and 10k keyframes",
+    "source": "how fast labelled images are read, packed and as they are, against what a training step needs",
     "live": "the latency of the live node against the bare forward pass",
 }
 
@@ -44,16 +46,19 @@ def run(args: argparse.Namespace) -> int:
             args.source = args.source or DEMO / "source"
         settings = learning_settings_from(args)
         if args.case == "live":  # a ROS program: the core imports no ROS
-            module = [sys.executable, "-m", "s4net_ros.bench_live"]
+            module = [sys.executable, "-m", "s4net_ros.replay.bench"]
             os.execv(sys.executable, [*module, str(args.settings), str(args.repeats), *args.overrides])
-        rows = bench_step(settings, args.capture, steps=args.repeats)
+        if args.case == "source":
+            rows = bench_source(settings, repeats=args.repeats)
+        else:
+            rows = bench_step(settings, args.capture, steps=args.repeats)
     print_rows(CASES[args.case], rows)
     return 0
 
 
 def print_rows(title: str, rows: Sequence[Row]) -> None:
     """Print measurements; a ratio above 1 means faster than what it is compared with."""
-    table = Table("what", "time", "times as fast", title=title)
+    table = Table("what", "measured", "times as fast", title=title)
     for row in rows:
         ratio = "" if row.ratio is None else f"{row.ratio:.2f}"
         table.add_row(row.name, f"{row.value:.3g} {row.unit}", ratio)

@@ -74,9 +74,9 @@ def bench_warp(*, repeats: int = 25, device: str = "cpu") -> list[Row]:
     with torch.inference_mode():
         for channels in CHANNELS:
             values = torch.rand(1, channels, HEIGHT, WIDTH, device=device)
-            calls = (partial(ours, values), partial(theirs, values))
-            fast, slow = _interleaved([calls] * (repeats + WARM_UP), device)
             name = f"warp {WIDTH}x{HEIGHT}, {channels} channels"
+            calls = (partial(ours, values), partial(theirs, values))
+            fast, slow = _interleaved(track([calls] * (repeats + WARM_UP), name, transient=True), device)
             rows += [Row(name, fast * 1e3, "ms", slow / fast), Row(f"{name}, kornia", slow * 1e3, "ms", None)]
     return rows
 

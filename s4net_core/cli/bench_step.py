@@ -8,11 +8,12 @@ from rich.console import Console
 from rich.progress import track
 
 from s4net_core.cli.bench_geometry import Row
+from s4net_core.cli.options import track_labels
 from s4net_core.config import Settings
 from s4net_core.errors import SettingsError
 from s4net_core.io.captures import open_capture
-from s4net_core.io.source_sets import open_source_set
 from s4net_core.learning.adapt import Adaptation
+from s4net_core.learning.base_model import open_source
 
 
 def bench_step(settings: Settings, capture: Path, *, steps: int = 20) -> list[Row]:
@@ -29,15 +30,16 @@ def bench_step(settings: Settings, capture: Path, *, steps: int = 20) -> list[Ro
         SettingsError: the capture gives too few keyframes.
     """
     supervised = settings.model_copy(deep=True)
-    supervised.learner.lambda_geometric = 0.0
+    supervised.learner.lambda_geometric = supervised.learner.lambda_depth = 0.0
     supervised.learner.source_batch = settings.learner.source_batch + settings.target_batch
-    source = open_source_set(settings.source.path)
+    source = open_source(settings)
     with tempfile.TemporaryDirectory() as folder:
         ours, plain = (
-            Adaptation(chosen, settings.checkpoint, source, Path(folder) / name)
+            Adaptation(chosen, settings.checkpoint, source, Path(folder) / name, track=track_labels)
             for name, chosen in (("ours", settings), ("plain", supervised))
         )
-        for frame in open_capture(capture, stream=settings.stream):
+        frames = open_capture(capture, stream=settings.stream, with_depth=settings.geometry.from_sensor)
+        for frame in track(frames, "frames", total=len(frames), console=Console(stderr=True), transient=True):
             ours.offer(frame)
         if not ours.ready:
             raise SettingsError(f"capture {capture} gives {len(ours.keyframes)} keyframes, too few: use a longer one")

@@ -1,6 +1,7 @@
 """``s4net compare``: S4-Net against its control over several seeds, as a Markdown table."""
 
 import argparse
+import math
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,9 +11,10 @@ from rich.progress import Progress
 
 from s4net_core.cli.options import add_learning_options, learning_settings_from
 from s4net_core.errors import SettingsError
+from s4net_core.evaluation.results import Result
 from s4net_core.io.captures import open_capture
-from s4net_core.io.source_sets import open_source_set
-from s4net_core.learning.compare import BASE, CONTROL, S4NET, Run, compare
+from s4net_core.learning.base_model import open_source
+from s4net_core.learning.compare import compare, with_control
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,15 +40,16 @@ def run(args: argparse.Namespace) -> int:
         def advance(method: str, seed: int, step: int) -> None:
             progress.update(task, advance=1, description=f"{method}, seed {seed}")
 
-        runs = compare(
-            settings,
-            open_capture(args.capture, stream=settings.stream),
-            open_source_set(settings.source.path),
-            {_name(path): open_capture(path, stream=settings.stream) for path in args.scenes},
+        with_depth = settings.geometry.from_sensor
+        results = compare(
+            with_control(settings),
+            open_capture(args.capture, stream=settings.stream, with_depth=with_depth),
+            open_source(settings),
+            {_name(path): open_capture(path, stream=settings.stream, with_depth=with_depth) for path in args.scenes},
             seeds,
             on_step=advance,
         )
-    table = to_markdown(runs)
+    table = to_markdown(results)
     print(table)
     if args.output:
         with args.output.open("a", encoding="utf-8") as file:
@@ -59,36 +62,36 @@ def _name(path: Path) -> str:
     return "/".join(path.resolve().parts[-2:])
 
 
-def to_markdown(runs: Sequence[Run]) -> str:
-    """One row a scene, method and seed, and one with the mean and range of each method."""
+def to_markdown(results: Sequence[Result]) -> str:
+    """One row a scan, method and seed, and one with the mean and range of each method."""
     header = "scene | method | seed | pixel accuracy | mIoU | mIoU per image | agreement | versions (refused)"
     lines = [f"| {header} |", "|---|---|---|---|---|---|---|---|"]
-    for scene in dict.fromkeys(run.scene for run in runs):
-        for method in (BASE, S4NET, CONTROL):
-            group = [run for run in runs if (run.scene, run.method) == (scene, method)]
-            lines += [_row(run) for run in group]
-            if len(group) > 1:
-                lines.append(_summary(group))
+    for scan, method in sorted(
+        dict.fromkeys((result.scan, result.method) for result in results),
+        key=lambda pair: [result.scan for result in results].index(pair[0]),
+    ):
+        group = [result for result in results if (result.scan, result.method) == (scan, method)]
+        lines += [_row(result) for result in group]
+        if len(group) > 1:
+            lines.append(_summary(group))
     return "\n".join(lines)
 
 
-def _row(run: Run) -> str:
-    seed, agreement, versions = "–", "–", "–"
-    if run.seed is not None:
-        seed, agreement, versions = str(run.seed), f"{run.agreement:.3f}", f"{run.versions} ({run.refused})"
-    pooled, per_image = run.evaluation.pooled, run.evaluation.per_image
-    return (
-        f"| {run.scene} | {run.method} | {seed} | {pooled.pixel_accuracy:.3f} | {pooled.miou:.3f} | "
-        f"{per_image.miou:.3f} | {agreement} | {versions} |"
-    )
+def _row(result: Result) -> str:
+    seed, versions = ("–", "–") if result.seed is None else (result.seed, f"{result.versions} ({result.refused})")
+    cells = " | ".join("–" if math.isnan(value) else f"{value:.3f}" for value in _scores(result))
+    return f"| {result.scan} | {result.method} | {seed} | {cells} | {versions} |"
 
 
-def _summary(group: Sequence[Run]) -> str:
-    columns = (
-        [run.evaluation.pooled.pixel_accuracy for run in group],
-        [run.evaluation.pooled.miou for run in group],
-        [run.evaluation.per_image.miou for run in group],
-        [run.agreement for run in group],
-    )
-    cells = [f"**{statistics.mean(c):.3f}** ({min(c):.3f}–{max(c):.3f})" for c in columns]
-    return f"| {group[0].scene} | {group[0].method} | mean (range) | {' | '.join(cells)} | |"
+def _summary(group: Sequence[Result]) -> str:
+    columns = zip(*(_scores(result) for result in group), strict=True)
+    cells = [
+        "–" if any(map(math.isnan, c)) else f"**{statistics.mean(c):.3f}** ({min(c):.3f}–{max(c):.3f})" for c in columns
+    ]
+    return f"| {group[0].scan} | {group[0].method} | mean (range) | {' | '.join(cells)} | |"
+
+
+def _scores(result: Result) -> tuple[float, float, float, float]:
+    assert result.evaluation  # `compare` refuses scans without labels
+    pooled = result.evaluation.pooled
+    return pooled.pixel_accuracy, pooled.miou, result.evaluation.per_image.miou, result.agreement.mean

@@ -3,12 +3,19 @@
 import argparse
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
+from typing import get_args
 
 from rich.console import Console
 
-from s4net_core.cli.options import add_settings_options, positive, quality, settings_from
+from s4net_core.cli.options import (
+    add_labels_option,
+    add_settings_options,
+    labels_from,
+    positive,
+    quality,
+    settings_from,
+)
 from s4net_core.cli.output import add_force_option, complete_folder, left_out, say_written, tracked
 from s4net_core.frames import Frame
 from s4net_core.geometry.camera import rescale_frame
@@ -16,22 +23,24 @@ from s4net_core.io.captures import open_capture
 from s4net_core.io.rosbag_writer import write_bag
 from s4net_core.io.scene_folder import write_scene_folder
 from s4net_core.io.source_set import LabelledImage, write_source_set
-from s4net_core.io.source_sets import open_source_set
-from s4net_core.labels import LABEL_MAPS, LabelMap
+from s4net_core.io.source_sets import Split, open_source_set
 
 EPILOG = """examples:
   s4net convert rgbd_dataset_freiburg1_xyz fr1_xyz                   # a bag that `s4net play` and `ros2 bag play` play
   s4net convert recording.mcap room --format scene                   # plain images
   s4net convert room small --format scene --size 320x240 --stride 2  # every second frame, smaller
+  s4net convert scans/scene0000_00 flat --format scene --stride 10   # a scan of ScanNet, every tenth frame
+  s4net convert recording.bag room --poses slam.txt                  # a RealSense recording and poses for it
   s4net convert source small --format source-set --size 160x120      # labelled images
   s4net convert scans source --format source-set --labels nyu40      # ids of ScanNet to those used here
+  s4net convert SUNRGBD source --format source-set --split test      # SUN RGB-D, as published, to plain images
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.epilog, parser.formatter_class = EPILOG, argparse.RawDescriptionHelpFormatter
-    parser.add_argument("source", type=Path, help="scene folder, bag, TUM or 7-Scenes folder, or labelled source set")
+    parser.add_argument("source", type=Path, help="capture of any format that is read, or labelled source set")
     parser.add_argument("output", type=Path, help="folder to write")
     parser.add_argument(
         "--format", choices=("rosbag2", "scene", "source-set"), default="rosbag2", help="what to write (%(default)s)"
@@ -40,10 +49,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--stride", type=positive, default=1, metavar="N", help="take every n-th frame (%(default)s)")
     parser.add_argument("--rate", type=_rate, metavar="HZ", help="give the frames new stamps, evenly at this rate")
     parser.add_argument("--no-depth", action="store_true", help="leave depth out")
+    add_labels_option(parser)
     parser.add_argument(
-        "--labels", choices=LABEL_MAPS, help="map ids of this data set to SUN RGB-D 37, e.g. ScanNet's nyu40"
+        "--split", choices=get_args(Split), default="train", help="part of a source set that has parts (%(default)s)"
     )
-    parser.add_argument("--poses", default="", metavar="FILE", help="poses of a scene folder, e.g. poses_noisy.txt")
+    parser.add_argument(
+        "--poses", default="", metavar="FILE", help="other poses: TUM text, .log, .json, poses_noisy.txt"
+    )
     parser.add_argument(
         "--quality", type=quality, default=90, metavar="1..100", help="of JPEG; 100 in a scene folder = PNG"
     )
@@ -69,7 +81,9 @@ def run(args: argparse.Namespace) -> int:
 
 def _convert_capture(args: argparse.Namespace, output: Path, console: Console) -> str:
     stream = settings_from(args).stream
-    capture = open_capture(args.source, stream=stream, poses=args.poses, map_labels=_label_map(args))
+    capture = open_capture(
+        args.source, stream=stream, poses=args.poses, map_labels=labels_from(args), stride=args.stride
+    )
     frames = _prepared(tracked(capture, "converting", console), args)
     if args.format == "scene":
         count = write_scene_folder(output, frames, quality=args.quality)
@@ -87,14 +101,10 @@ def _convert_capture(args: argparse.Namespace, output: Path, console: Console) -
 
 
 def _convert_source_set(args: argparse.Namespace, output: Path, console: Console) -> str:
-    source = open_source_set(args.source, map_labels=_label_map(args))
+    source = open_source_set(args.source, split=args.split, with_depth=not args.no_depth, map_labels=labels_from(args))
     positions = range(0, len(source), args.stride)
     images = (_resized(source[position], args.size) for position in tracked(positions, "converting", console))
     return f"{write_source_set(output, images, quality=args.quality)} labelled images"
-
-
-def _label_map(args: argparse.Namespace) -> LabelMap | None:
-    return LABEL_MAPS[args.labels] if args.labels else None
 
 
 def _resized(image: LabelledImage, size: tuple[int, int] | None) -> LabelledImage:
@@ -102,9 +112,9 @@ def _resized(image: LabelledImage, size: tuple[int, int] | None) -> LabelledImag
 
 
 def _prepared(frames: Iterable[Frame], args: argparse.Namespace) -> Iterator[Frame]:
-    """Frames as they are written: every n-th, resized, restamped, with or without depth."""
+    """Frames as they are written: resized, restamped, with or without depth."""
     first = None
-    for index, frame in enumerate(islice(frames, 0, None, args.stride)):
+    for index, frame in enumerate(frames):
         first = frame.stamp if first is None else first
         if args.size:
             frame = rescale_frame(frame, *args.size)

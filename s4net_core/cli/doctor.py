@@ -57,7 +57,8 @@ def _weights(settings: Settings) -> Iterator[Finding]:
 
 
 def _source_set(settings: Settings) -> Iterator[Finding]:
-    from s4net_core.io.source_sets import open_source_set
+    from s4net_core.io.source_pack import PackedSourceSet
+    from s4net_core.io.source_sets import has_official_split, open_source_set
 
     if not settings.source.path:
         remedy = "--set source.path=FOLDER; learning needs labelled images against forgetting"
@@ -65,11 +66,18 @@ def _source_set(settings: Settings) -> Iterator[Finding]:
         return
     try:
         source = open_source_set(settings.source.path)
+        part = " to train on" if has_official_split(settings.source.path) else ""
     except S4NetError as error:
-        remedy = "--set source.path=FOLDER with color/N.jpg and label/N.png, or with folders of that kind"
+        remedy = "--set source.path=... with folders of color/N.jpg and label/N.png, SUN RGB-D, NYU Depth v2 or a pack"
         yield Finding("Source set", str(error), "missing", remedy)
+        return
+    found = f"{settings.source.path}: {len(source)} labelled images{part}"
+    size = settings.model.width, settings.model.height
+    if isinstance(source, PackedSourceSet) and (source.info.width, source.info.height) != size:
+        found += f", packed at {source.info.width}x{source.info.height} but processed at {size[0]}x{size[1]}"
+        yield Finding("Source set", found, "note", "pack it again by `s4net pack` with the same settings")
     else:
-        yield Finding("Source set", f"{settings.source.path}: {len(source)} labelled images")
+        yield Finding("Source set", found)
 
 
 def _state_folder(settings: Settings) -> Iterator[Finding]:

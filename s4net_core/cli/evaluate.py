@@ -4,21 +4,27 @@ import argparse
 import json
 import math
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from s4net_core.cli.options import add_settings_options, settings_from, take_size
+from s4net_core.cli.evaluate_scenes import add_scene_arguments, run_scenes
+from s4net_core.cli.options import add_settings_options, settings_from
 from s4net_core.errors import S4NetError, SettingsError
+from s4net_core.evaluation.confusion import confusion_png
 from s4net_core.evaluation.evaluate import Measurement, measure
+from s4net_core.evaluation.paper_tables import CONVENTIONS, DEPTH
+from s4net_core.evaluation.provenance import Provenance, changed_settings, data_sha256, settings_of
 from s4net_core.evaluation.report import (
     Cell,
     Report,
     Table,
     class_table,
     score_table,
+    to_csv,
     to_markdown,
     to_rich,
     write_report,
@@ -27,29 +33,37 @@ from s4net_core.files import write_atomically
 from s4net_core.inference import Segmenter
 from s4net_core.io.captures import open_capture
 from s4net_core.labels import LABEL_SPACES
-from s4net_core.models.checkpoint import CheckpointInfo
+from s4net_core.models.checkpoint import CheckpointInfo, file_sha256, read_info, with_size_of
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("--checkpoint", required=True, type=Path, help="weights file to measure")
+    parser.add_argument("--checkpoint", type=Path, help="weights file to measure")
     parser.add_argument("--baseline", type=Path, help="weights file to compare it with, e.g. the base model")
-    parser.add_argument("--capture", required=True, type=Path, help="scene folder, bag, TUM or 7-Scenes folder")
+    parser.add_argument("--capture", type=Path, help="scene folder, bag, TUM or 7-Scenes folder")
     parser.add_argument("--poses", default="", help="another file of poses of a scene folder, e.g. poses_noisy.txt")
     parser.add_argument("--report", type=Path, help="write an HTML report with pictures")
     parser.add_argument("--json", type=Path, help="write the numbers as JSON")
+    parser.add_argument("--csv", type=Path, help="write the scores as CSV")
     parser.add_argument("--markdown", action="store_true", help="print the tables as Markdown")
     parser.add_argument("--pictures", type=int, default=6, help="number of pictures in the report (default: 6)")
+    add_scene_arguments(parser)
     add_settings_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Measure and print; the image size is the checkpoint's unless the settings give one."""
     settings = settings_from(args)
+    if args.network or args.scene:
+        return run_scenes(args, settings)
+    if not args.checkpoint or not args.capture:
+        raise SettingsError("give --checkpoint and --capture, or --network and --scene")
     files = {"base": args.baseline, "adapted": args.checkpoint} if args.baseline else {"network": args.checkpoint}
-    take_size(settings, args.checkpoint)
+    settings = with_size_of(settings, read_info(args.checkpoint))
     segmenters = {name: Segmenter(path, settings.device, settings) for name, path in files.items()}
-    capture = open_capture(args.capture, stream=settings.stream, poses=args.poses)
+    capture = open_capture(
+        args.capture, stream=settings.stream, poses=args.poses, with_depth=settings.geometry.from_sensor
+    )
     console = Console()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as progress:
@@ -62,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
             on_frame=lambda: progress.advance(task),
             on_view=lambda done, total: progress.update(task, description="compare views", completed=done, total=total),
         )
-    if not measured.evaluations and not any(found.pixels for found in measured.agreements.values()):
+    if not (measured.evaluations or measured.depths or any(found.pixels for found in measured.agreements.values())):
         raise SettingsError(
             f"capture {capture.name} has neither labels nor overlapping views with depth, so nothing can be measured: "
             "use another capture"
@@ -74,15 +88,30 @@ def run(args: argparse.Namespace) -> int:
         else:
             console.print(to_rich(table))
     infos = {name: segmenter.info for name, segmenter in segmenters.items()}
+    origin = Provenance(
+        settings_of(settings),
+        changed_settings(settings),
+        weights={name: file_sha256(path) for name, path in files.items()},
+        data={capture.name: data_sha256(args.capture)},
+    )
     if args.json:
-        _write_json(args.json, capture.name, files, infos, measured)
+        content = _numbers(capture.name, files, infos, measured) | {"provenance": origin.as_dict()}
+        _write(args.json, json.dumps(content, indent=2) + "\n")
+    if args.csv:
+        _write(args.csv, to_csv(tables[0], [tables[0].title, *origin.lines()]))
     if args.report:
         notes = [f"{len(capture)} frames, {measured.keyframes} keyframes; left out: {capture.skipped or 'none'}."]
-        shown = {f"weights ({name})": f"{path}, version {infos[name].version}" for name, path in files.items()}
+        shown: dict[str, object] = {
+            f"file ({name})": f"{p}, version {infos[name].version}" for name, p in files.items()
+        }
         shown |= infos[list(files)[-1]].model.model_dump(include={"architecture", "encoder", "label_space"})
-        shown |= {"size": f"{settings.model.width}x{settings.model.height}"}
+        shown |= {"size": f"{settings.model.width}x{settings.model.height}", **origin.shown()}
+        figures = [
+            (f"Confusion: {name}", confusion_png(f"{name} on {capture.name}", found.counts))
+            for name, found in measured.evaluations.items()
+        ]
         title = f"Evaluation on {capture.name}"
-        write_report(args.report, Report(title, tables, (), measured.pictures, notes, shown))
+        write_report(args.report, Report(title, tables, (), measured.pictures, notes, shown, figures=figures))
         console.print(f"report: {args.report}")
     return 0
 
@@ -95,12 +124,19 @@ def _tables(capture: str, measured: Measurement) -> list[Table]:
     if measured.evaluations:
         scores = score_table(f"Scores on {capture}", measured.evaluations)
         tables = [scores, *tables, class_table("IoU by class", measured.evaluations)]
+    if measured.depths:
+        depth: list[list[Cell]] = [
+            [name, convention.replace("_", " "), *getattr(found, convention).as_dict().values(), found.frames]
+            for convention in CONVENTIONS
+            for name, found in measured.depths.items()
+        ]
+        tables.append(Table("Depth", ("network", "errors", *DEPTH.values(), "frames"), depth))
     return tables
 
 
-def _write_json(
-    path: Path, capture: str, files: Mapping[str, Path], infos: Mapping[str, CheckpointInfo], measured: Measurement
-) -> None:
+def _numbers(
+    capture: str, files: Mapping[str, Path], infos: Mapping[str, CheckpointInfo], measured: Measurement
+) -> dict[str, Any]:
     content: dict[str, Any] = {"capture": capture, "keyframes": measured.keyframes, "networks": {}}
     for name, info in infos.items():
         found = measured.agreements[name]
@@ -116,8 +152,14 @@ def _write_json(
             entry["pooled"] = evaluation.pooled.as_dict()
             entry["per_image"] = evaluation.per_image.as_dict()
             entry["class_iou"] = {names[id - 1]: value for id, value in evaluation.class_iou.items()}
+        if name in measured.depths:
+            entry["depth"] = asdict(measured.depths[name])
         content["networks"][name] = entry
+    return content
+
+
+def _write(path: Path, text: str) -> None:
     try:
-        write_atomically(path, json.dumps(content, indent=2) + "\n")
+        write_atomically(path, text)
     except OSError as error:
         raise S4NetError(f"{path} cannot be written ({error}): check the folder's rights") from error

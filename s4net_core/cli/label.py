@@ -8,13 +8,14 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from s4net_core.cli.options import add_settings_options, positive, quality, settings_from, take_size
+from s4net_core.cli.options import add_settings_options, positive, quality, settings_from
 from s4net_core.cli.output import add_force_option, complete_folder, left_out, say_written, tracked
 from s4net_core.frames import Frame
 from s4net_core.inference import Segmenter
 from s4net_core.io.captures import open_capture
 from s4net_core.io.labelled_scene import EXTRAS, write_labelled_scene
 from s4net_core.labels import LABEL_SPACES
+from s4net_core.models.checkpoint import read_info, with_size_of
 
 EPILOG = """OUTPUT is a scene folder: color/, depth/, poses, label/N.png (class ids, 0 = unlabelled), and beside them
 label_color/N.png, overlay/N.jpg and labelme/N.json, where the network's labels can be corrected by hand:
@@ -69,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
     if args.min_confidence is not None:
         args.overrides.append(f"segmentation.min_confidence={args.min_confidence}")
     settings = settings_from(args)
-    take_size(settings, args.checkpoint)
+    settings = with_size_of(settings, read_info(args.checkpoint))
     segmenter = Segmenter(args.checkpoint, settings.device, settings)
     capture = open_capture(args.capture, stream=settings.stream, poses=args.poses, stride=args.stride)
     console, shares = Console(), _Shares()

@@ -43,11 +43,17 @@ COMMANDS = {
     "evaluate": Command("s4net_core.cli.evaluate", "measure a network on a capture with labels"),
     "compare": Command("s4net_core.cli.compare", "measure S4-Net against its control over several seeds"),
     "label": Command("s4net_core.cli.label", "label a whole capture: class ids, pictures, LabelMe annotations"),
+    "experiment": Command("s4net_core.cli.experiment", "run experiments of the paper and write its tables"),
     "convert": Command("s4net_core.cli.convert", "turn a capture into a ROS 2 bag or a scene folder"),
+    "pack": Command("s4net_core.cli.pack", "turn a source set into one small file at training size"),
     "register": Command("s4net_core.cli.register", "find the poses of an RGB-D capture that has none"),
     "play": Command("s4net_ros.player", "play a bag as live ROS 2 topics", ros=True),
     "live": Command("s4net_ros.live", "run both nodes on a bag or on a camera, without a ROS install", ros=True),
-    "bench": Command("s4net_core.cli.bench", "measure the cost of a step, a warp, a neighbour query, a live frame"),
+    "bench": Command(
+        "s4net_core.cli.bench", "measure the cost of a step, a warp, a neighbour query, a live frame, reading images"
+    ),
+    "export": Command("s4net_core.cli.export", "write a network as ONNX graph or TensorRT engine"),
+    "import-model": Command("s4net_core.cli.import_model", "make a base model from a network of the Hugging Face hub"),
     "settings": Command("s4net_core.cli.settings", "print every setting with its help, as YAML"),
     "doctor": Command("s4net_core.cli.doctor", "say what this machine has, and what to do about what is missing"),
 }
@@ -71,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if command.ros:
             return _run_ros(args.command, command.module, args.arguments)
-        return _run(args.command, command, args.arguments)
+        return _run(args.command, args.arguments)
     except S4NetError as error:
         if args.debug:
             raise
@@ -97,11 +103,18 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _run(name: str, command: Command, arguments: Sequence[str]) -> int:
+def command_parser(name: str) -> argparse.ArgumentParser:
+    """Parser of the sub-command `name`; of one with `ros` only where rclpy is installed."""
+    command = COMMANDS[name]
     module = importlib.import_module(command.module)  # late: `s4net doctor` must not wait for torch
     parser = argparse.ArgumentParser(prog=f"s4net {name}", description=command.help[0].upper() + command.help[1:] + ".")
     module.add_arguments(parser)
-    return int(module.run(parser.parse_args(arguments)))
+    return parser
+
+
+def _run(name: str, arguments: Sequence[str]) -> int:
+    args = command_parser(name).parse_args(arguments)
+    return int(importlib.import_module(COMMANDS[name].module).run(args))
 
 
 def _run_ros(name: str, module: str, arguments: Sequence[str]) -> int:

@@ -2,10 +2,19 @@
 
 import argparse
 import json
+import shutil
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import track
 
 from s4net_core.config import Settings, load_settings
 from s4net_core.errors import SettingsError
+
+if TYPE_CHECKING:
+    from s4net_core.labels import LabelMap
 
 
 def add_settings_options(parser: argparse.ArgumentParser) -> None:
@@ -43,24 +52,17 @@ def settings_from(args: argparse.Namespace) -> Settings:
     return settings
 
 
-def take_size(settings: Settings, checkpoint: str | Path) -> None:
-    """Give the settings the image size of a weights file, unless the user gave one.
-
-    Raises:
-        CheckpointError: the file cannot be read.
-    """
-    from s4net_core.models.checkpoint import read_info  # late: as above
-
-    info = read_info(checkpoint)
-    for name in ("width", "height"):
-        if name not in settings.model.model_fields_set:
-            setattr(settings.model, name, getattr(info.model, name))
+def track_labels(positions: Sequence[int]) -> Iterable[int]:
+    """A progress bar for trainings, which read the labels of the whole source set when they start."""
+    return track(positions, "labels of the source set", console=Console(stderr=True), transient=True)
 
 
 def add_learning_options(parser: argparse.ArgumentParser) -> None:
     """`add_settings_options`, and ``--checkpoint`` and ``--source``; `learning_settings_from` reads them."""
     parser.add_argument("--checkpoint", help="weights file of the base model; short for --set checkpoint=...")
-    parser.add_argument("--source", help="folder of the labelled source set; short for --set source.path=...")
+    parser.add_argument(
+        "--source", help="labelled source set, a folder or a file of s4net pack; short for --set source.path=..."
+    )
     add_settings_options(parser)
 
 
@@ -77,6 +79,59 @@ def learning_settings_from(args: argparse.Namespace) -> Settings:
     if not settings.checkpoint or not settings.source.path:
         raise SettingsError("no base model or no source set: give --checkpoint FILE and --source FOLDER")
     return settings
+
+
+def add_training_options(parser: argparse.ArgumentParser, state: str) -> None:
+    """Add ``--state``, ``--resume``, ``--force`` and ``--log``; `state_path` reads the first three.
+
+    Args:
+        parser: of the command, which has an argument ``output``.
+        state: what is kept there, for the help.
+    """
+    parser.add_argument("--state", type=Path, help=f"{state} (default: OUTPUT.state)")
+    parser.add_argument("--resume", action="store_true", help="go on from what is in the state")
+    parser.add_argument("--force", action="store_true", help="remove the state and start anew")
+    parser.add_argument("--log", type=Path, metavar="DIR", help="write curves for TensorBoard into this folder")
+
+
+def state_path(args: argparse.Namespace) -> Path:
+    """Where the state of a run is kept; that of an earlier one is neither used nor removed unasked.
+
+    Raises:
+        SettingsError: there is one, and nobody said what shall become of it.
+    """
+    state: Path = args.state or args.output.with_name(args.output.name + ".state")
+    if state.exists() and not args.resume:
+        if not args.force:
+            raise SettingsError(f"state {state} exists: add --resume to go on from it, or --force to remove it")
+        if state.is_dir():
+            shutil.rmtree(state)
+        else:
+            state.unlink(missing_ok=True)
+    return state
+
+
+def add_labels_option(parser: argparse.ArgumentParser) -> None:
+    """Add ``--labels``; `labels_from` reads it."""
+    from s4net_core.labels import LABEL_MAPS  # late: `s4net doctor` must run where NumPy does not
+
+    names = ", ".join(LABEL_MAPS)
+    parser.add_argument(
+        "--labels",
+        metavar="NAME|FILE",
+        help=f"map ids of another data set to SUN RGB-D 37: {names}, or the file of ScanNet's or NYU's table",
+    )
+
+
+def labels_from(args: argparse.Namespace) -> "LabelMap | None":
+    """The map that ``--labels`` names; None = the ids are those of SUN RGB-D 37.
+
+    Raises:
+        LabelTableError: there is no such map or table.
+    """
+    from s4net_core.io.label_tables import label_map  # late: SciPy is for those who need it
+
+    return label_map(args.labels) if args.labels else None
 
 
 def positive(text: str) -> int:

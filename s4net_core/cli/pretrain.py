@@ -6,34 +6,55 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from s4net_core.cli.options import add_settings_options, settings_from
-from s4net_core.io.source_sets import open_source_set
-from s4net_core.learning.pretrain import pretrain
+from s4net_core.cli.options import add_settings_options, add_training_options, settings_from, state_path, track_labels
+from s4net_core.io.source_sets import open_source_set, open_test_set
+from s4net_core.learning.devices import training_fabric
+from s4net_core.learning.pretrain import TrainingReport, pretrain
+from s4net_core.learning.pretraining import Score
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("source", type=Path, help="folder of the labelled source set")
-    parser.add_argument("output", type=Path, help="weights file to write")
+    parser.add_argument("source", type=Path, help="labelled source set: a folder, or a file of s4net pack")
+    parser.add_argument("output", type=Path, help="weights file to write; always holds the best so far")
     parser.add_argument("--half", action="store_true", help="store float16: half the size")
+    add_training_options(parser, "file for an unfinished run")
     add_settings_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Train and report the metrics on the hold-out."""
+    """Train, and tell every measurement."""
     settings = settings_from(args)
-    source = open_source_set(args.source)
-    console = Console()
+    state = state_path(args)
+    source = open_source_set(args.source, with_depth=settings.model.depth_decoder)
+    fabric = training_fabric(settings)
+    console = Console(quiet=not fabric.is_global_zero)
     columns = (TextColumn("pretrain"), BarColumn(), MofNCompleteColumn(), TextColumn("loss {task.fields[loss]:.3f}"))
-    with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
+    with Progress(*columns, TimeRemainingColumn(), console=console, disable=console.quiet) as progress:
         task = progress.add_task("pretrain", total=settings.pretrain.steps, loss=float("nan"))
+
+        def show(report: TrainingReport) -> None:
+            progress.update(task, completed=report.step, loss=report.loss)
+
+        def tell(score: Score) -> None:
+            best = ", the best so far" if score.best else ""
+            scores = f"mIoU {score.miou:.3f}, pixel accuracy {score.pixel_accuracy:.3f}"
+            console.print(f"step {score.step}: {scores} on {score.images} test images{best}")
+
         info = pretrain(
             settings,
             source,
             args.output,
+            test=open_test_set(args.source),
             half=args.half,
-            on_step=lambda report: progress.update(task, completed=report.step, loss=report.loss),
+            state=state,
+            resume=args.resume,
+            log=args.log,
+            fabric=fabric,
+            track=track_labels if fabric.is_global_zero else iter,
+            on_step=show,
+            on_score=tell,
         )
     scores = ", ".join(f"{name} {value:.3f}" for name, value in info.metrics.items())
-    console.print(f"{args.output}: {len(source)} images, {settings.pretrain.steps} steps, {scores}")
+    console.print(f"{args.output}: {len(source)} images, weights of step {info.step}, {scores}")
     return 0

@@ -1,8 +1,8 @@
-"""Scores of a network on a capture: against labels where it has some, and between its own views."""
+"""Scores of a network on a capture: against labels and depth where it has some, and between its own views."""
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,12 +10,13 @@ from numpy.typing import NDArray
 from s4net_core.config import Settings
 from s4net_core.errors import CaptureError
 from s4net_core.evaluation.agreement import Agreement, agreement
+from s4net_core.evaluation.depth import DepthErrors, DepthEvaluation
 from s4net_core.evaluation.metrics import ConfusionMatrix, SegmentationScores
 from s4net_core.evaluation.pictures import PictureRow
 from s4net_core.frames import Frame, FrameSource
 from s4net_core.geometry.camera import rescale_frame, undistort_frame
 from s4net_core.inference import Segmenter, pick_device
-from s4net_core.keyframes import KeyframeBuffer
+from s4net_core.keyframes import DepthPrediction, KeyframeBuffer
 from s4net_core.labels import LABEL_SPACES
 
 VIEW_PASSES = 2
@@ -31,12 +32,14 @@ class Evaluation:
         per_image: scores of each frame, averaged (the paper's convention).
         class_iou: pooled IoU by class id, of the classes that occur.
         frames: labelled frames that were scored.
+        counts: (C, C + 1) pixels, as `ConfusionMatrix.counts`; without them no confusion can be shown.
     """
 
     pooled: SegmentationScores
     per_image: SegmentationScores
     class_iou: dict[int, float]
     frames: int
+    counts: NDArray[np.int64] = field(default_factory=lambda: np.zeros((0, 1), np.int64), compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -48,12 +51,14 @@ class Measurement:
         agreements: between the capture's keyframes, by network.
         keyframes: number of keyframes that the capture gave.
         pictures: some frames with the labels of the first and the last network.
+        depths: errors of predicted depth, by network; none without a depth decoder, or on a capture without depth.
     """
 
     evaluations: dict[str, Evaluation]
     agreements: dict[str, Agreement]
     keyframes: int
     pictures: list[PictureRow]
+    depths: dict[str, DepthEvaluation] = field(default_factory=dict)
 
 
 def measure(
@@ -69,13 +74,18 @@ def measure(
 
     Args:
         segmenters: networks by name, in the order "before", "after", or a single one.
-        source: with or without labels, with or without depth.
+        source: with or without labels, with or without depth; exact depth (`Frame.true_depth`) is preferred as truth.
         settings: as `keyframes_of` and `evaluate_agreement`.
         pictures: number of frames to show, spread over the capture.
         on_frame: called after every frame of the source.
         on_view: called while the agreement is measured, after the frames, with the work done and the whole of it.
     """
     tallies = {name: _tally(segmenter) for name, segmenter in segmenters.items()}
+    errors = {
+        name: DepthErrors(settings.geometry.min_depth, settings.geometry.max_depth)
+        for name, segmenter in segmenters.items()
+        if segmenter.info.model.depth_decoder
+    }
     shown = set(np.linspace(0, len(source) - 1, pictures + 2).astype(int)[1:-1].tolist())
     rows: list[PictureRow] = []
 
@@ -88,9 +98,15 @@ def measure(
                         tallies[name].add(frame.label, label)
                 if index in shown:
                     rows.append(_picture(f"frame {index}", frame, list(labels.values())))
+            truth = frame.depth if frame.true_depth is None else frame.true_depth
+            if truth is not None:
+                for name, found in errors.items():
+                    found.add(truth, segmenters[name].depth(frame.color))
             yield frame
 
-    keyframes = keyframes_of(scored(source), settings, on_frame=on_frame)
+    newest = list(segmenters.values())[-1]  # the same depth for all, as for the guard
+    predict_depth = None if settings.geometry.from_sensor else newest.depth
+    keyframes = keyframes_of(scored(source), settings, predict_depth=predict_depth, on_frame=on_frame)
     total = len(segmenters) * VIEW_PASSES * len(keyframes)
     done = itertools.count(1)
 
@@ -102,6 +118,7 @@ def measure(
         agreements={name: evaluate_agreement(s, keyframes, settings, on_view=viewed) for name, s in segmenters.items()},
         keyframes=len(keyframes),
         pictures=rows,
+        depths={name: found.evaluation() for name, found in errors.items() if found.images},
     )
 
 
@@ -127,16 +144,26 @@ def evaluate(segmenter: Segmenter, source: FrameSource, *, on_frame: Callable[[]
 
 
 def keyframes_of(
-    source: Iterable[Frame], settings: Settings, *, on_frame: Callable[[], None] = lambda: None
+    source: Iterable[Frame],
+    settings: Settings,
+    *,
+    predict_depth: DepthPrediction | None = None,
+    on_frame: Callable[[], None] = lambda: None,
 ) -> KeyframeBuffer:
     """The keyframes that the adaptation node would keep of a capture.
 
     Args:
-        source: frames without depth are not taken.
+        source: frames without depth are not taken, unless it is predicted.
         settings: groups `model` (working size), `keyframes`, `geometry`, and `learner.min_overlap`.
+        predict_depth: as of `KeyframeBuffer`.
         on_frame: called after every frame of the source.
     """
-    keyframes = KeyframeBuffer(settings.keyframes, settings.geometry, min_overlap=settings.learner.min_overlap)
+    keyframes = KeyframeBuffer(
+        settings.keyframes,
+        settings.geometry,
+        min_overlap=settings.learner.min_overlap,
+        predict_depth=predict_depth,
+    )
     for frame in source:
         keyframes.offer(rescale_frame(undistort_frame(frame), settings.model.width, settings.model.height))
         on_frame()
@@ -170,7 +197,7 @@ def _tally(segmenter: Segmenter) -> ConfusionMatrix:
 
 
 def _evaluation(matrix: ConfusionMatrix) -> Evaluation:
-    return Evaluation(matrix.pooled(), matrix.per_image_mean(), matrix.class_iou(), matrix.images)
+    return Evaluation(matrix.pooled(), matrix.per_image_mean(), matrix.class_iou(), matrix.images, matrix.counts)
 
 
 def _picture(name: str, frame: Frame, labels: list[NDArray[np.uint8]]) -> PictureRow:

@@ -93,8 +93,7 @@ class ConfusionMatrix:
         Raises:
             S4NetError: no labelled pixel was added.
         """
-        self._require_labels()
-        return _scores(self._counts)
+        return pooled_scores(self._counts)
 
     def per_image_mean(self) -> SegmentationScores:
         """Scores of each image, averaged over the images that have labels: the paper's convention.
@@ -102,17 +101,33 @@ class ConfusionMatrix:
         Raises:
             S4NetError: no labelled pixel was added.
         """
-        self._require_labels()
+        _require_labels(self._counts)
         return SegmentationScores(*(float(value) for value in self._per_image_sum / self.images))
 
     def class_iou(self) -> dict[int, float]:
         """Pooled IoU by class id, of the classes that occur in the labels."""
-        present, iou = _iou(self._counts)
-        return {int(i) + 1: float(value) for i, value in zip(np.flatnonzero(present), iou, strict=True)}
+        return class_iou(self._counts)
 
-    def _require_labels(self) -> None:
-        if not self.images:
-            raise S4NetError("no labelled pixel was seen, so there is nothing to score: use images with labels")
+
+def pooled_scores(counts: NDArray[np.int64]) -> SegmentationScores:
+    """Scores from `ConfusionMatrix.counts` or the sum of several.
+
+    Raises:
+        S4NetError: no labelled pixel was counted.
+    """
+    _require_labels(counts)
+    return _scores(counts)
+
+
+def class_iou(counts: NDArray[np.int64]) -> dict[int, float]:
+    """IoU by class id of the classes that occur, from `ConfusionMatrix.counts` or the sum of several."""
+    present, iou = _iou(counts)
+    return {int(i) + 1: float(value) for i, value in zip(np.flatnonzero(present), iou, strict=True)}
+
+
+def _require_labels(counts: NDArray[np.int64]) -> None:
+    if not counts.any():
+        raise S4NetError("no labelled pixel was seen, so there is nothing to score: use images with labels")
 
 
 def _scores(counts: NDArray[np.int64]) -> SegmentationScores:

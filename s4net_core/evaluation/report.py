@@ -1,7 +1,9 @@
 """Reports: tables, curves and pictures in one HTML file that needs nothing beside it; the tables also for terminals."""
 
 import base64
+import csv
 import html
+import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -26,20 +28,29 @@ class Table:
         title: heading.
         columns: their headings.
         rows: one cell a column each; floats are shown with three decimals, NaN as a dash.
+        groups: heading above neighbouring columns, and their number, over all columns; empty = no such headings.
     """
 
     title: str
     columns: Sequence[str]
     rows: Sequence[Sequence[Cell]]
+    groups: Sequence[tuple[str, int]] = ()
+
+    @property
+    def headings(self) -> list[str]:
+        """One a column, with its group: for formats whose tables have a single line of headings."""
+        above = [name for name, count in self.groups for _ in range(count)] or [""] * len(self.columns)
+        return [f"{group} {column}".strip() for group, column in zip(above, self.columns, strict=True)]
 
 
 @dataclass(frozen=True)
 class Report:
-    """What `write_report` writes, in this order: notes, tables, curves, pictures with a legend, settings.
+    """What `write_report` writes, in this order: notes, tables, figures, curves, pictures with a legend, settings.
 
     Args:
         title: heading of the page.
         tables: numbers.
+        figures: name and PNG file content each.
         curves: values over steps.
         pictures: the same images before and after; all with ground truth, or none.
         notes: paragraphs of plain text.
@@ -54,6 +65,7 @@ class Report:
     notes: Sequence[str] = ()
     settings: Mapping[str, object] = field(default_factory=dict)
     label_space: LabelSpace = SUNRGBD37
+    figures: Sequence[tuple[str, bytes]] = ()
 
 
 def write_report(path: str | Path, report: Report) -> None:
@@ -99,18 +111,33 @@ def to_markdown(table: Table) -> str:
     """The table in Markdown, without its title; numbers are aligned to the right."""
     right = _numeric_columns(table)
     lines = [
-        "| " + " | ".join(table.columns) + " |",
+        "| " + " | ".join(table.headings) + " |",
         "| " + " | ".join("---:" if i in right else "---" for i in range(len(table.columns))) + " |",
     ]
     lines += ["| " + " | ".join(_text(cell).replace("|", "\\|") for cell in row) + " |" for row in table.rows]
     return "\n".join(lines) + "\n"
 
 
+def to_csv(table: Table, comments: Sequence[str] = ()) -> str:
+    """The table as CSV with all digits; an unknown number is an empty cell.
+
+    Args:
+        table: its title is left out.
+        comments: lines before the table, each behind a ``#``.
+    """
+    text = io.StringIO()
+    text.writelines(f"# {line}\n" for comment in comments for line in comment.splitlines())
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(table.headings)
+    writer.writerows(["" if isinstance(c, float) and math.isnan(c) else c for c in row] for row in table.rows)
+    return text.getvalue()
+
+
 def to_rich(table: Table) -> RichTable:
     """The table for a terminal."""
     right = _numeric_columns(table)
     shown = RichTable(title=table.title, title_justify="left")
-    for i, column in enumerate(table.columns):
+    for i, column in enumerate(table.headings):
         shown.add_column(column, justify="right" if i in right else "left")
     for row in table.rows:
         shown.add_row(*(_text(cell) for cell in row))
@@ -135,6 +162,10 @@ def _page(report: Report) -> str:
     title = html.escape(report.title)
     parts = [f"<h1>{title}</h1>", *(f"<p>{html.escape(note)}</p>" for note in report.notes)]
     parts += [_html_table(table) for table in report.tables]
+    parts += [
+        f'<h2>{html.escape(name)}</h2><figure class="figure">{_image(png, "image/png", name)}</figure>'
+        for name, png in report.figures
+    ]
     if report.curves:
         parts.append('<h2>Curves</h2><div class="curves">')
         parts += [f"<figure>{_image(curve_png(c), 'image/png', c.title)}</figure>" for c in report.curves]
@@ -158,8 +189,10 @@ def _html_table(table: Table, heading: bool = True) -> str:
 
     rows = "\n".join(f"<tr>{cells(row, 'td')}</tr>" for row in table.rows)
     title = f"<h2>{html.escape(table.title)}</h2>" if heading else ""
+    above = "".join(f"<th colspan={count} class=group>{html.escape(name)}</th>" for name, count in table.groups)
+    groups = f"<tr>{above}</tr>" if above else ""
     return (
-        f'{title}<div class="scroll"><table><thead><tr>{cells(table.columns, "th")}</tr></thead>'
+        f'{title}<div class="scroll"><table><thead>{groups}<tr>{cells(table.columns, "th")}</tr></thead>'
         f"<tbody>{rows}</tbody></table></div>"
     )
 
@@ -232,6 +265,8 @@ table { border-collapse: collapse; font-size: .92rem; }
 th, td { padding: .35rem .9rem .35rem 0; border-bottom: 1px solid var(--line); text-align: left; }
 th { color: var(--soft); font-weight: 600; white-space: nowrap; }
 .number { text-align: right; padding-left: 1rem; font-variant-numeric: tabular-nums; }
+.group { text-align: center; }
+.figure img { max-width: 900px; background: #fff; }
 .curves { display: grid; grid-template-columns: repeat(auto-fit, minmax(340px, 1fr)); gap: 1rem; }
 .curves img { width: 100%; max-width: 640px; background: var(--card); border-radius: 8px; }
 .strip { display: grid; grid-auto-flow: column; grid-auto-columns: minmax(150px, 1fr); gap: .5rem; overflow-x: auto; }

@@ -84,6 +84,7 @@ def rescale_frame(frame: Frame, width: int, height: int) -> Frame:
         color=resize_color(frame.color, width, height),
         depth=None if frame.depth is None else resize_nearest(frame.depth, width, height),
         label=None if frame.label is None else resize_nearest(frame.label, width, height),
+        true_depth=None if frame.true_depth is None else resize_nearest(frame.true_depth, width, height),
         intrinsics=frame.intrinsics.scaled(width, height),
     )
 
@@ -104,10 +105,14 @@ def undistort_frame(frame: Frame) -> Frame:
     def remapped(image: NDArray[np.generic], interpolation: int) -> NDArray[np.generic]:
         return np.asarray(cv2.remap(image, map_x, map_y, interpolation, borderMode=cv2.BORDER_CONSTANT, borderValue=0))
 
+    def remapped_depth(depth: NDArray[np.float32] | None) -> NDArray[np.float32] | None:
+        return None if depth is None else remapped(depth, cv2.INTER_NEAREST).astype(np.float32, copy=False)
+
     return replace(
         frame,
         color=remapped(frame.color, cv2.INTER_LINEAR).astype(np.uint8, copy=False),
-        depth=None if frame.depth is None else remapped(frame.depth, cv2.INTER_NEAREST).astype(np.float32, copy=False),
+        depth=remapped_depth(frame.depth),
+        true_depth=remapped_depth(frame.true_depth),
         label=None if frame.label is None else remapped(frame.label, cv2.INTER_NEAREST).astype(np.uint8, copy=False),
         intrinsics=replace(frame.intrinsics, distortion=()),
     )

@@ -1,4 +1,4 @@
-"""Puts `Frame`s together from colour, depth, camera_info and poses: one code path for live topics and recorded bags."""
+"""Puts `Frame`s together from colour, depth if there is any, camera_info and poses: the same for topics and bags."""
 
 from collections import Counter, deque
 from collections.abc import Callable
@@ -100,7 +100,7 @@ class FrameAssembler:
         self.details: dict[str, str] = {}
         self._pose_of = pose_of
         self._unmatched: dict[int, None] = {}
-        self._views: deque[tuple[Picture, Picture]] = deque()
+        self._views: deque[tuple[Picture, Picture | None]] = deque()
         self._ready: list[Frame] = []
         self._infos: deque[_Info] = deque(maxlen=stream.sync_queue)
         self._newest: int | None = None
@@ -145,10 +145,10 @@ class FrameAssembler:
         else:
             self._infos.append(_Info(stamp, stamp, value))
 
-    def add_pair(self, color: Picture, depth: Picture) -> None:
-        """A colour image, announced by `see_color`, and the depth image that belongs to it."""
+    def add_view(self, color: Picture, depth: Picture | None) -> None:
+        """A colour image, announced by `see_color`, and the depth image that belongs to it; None = no depth camera."""
         self._settle(color.stamp)
-        if color.frame_id and depth.frame_id and color.frame_id.lstrip("/") != depth.frame_id.lstrip("/"):
+        if depth and color.frame_id and depth.frame_id and color.frame_id.lstrip("/") != depth.frame_id.lstrip("/"):
             self._drop(
                 "depth_frame",
                 f"depth is in frame {depth.frame_id} but colour in {color.frame_id}: launch the camera with "
@@ -228,7 +228,7 @@ class FrameAssembler:
     def _waited_enough(self, stamp: int) -> bool:
         return self._newest is not None and self._newest - stamp > self.stream.pose_wait * 1e9
 
-    def _assemble(self, color: Picture, depth: Picture) -> Frame:
+    def _assemble(self, color: Picture, depth: Picture | None) -> Frame:
         """Cheap checks first: nothing is decoded for a frame that cannot be used."""
         if self._last_stamp is not None and color.stamp <= self._last_stamp:
             raise BadFrame("out_of_order", f"colour at {color.stamp} ns comes after one at {self._last_stamp} ns")
@@ -239,12 +239,12 @@ class FrameAssembler:
         frame = Frame(
             stamp=color.stamp,
             color=color.decode(),  # type: ignore[arg-type]
-            depth=depth.decode(),  # type: ignore[arg-type]
+            depth=depth and depth.decode(),  # type: ignore[arg-type]
             T_world_camera=T_world_camera,
             intrinsics=intrinsics,
             frame_id=color.frame_id,
         )
-        if frame.depth is None or not frame.depth.any():
+        if depth and (frame.depth is None or not frame.depth.any()):
             raise BadFrame("no_depth", f"depth at {depth.stamp} ns has no pixel with depth: {DROP_REASONS['no_depth']}")
         return frame
 

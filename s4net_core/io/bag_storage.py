@@ -1,4 +1,4 @@
-"""Raw messages of a rosbag2 recording, whatever its storage, and also when it is damaged or was never closed."""
+"""Raw messages of a ROS 2 or ROS 1 recording, whatever its storage, and also when it is damaged or was never closed."""
 
 import sqlite3
 from collections.abc import Collection, Iterator
@@ -8,32 +8,42 @@ from types import TracebackType
 from typing import Any, Protocol
 from urllib.parse import quote
 
-from rosbags.interfaces import Connection, ConnectionExtRosbag2, MessageDefinition, MessageDefinitionFormat
+from rosbags.interfaces import (
+    Connection,
+    ConnectionExtRosbag1,
+    ConnectionExtRosbag2,
+    MessageDefinition,
+    MessageDefinitionFormat,
+)
+from rosbags.rosbag1 import Reader as Rosbag1Reader
+from rosbags.rosbag1 import ReaderError as Rosbag1Error
 from rosbags.rosbag2 import Reader, ReaderError
 from rosbags.rosbag2.storage_mcap import McapReader
 from rosbags.typesys import Stores, get_typestore
 from rosbags.typesys.store import Typestore
 
 from s4net_core.errors import CaptureError
+from s4net_core.io.rosbag1_storage import Rosbag1Remains, deserialize_ros1, is_rosbag1
 
 STORAGE_SUFFIXES = (".mcap", ".db3")
 MCAP_MAGIC = b"\x89MCAP0\r\n"
 DEFAULT_STORE = Stores.ROS2_JAZZY
 """Types of a bag that does not name its distribution; those of images, calibration and tf are the same in all."""
+_KNOWN_ERRORS = (ReaderError, Rosbag1Error, sqlite3.Error, OSError)
 
 
 def is_bag(path: Path) -> bool:
-    """Whether `path` is a rosbag2 folder or one of its files."""
+    """Whether `path` is a rosbag2 folder or one of its files, or a bag of ROS 1."""
     if path.is_dir():
         return (path / "metadata.yaml").is_file() or any(_storage_files(path))
-    return path.suffix in STORAGE_SUFFIXES and path.is_file()
+    return path.is_file() and (path.suffix in STORAGE_SUFFIXES or is_rosbag1(path))
 
 
 class Bag:
     """A recording, opened with ``with``; what can be read of a damaged one is read.
 
     Args:
-        path: rosbag2 folder, .mcap or .db3 file.
+        path: rosbag2 folder, .mcap or .db3 file, or .bag file of ROS 1.
 
     Attributes:
         damage: what is wrong with the recording; empty = nothing found yet.
@@ -52,7 +62,9 @@ class Bag:
 
     def __enter__(self) -> "Bag":
         if not is_bag(self.path):
-            raise CaptureError(f"{self.path} is no rosbag2 recording: give its folder, or a .mcap or .db3 file")
+            raise CaptureError(
+                f"{self.path} is no rosbag2 recording, nor one of ROS 1: give its folder, or a .mcap, .db3 or .bag file"
+            )
         with self._stack:
             self._open()
             self._stack = self._stack.pop_all()
@@ -63,6 +75,11 @@ class Bag:
     ) -> None:
         self._stack.close()
         self._storages = []
+
+    @property
+    def ros1(self) -> bool:
+        """Whether it was recorded by ROS 1, whose messages have another encoding."""
+        return any(isinstance(connection.ext, ConnectionExtRosbag1) for connection in self.connections)
 
     @property
     def connections(self) -> list[Connection]:
@@ -79,7 +96,7 @@ class Bag:
         return sum(c.msgcount for c in self.connections if c.topic == topic)
 
     def messages(self, topics: Collection[str]) -> Iterator[tuple[Connection, int, bytes]]:
-        """Connection, log time in nanoseconds and CDR bytes of these topics' messages, in time order.
+        """Connection, log time in nanoseconds and bytes of these topics' messages, in time order.
 
         Where the recording is damaged the iteration ends, and `damage` says why.
         """
@@ -99,7 +116,7 @@ class Bag:
                 yield connection, stamp, data
 
     def deserialize(self, connection: Connection, data: bytes) -> Any:
-        """The message, with the attributes that the same message has in rclpy.
+        """The message, with the attributes that the same message has in rclpy (or, of a ROS 1 bag, in rospy).
 
         Raises:
             CaptureError: its type is unknown, or the bytes do not fit the type.
@@ -107,6 +124,8 @@ class Bag:
         if self._store is None:
             self._store = self._typestore()
         try:
+            if self.ros1:
+                return deserialize_ros1(self._store, connection, data)
             return self._store.deserialize_cdr(data, connection.msgtype)
         except Exception as error:  # neither does the deserialiser
             raise CaptureError(
@@ -116,27 +135,31 @@ class Bag:
 
     def _open(self) -> None:
         try:
-            reader = self._stack.enter_context(Reader(self.path))
-            self._storages = [reader]
-            self._distribution = reader.ros_distro or ""
+            if is_rosbag1(self.path):
+                self._storages = [self._stack.enter_context(Rosbag1Reader(self.path))]
+            else:
+                reader = self._stack.enter_context(Reader(self.path))
+                self._storages = [reader]
+                self._distribution = reader.ros_distro or ""
             return
         except Exception as error:  # the parsers of rosbags promise no type of error for damaged bytes
             self._report(error)
         for path in [self.path] if self.path.is_file() else sorted(_storage_files(self.path)):
-            remains = _McapRemains if path.suffix == ".mcap" else _Sqlite3Remains
             try:
-                self._storages.append(self._stack.enter_context(closing(remains(path))))
-            except (ReaderError, sqlite3.Error, OSError) as error:
+                self._storages.append(self._stack.enter_context(closing(_remains(path))))
+            except _KNOWN_ERRORS as error:
                 self._report(error)
         if not self.connections:
             raise CaptureError(f"{self.path} cannot be read: {self.damage}. Copy it again, or record a new one")
 
     def _report(self, error: Exception) -> None:
-        known = isinstance(error, ReaderError | sqlite3.Error | OSError)
+        known = isinstance(error, _KNOWN_ERRORS)
         self.damage = str(error).rstrip(".") if known else f"{type(error).__name__}: {error}"
 
     def _typestore(self) -> Typestore:
         """Types of the distribution that recorded the bag."""
+        if self.ros1:
+            return get_typestore(Stores.ROS1_NOETIC)
         return get_typestore(next((s for s in Stores if s.value == f"ros2_{self._distribution}"), DEFAULT_STORE))
 
 
@@ -145,6 +168,16 @@ class _Storage(Protocol):
     def connections(self) -> list[Connection]: ...
 
     def messages(self, connections: Collection[Connection]) -> Iterator[tuple[Connection, int, bytes]]: ...
+
+
+class _ClosableStorage(_Storage, Protocol):
+    def close(self) -> None: ...
+
+
+def _remains(path: Path) -> "_ClosableStorage":
+    if is_rosbag1(path):
+        return Rosbag1Remains(path)
+    return _McapRemains(path) if path.suffix == ".mcap" else _Sqlite3Remains(path)
 
 
 class _McapRemains:

@@ -6,7 +6,10 @@ from s4net_core.config import StreamSettings
 from s4net_core.errors import CaptureError
 from s4net_core.frames import FrameSource
 from s4net_core.io.bag_storage import is_bag
+from s4net_core.io.open3d_folder import Open3dFolder, is_open3d_folder
+from s4net_core.io.realsense import RealsenseRecording, is_realsense
 from s4net_core.io.rosbag_reader import BagReader
+from s4net_core.io.scannet import is_scannet, open_scannet
 from s4net_core.io.scene_folder import POSES_FILE, SceneFolder, is_scene_folder
 from s4net_core.io.seven_scenes import SevenScenes, is_seven_scenes
 from s4net_core.io.trajectory import Poses, read_poses
@@ -14,8 +17,10 @@ from s4net_core.io.tum import TumCapture, is_tum
 from s4net_core.labels import LabelMap
 
 FORMATS = (
-    "scene folder (color/, intrinsics.json, poses.txt), TUM RGB-D (rgb.txt, depth.txt, groundtruth.txt), 7-Scenes "
-    "(frame-000000.color.png), rosbag2 (metadata.yaml, or a .mcap or .db3 file)"
+    "scene folder (color/, intrinsics.json, poses.txt), ScanNet (.sens, or color/, depth/, pose/, intrinsic/), "
+    "TUM RGB-D (rgb.txt, depth.txt, groundtruth.txt), 7-Scenes (frame-000000.color.png), Redwood or Open3D "
+    "(color/, depth/, trajectory.log), rosbag2 (metadata.yaml, or a .mcap or .db3 file), ROS 1 bag (.bag), "
+    "RealSense recording (.bag, .db3)"
 )
 
 
@@ -26,6 +31,7 @@ def open_capture(
     poses: str | Poses = "",
     map_labels: LabelMap | None = None,
     stride: int = 1,
+    with_depth: bool = True,
 ) -> FrameSource:
     """The capture at `path`, whatever its format.
 
@@ -36,6 +42,7 @@ def open_capture(
             folder or anywhere, e.g. ``poses_noisy.txt``; empty = the capture's own.
         map_labels: from the ids in label files to SUN RGB-D 37, one of `LABEL_MAPS`; None = the format's own.
         stride: take every n-th frame; where images are files or can be skipped, the others are not read.
+        with_depth: False = depth need not be there; in a bag or TUM sequence colour does not wait for it then.
 
     Raises:
         CaptureError: nothing is there, or it is in none of the formats.
@@ -46,14 +53,20 @@ def open_capture(
     given = _poses(path, poses) if isinstance(poses, str) else poses
     if path.is_dir() and is_scene_folder(path):
         return SceneFolder(path, given or POSES_FILE, stride, map_labels=map_labels)
+    if is_scannet(path):
+        return open_scannet(path, given, stride, map_labels=map_labels)
     if map_labels is not None:
-        raise CaptureError(f"{path} is no scene folder: only a scene folder has labels that can be mapped")
+        raise CaptureError(f"{path} is neither scene folder nor ScanNet: others have no labels that can be mapped")
     if path.is_dir() and is_tum(path):
-        return TumCapture(path, stream, poses=given, stride=stride)
+        return TumCapture(path, stream, poses=given, stride=stride, with_depth=with_depth)
     if path.is_dir() and is_seven_scenes(path):
         return SevenScenes(path, given, stride)
+    if path.is_dir() and is_open3d_folder(path):
+        return Open3dFolder(path, given, stride)
+    if is_realsense(path):
+        return RealsenseRecording(path, stream, poses=given, stride=stride)
     if is_bag(path):
-        return BagReader(path, stream, poses=given, stride=stride)
+        return BagReader(path, stream, poses=given, stride=stride, with_depth=with_depth)
     raise CaptureError(f"{path} is in no format that can be read: {FORMATS}")
 
 

@@ -37,15 +37,25 @@ def read_depth(path: Path, units_per_metre: float = MILLIMETRES, no_depth: int =
     Raises:
         BadFrame: ``unreadable``, or ``depth_format`` when it is not a 16-bit image with one channel.
     """
+    raw = read_raw_depth(path)
+    depth: NDArray[np.float32] = np.divide(raw, np.float32(units_per_metre), dtype=np.float32)
+    if no_depth:
+        depth[raw == no_depth] = 0.0
+    return depth
+
+
+def read_raw_depth(path: Path) -> NDArray[np.uint16]:
+    """(H, W) uint16, in whatever form the file has it.
+
+    Raises:
+        BadFrame: ``unreadable``, or ``depth_format`` when it is not a 16-bit image with one channel.
+    """
     raw = _read(path, cv2.IMREAD_UNCHANGED)
     if raw.ndim != 2 or raw.dtype != np.uint16:
         raise BadFrame(
             "depth_format", f"{path} is {raw.shape} {raw.dtype}: depth must be a 16-bit image with one channel"
         )
-    depth: NDArray[np.float32] = np.divide(raw, np.float32(units_per_metre), dtype=np.float32)
-    if no_depth:
-        depth[raw == no_depth] = 0.0
-    return depth
+    return raw.astype(np.uint16, copy=False)
 
 
 def read_label(path: Path, space: LabelSpace, map_labels: LabelMap | None = None) -> NDArray[np.uint8]:
@@ -60,15 +70,22 @@ def read_label(path: Path, space: LabelSpace, map_labels: LabelMap | None = None
         BadFrame: ``unreadable``, or ``label_format`` when it is not an image of ids with one channel.
         S4NetError: an id is outside the label space.
     """
-    raw = _read(path, cv2.IMREAD_UNCHANGED)
+    return decode_label(_bytes(path), str(path), space, map_labels)
+
+
+def decode_label(
+    content: bytes, where: str, space: LabelSpace, map_labels: LabelMap | None = None
+) -> NDArray[np.uint8]:
+    """As `read_label`, from the bytes of the file; `where` names it in errors."""
+    raw = _decode(content, where, cv2.IMREAD_UNCHANGED)
     if raw.ndim != 2 or not np.issubdtype(raw.dtype, np.unsignedinteger) or (map_labels is None and raw.max() > 255):
         raise BadFrame(
             "label_format",
-            f"{path} is {raw.shape} {raw.dtype} with values up to {raw.max()}: labels must be an image of class ids "
+            f"{where} is {raw.shape} {raw.dtype} with values up to {raw.max()}: labels must be an image of class ids "
             "0..255 with one channel, not a coloured or palette picture",
         )
     label = from_mask(raw.astype(np.uint8)) if map_labels is None else map_labels(raw)
-    space.check(label, str(path))
+    space.check(label, where)
     return label
 
 
@@ -100,11 +117,19 @@ def write_label(path: Path, label: NDArray[np.uint8]) -> None:
     _write(path, label, [])
 
 
+def numbered_images(folder: Path) -> dict[int, Path]:
+    """Colour images by the number that their name is, however many digits it has."""
+    return {int(p.stem): p for p in folder.iterdir() if p.suffix.lower() in COLOR_SUFFIXES and p.stem.isdecimal()}
+
+
 def _read(path: Path, flags: int) -> NDArray[np.unsignedinteger[Any]]:
-    content = np.frombuffer(_bytes(path), np.uint8)
-    image = cv2.imdecode(content, flags) if content.size else None
+    return _decode(_bytes(path), str(path), flags)
+
+
+def _decode(content: bytes, where: str, flags: int) -> NDArray[np.unsignedinteger[Any]]:
+    image = cv2.imdecode(np.frombuffer(content, np.uint8), flags) if content else None
     if image is None:
-        raise BadFrame("unreadable", f"{path} ({content.size} bytes) is truncated or no image: fetch the data again")
+        raise BadFrame("unreadable", f"{where} ({len(content)} bytes) is truncated or no image: fetch the data again")
     return np.asarray(image)
 
 

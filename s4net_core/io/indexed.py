@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -10,6 +10,9 @@ from s4net_core.errors import BadFrame, CaptureError
 from s4net_core.frames import Frame
 
 Item = TypeVar("Item")
+
+STEP_30_HZ = 33_333_333
+"""Nanoseconds between two images of a depth camera, where a data set keeps no stamps."""
 
 
 class IndexedCapture(ABC):
@@ -51,7 +54,7 @@ class IndexedCapture(ABC):
                 continue
             yield frame
 
-    def strided(self, items: list[Item]) -> list[Item]:
+    def strided(self, items: Sequence[Item]) -> Sequence[Item]:
         """Every n-th of the items."""
         return items[:: self.stride]
 

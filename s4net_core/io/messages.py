@@ -1,6 +1,6 @@
 """Fields of ROS messages to arrays and back, without ROS: the same code reads live topics and recorded bags.
 
-Messages are read by plain attribute access, so rclpy's and those that rosbags deserialises both do.
+Messages are read by plain attribute access, so rclpy's and those that rosbags deserialises both do, also of ROS 1.
 """
 
 from collections.abc import Sequence
@@ -55,7 +55,8 @@ def intrinsics_from_info(message: Any) -> Intrinsics:
     Raises:
         BadFrame: ``intrinsics`` (zero or NaN entries) or ``distortion`` (a model that is not undone here).
     """
-    return intrinsics_from_calibration(message.width, message.height, message.k, message.d, message.distortion_model)
+    k, d = (message.k, message.d) if hasattr(message, "k") else (message.K, message.D)  # ROS 1 writes them large
+    return intrinsics_from_calibration(message.width, message.height, k, d, message.distortion_model)
 
 
 def transform_matrix(transform: Any) -> NDArray[np.float64]:

@@ -29,6 +29,7 @@ class RecordedCapture(ABC):
         stream: fixed frame, slop, waiting times: as for the live node.
         poses: others than those of the recording, or where it has none.
         stride: take every n-th frame.
+        with_depth: False = depth is not read, every colour image becomes a frame without it.
 
     Raises:
         CaptureError: `stride` is below 1.
@@ -40,7 +41,13 @@ class RecordedCapture(ABC):
     """Colour images; 0 = not known."""
 
     def __init__(
-        self, path: str | Path, stream: StreamSettings | None = None, *, poses: Poses | None = None, stride: int = 1
+        self,
+        path: str | Path,
+        stream: StreamSettings | None = None,
+        *,
+        poses: Poses | None = None,
+        stride: int = 1,
+        with_depth: bool = True,
     ) -> None:
         if stride < 1:
             raise CaptureError(f"stride is {stride}: it must be 1 or more")
@@ -48,7 +55,8 @@ class RecordedCapture(ABC):
         self.stride = stride
         self._stream = stream or StreamSettings()
         self._poses = poses
-        self._assembler = StreamAssembler(self._stream, poses)
+        self._with_depth = with_depth
+        self._assembler = StreamAssembler(self._stream, poses, with_depth=with_depth)
 
     @property
     def name(self) -> str:
@@ -66,7 +74,7 @@ class RecordedCapture(ABC):
         Raises:
             CaptureError: at the end, when not one frame could be used.
         """
-        self._assembler = assembler = StreamAssembler(self._stream, self._poses)
+        self._assembler = assembler = StreamAssembler(self._stream, self._poses, with_depth=self._with_depth)
         yield from islice(self._frames(assembler), 0, None, self.stride)
         if not assembler.delivered:
             raise _no_frames(self.path, assembler, self.damage)
@@ -98,13 +106,14 @@ class StreamAssembler(FrameAssembler):
     Args:
         stream: settings.
         poses: where poses come from instead of transforms.
+        with_depth: whether colour waits for the depth that belongs to it; if not, depth is passed over.
     """
 
-    def __init__(self, stream: StreamSettings, poses: Poses | None = None) -> None:
+    def __init__(self, stream: StreamSettings, poses: Poses | None = None, *, with_depth: bool = True) -> None:
+        self._with_depth = with_depth
         self.transforms = TransformBuffer(round(stream.tf_history * 1e9))
-        self.synchroniser = Synchroniser(
-            ("color", "depth"), slop_ns=round(stream.sync_slop * 1e9), queue=stream.sync_queue
-        )
+        streams = ("color", "depth") if with_depth else ("color",)
+        self.synchroniser = Synchroniser(streams, slop_ns=round(stream.sync_slop * 1e9), queue=stream.sync_queue)
         self._numbers: dict[int, int] = {}
         super().__init__(stream, self.transforms.lookup if poses is None else partial(self._pose_from, poses))
 
@@ -117,7 +126,8 @@ class StreamAssembler(FrameAssembler):
 
     def add_depth(self, depth: Picture) -> None:
         """One depth image, registered to colour."""
-        self._match("depth", depth)
+        if self._with_depth:
+            self._match("depth", depth)
 
     def add_transform(
         self, parent: str, child: str, stamp: int, T_parent_child: NDArray[np.float64], static: bool = False
@@ -132,8 +142,8 @@ class StreamAssembler(FrameAssembler):
         return poses.at(stamp, self._numbers[stamp])
 
     def _match(self, stream: str, picture: Picture) -> None:
-        for color, depth in self.synchroniser.add(stream, picture.stamp, picture):
-            self.add_pair(color, depth)
+        for color, *depth in self.synchroniser.add(stream, picture.stamp, picture):
+            self.add_view(color, depth[0] if depth else None)
 
     def _restart(self, stamp: int) -> None:
         self.synchroniser.clear()

@@ -1,4 +1,4 @@
-"""Reads frames from a rosbag2 recording, put together exactly as the live node does it from topics."""
+"""Reads frames from a ROS 2 or ROS 1 recording, put together exactly as the live node does it from topics."""
 
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
@@ -37,7 +37,7 @@ class BagTopics:
     Args:
         color: Image, or CompressedImage (JPEG, PNG).
         color_info: CameraInfo of colour.
-        depth: Image, or CompressedImage (compressedDepth), registered to colour.
+        depth: Image, or CompressedImage (compressedDepth), registered to colour; empty = none is read.
     """
 
     color: str
@@ -49,11 +49,12 @@ class BagReader(RecordedCapture):
     """Frames of a bag.
 
     Args:
-        path: rosbag2 folder, .mcap or .db3 file.
+        path: rosbag2 folder, .mcap or .db3 file, or .bag file of ROS 1.
         stream: fixed frame, slop, waiting times: as for the live node.
         poses: others than those of /tf, which may then be missing.
         stride: take every n-th frame.
         color_topic, depth_topic: names where the bag has several cameras; empty = realsense's, else by type and name.
+        with_depth: False = depth is not read, every colour image becomes a frame without it.
 
     Raises:
         CaptureError: it is no bag, or has no colour, depth, camera_info or tf; the text lists the topics that it has.
@@ -68,10 +69,11 @@ class BagReader(RecordedCapture):
         stride: int = 1,
         color_topic: str = "",
         depth_topic: str = "",
+        with_depth: bool = True,
     ) -> None:
-        super().__init__(path, stream, poses=poses, stride=stride)
+        super().__init__(path, stream, poses=poses, stride=stride, with_depth=with_depth)
         with Bag(self.path) as bag:
-            self.topics = find_topics(bag, color_topic, depth_topic)
+            self.topics = find_topics(bag, color_topic, depth_topic, with_depth=with_depth)
             if poses is None and not any(bag.topics.get(topic) in TRANSFORMS for topic in TF_TOPICS):
                 raise _missing(bag, f"no poses (/tf, /tf_static): {NO_POSES}")
             self._count = bag.count(self.topics.color)
@@ -80,13 +82,14 @@ class BagReader(RecordedCapture):
     def _play(self, assembler: StreamAssembler) -> Iterator[None]:
         add: dict[str, Callable[[Any], None]] = {
             self.topics.color: lambda message: assembler.add_color(_picture(message, color_from_image)),
-            self.topics.depth: lambda message: assembler.add_depth(_picture(message, depth_from_image)),
             self.topics.color_info: lambda message: assembler.add_camera_info(
                 stamp_ns(message.header), partial(intrinsics_from_info, message)
             ),
             "/tf": partial(_add_transforms, assembler, static=False),
             "/tf_static": partial(_add_transforms, assembler, static=True),
         }
+        if self.topics.depth:
+            add[self.topics.depth] = lambda message: assembler.add_depth(_picture(message, depth_from_image))
         with Bag(self.path) as bag:
             for topic, message in _messages(bag, add):
                 add[topic](message)
@@ -94,7 +97,7 @@ class BagReader(RecordedCapture):
         self.damage = bag.damage
 
 
-def find_topics(bag: Bag, color_topic: str = "", depth_topic: str = "") -> BagTopics:
+def find_topics(bag: Bag, color_topic: str = "", depth_topic: str = "", *, with_depth: bool = True) -> BagTopics:
     """The camera of a bag: the topics named, else the likeliest by type and name (realsense's names win).
 
     Raises:
@@ -102,7 +105,8 @@ def find_topics(bag: Bag, color_topic: str = "", depth_topic: str = "") -> BagTo
     """
     images = [topic for topic, kind in bag.topics.items() if kind in (IMAGE, COMPRESSED)]
     color = _chosen(bag, "colour image", color_topic, [t for t in images if not _is_depth(t)], _color_rank)
-    depth = _chosen(bag, "depth image", depth_topic, [t for t in images if _is_depth(t)], _depth_rank)
+    depths = [t for t in images if _is_depth(t)]
+    depth = _chosen(bag, "depth image", depth_topic, depths, _depth_rank) if with_depth else ""
     info = _raw_name(color).rpartition("/")[0] + "/camera_info"
     if bag.topics.get(info) != CAMERA_INFO:
         raise _missing(bag, f"no camera_info of its colour camera ({info})")
@@ -127,7 +131,11 @@ def _chosen(bag: Bag, what: str, named: str, candidates: list[str], rank: Callab
         return named
     ranked = sorted(candidates, key=lambda topic: (*rank(topic), topic))
     if not ranked:
-        hint = ": launch the camera with align_depth.enable:=true" if "depth" in what else ""
+        remedy = (
+            ": launch the camera with align_depth.enable:=true, or set geometry.depth_source to predicted for a camera "
+            "without depth"
+        )
+        hint = remedy if "depth" in what else ""
         raise _missing(bag, f"no {what}{hint}")
     return ranked[0]
 

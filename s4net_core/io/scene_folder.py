@@ -2,9 +2,9 @@
 
 ``color/N.jpg`` (or .png), optional ``depth/N.png`` (16 bit, millimetres, aligned to colour, 0 = none), optional
 ``label/N.png`` (0 = unlabelled, else class id) or ``labelme/N.json`` or ``annotations/N.json`` (drawn with LabelMe),
-``poses.txt`` (index, then 16 numbers: T_world_camera row by row),
-``intrinsics.json`` (width, height, fx, fy, cx, cy; optional depth_scale, distortion and ``per_frame``: list of fx, fy),
-optional ``timestamps.txt`` (index, then nanoseconds).
+optional ``depth_gt/N.png`` (as ``depth`` but exact, for evaluation), ``poses.txt`` (index, then 16 numbers:
+T_world_camera row by row), ``intrinsics.json`` (width, height, fx, fy, cx, cy; optional depth_scale, distortion and
+``per_frame``: list of fx, fy), optional ``timestamps.txt`` (index, then nanoseconds).
 """
 
 import json
@@ -20,7 +20,7 @@ from s4net_core.errors import BadFrame, CaptureError
 from s4net_core.frames import Frame, Intrinsics
 from s4net_core.io.image_codec import MILLIMETRES
 from s4net_core.io.image_files import (
-    COLOR_SUFFIXES,
+    numbered_images,
     read_color,
     read_depth,
     write_color,
@@ -38,6 +38,7 @@ STAMP_STEP = 100_000_000
 """Nanoseconds between two images where there is no timestamps.txt."""
 POSES_FILE = "poses.txt"
 FRAME_ID = "camera_color_optical_frame"
+TRUE_DEPTH = "depth_gt"
 
 
 class SceneFolder(IndexedCapture):
@@ -68,7 +69,7 @@ class SceneFolder(IndexedCapture):
         self._poses = _read_poses(self.path / poses) if isinstance(poses, str) else poses
         self._stamps = _read_stamps(self.path / "timestamps.txt")
         self._intrinsics = _IntrinsicsFile(self.path / "intrinsics.json")
-        self._colors = _numbered_images(self.path / "color")
+        self._colors = numbered_images(self.path / "color")
         numbers = self._poses.poses if isinstance(self._poses, NumberedPoses) else sorted(self._colors)
         self._indices = self.strided(list(numbers))
 
@@ -91,6 +92,7 @@ class SceneFolder(IndexedCapture):
             stamp=stamp,
             color=color,
             depth=self._depth(color_path.stem),
+            true_depth=self._true_depth(color_path.stem),
             T_world_camera=T_world_camera,
             intrinsics=self._intrinsics.of(index),
             frame_id=FRAME_ID,
@@ -107,6 +109,10 @@ class SceneFolder(IndexedCapture):
         if not (self.path / "depth").is_dir():
             return None
         return read_depth(self.path / "depth" / f"{stem}.png", self._intrinsics.units_per_metre)
+
+    def _true_depth(self, stem: str) -> NDArray[np.float32] | None:
+        path = self.path / TRUE_DEPTH / f"{stem}.png"
+        return read_depth(path, self._intrinsics.units_per_metre) if path.is_file() else None
 
     def _label(self, stem: str, size: tuple[int, int]) -> NDArray[np.uint8] | None:
         path = find_label(self.path, stem)
@@ -160,7 +166,8 @@ def color_suffix(quality: int) -> str:
 
 
 def _make_folders(path: Path, frame: Frame) -> None:
-    for folder, image in (("color", frame.color), ("depth", frame.depth), ("label", frame.label)):
+    images = {"color": frame.color, "depth": frame.depth, "label": frame.label, TRUE_DEPTH: frame.true_depth}
+    for folder, image in images.items():
         if image is not None:
             (path / folder).mkdir(parents=True, exist_ok=True)
 
@@ -171,6 +178,8 @@ def _write_images(path: Path, stem: str, frame: Frame, suffix: str, quality: int
         write_depth(path / "depth" / f"{stem}.png", frame.depth)
     if frame.label is not None:
         write_label(path / "label" / f"{stem}.png", frame.label)
+    if frame.true_depth is not None:
+        write_depth(path / TRUE_DEPTH / f"{stem}.png", frame.true_depth)
 
 
 def _intrinsics_json(lenses: list[Intrinsics], path: Path) -> dict[str, Any]:
@@ -225,11 +234,6 @@ class _IntrinsicsFile:
             raise BadFrame("intrinsics", f"{self.path} has {len(self._per_frame)} lenses, none for image {index}")
         fx, fy = self._per_frame[index]
         return replace(self._shared, fx=fx, fy=fy)
-
-
-def _numbered_images(folder: Path) -> dict[int, Path]:
-    """Images by the number that their name is, however many digits it has."""
-    return {int(p.stem): p for p in folder.iterdir() if p.suffix.lower() in COLOR_SUFFIXES and p.stem.isdecimal()}
 
 
 def _read_poses(path: Path) -> Poses:

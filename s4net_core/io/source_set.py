@@ -1,9 +1,9 @@
 """Labelled source set S: images with class ids, split into training and hold-out, served as batches."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -77,7 +77,92 @@ class SourceSet(Protocol):
         ...
 
 
-class FolderSourceSet:
+@dataclass(frozen=True)
+class LabelledFiles:
+    """Where one image of a source set lies.
+
+    Args:
+        color: JPEG or PNG.
+        label: image of class ids with one channel, or annotation of LabelMe.
+        depth: 16-bit image of the same pixels; None = there is none.
+    """
+
+    color: Path
+    label: Path
+    depth: Path | None = None
+
+
+class FileSourceSet:
+    """Images with labels in files of their own.
+
+    Args:
+        name: short name for reports.
+        files: one entry an image.
+        label_space: what the ids mean, after `map_labels`.
+        map_labels: from the ids in the files to those of `label_space`; None = they are the same.
+        with_depth: read depth as well, where there is one.
+        read_depth: a depth file -> (H, W) float32 metres, 0 = none.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        files: Sequence[LabelledFiles],
+        label_space: LabelSpace = SUNRGBD37,
+        *,
+        map_labels: LabelMap | None = None,
+        with_depth: bool = False,
+        read_depth: Callable[[Path], NDArray[np.float32]] = read_depth,
+    ) -> None:
+        self._name = name
+        self._files = files
+        self._label_space = label_space
+        self._map_labels = map_labels
+        self._with_depth = with_depth
+        self._read_depth = read_depth
+
+    @property
+    def name(self) -> str:
+        """Short name for reports."""
+        return self._name
+
+    @property
+    def label_space(self) -> LabelSpace:
+        """What the ids mean."""
+        return self._label_space
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def __getitem__(self, index: int) -> LabelledImage:
+        """One image.
+
+        Raises:
+            SourceSetError: it cannot be read, colour and label differ in size, or an id is outside the label space.
+        """
+        files = self._files[index]
+        try:
+            color = read_color(files.color)
+            label = read_label_file(files.label, self._label_space, self._map_labels, color.shape[:2])
+            depth = self._read_depth(files.depth) if files.depth and self._with_depth else None
+        except S4NetError as error:
+            raise SourceSetError(str(error)) from error
+        check_sizes(color, {files.label: label, files.depth: depth}, files.color)
+        return LabelledImage(color, label, depth)
+
+    def label(self, index: int) -> NDArray[np.uint8]:
+        """Label of one image, (H, W) uint8, 0 = unlabelled, at its own size; its colour is not read.
+
+        Raises:
+            SourceSetError: it cannot be read, or an id is outside the label space.
+        """
+        try:
+            return read_label_file(self._files[index].label, self._label_space, self._map_labels)
+        except S4NetError as error:
+            raise SourceSetError(str(error)) from error
+
+
+class FolderSourceSet(FileSourceSet):
     """All images with labels below a folder: every folder with ``color/`` and ``label/`` (or an
     annotation of LabelMe, see `find_label`), in the order of their names.
 
@@ -102,64 +187,35 @@ class FolderSourceSet:
         if not str(path).strip():  # Path("") would be the folder one happens to be in
             raise SourceSetError("source.path is empty: set it to a folder of labelled images")
         self.path = Path(path)
-        self._label_space = label_space
-        self._map_labels = map_labels
-        self._with_depth = with_depth
         if not self.path.is_dir():
             raise SourceSetError(f"source set {self.path} is no folder: set source.path to a folder of labelled images")
-        self._pairs = [pair for folder in _color_folders(self.path) for pair in _pairs(folder)]
-        if not self._pairs:
+        files = [files for folder in _color_folders(self.path) for files in _labelled_files(folder)]
+        if not files:
             raise SourceSetError(
                 f"source set {self.path} is empty: it must hold folders with color/N.jpg and label/N.png of the same N"
             )
+        name = self.path.resolve().name
+        super().__init__(name, files, label_space, map_labels=map_labels, with_depth=with_depth)
 
-    @property
-    def name(self) -> str:
-        """Name of the folder."""
-        return self.path.resolve().name
 
-    @property
-    def label_space(self) -> LabelSpace:
-        """What the ids mean."""
-        return self._label_space
+def check_sizes(color: NDArray[np.uint8], images: Mapping[Path | None, NDArray[Any] | None], color_path: Path) -> None:
+    """Refuse images that do not show the same pixels.
 
-    def __len__(self) -> int:
-        return len(self._pairs)
+    Args:
+        color: (H, W, 3).
+        images: label and depth by their path; None = there is none.
+        color_path: where `color` came from.
 
-    def __getitem__(self, index: int) -> LabelledImage:
-        """One image.
-
-        Raises:
-            SourceSetError: it cannot be read, colour and label differ in size, or an id is outside the label space.
-        """
-        color_path, label_path = self._pairs[index]
-        depth_path = color_path.parent.parent / "depth" / f"{color_path.stem}.png"
-        try:
-            color = read_color(color_path)
-            label = read_label_file(label_path, self._label_space, self._map_labels, color.shape[:2])
-            depth = read_depth(depth_path) if self._with_depth and depth_path.is_file() else None
-        except S4NetError as error:
-            raise SourceSetError(str(error)) from error
-        for path, image in ((label_path, label), (depth_path, depth)):
-            if image is not None and image.shape != color.shape[:2]:
-                size = "{1}x{0}".format
-                raise SourceSetError(
-                    f"{path} is {size(*image.shape)} but {color_path.name} is {size(*color.shape[:2])}: "
-                    "colour, label and depth must show the same pixels"
-                )
-        return LabelledImage(color, label, depth)
-
-    def label(self, index: int) -> NDArray[np.uint8]:
-        """Label of one image, (H, W) uint8, 0 = unlabelled, at its own size; its colour is not read.
-
-        Raises:
-            SourceSetError: it cannot be read, or an id is outside the label space.
-        """
-        path = self._pairs[index][1]
-        try:
-            return read_label_file(path, self._label_space, self._map_labels)
-        except S4NetError as error:
-            raise SourceSetError(str(error)) from error
+    Raises:
+        SourceSetError: one of them is not (H, W).
+    """
+    for path, image in images.items():
+        if image is not None and image.shape != color.shape[:2]:
+            size = "{1}x{0}".format
+            raise SourceSetError(
+                f"{path} is {size(*image.shape)} but {color_path.name} is {size(*color.shape[:2])}: "
+                "colour, label and depth must show the same pixels"
+            )
 
 
 def split(source: SourceSet, holdout: int) -> tuple[list[int], list[int]]:
@@ -313,6 +369,10 @@ def _color_folders(path: Path) -> list[Path]:
     return sorted(color.parent for color in path.rglob("color") if color.is_dir())
 
 
-def _pairs(folder: Path) -> list[tuple[Path, Path]]:
-    colors = sorted(path for path in (folder / "color").iterdir() if path.suffix.lower() in COLOR_SUFFIXES)
-    return [(color, label) for color in colors if (label := find_label(folder, color.stem))]
+def _labelled_files(folder: Path) -> list[LabelledFiles]:
+    found = []
+    for color in sorted(path for path in (folder / "color").iterdir() if path.suffix.lower() in COLOR_SUFFIXES):
+        label, depth = find_label(folder, color.stem), folder / "depth" / f"{color.stem}.png"
+        if label:
+            found.append(LabelledFiles(color, label, depth if depth.is_file() else None))
+    return found

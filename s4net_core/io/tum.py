@@ -53,17 +53,24 @@ class TumCapture(RecordedCapture):
         stream: slop of the association, waiting time for poses.
         poses: others than ``groundtruth.txt``, which may then be missing.
         stride: take every n-th frame.
+        with_depth: False = depth is not read, every colour image becomes a frame without it.
 
     Raises:
         CaptureError: a text file is missing or cannot be parsed.
     """
 
     def __init__(
-        self, path: str | Path, stream: StreamSettings | None = None, *, poses: Poses | None = None, stride: int = 1
+        self,
+        path: str | Path,
+        stream: StreamSettings | None = None,
+        *,
+        poses: Poses | None = None,
+        stride: int = 1,
+        with_depth: bool = True,
     ) -> None:
-        super().__init__(path, stream, poses=poses, stride=stride)
+        super().__init__(path, stream, poses=poses, stride=stride, with_depth=with_depth)
         colors = _read_list(self.path / "rgb.txt", "color", 2)
-        depths = _read_list(self.path / "depth.txt", "depth", 2)
+        depths = _read_list(self.path / "depth.txt", "depth", 2) if with_depth else []
         tracked = [] if poses else _read_list(self.path / GROUND_TRUTH, "pose", TUM_WORDS)
         self._events = sorted(tracked + depths + colors)
         self._count = len(colors)

@@ -3,7 +3,7 @@
 import statistics
 import threading
 from collections import Counter, deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +23,10 @@ BYTES_PER_MEGABYTE = 1_000_000
 BYTES_PER_PIXEL = 5
 """uint8 red, green, blue, and uint16 millimetres."""
 
+NO_DEPTH = np.empty((0, 0), dtype=np.float32)
+
+DepthPrediction = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
+"""(H, W, 3) uint8 RGB -> (H, W) float32, metres."""
 Overlaps = dict[int, tuple[float, float]]
 """By other keyframe: share of the new view that the other sees, share of the other view that the new one sees."""
 
@@ -40,10 +44,21 @@ class KeyframeBuffer:
         keyframes: what is taken and kept.
         geometry: which pixels of two views count as the same point.
         min_overlap: share of a view that another one must see to count as covering it.
+        predict_depth: gives the depth of a view from its colour, for a camera without depth; what a frame has of its
+            own is not used then. It is called once for each view that is new and sharp, on the caller's thread; what
+            is predicted of a view later does not change its depth and overlaps here.
     """
 
-    def __init__(self, keyframes: KeyframeSettings, geometry: GeometrySettings, *, min_overlap: float) -> None:
+    def __init__(
+        self,
+        keyframes: KeyframeSettings,
+        geometry: GeometrySettings,
+        *,
+        min_overlap: float,
+        predict_depth: DepthPrediction | None = None,
+    ) -> None:
         self._settings = keyframes
+        self._predict_depth = predict_depth
         self._geometry = geometry
         self._min_overlap = min_overlap
         self._lock = threading.RLock()
@@ -247,17 +262,23 @@ class KeyframeBuffer:
     def _judge(self, frame: Frame) -> tuple[NDArray[np.float32], str]:
         """Usable depth, and why the frame is not taken ('' = it is)."""
         blurred = self._is_blurred(frame)
-        if frame.depth is None:
-            return np.empty((0, 0), dtype=np.float32), "no_depth"
-        depth = usable_depth(frame.depth, self._geometry.min_depth, self._geometry.max_depth)
+        refused = "known_view" if self._is_known(frame.T_world_camera) else "blurred" if blurred else ""
+        if self._predict_depth is None:
+            depth, lacking = self._usable(frame.depth)
+            return depth, lacking or refused
+        if refused:
+            return NO_DEPTH, refused  # what is not taken is not worth a run of the network
+        return self._usable(self._predict_depth(frame.color))
+
+    def _usable(self, depth: NDArray[np.float32] | None) -> tuple[NDArray[np.float32], str]:
+        """Depth within range, and what is wrong with it ('' = nothing)."""
+        if depth is None:
+            return NO_DEPTH, "no_depth"
+        depth = usable_depth(depth, self._geometry.min_depth, self._geometry.max_depth)
         coverage = np.count_nonzero(depth) / depth.size
         if coverage == 0:
             return depth, "no_depth"
-        if coverage < self._settings.min_depth_coverage:
-            return depth, "little_depth"
-        if self._is_known(frame.T_world_camera):
-            return depth, "known_view"
-        return depth, "blurred" if blurred else ""
+        return depth, "little_depth" if coverage < self._settings.min_depth_coverage else ""
 
     def _is_blurred(self, frame: Frame) -> bool:
         if self._last_stamp is not None and frame.stamp < self._last_stamp:
@@ -307,13 +328,18 @@ class KeyframeBuffer:
         T_world_other = np.stack([self._keyframes[id].T_world_camera for id in others])
         T_other_new = np.linalg.inv(T_world_other) @ keyframe.T_world_camera
         T_source_target = torch.from_numpy(np.concatenate([T_other_new, np.linalg.inv(T_other_new)])).float()
+        depth_source, geometry = torch.cat([other_depth, new_depth]), self._geometry
+        if self._predict_depth is not None:
+            # Two predictions may differ by far more than the test of occlusion allows, and still tell who sees whom.
+            depth_source = torch.zeros_like(depth_source)
+            geometry = geometry.model_copy(update={"require_source_depth": False})
         shares = overlap(
             torch.cat([new_depth, other_depth]),
             torch.cat([new_K, other_K]),
             T_source_target,
-            torch.cat([other_depth, new_depth]),
+            depth_source,
             torch.cat([other_K, new_K]),
-            self._geometry,
+            geometry,
         ).tolist()
         pairs = zip(others, shares[:n], shares[n:], strict=True)
         return {id: (of_new, of_other) for id, of_new, of_other in pairs if of_new > 0 or of_other > 0}

@@ -3,20 +3,22 @@
 import copy
 import logging
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from s4net_core.config import Settings
 from s4net_core.errors import CheckpointError, KeyframeError, LearningError
 from s4net_core.files import write_atomically
 from s4net_core.frames import Frame
 from s4net_core.geometry.camera import rescale_frame, undistort_frame
-from s4net_core.inference import pick_device
+from s4net_core.inference import Segmenter, pick_device
 from s4net_core.io.source_set import SourceBatches, SourceSet, split
 from s4net_core.keyframes import KeyframeBuffer, Offer
+from s4net_core.learning.base_model import check_branches
 from s4net_core.learning.guard import Guard
 from s4net_core.learning.learner import Learner
 from s4net_core.learning.versions import Version, VersionStore, base_version
@@ -29,6 +31,8 @@ log = logging.getLogger(__name__)
 NAN = float("nan")
 BOOT = "boot_id"
 """File beside the keyframes: the run of the computer in which they were taken."""
+BEST_GAIN, WITHOUT_GAIN = "best_agreement_gain", "handovers_without_gain"
+"""Metrics of a version by which a later run knows whether the agreement still rises."""
 MAX_BROKEN_STEPS = 5
 """Losses in a row that are not finite, after which rolling back and trying again has no sense."""
 
@@ -64,6 +68,8 @@ class AdaptationStatus:
     loss: float = NAN
     loss_source: float = NAN
     loss_geometric: float = NAN
+    loss_depth_source: float = NAN
+    loss_depth_geometric: float = NAN
     coverage: float = NAN
     step_seconds: float = NAN
     version: int = 0
@@ -90,26 +96,42 @@ class Adaptation:
         checkpoint: weights file of the base model.
         source: labelled source set; a hold-out is split off for the guard.
         state_dir: keyframes and weights; what is found there is taken up again.
+        track: goes through the labels of the source set, which are all read here, e.g. with a progress bar.
 
     Raises:
-        CheckpointError: the base model cannot be loaded.
+        CheckpointError: the base model cannot be loaded, or lacks a branch that the settings ask for.
         SourceSetError: the source set is too small for a hold-out.
     """
 
-    def __init__(self, settings: Settings, checkpoint: str | Path, source: SourceSet, state_dir: str | Path) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        checkpoint: str | Path,
+        source: SourceSet,
+        state_dir: str | Path,
+        *,
+        track: Callable[[Sequence[int]], Iterable[int]] = iter,
+    ) -> None:
         self.settings = settings
         self._lock = threading.RLock()
         self._device = pick_device(settings.device)
         network, base = base_version(checkpoint)
+        check_branches(base.path, base.info.model, settings)
         self._take_over_size(network, base)
         self._base_network = network.to(self._device).eval().requires_grad_(False)
         self._folder = Path(state_dir).expanduser() / base.sha256[:12]
         self._versions = VersionStore(base, self._folder, settings.adaptation.keep_versions)
-        self.keyframes = KeyframeBuffer(settings.keyframes, settings.geometry, min_overlap=settings.learner.min_overlap)
+        self._depth_model = None if settings.geometry.from_sensor else Segmenter(base.path, self._device, settings)
+        self.keyframes = KeyframeBuffer(
+            settings.keyframes,
+            settings.geometry,
+            min_overlap=settings.learner.min_overlap,
+            predict_depth=self._predict_depth if self._depth_model else None,
+        )
         train, holdout = split(source, settings.guard.holdout)
         self._guard = Guard(self._base_network, source, holdout, self.keyframes, settings, self._device)
-        self._learner = self._new_learner(source, train)
-        self._best_agreement, self._handovers_without_gain = 0.0, 0
+        self._learner = self._new_learner(source, train, track)
+        self._best_gain, self._handovers_without_gain = 0.0, 0
         self._broken_steps = 0
         self._advancing = False
         self._steps_before_views = 0
@@ -126,7 +148,9 @@ class Adaptation:
             )
         network.settings = network.settings.model_copy(update={"width": model.width, "height": model.height})
 
-    def _new_learner(self, source: SourceSet, train: list[int]) -> Learner:
+    def _new_learner(
+        self, source: SourceSet, train: list[int], track: Callable[[Sequence[int]], Iterable[int]]
+    ) -> Learner:
         model, learner = self.settings.model, self.settings.learner
         batches = SourceBatches(
             source,
@@ -139,7 +163,9 @@ class Adaptation:
             indices=train,
         )
         network = copy.deepcopy(self._base_network).requires_grad_(True)
-        weights = median_frequency_weights(map(source.label, train), network.num_classes)
+        if network.settings.depth_decoder and source[train[0]].depth is None:
+            log.warning("source set %s has no depth: the depth decoder learns from pairs of views alone", source.name)
+        weights = median_frequency_weights(map(source.label, track(train)), network.num_classes)
         return Learner(network, batches, weights, self.keyframes, self.settings, self._device)
 
     def _resume(self) -> None:
@@ -148,6 +174,7 @@ class Adaptation:
         self._versions.resume()
         if self.current.number:
             self._learn_from(self.current)
+        self._recall_gain()
         self._learner.steps = self._versions.steps
         self._steps_before_views = 0 if len(self.keyframes) else self._learner.steps
 
@@ -174,19 +201,34 @@ class Adaptation:
         """Consider one frame as keyframe.
 
         Args:
-            frame: any size, distorted or not; brought to the network's size here.
+            frame: any size, distorted or not; brought to the network's size here. With `geometry.depth_source`
+                predicted it needs no depth: the weights that serve predict it.
         """
         model = self.settings.model
         return self.keyframes.offer(rescale_frame(undistort_frame(frame), model.width, model.height))
+
+    def _predict_depth(self, color: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Depth as the weights that serve predict it, in copies of their own: the learner is not waited for."""
+        assert self._depth_model is not None
+        current = self.current
+        if self._depth_model.info.version != current.number:
+            try:
+                self._depth_model.load(current.path, current.sha256)
+            except CheckpointError as error:  # e.g. removed meanwhile; older weights predict almost the same
+                log.warning("depth is predicted by version %d: %s", self._depth_model.info.version, error)
+        return self._depth_model.depth(color)
 
     # Learning --------------------------------------------------------------------------------------------------------
 
     @property
     def finished(self) -> bool:
         """Whether learning has stopped for good: steps used up, or no further gain."""
-        adaptation = self.settings.adaptation
-        steps_used_up = 0 < adaptation.max_steps <= self._learner.steps
-        return steps_used_up or 0 < adaptation.patience <= self._handovers_without_gain
+        return 0 < self.settings.adaptation.max_steps <= self._learner.steps or self.converged
+
+    @property
+    def converged(self) -> bool:
+        """Whether the agreement between views has stopped rising (`adaptation.patience`)."""
+        return 0 < self.settings.adaptation.patience <= self._handovers_without_gain
 
     @property
     def ready(self) -> bool:
@@ -238,6 +280,8 @@ class Adaptation:
             loss=report.loss,
             loss_source=report.loss_source,
             loss_geometric=report.loss_geometric,
+            loss_depth_source=report.loss_depth_source,
+            loss_depth_geometric=report.loss_depth_geometric,
             coverage=report.coverage,
             step_seconds=report.seconds,
         )
@@ -277,17 +321,33 @@ class Adaptation:
             if objections:
                 self._handovers_without_gain += 1
                 return self._refuse(objections)
-            self._note_gain(health.agreement)
-            metrics = {"source_miou": health.source_miou, "agreement": health.agreement}
+            self._note_gain(health.agreement - base.agreement)
+            metrics = {
+                "source_miou": health.source_miou,
+                "agreement": health.agreement,
+                BEST_GAIN: self._best_gain,
+                WITHOUT_GAIN: self._handovers_without_gain,
+            }
             version = self._versions.add(self._learner.averaged, self._learner.steps, metrics)
             self._status = replace(self._status, handovers=self._status.handovers + 1)
             return Handover(version)
 
-    def _note_gain(self, agreement: float) -> None:
-        if agreement > self._best_agreement:
-            self._best_agreement, self._handovers_without_gain = agreement, 0
+    def _note_gain(self, gain: float) -> None:
+        """Count hand-overs since the agreement last rose.
+
+        Args:
+            gain: agreement above that of the base model on the same keyframes, which change while a robot drives on.
+        """
+        if gain > self._best_gain + self.settings.adaptation.min_gain:
+            self._best_gain, self._handovers_without_gain = gain, 0
         else:
             self._handovers_without_gain += 1
+
+    def _recall_gain(self) -> None:
+        """What `_note_gain` knew when the current version was made."""
+        known = self.current.info.metrics if self.current.number else {}
+        self._best_gain = known.get(BEST_GAIN, 0.0)
+        self._handovers_without_gain = int(known.get(WITHOUT_GAIN, 0))
 
     def _refuse(self, reasons: tuple[str, ...]) -> Handover:
         log.warning("weights of step %d refused: %s", self._learner.steps, "; ".join(reasons))
@@ -342,6 +402,7 @@ class Adaptation:
         """
         with self._lock:
             self._learn_from(self._versions.drop_current())
+            self._recall_gain()
             return Handover(self.current)
 
     def reset(self) -> Handover:
@@ -353,7 +414,7 @@ class Adaptation:
         with self._lock:
             self._learn_from(self._versions.clear())
             self._learner.steps = self._steps_before_views = 0
-            self._best_agreement, self._handovers_without_gain = 0.0, 0
+            self._recall_gain()
             self.keyframes.clear()
             self._status = AdaptationStatus()
             self.save_state()

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from s4net_core.config import Settings
 from s4net_core.evaluation.agreement import agreement
 from s4net_core.evaluation.metrics import ConfusionMatrix
-from s4net_core.inference import predict_labels
+from s4net_core.inference import predict_depth, predict_labels
 from s4net_core.io.source_set import SourceSet
 from s4net_core.keyframes import Keyframe, KeyframeBuffer
 from s4net_core.models.build import SegmentationNetwork
@@ -38,6 +38,9 @@ class Health:
 
 MIN_CLASS_SHARE = 0.001
 """A class counts as predicted when it covers at least this share of the pixels."""
+
+Depths = dict[int, NDArray[np.float32]]
+"""Depth of views by keyframe id: (H, W) float32, metres."""
 
 NOT_FINITE = Health(False, math.nan, math.nan, math.nan, 0)
 
@@ -82,9 +85,10 @@ class Guard:
         if self._base_source_miou is None:
             self._base_source_miou = self._source_miou(self._base)
         labels = self._predict(network, list(views.values()))
+        depths = self._depths(network, views)
         return (
-            self._health(self._source_miou(network), labels),
-            self._health(self._base_source_miou, {id: self._base_labels[id] for id in labels}),
+            self._health(self._source_miou(network), labels, depths),
+            self._health(self._base_source_miou, {id: self._base_labels[id] for id in labels}, depths),
         )
 
     def objections(self, health: Health, base: Health) -> tuple[str, ...]:
@@ -121,12 +125,18 @@ class Guard:
             views.update(dict.fromkeys(other for other, _ in nearest))
         return list(views)
 
-    def _health(self, source_miou: float, labels: dict[int, NDArray[np.uint8]]) -> Health:
+    def _depths(self, network: SegmentationNetwork, views: dict[int, Keyframe]) -> Depths | None:
+        """As the newest weights predict it, for both networks: the same pixels are compared, and the best known."""
+        if self._settings.geometry.from_sensor:
+            return None
+        return {id: predict_depth(network, v.color, self._settings, self._device) for id, v in views.items()}
+
+    def _health(self, source_miou: float, labels: dict[int, NDArray[np.uint8]], depths: Depths | None) -> Health:
         if not labels:
             return Health(True, source_miou, math.nan, math.nan, 0)
         counts = sum((np.bincount(label.ravel(), minlength=256) for label in labels.values()), np.zeros(256, np.int64))
         share = counts / counts.sum()
-        measured = agreement(labels, self._keyframes, self._settings, self._device)
+        measured = agreement(labels, self._keyframes, self._settings, self._device, depths=depths)
         return Health(True, source_miou, measured.mean, float(share.max()), int((share >= MIN_CLASS_SHARE).sum()))
 
     def _predict(self, network: SegmentationNetwork, views: Sequence[Keyframe]) -> dict[int, NDArray[np.uint8]]:

@@ -1,24 +1,47 @@
-"""Supervised training on the source set alone: the base model that adaptation starts from (paper: L_S)."""
+"""Supervised training on the source set alone: the base model that adaptation starts from (paper: L_S and L_DS)."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
-import torch
+from typing import TYPE_CHECKING
 
 from s4net_core.config import Settings
-from s4net_core.errors import LearningError
-from s4net_core.evaluation.metrics import ConfusionMatrix
-from s4net_core.inference import pick_device, predict_labels
-from s4net_core.io.source_set import SourceBatches, SourceSet, split
-from s4net_core.learning.learner import StepReport
-from s4net_core.losses import median_frequency_weights, supervised_loss
-from s4net_core.models.build import SegmentationNetwork, build_network
-from s4net_core.models.checkpoint import CheckpointInfo, save_checkpoint
+from s4net_core.errors import SettingsError
+from s4net_core.io.source_set import SourceSet
+from s4net_core.learning.devices import training_fabric
+from s4net_core.learning.interrupt import Interrupt
+from s4net_core.learning.pretraining import Pretraining, Score
+from s4net_core.learning.training_log import TrainingLog
+from s4net_core.models.checkpoint import CheckpointInfo, read_info
 
-WARM_UP = 0.1
-"""Share of the steps in which the step size rises to its setting; then it falls to zero."""
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+
+@dataclass(frozen=True)
+class TrainingReport:
+    """What one step did, on all devices together.
+
+    Args:
+        step: number of steps done, this one included.
+        loss: what is minimised.
+        segmentation: L_S.
+        auxiliary: L_S of the auxiliary branch, before its weight; 0 without one.
+        depth: L_DS, metres; 0 without a depth decoder.
+        learning_rate: step size of the next step.
+        seconds: duration.
+        waited: how much of it went by until the images were there.
+    """
+
+    step: int
+    loss: float
+    segmentation: float
+    auxiliary: float
+    depth: float
+    learning_rate: float
+    seconds: float
+    waited: float
 
 
 def pretrain(
@@ -26,75 +49,86 @@ def pretrain(
     source: SourceSet,
     output: str | Path,
     *,
+    test: SourceSet | None = None,
     half: bool = False,
-    on_step: Callable[[StepReport], None] = lambda report: None,
+    state: str | Path | None = None,
+    resume: bool = False,
+    log: Path | None = None,
+    fabric: "Fabric | None" = None,
+    track: Callable[[Sequence[int]], Iterable[int]] = iter,
+    on_step: Callable[[TrainingReport], None] = lambda report: None,
+    on_score: Callable[[Score], None] = lambda score: None,
 ) -> CheckpointInfo:
-    """Train a new network and write it.
+    """Train a new network until the mIoU on the test images rises no more; `output` holds the best weights so far.
+
+    Every random choice follows from the seed and the step, so that a resumed run is the one that was interrupted.
 
     Args:
-        settings: groups `model`, `pretrain`, `guard.holdout`, and `seed`, `device`.
+        settings: groups `model`, `pretrain`, `guard.holdout`, `learner.mirror`, and `seed`, `device`.
         source: labelled images; the guard's hold-out is left out, so that it measures forgetting honestly later.
         output: weights file to write.
+        test: images to measure on; None = that hold-out.
         half: store float16.
-        on_step: called after every step.
+        state: file for everything that is needed to go on, written with every measurement and when Ctrl-C or SIGTERM
+            ends training; None = none.
+        resume: go on from `state`.
+        log: folder for TensorBoard; None = no curves.
+        fabric: devices to train on; None = as the settings say.
+        track: goes through the labels of the source set, which are all read first, e.g. with a progress bar.
+        on_step: called after every step, in the first process alone.
+        on_score: called after every measurement, in the first process alone.
 
     Returns:
-        Metadata of the written file, with the hold-out's metrics.
+        Metadata of the written file, with its metrics.
 
     Raises:
         LearningError: the loss is not finite.
         SourceSetError: the source set is too small.
+        CheckpointError, SettingsError: there is no run in `state` to resume, or it is another one.
+        KeyboardInterrupt: after Ctrl-C or SIGTERM.
     """
-    torch.manual_seed(settings.seed)
-    device = pick_device(settings.device)
-    network = build_network(settings.model).to(device)
-    train, holdout = split(source, settings.guard.holdout)
-    weights = median_frequency_weights(map(source.label, train), network.num_classes).to(device)
-    batches = SourceBatches(
+    fabric = fabric or training_fabric(settings)
+    if state is None and resume:
+        raise SettingsError("there is nothing to resume without a state: give the file of the interrupted run")
+    run = Pretraining(
+        settings,
         source,
-        settings.pretrain.batch,
-        settings.model.width,
-        settings.model.height,
-        settings.learner.mirror,
-        np.random.default_rng(settings.seed),
-        cache_megabytes=settings.source.cache_megabytes,
-        indices=train,
+        Path(output),
+        test=test,
+        half=half,
+        state=None if state is None else Path(state),
+        resume=resume,
+        fabric=fabric,
+        track=track,
     )
-    optimiser = torch.optim.Adam(network.parameters(), lr=settings.pretrain.learning_rate)
-    # Ends near zero: the base model is judged where training stops, so it should not stop mid-swing.
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, settings.pretrain.learning_rate, total_steps=settings.pretrain.steps, pct_start=WARM_UP
-    )
-    network.train()
-    for step in range(1, settings.pretrain.steps + 1):
-        start = time.perf_counter()
-        batch = batches.next().to(device)
-        loss = supervised_loss(network(batch.images), batch.labels, weights)
-        if not bool(torch.isfinite(loss)):
-            raise LearningError(f"loss is {float(loss.detach())} at step {step}: lower pretrain.learning_rate")
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        optimiser.step()
-        schedule.step()
-        value = float(loss.detach())
-        on_step(StepReport(step, value, value, 0.0, 0.0, time.perf_counter() - start))
-    info = CheckpointInfo(
-        model=network.settings,
-        step=settings.pretrain.steps,
-        metrics=_holdout_metrics(network, source, holdout, settings, device),
-    )
-    save_checkpoint(output, network, info, half=half)
-    return info
+    first = fabric.is_global_zero
+    with Interrupt() as interrupt, TrainingLog(log if first else None, run.steps) as curves:
+        items = run.items()
+        while not run.finished:
+            start = time.perf_counter()
+            batch = next(items)
+            waited = time.perf_counter() - start
+            loss, asked = run.step(batch, interrupt.asked)
+            report = TrainingReport(run.steps, *loss, run.learning_rate, time.perf_counter() - start, waited)
+            if first:
+                on_step(report)
+                _log_step(curves, report)
+            if run.measures:
+                score = run.measure()
+                if first:
+                    on_score(score)
+                    curves.write(score.step, {"test/miou": score.miou, "test/pixel_accuracy": score.pixel_accuracy})
+            if run.measures or asked:
+                run.save()
+            if asked and not run.finished:
+                # Others than the first end well: Lightning would kill the first if one of them failed.
+                raise KeyboardInterrupt if first else SystemExit(0)
+    return read_info(output)
 
 
-def _holdout_metrics(
-    network: SegmentationNetwork, source: SourceSet, holdout: list[int], settings: Settings, device: torch.device
-) -> dict[str, float]:
-    matrix = ConfusionMatrix(network.num_classes)
-    network.eval()
-    for i in holdout:
-        image = source[i]
-        (label,) = predict_labels(network, [image.color], settings, device)
-        matrix.add(image.label, label)
-    scores = matrix.pooled()
-    return {"source_miou": scores.miou, "source_pixel_accuracy": scores.pixel_accuracy}
+def _log_step(curves: TrainingLog, report: TrainingReport) -> None:
+    losses = {"total": report.loss, "segmentation": report.segmentation}
+    losses |= {name: value for name in ("auxiliary", "depth") if (value := getattr(report, name))}
+    values = {f"loss/{name}": value for name, value in losses.items()}
+    speed = {"speed/seconds_per_step": report.seconds, "speed/seconds_waited_for_images": report.waited}
+    curves.write(report.step, values | speed | {"learning_rate": report.learning_rate})

@@ -91,7 +91,7 @@ class Teacher:
 
     def _depth(self, views: list[Keyframe]) -> Tensor:
         """(B, 1, H, W) float32, metres: of the depth camera, or as the teacher predicts it; constant either way."""
-        if self._settings.geometry.depth_source == "sensor":
+        if self._settings.geometry.from_sensor:
             return depth_of(views, self._device)
         return torch.cat([p.depth for p in self._predict(views) if p.depth is not None])
 

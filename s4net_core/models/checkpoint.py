@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load as parse_tensors
 from safetensors.torch import save as serialise_tensors
 
-from s4net_core.config import ModelSettings
+from s4net_core.config import ModelSettings, Settings
 from s4net_core.errors import CheckpointError
 from s4net_core.files import write_atomically
 from s4net_core.models.build import SegmentationNetwork, build_network
@@ -37,6 +37,7 @@ class CheckpointInfo(BaseModel):
         metrics: measured values by name, e.g. ``source_miou``.
         created: UTC, ISO 8601.
         step: learner steps since the base model.
+        config: of a network that settings alone do not describe, see `SegmentationNetwork.config`.
         content_sha256: over the tensors and every other entry of this description.
     """
 
@@ -48,6 +49,7 @@ class CheckpointInfo(BaseModel):
     metrics: dict[str, float] = {}
     created: str = Field(default_factory=lambda: datetime.now(timezone.utc).isoformat(timespec="seconds"))
     step: int = Field(default=0, ge=0)
+    config: dict[str, Any] = {}
     content_sha256: str = ""
 
 
@@ -59,7 +61,7 @@ def save_checkpoint(
     Args:
         path: file to (over)write; missing folders are made.
         network: its tensors are written.
-        info: description; `model` and `content_sha256` are filled in from the network.
+        info: description; `model`, `config` and `content_sha256` are filled in from the network.
         half: store float16, half the size; a tensor with values beyond float16 stays float32.
 
     Returns:
@@ -69,7 +71,7 @@ def save_checkpoint(
         CheckpointError: the file cannot be written.
     """
     model = _resolved(network.settings).model_copy(update={"encoder_weights": "none"})
-    info = (info or CheckpointInfo(model=model)).model_copy(update={"model": model})
+    info = (info or CheckpointInfo(model=model)).model_copy(update={"model": model, "config": network.config})
     tensors = {key: _stored(value, half) for key, value in network.state_dict().items()}
     info = info.model_copy(update={"content_sha256": _content_sha256(tensors, info.model_dump(mode="json"))})
     data = serialise_tensors(tensors, metadata={_KEY: info.model_dump_json()})
@@ -103,7 +105,7 @@ def load_checkpoint(
     info, tensors = _read(Path(path), sha256)
     if expect is not None:
         _check_model(path, info.model, expect)
-    network = build_network(info.model)
+    network = build_network(info.model, info.config)
     _fill(path, network, tensors)
     return network.to(device).eval(), info
 
@@ -133,6 +135,13 @@ def read_info(path: str | Path) -> CheckpointInfo:
     except OSError as error:
         raise _unreadable(path, error) from error
     return _parse_info(path, header)
+
+
+def with_size_of(settings: Settings, info: CheckpointInfo) -> Settings:
+    """The settings with the image size of a weights file, where they were given none."""
+    size = {name: getattr(info.model, name) for name in ("width", "height")}
+    missing = {name: value for name, value in size.items() if name not in settings.model.model_fields_set}
+    return settings.model_copy(deep=True, update={"model": settings.model.model_copy(update=missing)})
 
 
 def file_sha256(path: str | Path) -> str:

@@ -8,7 +8,7 @@ from scenes import make_room_frames, make_source_images, write_source_set
 from s4net_core.cli.main import main
 from s4net_core.io.captures import open_capture
 from s4net_core.io.scene_folder import SceneFolder, write_scene_folder
-from s4net_core.io.source_set import FolderSourceSet
+from s4net_core.io.source_set import FolderSourceSet, LabelledImage
 
 
 @pytest.fixture
@@ -99,13 +99,50 @@ def test_labels_of_a_source_set_are_mapped(tmp_path, capsys):
     assert all(np.array_equal(FolderSourceSet(tmp_path / "out").label(i), expected) for i in range(2))
 
 
+def test_labels_can_be_mapped_by_the_table_of_a_data_set(tmp_path, capsys):
+    write_source_set(tmp_path / "source", make_source_images(1, 64, 48))
+    (tmp_path / "scannetv2-labels.combined.tsv").write_text("id\tnyu40id\n1\t5\n2\t40\n")
+    options = ("--format", "source-set", "--labels")
+    table = tmp_path / "scannetv2-labels.combined.tsv"
+    original = FolderSourceSet(tmp_path / "source").label(0)
+    assert convert(tmp_path / "source", tmp_path / "out", *options, table) == 0
+    assert np.array_equal(FolderSourceSet(tmp_path / "out").label(0), np.where(original == 1, 5, 0))
+    assert convert(tmp_path / "source", tmp_path / "other", *options, "cityscapes") == 2
+    assert "'cityscapes' maps no labels" in capsys.readouterr().err
+
+
+def test_depth_of_a_source_set_is_kept_unless_left_out(tmp_path):
+    depth = np.full((48, 64), 1.25, np.float32)
+    image = make_source_images(1, 64, 48)[0]
+    write_source_set(tmp_path / "source", [LabelledImage(image.color, image.label, depth)])
+    options = ("--format", "source-set", "--size", "32x20")
+    assert convert(tmp_path / "source", tmp_path / "out", *options) == 0
+    assert np.array_equal(FolderSourceSet(tmp_path / "out", with_depth=True)[0].depth, depth[:20, :32])
+    assert convert(tmp_path / "source", tmp_path / "flat", *options, "--no-depth") == 0
+    assert FolderSourceSet(tmp_path / "flat", with_depth=True)[0].depth is None
+
+
+def test_a_part_of_a_source_set_with_parts_is_chosen(tmp_path):
+    for split, count in (("train", 2), ("test", 1)):
+        for number in range(1, count + 1):
+            (tmp_path / f"sun/image/{split}").mkdir(parents=True, exist_ok=True)
+            (tmp_path / f"sun/label37/{split}").mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(tmp_path / f"sun/image/{split}/img-{number:06d}.png"), np.zeros((24, 40, 3), np.uint8))
+            label = np.full((24, 40), number + count, np.uint8)
+            cv2.imwrite(str(tmp_path / f"sun/label37/{split}/img-{number:06d}.png"), label)
+    for split, expected in (("train", [3, 4]), ("test", [2]), ("all", [3, 4, 2])):
+        assert convert(tmp_path / "sun", tmp_path / split, "--format", "source-set", "--split", split) == 0
+        source = FolderSourceSet(tmp_path / split)
+        assert [int(source.label(i)[0, 0]) for i in range(len(source))] == expected
+
+
 def test_labels_of_a_scene_folder_are_mapped(scene, tmp_path, capsys):
     expected = nyu40(scene)
     assert convert(scene, tmp_path / "out", "--format", "scene", "--labels", "nyu40") == 0
     assert np.array_equal(SceneFolder(tmp_path / "out")[1].label, expected)
     assert convert(scene, tmp_path / "bag", "--labels", "nyu40") == 0
     assert convert(tmp_path / "bag", tmp_path / "back", "--labels", "nyu40") == 2
-    assert "only a scene folder has labels" in capsys.readouterr().err
+    assert "neither scene folder nor ScanNet" in capsys.readouterr().err
 
 
 def test_nothing_is_replaced_unless_forced(scene, tmp_path, capsys):

@@ -9,12 +9,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from scenes import make_source_images, write_source_set
 
 from s4net_core.cli import machine
 from s4net_core.cli.doctor import examine
 from s4net_core.cli.machine import Finding
 from s4net_core.cli.main import main
 from s4net_core.config import Settings, from_values
+from s4net_core.io.source_pack_writer import write_pack
 
 
 def findings(settings: Settings | None = None) -> dict[str, Finding]:
@@ -162,6 +164,16 @@ def test_connected_cameras_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "_importable", lambda name, part="": True)
     monkeypatch.setitem(sys.modules, "pyrealsense2", library)
     assert list(machine._camera()) == [Finding("RealSense", "Intel RealSense D435, serial 0123, firmware 5.16")]
+
+
+def test_a_packed_source_set_of_another_size_is_noted(tmp_path: Path) -> None:
+    write_pack(tmp_path / "a.s4pack", {"train": write_source_set(tmp_path / "rooms", make_source_images(3))}, 64, 48)
+    settings = {"source.path": str(tmp_path / "a.s4pack"), "model.width": 64, "model.height": 48}
+    found = findings(from_values(settings))["Source set"]
+    assert (found.state, found.found) == ("ok", f"{tmp_path / 'a.s4pack'}: 3 labelled images")
+    found = findings(from_values(settings | {"model.width": 96}))["Source set"]
+    assert found.state == "note"
+    assert "packed at 64x48 but processed at 96x48" in found.found
 
 
 def test_a_source_set_is_counted(tmp_path: Path) -> None:

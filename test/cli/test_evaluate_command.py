@@ -1,14 +1,18 @@
 """``s4net evaluate`` from the command line to the files that it writes."""
 
+import hashlib
 import json
+import shutil
 from dataclasses import replace
 
 import pytest
 import torch
 from scenes import make_room_frames
 
+from s4net_core import __version__
 from s4net_core.cli.main import main
 from s4net_core.config import ModelSettings
+from s4net_core.evaluation.provenance import data_sha256
 from s4net_core.io.scene_folder import write_scene_folder
 from s4net_core.models.build import build_network
 from s4net_core.models.checkpoint import CheckpointInfo, save_checkpoint
@@ -52,6 +56,68 @@ def test_two_networks_are_compared_in_json_and_report(folder, tmp_path, capsys):
     assert page.count("<figcaption>before") == page.count("<figcaption>changes") == 2
     assert f"{numbers['networks']['adapted']['pooled']['miou']:.3f}" in page
     assert "mIoU" in capsys.readouterr().out
+
+
+def test_numbers_carry_where_they_come_from(folder, tmp_path):
+    files = ("--json", f"{tmp_path}/n.json", "--csv", f"{tmp_path}/n.csv", "--report", f"{tmp_path}/n.html")
+    assert evaluate(folder, "room", "--seed", "3", *files) == 0
+    origin = json.loads((tmp_path / "n.json").read_text())["provenance"]
+    sha256 = hashlib.sha256((folder / "adapted").read_bytes()).hexdigest()
+    assert origin["weights"] == {"network": sha256}
+    assert origin["package"] == f"s4net {__version__}"
+    assert origin["settings"]["seed"] == 3
+    assert origin["settings"]["keyframes"]["min_sharpness"] == 0.0
+    (room,) = origin["data"].values()
+    assert room == data_sha256(folder / "room")
+    for text in ((tmp_path / "n.csv").read_text(), (tmp_path / "n.html").read_text()):
+        assert sha256[:12] in text
+        assert room[:12] in text
+    assert "Confusion: network" in (tmp_path / "n.html").read_text()
+
+
+def test_network_with_a_depth_decoder_gets_depth_errors(folder, tmp_path, capsys):
+    torch.manual_seed(0)
+    model = MODEL.model_copy(update={"depth_decoder": True})
+    save_checkpoint(tmp_path / "depth", build_network(model))
+    always = ("--device", "cpu", "--capture", f"{folder}/room", "--json", f"{tmp_path}/n.json", "--markdown")
+    assert main(["evaluate", "--checkpoint", f"{tmp_path}/depth", *always]) == 0
+    found = json.loads((tmp_path / "n.json").read_text())["networks"]["network"]["depth"]
+    assert found["frames"] == 10
+    assert found["pooled"]["rmse"] > 0
+    assert "| network | errors | AbsRel |" in capsys.readouterr().out
+
+
+def test_networks_and_scenes_make_the_paper_s_table(folder, tmp_path, capsys):
+    shutil.copy(folder / "adapted", tmp_path / "A.safetensors")
+    shutil.copy(folder / "base", tmp_path / "B.safetensors")
+    networks = ("--network", f"supervised={folder}/base", "--network", f"S4-Net={tmp_path}/{{scene}}.safetensors")
+    scenes = ("--scene", f"A={folder}/room,{folder}/room", "--scene", f"B={folder}/room")
+    assert main(["evaluate", *networks, *scenes, "--device", "cpu", "--markdown", "--out", f"{tmp_path}/out"]) == 0
+    rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
+    assert sum(row.startswith("| A | DeepLabV3+ | S4-Net") for row in rows) == 3
+    supervised, adapted = (
+        [row.split("|")[4:] for row in rows if row.startswith(f"| B | DeepLabV3+ | {m} |")]
+        for m in ("supervised", "S4-Net")
+    )
+    assert supervised == adapted  # scene B is measured with the base model's weights
+    numbers = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert [(r["method"], r["scene"], r["scan"]) for r in numbers["results"]] == [
+        ("supervised", "A", "Scan 1"), ("supervised", "A", "Scan 2"), ("S4-Net", "A", "Scan 1"),
+        ("S4-Net", "A", "Scan 2"), ("supervised", "B", "Scan 1"), ("S4-Net", "B", "Scan 1"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ([], "give --checkpoint and --capture"),
+        (["--network", "a=b"], "give --network and --scene"),
+        (["--network", "a=b", "--scene", "room"], "--scene is 'room': write NAME=VALUE"),
+    ],
+)
+def test_options_that_are_not_enough_are_told(options, problem, capsys):
+    assert main(["evaluate", *options]) == 2
+    assert problem in capsys.readouterr().err
 
 
 def test_capture_without_labels_gives_the_agreement_alone(folder, tmp_path, capsys):

@@ -5,6 +5,7 @@ import yaml
 from scenes import make_room_frames, make_source_images, write_source_set
 
 from s4net_core.cli.main import main
+from s4net_core.io.image_files import write_color, write_label
 from s4net_core.io.scene_folder import write_scene_folder
 from s4net_core.models.checkpoint import read_info
 
@@ -14,7 +15,7 @@ SETTINGS = {
     "learner": {"source_batch": 2, "target_batch": 2, "neighbours": 2},
     "guard": {"holdout": 2, "agreement_views": 3, "max_source_drop": 1.0, "max_agreement_drop": 1.0},
     "adaptation": {"min_keyframes": 4, "handover_every": 2, "max_steps": 4},
-    "pretrain": {"steps": 4, "batch": 2},
+    "pretrain": {"steps": 4, "batch": 2, "workers": 0},
 }
 
 
@@ -55,6 +56,45 @@ def test_pretrain_in_half_precision_is_half_the_size(base, place):
     assert (place / "half.safetensors").stat().st_size < 0.6 * base.stat().st_size
 
 
+def test_pretrain_measures_on_the_official_test_images(place, capsys):
+    for split, count in (("train", 5), ("test", 3)):
+        for number, image in enumerate(make_source_images(count, seed=40)):
+            for name in ("image", "label37"):
+                (place / "sun" / name / split).mkdir(parents=True, exist_ok=True)
+            write_color(place / "sun/image" / split / f"img-{number:06d}.jpg", image.color)
+            write_label(place / "sun/label37" / split / f"img-{number:06d}.png", image.label)
+    assert main(["pretrain", "sun", "base.safetensors", "--settings", "small.yaml"]) == 0
+    assert "on 3 test images" in capsys.readouterr().out
+
+
+def test_pretrain_goes_on_only_when_asked(base, place, capsys):
+    again = ["pretrain", "source", "base.safetensors", "--settings", "small.yaml", "--set", "pretrain.steps=6"]
+    assert main(again) == 2
+    assert "--resume" in capsys.readouterr().err
+    assert main([*again, "--resume", "--set", "pretrain.evaluate_every=2"]) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert "step 6: mIoU" in told
+    assert "step 4: mIoU" not in told
+    assert main([*again, "--force"]) == 0
+
+
+def test_curves_of_both_trainings_are_written_where_somebody_asks(base, place):
+    assert main(["pretrain", "source", "b.safetensors", "--settings", "small.yaml", "--log", "curves/base"]) == 0
+    assert main(["adapt", "room", "adapted.safetensors", *GIVEN, "--log", "curves/room"]) == 0
+    assert {"loss/segmentation", "test/miou"} <= curves(place / "curves" / "base").keys()
+    room = curves(place / "curves" / "room")
+    assert room["loss/geometric"] == [1, 2, 3, 4]
+    assert room["agreement/adapted"] == room["agreement/base"] == [2, 4]
+
+
+def curves(folder):
+    """Steps of each curve."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(folder)).Reload()
+    return {name: [event.step for event in events.Scalars(name)] for name in events.Tags()["scalars"]}
+
+
 def test_adapt_writes_adapted_weights_and_tells_each_version(base, place, capsys):
     assert main(["adapt", "room", "adapted.safetensors", *GIVEN]) == 0
     info = read_info(place / "adapted.safetensors")
@@ -76,6 +116,21 @@ def test_adapt_resumes(base, place):
     more = ["--resume", "--set", "adaptation.max_steps=8"]
     assert main(["adapt", "room", "adapted.safetensors", *GIVEN, *more]) == 0
     assert (read_info(place / "adapted.safetensors").version, read_info(place / "adapted.safetensors").step) == (4, 8)
+
+
+def test_adapt_ends_when_the_agreement_rises_no_more(base, place, capsys):
+    nothing_is_a_gain = ["--set", "adaptation.offline_patience=3", "--set", "adaptation.min_gain=1"]
+    assert main(["adapt", "room", "adapted.safetensors", *GIVEN, *nothing_is_a_gain, "--until-converged"]) == 0
+    assert read_info(place / "adapted.safetensors").step == 6  # adaptation.max_steps is 4
+    assert "no further gain in 3 hand-overs" in capsys.readouterr().out
+
+
+def test_adapt_refuses_to_run_for_ever(base, capsys):
+    assert (
+        main(["adapt", "room", "a.safetensors", *GIVEN, "--until-converged", "--set", "adaptation.offline_patience=0"])
+        == 2
+    )
+    assert "never end" in capsys.readouterr().err
 
 
 def test_adapt_says_when_a_capture_is_too_short(base, place, capsys):
@@ -103,6 +158,26 @@ def test_compare_prints_base_method_and_control(base, place, capsys):
     assert len(rows) == 2 + 2 * (1 + 2 * (2 + 1))
     assert sum("control" in row for row in rows) == 6
     assert rows[2:] == [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")][2:]
+
+
+def test_bench_source_compares_reading_with_the_need_of_a_step(base, place, capsys):
+    where = ["--set", "checkpoint=base.safetensors", "--settings", "small.yaml", "--repeats", "2"]
+    assert main(["bench", "source", "--source", "source", *where]) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert "a step of L_S takes, 2 images at 64x48" in told
+    assert told.count("images/s") == 4
+    assert "packed, PNG, exact" in told
+    size = ["--set", "model.width=64", "--set", "model.height=48"]
+    assert main(["pack", "source", "source.s4pack", *size]) == 0
+    assert main(["bench", "source", "--source", "source.s4pack", *where]) == 0
+    assert capsys.readouterr().out.count("images/s") == 2
+
+
+def test_a_packed_source_set_gives_the_same_base_model(base, place):
+    assert main(["pack", "source", "source.s4pack", "--settings", "small.yaml"]) == 0
+    assert main(["pretrain", "source.s4pack", "again.safetensors", "--settings", "small.yaml"]) == 0
+    assert read_info(place / "again.safetensors").metrics == read_info(base).metrics
+    assert main(["adapt", "room", "adapted.safetensors", *GIVEN[:2], "--source", "source.s4pack", *GIVEN[4:]]) == 0
 
 
 def test_bench_step_prints_a_ratio(base, capsys):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scenes import make_room_frames
 
-from s4net_core.config import Settings
+from s4net_core.config import ModelSettings, Settings
 from s4net_core.errors import CaptureError
 from s4net_core.evaluation.evaluate import evaluate, evaluate_agreement, keyframes_of, measure
 from s4net_core.inference import Segmentation
@@ -29,15 +29,31 @@ class Capture:
 
 
 class Oracle:
-    """Answers with the labels of the frames that it was told; `spoil` changes them."""
+    """Answers with labels and depth of the frames that it was told; `spoil` changes the labels."""
 
     def __init__(self, frames, spoil=lambda label: label):
         self.info = CheckpointInfo(model=Settings().model)
+        self._depths = {frame.color.tobytes(): frame.depth for frame in frames}
         self._answers = {frame.color.tobytes(): spoil(frame.label) for frame in frames}
 
     def segment(self, color):
         label = self._answers[color.tobytes()]
         return Segmentation(label, np.ones(label.shape, np.float32), 0)
+
+    def depth(self, color):
+        return self._depths[color.tobytes()]
+
+
+class DepthOracle(Oracle):
+    """Answers with the depth of the frames as well, too large by a factor."""
+
+    def __init__(self, frames, factor):
+        super().__init__(frames)
+        self.info = CheckpointInfo(model=ModelSettings(depth_decoder=True))
+        self._depths = {frame.color.tobytes(): frame.depth * np.float32(factor) for frame in frames}
+
+    def depth(self, color):
+        return self._depths[color.tobytes()]
 
 
 @pytest.fixture(scope="module")
@@ -140,9 +156,38 @@ class TestMeasure:
         assert result.agreements["network"].pixels > 0
         assert [row.truth for row in result.pictures] == [None, None]
 
+    def test_predicted_depth_is_compared_with_the_camera_s_where_a_network_predicts_it(self, frames, settings):
+        networks = {"base": Oracle(frames), "predicted": DepthOracle(frames, 1.1)}
+        result = measure(networks, Capture(frames), settings)
+        assert list(result.depths) == ["predicted"]
+        assert result.depths["predicted"].frames == 12
+        assert result.depths["predicted"].pooled.abs_rel == pytest.approx(0.1, abs=1e-5)
+        assert result.depths["predicted"].per_image.delta_1 == 1.0
+
+    def test_exact_depth_is_the_truth_where_there_is_some(self, frames, settings):
+        noisy = [replace(frame, depth=frame.depth * np.float32(1.3), true_depth=frame.depth) for frame in frames]
+        result = measure({"predicted": DepthOracle(frames, 1.0)}, Capture(noisy), settings)
+        assert result.depths["predicted"].pooled.rmse == 0.0
+
+    def test_confusion_counts_are_kept(self, frames, settings):
+        result = measure({"network": Oracle(frames, lambda x: np.minimum(x, 3))}, Capture(frames), settings)
+        counts = result.evaluations["network"].counts
+        assert counts.sum() == sum((frame.label > 0).sum() for frame in frames)
+        assert counts[21, 3] == sum((frame.label == 22).sum() for frame in frames)
+
     def test_capture_without_depth_gives_scores(self, frames, settings):
         flat = Capture([replace(frame, depth=None) for frame in frames])
         result = measure({"network": Oracle(frames)}, flat, settings)
         assert result.evaluations["network"].frames == 12
         assert result.keyframes == 0
         assert result.agreements["network"].pixels == 0
+
+
+def test_a_capture_without_depth_is_measured_with_predicted_depth(frames, settings):
+    colors = Capture([replace(frame, depth=None) for frame in frames])
+    assert measure({"any": Oracle(frames)}, colors, settings).keyframes == 0
+    expected = measure({"any": Oracle(frames)}, Capture(frames), settings)
+    settings.geometry.depth_source = "predicted"
+    measured = measure({"any": Oracle(frames)}, colors, settings)
+    assert measured.keyframes == expected.keyframes
+    assert measured.agreements["any"].mean == pytest.approx(expected.agreements["any"].mean, abs=0.01)

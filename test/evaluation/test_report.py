@@ -13,10 +13,20 @@ from s4net_core.errors import S4NetError, ShapeError
 from s4net_core.evaluation.evaluate import Evaluation
 from s4net_core.evaluation.metrics import SegmentationScores
 from s4net_core.evaluation.pictures import BROKEN, FIXED, OTHER, Curve, PictureRow, changes, panels, save_picture
-from s4net_core.evaluation.report import Report, Table, class_table, score_table, to_markdown, to_rich, write_report
+from s4net_core.evaluation.report import (
+    Report,
+    Table,
+    class_table,
+    score_table,
+    to_csv,
+    to_markdown,
+    to_rich,
+    write_report,
+)
 from s4net_core.labels import SUNRGBD37
 
 SHAPE = (30, 44)
+PIXEL = cv2.imencode(".png", np.zeros((1, 1, 3), np.uint8))[1].tobytes()
 
 
 def new_row(truth=True, before=True):
@@ -142,6 +152,19 @@ class TestTables:
     def test_markdown_is_a_table_with_numbers_to_the_right(self):
         markdown = to_markdown(Table("T", ("name", "value"), [("a|b", 0.12345), ("c", 7)]))
         assert markdown.splitlines() == ["| name | value |", "| --- | ---: |", "| a\\|b | 0.123 |", "| c | 7 |"]
+
+    def test_groups_of_columns_stand_above_them_or_before_their_names(self, tmp_path):
+        table = Table("T", ("scene", "mIoU", "mIoU"), [("A", 0.1, math.nan)], [("", 1), ("Scan 1", 1), ("Scan 2", 1)])
+        assert to_markdown(table).startswith("| scene | Scan 1 mIoU | Scan 2 mIoU |")
+        assert [column.header for column in to_rich(table).columns] == ["scene", "Scan 1 mIoU", "Scan 2 mIoU"]
+        write_report(tmp_path / "report.html", Report("R", [table], figures=[("Figure", PIXEL)]))
+        assert "<th colspan=1 class=group>Scan 2</th>" in (tmp_path / "report.html").read_text()
+        page = read_page(tmp_path / "report.html")
+        assert [image["alt"] for image in page.images] == ["Figure"]
+
+    def test_csv_has_all_digits_and_comments_that_say_where_they_come_from(self):
+        table = Table("T", ("name", "value"), [("a, b", 0.123456789), ("c", math.nan)])
+        assert to_csv(table, ["two\nlines"]) == '# two\n# lines\nname,value\n"a, b",0.123456789\nc,\n'
 
     def test_terminal_table_has_the_same_cells(self, evaluations):
         table = score_table("Scan 2", evaluations)

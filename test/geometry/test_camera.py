@@ -1,5 +1,7 @@
 """Projection against a loop over pixels, rescaling and undistortion against OpenCV's own point functions."""
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
@@ -85,6 +87,7 @@ def test_rescaling_mixes_colour_but_never_depth_or_label() -> None:
     assert set(np.unique(small.label)) <= {3, 30}
     assert small.depth is not None
     assert small.depth.dtype == np.float32
+    assert small.true_depth is None
     large = rescale_frame(frame_of(color, depth, LENS.scaled(12, 8), label), 18, 16)
     assert set(np.unique(large.label)) == {3, 30}
 
@@ -133,6 +136,15 @@ def test_what_the_lens_did_not_see_has_no_depth_after_undistortion() -> None:
     assert straight.label[0, 0] == 0
     assert straight.depth[20, 30] == 1
     assert set(np.unique(straight.depth)) == {0.0, 1.0}
+
+
+def test_exact_depth_goes_the_way_of_the_camera_s_depth() -> None:
+    lens = Intrinsics(60, 40, 30.0, 30.0, 29.5, 19.5, (0.4, 0.0, 0.0, 0.0))
+    depth = np.random.default_rng(0).random((40, 60)).astype(np.float32)
+    frame = replace(frame_of(np.zeros((40, 60, 3), np.uint8), depth, lens), true_depth=depth)
+    for changed in (undistort_frame(frame), rescale_frame(frame, 24, 16)):
+        assert changed.true_depth is not None
+        np.testing.assert_array_equal(changed.true_depth, changed.depth)
 
 
 def test_an_unknown_number_of_coefficients_is_named() -> None:

@@ -16,6 +16,7 @@ from s4net_core.geometry.warp import (
     away_from_borders,
     correspond,
     merge,
+    merge_soft,
     sample,
     sample_mask,
     sample_nearest,
@@ -232,6 +233,34 @@ def test_gradients_of_sampling_are_right() -> None:
     grid.requires_grad_()
     valid = torch.ones(2, 1, 4, 6, dtype=torch.bool)
     assert torch.autograd.gradcheck(lambda v, g: sample(v, Correspondence(g, valid))[0], (values, grid))
+
+
+def test_the_jacobian_of_the_warp_in_depth_pose_and_values_is_right() -> None:
+    """Against central differences, on a view of another size whose depth and pose change slowly."""
+    generator = torch.Generator().manual_seed(1)
+    depth = (2 + 0.1 * torch.rand(2, 1, 4, 6, generator=generator, dtype=torch.float64)).requires_grad_()
+    T = torch.cat([batch(shift(x=0.11, z=0.05)), batch(shift(x=-0.07, y=0.03))]).requires_grad_()
+    values = torch.rand(2, 3, 9, 14, generator=generator, dtype=torch.float64, requires_grad=True)
+    K_target, K_source = (batch(K).expand(2, 3, 3) for K in (camera(6, 4, 8.0), camera(14, 9, 15.0)))
+    untested = LIMITS.model_copy(update={"require_source_depth": False})
+    nothing = torch.zeros(2, 1, 9, 14, dtype=torch.float64)
+
+    def warp(depth: torch.Tensor, T: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+        return sample(values, correspond(depth, K_target, T, nothing, K_source, untested))[0]
+
+    assert correspond(depth, K_target, T, nothing, K_source, untested).valid.all()
+    assert torch.autograd.gradcheck(warp, (depth, T, values))
+
+
+def test_soft_merge_is_the_mean_of_the_valid_views() -> None:
+    probabilities = torch.rand(3, 2, 4, 2, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    valid = torch.rand(3, 2, 1, 2, 5, generator=torch.Generator().manual_seed(1)) > 0.5
+    soft, any_valid = merge_soft(probabilities, valid)
+    for b, y, x in np.ndindex(2, 2, 5):
+        counted = [probabilities[n, b, :, y, x].numpy() for n in range(3) if valid[n, b, 0, y, x]]
+        expected = np.mean(counted, axis=0) if counted else np.zeros(4)
+        np.testing.assert_allclose(soft[b, :, y, x].numpy(), expected, rtol=1e-12)
+        assert bool(any_valid[b, 0, y, x]) == bool(counted)
 
 
 def test_gradient_reaches_the_target_depth_and_is_finite_at_holes() -> None:

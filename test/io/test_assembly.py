@@ -92,6 +92,16 @@ class TestGoodStreams:
         np.testing.assert_allclose(frame.T_world_camera, pose(3.5))
         assert camera.end() == {}
 
+    def test_a_camera_without_depth_gives_every_colour_image_at_once(self):
+        camera = Camera()
+        camera.assembler = StreamAssembler(StreamSettings(), with_depth=False)
+        camera.assembler.add_transform("base", "optical", 0, pose(0.5), static=True)
+        for i in range(5):
+            camera.shoot(S + i * STEP, depth=None if i % 2 else False)  # what depth there is, is passed over
+        assert camera.stamps == [S + i * STEP for i in range(5)]
+        assert all(frame.depth is None for frame in camera.frames)
+        assert camera.end() == {}
+
     def test_pose_is_interpolated_to_the_stamp_of_the_colour_image(self):
         camera = Camera()
         camera.assembler.add_transform("odom", "base", S, pose(0.0))
@@ -292,7 +302,7 @@ class TestBadInput:
     def test_pose_source_that_gives_no_rigid_transform(self):
         assembler = FrameAssembler(StreamSettings(), lambda target, source, stamp: np.diag([2.0, 2.0, 2.0, 1.0]))
         assembler.add_camera_info(S, lambda: INTRINSICS)
-        assembler.add_pair(color_at(S), depth_at(S))
+        assembler.add_view(color_at(S), depth_at(S))
         assert assembler.poll() == []
         assert dict(assembler.skipped) == {"pose": 1}
 
@@ -328,7 +338,7 @@ class TestBadInput:
         assembler = FrameAssembler(StreamSettings(), lambda target, source, stamp: np.eye(4))
         assembler.add_camera_info(S, lambda: INTRINSICS)
         for stamp in (S, S + STEP, S + STEP, S):
-            assembler.add_pair(color_at(stamp), depth_at(stamp))
+            assembler.add_view(color_at(stamp), depth_at(stamp))
         assert [frame.stamp for frame in assembler.poll()] == [S, S + STEP]
         assert dict(assembler.skipped) == {"out_of_order": 2}
 

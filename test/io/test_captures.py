@@ -190,15 +190,14 @@ class TestOpenCapture:
             assert [frame.T_world_camera[0, 3] for frame in capture] == [0, 2]
             assert capture.skipped == {"no_pose": 1}
 
-    def test_every_nth_frame_is_taken_of_every_format(self, tmp_path):
-        large = make_room_frames(5, 640, 480)
-        write_scene_folder(tmp_path / "scene", large)
-        write_bag(tmp_path / "bag", large)
-        write_tum(tmp_path / "tum", large)
-        write_seven_scenes(tmp_path / "seven", large)
+    def test_every_nth_frame_is_taken_of_every_format(self, tmp_path, frames):
+        write_scene_folder(tmp_path / "scene", frames)
+        write_bag(tmp_path / "bag", frames)
+        write_tum(tmp_path / "tum", frames)
+        write_seven_scenes(tmp_path / "seven", frames)
         for name in ("scene", "bag", "tum", "seven"):
             everything, some = open_capture(tmp_path / name), open_capture(tmp_path / name, stride=2)
-            assert len(some) == 3
+            assert len(some) == 2
             assert [frame.stamp for frame in some] == [frame.stamp for frame in everything][::2]
             with pytest.raises(CaptureError, match="stride is 0"):
                 open_capture(tmp_path / name, stride=0)

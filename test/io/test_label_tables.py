@@ -4,10 +4,11 @@ import csv
 
 import numpy as np
 import pytest
+import scipy.io
 
 from s4net_core.errors import LabelTableError
-from s4net_core.io.label_tables import scannet_label_map
-from s4net_core.labels import SUNRGBD37
+from s4net_core.io.label_tables import label_map, nyu_label_map, scannet_label_map
+from s4net_core.labels import LABEL_MAPS, SUNRGBD37
 
 SCANNET_ROWS = """id\traw_category\tcategory\tcount\tnyu40id\teigen13id\tnyuClass\tnyu40class
 1\twall\twall\t8277\t1\t12\twall\twall
@@ -60,3 +61,44 @@ def test_the_published_scannet_table_agrees_with_its_own_names(shared_data):
         expected = SUNRGBD37.names.index(ours) + 1 if ours in SUNRGBD37.names else 0
         assert to_37(np.array([[raw]], np.uint16)).tolist() == [[expected]], name
     assert len(names) > 500
+
+
+def test_nyu_classes_go_through_nyu40_by_the_order_of_the_table(tmp_path):
+    nyu40 = np.zeros((1, 894), np.uint8)
+    nyu40[0, :4], nyu40[0, -1] = (23, 40, 3, 38), 37
+    path = tmp_path / "classMapping40.mat"
+    scipy.io.savemat(path, {"mapClass": nyu40})
+    label = nyu_label_map(path)(np.array([[0, 1, 2, 3], [4, 894, 895, 60000]], np.uint16))
+    assert label.tolist() == [[0, 23, 0, 3], [0, 37, 0, 0]]
+
+
+@pytest.mark.parametrize("content", [{"mapClass": np.ones((1, 13))}, {"other": np.ones((1, 894))}])
+def test_a_foreign_nyu_table_is_refused(tmp_path, content):
+    scipy.io.savemat(tmp_path / "table.mat", content)
+    with pytest.raises(LabelTableError, match=r"table\.mat.*mapClass"):
+        nyu_label_map(tmp_path / "table.mat")
+
+
+def test_the_published_nyu_table_agrees_with_its_own_names(shared_data):
+    path = shared_data / "labels/nyu_classMapping40.mat"
+    found = scipy.io.loadmat(path, squeeze_me=True)
+    renamed = {"refridgerator": "fridge", "television": "tv"}
+    names = [renamed.get(name, name.replace(" ", "_")) for name in map(str, found["className"])]
+    ours = nyu_label_map(path)(np.arange(1, 895, dtype=np.uint16)[None])[0]
+    for name, nyu40, id in zip(found["allClassName"], found["mapClass"], ours, strict=True):
+        target = names[nyu40 - 1]
+        assert id == (SUNRGBD37.names.index(target) + 1 if target in SUNRGBD37.names else 0), name
+    ids = {str(name): int(id) for name, id in zip(found["allClassName"], ours, strict=True)}
+    examples = {"chair": "chair", "refridgerator": "fridge", "floor mat": "floor_mat", "lamp": "lamp", "bag": "bag"}
+    assert {SUNRGBD37.names[ids[name] - 1] for name in examples} == set(examples.values())
+    assert ids["light"] == 0, "otherstructure"
+
+
+def test_a_map_is_named_by_its_data_set_or_by_its_table(tmp_path):
+    (tmp_path / "labels.tsv").write_text(SCANNET_ROWS)
+    assert label_map("nyu40") is LABEL_MAPS["nyu40"]
+    assert label_map(str(tmp_path / "labels.tsv"))(np.array([[1357]], np.uint16)).tolist() == [[6]]
+    with pytest.raises(LabelTableError, match=r"'cityscapes' maps no labels.*nyu40, ade20k.*classMapping40\.mat"):
+        label_map("cityscapes")
+    with pytest.raises(LabelTableError, match=r"gone\.mat is missing"):
+        label_map(str(tmp_path / "gone.mat"))

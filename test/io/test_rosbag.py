@@ -16,6 +16,7 @@ from s4net_core.errors import CaptureError
 from s4net_core.frames import FrameSource
 from s4net_core.geometry.transforms import pose_matrix, quaternion_of
 from s4net_core.io.bag_storage import Bag
+from s4net_core.io.captures import open_capture
 from s4net_core.io.rosbag_reader import BagReader, find_topics
 from s4net_core.io.rosbag_writer import write_bag
 
@@ -99,8 +100,19 @@ def test_log_times_rise_so_that_a_player_keeps_the_order(tmp_path, frames):
 
 def test_a_bag_without_depth_can_be_written_but_frames_need_depth(tmp_path, frames):
     write_bag(tmp_path / "bag", [replace(frame, depth=None) for frame in frames])
-    with pytest.raises(CaptureError, match=r"no depth image.*align_depth.*/camera/camera/color/image_raw"):
+    remedies = r"no depth image.*align_depth.*geometry\.depth_source to predicted.*/camera/camera/color/image_raw"
+    with pytest.raises(CaptureError, match=remedies):
         BagReader(tmp_path / "bag")
+
+
+@pytest.mark.parametrize("has_depth", [False, True])
+def test_a_bag_is_read_without_depth_where_none_is_wanted(tmp_path, frames, has_depth):
+    write_bag(tmp_path / "bag", frames if has_depth else [replace(frame, depth=None) for frame in frames])
+    reader = open_capture(tmp_path / "bag", stream=StreamSettings(max_pose_jump=0.0), with_depth=False)
+    read = list(reader)
+    assert [frame.stamp for frame in read] == [frame.stamp for frame in frames]
+    assert all(frame.depth is None for frame in read)
+    assert reader.skipped == {}
 
 
 def test_nothing_is_overwritten_and_no_half_bag_is_left(tmp_path, frames):

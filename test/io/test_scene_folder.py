@@ -37,6 +37,16 @@ def test_frames_come_back_as_they_were_written(folder, frames):
         assert read.intrinsics == written.intrinsics
 
 
+def test_exact_depth_lies_beside_the_camera_s_and_frames_without_it_stay(tmp_path, frames):
+    exact = [replace(frame, depth=frame.depth * 0, true_depth=frame.depth) for frame in frames]
+    write_scene_folder(tmp_path / "room", exact)
+    (tmp_path / "room" / "depth_gt" / "000002.png").unlink()
+    read = list(SceneFolder(tmp_path / "room"))
+    assert [frame.true_depth is None for frame in read] == [False, False, True, False]
+    np.testing.assert_allclose(read[0].true_depth, frames[0].depth, atol=0.5001e-3)
+    assert not read[0].depth.any()
+
+
 def test_jpeg_changes_colours_only_a_little(tmp_path):
     written = make_room_frames(1, 64, 48)[0]
     write_scene_folder(tmp_path / "jpeg", [written], quality=90)

@@ -1,12 +1,14 @@
 """The adaptation loop: what is handed over, refused, rolled back, and what survives a restart."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 
 from s4net_core.errors import CheckpointError, LearningError, SourceSetError
 from s4net_core.learning.adapt import Adaptation
+from s4net_core.learning.guard import Health
 from s4net_core.models.checkpoint import load_checkpoint, read_info
 
 
@@ -146,7 +148,7 @@ def test_a_refused_version_counts_as_no_gain_and_never_as_the_best(adaptation, m
     monkeypatch.setattr(adaptation._guard, "objections", lambda health, base: ("collapsed",))
     adaptation.advance()
     adaptation.advance()
-    assert (adaptation._best_agreement, adaptation._handovers_without_gain) == (0.0, 1)
+    assert (adaptation._best_gain, adaptation._handovers_without_gain) == (0.0, 1)
 
 
 def test_a_full_disk_keeps_the_old_version_serving(adaptation, monkeypatch):
@@ -274,24 +276,58 @@ def test_save_model_writes_what_serves(adaptation, tmp_path):
     assert read_info(tmp_path / "mine" / "kitchen.safetensors").version == adaptation.current.number
 
 
-def test_no_further_gain_ends_learning(settings, base, source, tmp_path, frames, monkeypatch):
-    settings.adaptation.max_steps = 0
-    settings.adaptation.patience = 2
+def measured_as(adaptation, monkeypatch, *agreements, base=0.4):
+    """Let the guard find these agreements between views, one a hand-over."""
+    values = iter(agreements)
+    health = Health(True, 0.5, base, 0.5, 5)
+    monkeypatch.setattr(adaptation._guard, "measure", lambda network: (replace(health, agreement=next(values)), health))
+
+
+@pytest.fixture
+def patient(settings, base, source, tmp_path, frames):
+    """An adaptation that ends after two hand-overs without gain and never before."""
+    settings.adaptation.max_steps, settings.adaptation.patience, settings.adaptation.handover_every = 0, 2, 1
     adaptation = Adaptation(settings, base, source, tmp_path / "state")
     for frame in frames:
         adaptation.offer(frame)
-    measure = adaptation._guard.measure
-    values = iter([0.5, 0.6, 0.6, 0.55, 0.9])
+    return adaptation
 
-    def with_agreement(network):
-        from dataclasses import replace
 
-        health, base_health = measure(network)
-        return replace(health, agreement=next(values)), base_health
+@pytest.mark.parametrize(
+    ("agreements", "why"),
+    [
+        ((0.5, 0.6, 0.6, 0.55), "it rose twice, then no more"),
+        ((0.39, 0.3), "it never rose above the base model's"),
+        ((0.5, 0.504, 0.508, 0.512, 0.512), "small rises count when they add up"),
+        ((0.5, float("nan"), float("nan")), "what cannot be measured is no gain"),
+    ],
+)
+def test_no_further_gain_ends_learning(patient, settings, monkeypatch, agreements, why):
+    settings.adaptation.min_gain = 0.005
+    measured_as(patient, monkeypatch, *agreements)
+    assert len(run_to_end(patient)) == len(agreements), why
+    assert patient.status.state == "finished"
+    assert patient.converged
 
-    monkeypatch.setattr(adaptation._guard, "measure", with_agreement)
-    assert len(run_to_end(adaptation)) == 4
-    assert adaptation.status.state == "finished"
+
+def test_a_restart_knows_for_how_long_nothing_has_gained(patient, settings, base, source, tmp_path, monkeypatch):
+    measured_as(patient, monkeypatch, 0.6, 0.55)
+    for _ in range(2):
+        patient.advance()
+    patient.save_state()
+    again = Adaptation(settings, base, source, tmp_path / "state")
+    measured_as(again, monkeypatch, 0.58)
+    assert not again.finished
+    assert len(run_to_end(again)) == 1
+    assert again.converged
+
+
+def test_a_rollback_forgets_the_gain_that_it_gives_up(patient, monkeypatch):
+    measured_as(patient, monkeypatch, 0.5, 0.8, 0.6, 0.59, 0.58)
+    for _ in range(2):
+        patient.advance()
+    patient.rollback()
+    assert len(run_to_end(patient)) == 3  # 0.6 is a gain over 0.5
 
 
 def test_a_source_set_without_room_for_a_hold_out_is_refused(settings, base, source, tmp_path):

@@ -16,6 +16,7 @@ pytest.importorskip("rclpy")
 pytest.importorskip("s4net_ros.msg")
 
 import numpy as np
+import torch
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile
@@ -31,7 +32,8 @@ from s4net_core.errors import CheckpointError
 from s4net_core.keyframes import KeyframeBuffer
 from s4net_core.learning.adapt import AdaptationStatus, Handover
 from s4net_core.learning.versions import Version
-from s4net_core.models.checkpoint import CheckpointInfo, file_sha256
+from s4net_core.models.build import build_network
+from s4net_core.models.checkpoint import CheckpointInfo, file_sha256, load_checkpoint, save_checkpoint
 from s4net_ros import adaptation_node
 from s4net_ros.adaptation_node import AdaptationNode
 from s4net_ros.conversions import camera_info_message, image_message, transform_message
@@ -144,8 +146,8 @@ class Robot:
         self.node.create_subscription(kind, topic, received.append, qos)
         return received
 
-    def ready(self):
-        for publisher in (self.color, self.depth, self.info, self.tf):
+    def ready(self, *, with_depth=True):
+        for publisher in (self.color, self.info, self.tf, *([self.depth] if with_depth else [])):
             self.ros.wait_for(publisher.get_subscription_count, f"subscription of {publisher.topic_name}")
 
     def show(self, frame, *, pose=True, depth=None):
@@ -155,8 +157,9 @@ class Robot:
             world = Header(stamp=header.stamp, frame_id="odom")
             self.tf.publish(TFMessage(transforms=[transform_message(frame.T_world_camera, world, frame.frame_id)]))
         self.info.publish(camera_info_message(frame.intrinsics, header))
-        depth = np.round(frame.depth * 1000).astype(np.uint16) if depth is None else depth
-        self.depth.publish(image_message(depth, "16UC1", header))
+        if frame.depth is not None:
+            depth = np.round(frame.depth * 1000).astype(np.uint16) if depth is None else depth
+            self.depth.publish(image_message(depth, "16UC1", header))
         self.color.publish(image_message(frame.color, "rgb8", header))
 
     def call(self, kind, name, **request):
@@ -568,6 +571,25 @@ def real(tmp_path, checkpoint):
     settings.stream.color_reliability = settings.stream.depth_reliability = "reliable"
     settings.stream.queue_depth = 50
     return settings
+
+
+def test_it_adapts_to_a_camera_without_depth(ros, real, room, tmp_path):
+    real.model.depth_decoder, real.geometry.depth_source = True, "predicted"
+    real.checkpoint = str(tmp_path / "depth.safetensors")
+    torch.manual_seed(0)
+    save_checkpoint(real.checkpoint, build_network(real.model))
+    robot, node = Robot(ros), ros.add(AdaptationNode(real, context=ros.context))
+    assert node.autostart()
+    robot.ready(with_depth=False)
+    assert robot.depth.get_subscription_count() == 0
+    for frame in room[::2]:
+        robot.show(dataclasses.replace(frame, depth=None))
+    status = robot.wait_for_status(lambda m: m.keyframes >= 3 and m.version >= 1, "weights handed over")
+    assert (list(status.drop_reasons), status.frames_used) == ([], status.frames_received)
+    assert status.coverage > 0
+    update = robot.updates[-1]
+    assert load_checkpoint(update.path, sha256=update.sha256)[1].model.depth_decoder
+    assert node.trigger_deactivate() is not None
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ from diagnostic_msgs.msg import DiagnosticStatus
 
 from s4net_core.io.assembly import DROP_REASONS
 from s4net_core.learning.adapt import AdaptationStatus
-from s4net_ros.adaptation_status import NodeStatus, report
+from s4net_ros.adaptation.status import NodeStatus, report
 
 
 def node(**changes) -> NodeStatus:

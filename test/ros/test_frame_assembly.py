@@ -78,9 +78,10 @@ def transform(parent: str, child: str, stamp: int, x: float) -> TFMessage:
 class Camera:
     """A camera on a moving base, as topics; tests change one thing at a time."""
 
-    def __init__(self, **settings: Any) -> None:
+    def __init__(self, *, with_depth: bool = True, **settings: Any) -> None:
         self.node = Node()
-        self.assembly = FrameAssembly(self.node, StreamSettings(**settings))  # type: ignore[arg-type]
+        stream = StreamSettings(**settings)
+        self.assembly = FrameAssembly(self.node, stream, with_depth=with_depth)  # type: ignore[arg-type]
         self.node.deliver("/tf_static", transform("base", FRAME, 0, 0.5))
         self.frames: list[Frame] = []
 
@@ -112,6 +113,31 @@ def test_four_topics_become_a_frame():
     assert (frame.depth == 2).all()
     np.testing.assert_allclose(frame.T_world_camera[:3, 3], [3.5, 0, 0])
     assert (camera.assembly.received, camera.assembly.delivered, camera.assembly.skipped) == (1, 1, {})
+
+
+def test_without_a_depth_camera_three_topics_become_a_frame():
+    camera = Camera(with_depth=False)
+    assert "depth/image_raw" not in camera.node.subscriptions
+    for i in range(3):
+        stamp = S + i * STEP
+        camera.node.deliver("/tf", transform("odom", "base", stamp, 3.0))
+        camera.node.deliver("color/camera_info", camera_info_message(INTRINSICS, header(stamp)))
+        camera.node.deliver("color/image_raw", color_message(stamp))
+        camera.poll()
+    assert camera.stamps == [S, S + STEP, S + 2 * STEP]
+    assert all(frame.depth is None for frame in camera.frames)
+    assert (camera.assembly.received, camera.assembly.delivered, camera.assembly.skipped) == (3, 3, {})
+
+
+def test_without_a_depth_camera_time_may_go_back():
+    camera = Camera(with_depth=False)
+    for stamp in (100 * S, S):
+        camera.node.deliver("/tf", transform("odom", "base", stamp, 3.0))
+        camera.node.deliver("color/camera_info", camera_info_message(INTRINSICS, header(stamp)))
+        camera.node.deliver("color/image_raw", color_message(stamp))
+        camera.poll()
+        camera.assembly.time_jumped()
+    assert camera.stamps == [100 * S, S]
 
 
 def test_a_frame_waits_for_its_pose_without_blocking_anybody():

@@ -99,7 +99,7 @@ class TestParameters:
 
     def test_a_plain_settings_file_becomes_the_values_that_differ(self, tmp_path: Path) -> None:
         file = tmp_path / "mine.yaml"
-        file.write_text("seed: 7\nlearner: {learning_rate: 1e-4, target_batch: 4}\n")
+        file.write_text("seed: 7\nlearner: {learning_rate: 1e-4, source_batch: 4}\n")
         parameters = adaptation_graph(GraphArguments(settings_file=str(file)))[0].parameters[0]
         assert parameters == {"seed": 7, "learner.learning_rate": 1e-4}
 

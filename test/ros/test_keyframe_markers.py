@@ -14,7 +14,7 @@ from visualization_msgs.msg import Marker
 
 from s4net_core.config import Settings
 from s4net_core.keyframes import KeyframeBuffer
-from s4net_ros.keyframe_markers import FRUSTUM_DEPTH, KeyframeMarkers, frustum_lines
+from s4net_ros.adaptation.keyframe_markers import FRUSTUM_DEPTH, KeyframeMarkers, frustum_lines
 
 STAMP = Time(sec=3)
 ADD, DELETE, DELETEALL = Marker.ADD, Marker.DELETE, Marker.DELETEALL

@@ -9,8 +9,8 @@ import pytest
 pytest.importorskip("torch")
 
 from s4net_core.errors import CheckpointError
-from s4net_ros import learner_thread
-from s4net_ros.learner_thread import LearnerThread, describe
+from s4net_ros.adaptation import learner_thread
+from s4net_ros.adaptation.learner_thread import LearnerThread, describe
 
 WAIT_S = 10.0
 

@@ -17,6 +17,7 @@ from geometry_msgs.msg import TransformStamped
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.serialization import deserialize_message
 from rosbags.interfaces import Qos, QosDurability, QosHistory, QosLiveliness, QosReliability, QosTime
+from rosbags.rosbag1 import Writer as Rosbag1Writer
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 from rosgraph_msgs.msg import Clock
@@ -24,7 +25,8 @@ from std_msgs.msg import Int32
 from tf2_msgs.msg import TFMessage
 
 from s4net_core.errors import CaptureError
-from s4net_ros.bag_player import Pacer, PlayerOptions, message_class, publisher_qos
+from s4net_core.io.bag_storage import Bag
+from s4net_ros.replay.bag_player import BagPlayer, Pacer, PlayerOptions, message_class, publisher_qos
 
 START = 1_700_000_000_000_000_000
 STEP = 50_000_000
@@ -238,6 +240,16 @@ def test_a_missing_bag_is_named(ros: Any, tmp_path: Path) -> None:
     assert code == 2
     assert "nowhere" in err
     assert "Traceback" not in err
+
+
+def test_a_bag_of_ros_1_is_refused_with_the_command_that_helps(tmp_path: Path) -> None:
+    store = get_typestore(Stores.ROS1_NOETIC)
+    with Rosbag1Writer(tmp_path / "old.bag") as writer:
+        connection = writer.add_connection("/count", "std_msgs/msg/Int32", typestore=store)
+        message = store.types["std_msgs/msg/Int32"](data=1)
+        writer.write(connection, START, store.serialize_ros1(message, "std_msgs/msg/Int32"))
+    with Bag(tmp_path / "old.bag") as bag, pytest.raises(CaptureError, match=r"s4net convert .*old.bag OUTPUT"):
+        BagPlayer(bag, PlayerOptions())
 
 
 def test_a_bag_without_its_end_is_played_as_far_as_it_goes(listener: Listener, ros: Any, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from s4net_ros.processes import ChildDied, Children
+from s4net_ros.replay.processes import ChildDied, Children
 
 STUBBORN = """
 import signal, subprocess, sys, time
@@ -45,7 +45,7 @@ def test_a_child_that_ignores_ctrl_c_and_its_own_child_are_ended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "s4net_ros.processes.GRACE", ((signal.SIGINT, 0.3), (signal.SIGTERM, 2.0), (signal.SIGKILL, 2.0))
+        "s4net_ros.replay.processes.GRACE", ((signal.SIGINT, 0.3), (signal.SIGTERM, 2.0), (signal.SIGKILL, 2.0))
     )
     with Children(tmp_path, {}) as children:
         child = children.start("stubborn", [sys.executable, "-c", STUBBORN])
@@ -71,7 +71,7 @@ def test_children_end_when_an_exception_leaves_the_block(tmp_path: Path) -> None
 
 def test_children_end_when_the_parent_is_killed(tmp_path: Path) -> None:
     program = (
-        "import sys, time; from pathlib import Path; from s4net_ros.processes import Children\n"
+        "import sys, time; from pathlib import Path; from s4net_ros.replay.processes import Children\n"
         "children = Children(Path(sys.argv[1]), {})\n"
         "print(children.start('sleeper', [sys.executable, '-c', 'import time; time.sleep(60)']).pid, flush=True)\n"
         "time.sleep(60)\n"

@@ -163,6 +163,35 @@ def test_labels_are_those_of_the_segmenter_for_the_same_picture(ros, start, chec
     np.testing.assert_array_equal(np.frombuffer(masks[0].data, np.uint8).reshape(HEIGHT, WIDTH), expected)
 
 
+def test_onnx_runtime_serves_the_same_labels_and_takes_new_weights(ros, start, checkpoint, make_checkpoint):
+    pytest.importorskip("onnxruntime")
+    node, camera = start(checkpoint=str(checkpoint), segmentation__runtime="onnx")
+    masks = camera.listen(Image, "segmentation/mask")
+    color = cv2.resize(picture(3)[:6, :9], (WIDTH, HEIGHT))
+    camera.show(10, color)
+    ros.wait_for(lambda: masks)
+    settings = node.settings.model_copy(deep=True)
+    settings.segmentation.runtime = "torch"
+    expected = Segmenter(checkpoint, "cpu", settings).segment(color).label
+    np.testing.assert_array_equal(np.frombuffer(masks[0].data, np.uint8).reshape(HEIGHT, WIDTH), expected)
+    path = make_checkpoint(class_id=9, version=4)
+    camera.ready(camera.update)
+    camera.update.publish(update_message(path, "", read_info(path), header(1).stamp))
+    ros.wait_for(lambda: node.counts.snapshot().get("updates_loaded"), "new weights")
+    camera.show(20, color)
+    ros.wait_for(lambda: len(masks) > 1)
+    assert set(masks[-1].data) == {9}
+
+
+def test_unknown_execution_provider_keeps_the_node_from_starting(ros, checkpoint, capfd):
+    pytest.importorskip("onnxruntime")
+    values = {"checkpoint": str(checkpoint), "segmentation.runtime": "onnx", "segmentation.execution_provider": "Fast"}
+    overrides = [Parameter(name, value=value) for name, value in values.items()]
+    node = ros.add(SegmentationNode(context=ros.context, parameter_overrides=overrides))
+    assert not node.autostart()
+    assert "execution_provider is 'Fast' but this ONNX Runtime has" in "".join(capfd.readouterr())
+
+
 def test_jpeg_is_labelled_as_well(ros, start):
     _, camera = start(class_id=7, stream__color_transport="compressed")
     masks = camera.listen(Image, "segmentation/mask")

@@ -14,7 +14,7 @@ from std_srvs.srv import SetBool, Trigger
 from s4net_core.errors import CheckpointError, S4NetError
 from s4net_core.learning.adapt import Handover
 from s4net_core.learning.versions import Version
-from s4net_ros.learner_thread import LearnerThread, describe
+from s4net_ros.adaptation.learner_thread import LearnerThread, describe
 from s4net_ros.srv import SaveModel
 
 Answer = TypeVar("Answer", Trigger.Response, SaveModel.Response)

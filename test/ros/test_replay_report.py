@@ -13,9 +13,9 @@ pytest.importorskip("s4net_ros.msg", reason="the messages are not built: run `ma
 from rich.console import Console
 
 from s4net_core.config import Settings
-from s4net_ros import live_evaluation, live_report
-from s4net_ros.live_plan import Limits
-from s4net_ros.monitor import HandedOver, Record, StatusPoint
+from s4net_ros.replay import evaluation, report
+from s4net_ros.replay.monitor import HandedOver, Record, StatusPoint
+from s4net_ros.replay.plan import Limits
 
 NAN = math.nan
 POINT = StatusPoint(0.0, "waiting", 0, 0, NAN, NAN, NAN, 0, 0, 0, NAN, NAN, NAN, NAN)
@@ -60,15 +60,15 @@ def test_agreement_is_of_the_last_weights_that_were_handed_over_not_of_refused_o
 def test_nothing_measured_is_nan_and_none_in_json(tmp_path: Path) -> None:
     empty = Record(history=[POINT])
     assert all(map(math.isnan, (*empty.loss(), *empty.agreement())))
-    summary = live_report.summarise(empty, "interrupted", 3.0, tmp_path)
-    live_report.write(summary, empty, tmp_path)
+    summary = report.summarise(empty, "interrupted", 3.0, tmp_path)
+    report.write(summary, empty, tmp_path)
     written = json.loads((tmp_path / "summary.json").read_text(), parse_constant=pytest.fail)
     assert written["loss"] == {"first": None, "last": None}
     assert written["history"][0]["loss"] is None
 
 
 def test_a_record_without_any_report_can_be_summarised(tmp_path: Path) -> None:
-    summary = live_report.summarise(Record(), "interrupted", 3.0, tmp_path)
+    summary = report.summarise(Record(), "interrupted", 3.0, tmp_path)
     assert summary["keyframes"] == 0
     assert summary["agreement"] == {"before": None, "after": None}
 
@@ -103,7 +103,7 @@ def test_what_was_missed_is_named(record: Record) -> None:
 
 def test_the_table_shows_every_number_that_matters(record: Record, tmp_path: Path) -> None:
     console = Console(width=100, record=True, file=(tmp_path / "log").open("w"))
-    console.print(live_report.table(live_report.summarise(record, "2 versions", 12.0, tmp_path)))
+    console.print(report.table(report.summarise(record, "2 versions", 12.0, tmp_path)))
     text = console.export_text()
     for words in ("100", "90", "10 superseded", "0.620 -> 0.700", "7.500 -> 3.500", "1 (last: agreement fell)"):
         assert words in text
@@ -112,8 +112,8 @@ def test_the_table_shows_every_number_that_matters(record: Record, tmp_path: Pat
 def test_the_panel_and_the_line_show_the_same_state(record: Record, tmp_path: Path) -> None:
     record.values = {"segmentation": {"message": "labelling"}}
     console = Console(width=120, record=True, file=(tmp_path / "log").open("w"))
-    console.print(live_report.panel(record, 30.0, ""))
-    panel, line = console.export_text(), live_report.line(record, 30.0, "")
+    console.print(report.panel(record, 30.0, ""))
+    panel, line = console.export_text(), report.line(record, 30.0, "")
     for words in ("100 in, 90 labelled (3.0/s)", "step 8", "version 2 (2 handed over, 1 refused)", "0.620 -> 0.700"):
         assert words in panel
         assert words in line
@@ -123,7 +123,7 @@ def test_the_panel_and_the_line_show_the_same_state(record: Record, tmp_path: Pa
 
 def test_a_run_without_a_labelled_scene_still_gets_its_page(record: Record, tmp_path: Path) -> None:
     settings = Settings(seed=7)
-    files = live_evaluation.write_pages(tmp_path, settings, record, [("frames in", "100")], None)
+    files = evaluation.write_pages(tmp_path, settings, record, [("frames in", "100")], None)
     assert files == [tmp_path / "report.html"]
     page = files[0].read_text()
     assert page.count("<img") == 3  # losses, agreement, hold-out

@@ -24,6 +24,7 @@ NANOSECONDS = 1_000_000_000
 CLOCK_TOPIC = "/clock"
 CLOCK_PERIOD = NANOSECONDS // 100
 SUBSCRIBER_CHECK = 0.05  # s between two looks for subscribers
+DISCOVERY_SETTLE = 0.5  # s: a subscriber that is seen here may not have seen this publisher yet
 ACKNOWLEDGE_TIMEOUT = 2.0  # s that reliable subscribers get for their last messages
 BEST_EFFORT_DRAIN = 0.3  # s
 LATCHED = DurabilityPolicy.TRANSIENT_LOCAL
@@ -128,6 +129,11 @@ class BagPlayer:
     """
 
     def __init__(self, bag: Bag, options: PlayerOptions) -> None:
+        if bag.ros1:
+            raise CaptureError(
+                f"{bag.path} was recorded by ROS 1, whose bytes mean nothing in ROS 2: make another bag of it by "
+                f"`s4net convert {bag.path} OUTPUT`"
+            )
         self.node = rclpy.create_node("player")
         self.options = options
         self.summary = PlayerSummary()
@@ -259,6 +265,8 @@ class BagPlayer:
                     f"not enough subscribers of {', '.join(waiting)} within {self.options.wait_timeout:g} s: "
                     "are the nodes running, on the same ROS_DOMAIN_ID, with the same topic names?"
                 )
+        if self._awaited:
+            self._stopped.wait(DISCOVERY_SETTLE)
 
     def _drain(self) -> None:
         """Give subscribers the last messages before the publishers vanish."""

@@ -5,7 +5,7 @@ from rclpy.qos import QoSProfile
 from visualization_msgs.msg import MarkerArray
 
 from s4net_core.learning.versions import Version
-from s4net_ros.keyframe_markers import KeyframeMarkers
+from s4net_ros.adaptation.keyframe_markers import KeyframeMarkers
 from s4net_ros.msg import AdaptationStatus, ModelUpdate
 from s4net_ros.qos import OUTPUT_DEPTH, latched_qos
 from s4net_ros.weights import update_message

@@ -22,7 +22,7 @@ from s4net_ros.graph import (
     fastdds_environment,
     share_file,
 )
-from s4net_ros.monitor import Record
+from s4net_ros.replay.monitor import Record
 
 START_TIMEOUT = 120.0
 """Seconds that the nodes get to load their networks."""
@@ -80,7 +80,7 @@ class Plan:
     Args:
         settings: of both nodes, as this process reads them.
         specs: the nodes.
-        color_topic, depth_topic: the images that the nodes listen to.
+        color_topic, depth_topic: the images that the nodes listen to; no depth topic when it is predicted.
         player: command of the player; empty = there is no bag.
         environment: added to that of every process.
         threads: added to that of the nodes.
@@ -107,16 +107,18 @@ def make_plan(args: argparse.Namespace) -> Plan:
         CaptureError: the bag is missing, or lacks the camera's topics.
     """
     arguments, overrides = _graph_arguments(args), list(args.overrides)
-    if args.bag:
-        overrides += _bag_transports(args.bag, arguments)
     file = arguments.settings_file or share_file("config", "adapt.yaml")
+    if args.bag:
+        with_depth = load_settings(file, overrides).geometry.from_sensor
+        overrides += _bag_transports(args.bag, arguments, with_depth)
     settings = load_settings(file, [*_as_overrides(arguments), *overrides])
     specs = [_with_overrides(spec, overrides) for spec in adaptation_graph(arguments)]
     limits = Limits(args.seconds, args.versions, args.steps)
     color, depth = _input_topics(specs[0], settings)
     player = []
     if args.bag:
-        waiting = ["--wait-for", f"{color}:{len(specs)}", f"{depth}:1", "--wait-timeout", str(2 * START_TIMEOUT)]
+        waiting = ["--wait-for", f"{color}:{len(specs)}", *([f"{depth}:1"] if depth else [])]
+        waiting += ["--wait-timeout", str(2 * START_TIMEOUT)]
         player = [sys.executable, "-m", "s4net_ros.player", str(args.bag), "--start-paused", *waiting]
         player += ["--rate", str(args.rate), "--json", str(args.out / "player.json")]
         player += ["--loop"] if (limits.any if args.loop is None else args.loop) else []
@@ -182,7 +184,7 @@ def _with_overrides(spec: NodeSpec, overrides: Sequence[str]) -> NodeSpec:
     return replace(spec, parameters=(*spec.parameters, values)) if values else spec
 
 
-def _bag_transports(bag: Path, arguments: GraphArguments) -> list[str]:
+def _bag_transports(bag: Path, arguments: GraphArguments, with_depth: bool) -> list[str]:
     """Settings for the transports in which the bag holds colour and depth, unless somebody chose one.
 
     Raises:
@@ -192,7 +194,8 @@ def _bag_transports(bag: Path, arguments: GraphArguments) -> list[str]:
         topics = opened.topics
     segmentation = adaptation_graph(arguments)[0]
     overrides = []
-    for stream, packed in (("color", "compressed"), ("depth", "compressedDepth")):
+    streams = [("color", "compressed"), ("depth", "compressedDepth")]
+    for stream, packed in streams if with_depth else streams[:1]:
         raw = segmentation.topic(f"{stream}/image_raw")
         if raw not in topics and f"{raw}/{packed}" not in topics:
             raise CaptureError(
@@ -208,7 +211,8 @@ def _input_topics(spec: NodeSpec, settings: Settings) -> tuple[str, str]:
     stream = settings.stream
     packed = "" if stream.color_transport == "raw" else f"/{stream.color_transport}"
     packed_depth = "" if stream.depth_transport == "raw" else f"/{stream.depth_transport}"
-    return spec.topic("color/image_raw") + packed, spec.topic("depth/image_raw") + packed_depth
+    depth = spec.topic("depth/image_raw") + packed_depth if settings.geometry.from_sensor else ""
+    return spec.topic("color/image_raw") + packed, depth
 
 
 def _environment(arguments: GraphArguments, *, local: bool) -> dict[str, str]:

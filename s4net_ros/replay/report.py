@@ -11,7 +11,7 @@ from rich.panel import Panel
 from rich.table import Table
 
 from s4net_core.files import write_atomically
-from s4net_ros.monitor import ADAPTATION, SEGMENTATION, Record, as_json
+from s4net_ros.replay.monitor import ADAPTATION, SEGMENTATION, Record, as_json
 
 SUMMARY = "summary.json"
 

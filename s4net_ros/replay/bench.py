@@ -14,6 +14,8 @@ import numpy as np
 import rclpy
 from numpy.typing import NDArray
 from rclpy.node import Node
+from rich.console import Console
+from rich.progress import track
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
@@ -25,8 +27,8 @@ from s4net_core.frames import Intrinsics
 from s4net_core.inference import Segmenter, pick_device, to_tensor
 from s4net_ros.conversions import camera_info_message, image_message, stamp_ns
 from s4net_ros.graph import GraphArguments, adaptation_graph, fastdds_environment
-from s4net_ros.processes import Children
 from s4net_ros.qos import stream_qos
+from s4net_ros.replay.processes import Children
 
 WIDTH, HEIGHT = 640, 480
 WARM_UP = 3
@@ -86,13 +88,10 @@ def measure(settings: Settings, settings_file: str, repeats: int) -> list[Row]:
     camera = Camera(spec.topic("color/image_raw"), spec.topic("color/camera_info"), spec.topic("segmentation/mask"))
     with tempfile.TemporaryDirectory() as logs, Children(Path(logs), fastdds_environment(arguments)) as children:
         children.start(spec.name, spec.command())
-        deadline = time.monotonic() + TIMEOUT
-        while camera.round_trip(color, 2.0) is None:
-            children.check()
-            if time.monotonic() > deadline:
-                raise S4NetError(f"no mask after {TIMEOUT:.0f} s; its log ends with:\n{children[spec.name].tail()}")
+        with Console(stderr=True).status("the node loads its network"):
+            _wait_for_answer(camera, color, children, spec.name)
         round_trips, whole, bare = [], [], []
-        for _ in range(WARM_UP + repeats):
+        for _ in track(range(WARM_UP + repeats), "frames", console=Console(stderr=True), transient=True):
             taken = camera.round_trip(color, 10.0)
             children.check()
             if taken is None:
@@ -110,6 +109,14 @@ def measure(settings: Settings, settings_file: str, repeats: int) -> list[Row]:
     ]
 
 
+def _wait_for_answer(camera: Camera, color: NDArray[np.uint8], children: Children, name: str) -> None:
+    deadline = time.monotonic() + TIMEOUT
+    while camera.round_trip(color, 2.0) is None:
+        children.check()
+        if time.monotonic() > deadline:
+            raise S4NetError(f"no mask after {TIMEOUT:.0f} s; its log ends with:\n{children[name].tail()}")
+
+
 def _timed(work: Callable[[], object]) -> float:
     start = time.perf_counter()
     work()
@@ -117,7 +124,7 @@ def _timed(work: Callable[[], object]) -> float:
 
 
 def main() -> int:
-    """``bench_live SETTINGS REPEATS [NAME=VALUE ...]``."""
+    """``replay.bench SETTINGS REPEATS [NAME=VALUE ...]``."""
     file, repeats, *overrides = sys.argv[1:]
     rclpy.init()
     try:

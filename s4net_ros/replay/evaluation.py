@@ -15,7 +15,7 @@ from s4net_core.evaluation.pictures import Curve, save_picture
 from s4net_core.evaluation.report import Cell, Report, Table, class_table, score_table, to_rich, write_report
 from s4net_core.inference import Segmenter
 from s4net_core.io.captures import open_capture
-from s4net_ros.monitor import Record
+from s4net_ros.replay.monitor import Record
 
 BASE, ADAPTED = "base", "adapted"
 PICTURES = 4
@@ -70,7 +70,7 @@ def compare(settings: Settings, record: Record, scene: Path, console: Console) -
         CaptureError: the scene is missing or in an unknown format.
         CheckpointError: a weights file is gone or damaged.
     """
-    capture = open_capture(scene, stream=settings.stream)
+    capture = open_capture(scene, stream=settings.stream, with_depth=settings.geometry.from_sensor)
     weights = {BASE: settings.checkpoint}
     if record.updates and record.updates[-1].version:
         weights[ADAPTED] = record.updates[-1].path

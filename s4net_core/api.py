@@ -1,0 +1,142 @@
+"""The common case in five calls: `load_model`, `segment`, `adapt`, `evaluate` and `save_model`.
+
+They are imported from the package itself: ``from s4net_core import load_model``. Settings (`s4net settings` lists them)
+are given as a `Settings`, by keyword, or both; a group of them is a dictionary:
+``load_model("base.safetensors", device="cpu", model={"width": 320})``.
+"""
+
+import tempfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from s4net_core.config import Settings, with_values
+from s4net_core.errors import LearningError
+from s4net_core.evaluation.evaluate import Evaluation
+from s4net_core.evaluation.evaluate import evaluate as evaluate_frames
+from s4net_core.frames import Frame, FrameSource
+from s4net_core.inference import Segmentation, Segmenter
+from s4net_core.io.captures import open_capture
+from s4net_core.io.image_files import read_color
+from s4net_core.io.source_set import SourceSet
+from s4net_core.io.source_sets import open_source_set
+from s4net_core.learning.adapt import Adaptation, Handover
+from s4net_core.models.checkpoint import read_info, with_size_of
+
+
+def load_model(checkpoint: str | Path, settings: Settings | None = None, **values: Any) -> Segmenter:
+    """A network that is ready to label images.
+
+    Args:
+        checkpoint: weights file of `s4net pretrain`, `adapt` or `import-model`.
+        settings: what differs from the defaults; unless it names a size, images are processed at that of the weights.
+        values: single settings, on top of `settings`.
+
+    Raises:
+        CheckpointError: the file is refused.
+        SettingsError: unknown setting, or a value that it cannot have.
+    """
+    chosen = with_size_of(with_values(settings or Settings(), values), read_info(checkpoint))
+    return Segmenter(checkpoint, chosen.device, chosen)
+
+
+def segment(model: Segmenter, image: str | Path | NDArray[np.uint8]) -> Segmentation:
+    """Label one image.
+
+    Args:
+        model: from `load_model` or `adapt`.
+        image: JPEG or PNG file, or (H, W, 3) uint8 RGB; any size.
+
+    Returns:
+        Class ids (H, W) uint8 with their probability; names and colours are in `s4net_core.labels.SUNRGBD37`.
+
+    Raises:
+        BadFrame: the file cannot be read, or the array is something else.
+    """
+    return model.segment(image if isinstance(image, np.ndarray) else read_color(Path(image)))
+
+
+def adapt(
+    model: Segmenter,
+    capture: str | Path | Iterable[Frame],
+    source: str | Path | SourceSet,
+    *,
+    state_dir: str | Path | None = None,
+    on_handover: Callable[[Handover], None] = lambda handover: None,
+    **values: Any,
+) -> Segmenter:
+    """Learn from a capture without labels, as `s4net adapt` does; `model` itself goes on as it is.
+
+    Args:
+        model: the base model.
+        capture: path of any format that `s4net convert` reads, or frames, e.g. a `FrameSource` of your own.
+        source: the labelled source set, which keeps the network from forgetting, or its path.
+        state_dir: folder for keyframes and versions, from which a later run goes on; None = nothing is kept.
+        on_handover: called when the guard has accepted or refused new weights.
+        values: single settings, on top of those of `model`.
+
+    Returns:
+        The adapted network; the base model again when the guard accepted no weights (`info.version` is 0 then).
+
+    Raises:
+        CaptureError, SourceSetError: data that cannot be read.
+        LearningError: too few views that overlap, or a loss that stays infinite.
+    """
+    settings = with_values(model.settings, values)
+    frames = open_capture(capture, stream=settings.stream) if isinstance(capture, str | Path) else capture
+    labelled = open_source_set(source) if isinstance(source, str | Path) else source
+    with tempfile.TemporaryDirectory() as folder:
+        base = Path(folder, "base.safetensors")
+        model.save(base)
+        adaptation = Adaptation(settings, base, labelled, state_dir or folder)
+        for frame in frames:
+            adaptation.offer(frame)
+        if state_dir is not None:
+            adaptation.save_state()
+        if not adaptation.has_enough_views:
+            raise LearningError(
+                f"{adaptation.status.keyframes} keyframes with too little overlap to learn from: use a longer capture, "
+                "or lower keyframes.min_translation or adaptation.min_keyframes"
+            )
+        while adaptation.ready:
+            if (handover := adaptation.advance()) is not None:
+                on_handover(handover)
+        return Segmenter(adaptation.current.path, settings.device, settings)
+
+
+def evaluate(model: Segmenter, capture: str | Path | FrameSource) -> Evaluation:
+    """Compare labels with those of a capture.
+
+    Args:
+        model: from `load_model` or `adapt`.
+        capture: path of a capture with labels, or a `FrameSource` whose frames have some.
+
+    Returns:
+        Pixel accuracy, mIoU and the like, over all pixels (`pooled`) and as the mean over images (`per_image`).
+
+    Raises:
+        CaptureError: it cannot be read, or has no labels.
+    """
+    if isinstance(capture, str | Path):
+        return evaluate_frames(model, open_capture(capture, stream=model.settings.stream))
+    return evaluate_frames(model, capture)
+
+
+def save_model(model: Segmenter, path: str | Path, *, half: bool = False) -> str:
+    """Write the weights, for `load_model`, the nodes and the command line.
+
+    Args:
+        model: from `load_model` or `adapt`.
+        path: file to (over)write; whoever reads it sees the old or the new one, never a part.
+        half: store float16, half the size.
+
+    Returns:
+        SHA-256 of the file.
+
+    Raises:
+        CheckpointError: it cannot be written.
+    """
+    return model.save(path, half=half)

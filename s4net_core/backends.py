@@ -1,0 +1,156 @@
+"""What computes logits for the `Segmenter`: PyTorch, or ONNX Runtime on a graph of the same network."""
+
+import copy
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from s4net_core.config import Settings
+from s4net_core.models.build import Outputs, SegmentationNetwork
+from s4net_core.models.checkpoint import CheckpointInfo, file_sha256, load_checkpoint, load_weights
+from s4net_core.models.onnx_model import OnnxModel, OnnxTemplate, compare_with_torch, pick_provider
+
+log = logging.getLogger(__name__)
+
+
+class Backend(Protocol):
+    """One copy of the weights, ready to answer. Not safe against calls from several threads.
+
+    `network` holds the same weights as what answers, and `info` describes them.
+    """
+
+    network: SegmentationNetwork
+    info: CheckpointInfo
+
+    def logits(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) float32 RGB 0..1 at the working size -> (B, C, H, W) float32, a constant for the gradient."""
+        ...
+
+    def load(self, path: str | Path, sha256: str) -> None:
+        """Take over the weights of a file, or raise `CheckpointError` or `ExportError` and be as before."""
+        ...
+
+    def twin(self) -> "Backend":
+        """A second copy that answers alike and can take other weights."""
+        ...
+
+
+class TorchBackend:
+    """The network itself.
+
+    Args:
+        checkpoint: weights file.
+        device: where to compute.
+        settings: group `learner.amp`.
+    """
+
+    def __init__(self, checkpoint: str | Path, device: torch.device, settings: Settings) -> None:
+        self.network, self.info = load_checkpoint(checkpoint, device=device)
+        self._amp = settings.learner.amp
+
+    def logits(self, images: Tensor) -> Tensor:
+        """As `Backend`."""
+        return forward(self.network, images, amp=self._amp)
+
+    def load(self, path: str | Path, sha256: str) -> None:
+        """As `Backend`."""
+        self.info = load_weights(self.network, path, sha256)
+
+    def twin(self) -> "TorchBackend":
+        """As `Backend`."""
+        return copy.deepcopy(self)
+
+
+class OnnxBackend:
+    """A graph of the network, filled with weights when they are loaded and compared with PyTorch before it serves.
+
+    Args:
+        checkpoint: weights file.
+        device: where images come from.
+        settings: groups `model` (working size) and `segmentation.execution_provider`.
+
+    Raises:
+        SettingsError: no such execution provider on this machine.
+        ExportError: the graph does not answer as PyTorch does.
+    """
+
+    def __init__(self, checkpoint: str | Path, device: torch.device, settings: Settings) -> None:
+        self._device = device
+        self._provider = pick_provider(settings.segmentation.execution_provider, device)
+        self.network, self.info = load_checkpoint(checkpoint, device=device)
+        self._template = OnnxTemplate(self.network, settings.model.width, settings.model.height)
+        self._graph = self._fill(self.network, self.info, file_sha256(checkpoint))
+
+    def logits(self, images: Tensor) -> Tensor:
+        """As `Backend`."""
+        return self._graph.logits(images)
+
+    def load(self, path: str | Path, sha256: str) -> None:
+        """As `Backend`; takes a second or two."""
+        network, info = load_checkpoint(path, expect=self.info.model, sha256=sha256, device=self._device)
+        graph = self._fill(network, info, sha256)
+        self.network, self.info, self._graph = network, info, graph
+
+    def twin(self) -> "OnnxBackend":
+        """As `Backend`: graph and network are shared, since `load` replaces both and changes neither."""
+        return copy.copy(self)
+
+    def _fill(self, network: SegmentationNetwork, info: CheckpointInfo, sha256: str) -> OnnxModel:
+        graph = OnnxModel(self._template.fill(network, info, sha256), self._provider, self._device)
+        compared = compare_with_torch(graph, network, images=1)
+        compared.check()
+        log.info("ONNX on %s: logits within %.2g of PyTorch's", graph.provider, compared.logit_error)
+        return graph
+
+
+def open_backend(checkpoint: str | Path, device: torch.device, settings: Settings) -> Backend:
+    """The backend that `segmentation.runtime` asks for.
+
+    Raises:
+        CheckpointError: the file is refused.
+        SettingsError, ExportError: as `OnnxBackend`.
+    """
+    kind = OnnxBackend if settings.segmentation.runtime == "onnx" else TorchBackend
+    return kind(checkpoint, device, settings)
+
+
+@torch.no_grad()
+def forward(network: SegmentationNetwork, images: Tensor, *, amp: bool = True) -> Tensor:
+    """Logits in evaluation mode, whatever mode the network is in (and is left in).
+
+    Args:
+        network: on the images' device.
+        images: (B, 3, H, W) float32, RGB, 0..1.
+        amp: mixed precision on CUDA.
+
+    Returns:
+        (B, C, H, W) float32, a constant for the gradient.
+    """
+    with _at_work(network, images, amp):
+        return network(images).float()  # type: ignore[no-any-return]
+
+
+@torch.no_grad()
+def all_outputs(network: SegmentationNetwork, images: Tensor, *, amp: bool = True) -> Outputs:
+    """Logits and, where the network has a decoder for it, depth, as float32; arguments as `forward`."""
+    with _at_work(network, images, amp):
+        outputs = network.outputs(images)
+    return Outputs(outputs.logits.float(), None, outputs.depth)
+
+
+@contextmanager
+def _at_work(network: SegmentationNetwork, images: Tensor, amp: bool) -> Iterator[None]:
+    was_training = network.training
+    if was_training:
+        network.eval()
+    try:
+        with torch.autocast(images.device.type, enabled=amp and images.device.type == "cuda"):
+            yield
+    finally:
+        if was_training:
+            network.train()

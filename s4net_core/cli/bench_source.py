@@ -1,0 +1,107 @@
+"""How fast labelled images are read, packed and as they are, against what a training step needs."""
+
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import track
+
+from s4net_core.cli.bench_geometry import Row
+from s4net_core.config import Settings
+from s4net_core.io.source_pack import PackedSourceSet, is_pack
+from s4net_core.io.source_pack_writer import write_pack
+from s4net_core.io.source_set import LabelledImage, SourceBatches, SourceSet
+from s4net_core.io.source_sets import open_source_set
+from s4net_core.labels import LabelSpace
+from s4net_core.learning.adapt import Adaptation
+
+MAX_PACKED = 200
+"""Images that are packed for the measurement."""
+QUALITIES = (0, 95)
+
+
+@dataclass(frozen=True)
+class _First:
+    """The first images of a source set."""
+
+    source: SourceSet
+    count: int
+
+    @property
+    def name(self) -> str:
+        return self.source.name
+
+    @property
+    def label_space(self) -> LabelSpace:
+        return self.source.label_space
+
+    def __len__(self) -> int:
+        return min(self.count, len(self.source))
+
+    def __getitem__(self, index: int) -> LabelledImage:
+        return self.source[index]
+
+    def label(self, index: int) -> NDArray[np.uint8]:
+        return self.source.label(index)
+
+
+def bench_source(settings: Settings, *, repeats: int = 20) -> list[Row]:
+    """Images a second in one process with nothing cached, in batches of `learner.source_batch`.
+
+    Depth is read where the network learns it (`model.depth_decoder`).
+
+    Args:
+        settings: `checkpoint` and `source.path` name the network and the source set.
+        repeats: batches and steps of each.
+    """
+    with_depth = settings.model.depth_decoder
+    source = open_source_set(settings.source.path, with_depth=with_depth)
+    batch, width, height = settings.learner.source_batch, settings.model.width, settings.model.height
+    need = batch / _step_seconds(settings, source, repeats)
+    rows = [Row(f"a step of L_S takes, {batch} images at {width}x{height}", need, "images/s", None)]
+    with tempfile.TemporaryDirectory() as folder:
+        sets = {f"{source.name}, {'packed' if is_pack(Path(settings.source.path)) else 'as it is'}": source}
+        if not is_pack(Path(settings.source.path)):
+            for quality in QUALITIES:
+                path, few = Path(folder) / str(quality), _First(source, MAX_PACKED)
+                write_pack(path, {"all": few}, width, height, quality=quality)
+                size = path.stat().st_size / len(few) / 1e3
+                name = f"JPEG {quality}" if quality else "PNG, exact"
+                sets[f"packed, {name}, {size:.0f} kB an image"] = PackedSourceSet(path, with_depth=with_depth)
+        for name, one in track(sets.items(), "read", console=Console(stderr=True), transient=True):
+            rate = _images_per_second(one, settings, repeats)
+            rows.append(Row(name, rate, "images/s", rate / need))
+    return rows
+
+
+def _step_seconds(settings: Settings, source: SourceSet, repeats: int) -> float:
+    """Duration of a supervised step whose images are in memory."""
+    alone = settings.model_copy(deep=True)
+    alone.learner.lambda_geometric, alone.guard.holdout = 0.0, 1
+    few = _First(source, alone.guard.holdout + alone.learner.source_batch)
+    with tempfile.TemporaryDirectory() as folder:
+        adaptation = Adaptation(alone, settings.checkpoint, few, folder)
+        for _ in range(2):  # allocates, and fills the cache
+            adaptation.time_step()
+        return float(np.median([adaptation.time_step() for _ in range(repeats)]))
+
+
+def _images_per_second(source: SourceSet, settings: Settings, repeats: int) -> float:
+    batches = SourceBatches(
+        source,
+        settings.learner.source_batch,
+        settings.model.width,
+        settings.model.height,
+        settings.learner.mirror,
+        np.random.default_rng(settings.seed),
+        cache_megabytes=0,
+    )
+    batches.next()
+    start = time.perf_counter()
+    for _ in range(repeats):
+        batches.next()
+    return settings.learner.source_batch * repeats / (time.perf_counter() - start)

@@ -1,0 +1,55 @@
+"""``s4net export``: write a network as an ONNX graph, or as a TensorRT engine."""
+
+import argparse
+from pathlib import Path
+
+from rich.console import Console
+
+from s4net_core.cli.options import add_settings_options, settings_from
+from s4net_core.errors import ExportError
+from s4net_core.files import write_atomically
+from s4net_core.models.checkpoint import file_sha256, load_checkpoint, with_size_of
+from s4net_core.models.onnx_model import OPSET, OnnxModel, compare_with_torch, export_onnx
+from s4net_core.models.tensorrt_engine import build_engine, check_tensorrt
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("checkpoint", type=Path, help="weights file")
+    parser.add_argument("output", type=Path, help="file to write")
+    parser.add_argument(
+        "--format",
+        choices=("onnx", "tensorrt"),
+        default="onnx",
+        help="tensorrt: an engine for this machine's GPU; follows TensorRT's documentation, not tried on a GPU yet",
+    )
+    parser.add_argument("--half", action="store_true", help="tensorrt: compute in float16 where that is faster")
+    add_settings_options(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Export, compare with PyTorch, write; the image size is the checkpoint's unless the settings give one."""
+    if args.half and args.format != "tensorrt":
+        raise ExportError("--half is for --format tensorrt: an ONNX graph is float32, its runtime may use less")
+    if args.format == "tensorrt":
+        check_tensorrt()
+    sha256 = file_sha256(args.checkpoint)
+    network, info = load_checkpoint(args.checkpoint, sha256=sha256)
+    model = with_size_of(settings_from(args), info).model
+    data = export_onnx(network, info, model.width, model.height, sha256)
+    compared = compare_with_torch(OnnxModel(data), network)
+    console = Console()
+    console.print(
+        f"ONNX opset {OPSET}, {model.width}x{model.height}; {compared.images} images against PyTorch: logits "
+        f"of up to {compared.largest_logit:.3g} differ by up to {compared.logit_error:.2g}, "
+        f"{compared.equal_labels:.3%} of the labels are equal"
+    )
+    compared.check()
+    if args.format == "tensorrt":
+        data = build_engine(data, half=args.half)
+    try:
+        write_atomically(args.output, data)
+    except OSError as error:
+        raise ExportError(f"{args.output} cannot be written ({error}): check the folder's rights") from error
+    console.print(f"{args.output}: {len(data) / 1e6:.1f} MB")
+    return 0

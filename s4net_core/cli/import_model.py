@@ -1,0 +1,42 @@
+"""``s4net import-model``: make a base model from a network of the Hugging Face hub."""
+
+import argparse
+import logging
+import os
+from pathlib import Path
+
+from rich.console import Console
+
+from s4net_core.cli.options import add_settings_options, settings_from
+from s4net_core.labels import LABEL_SPACES
+from s4net_core.models.build import build_network
+from s4net_core.models.checkpoint import save_checkpoint
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument(
+        "network", help="name on huggingface.co, e.g. nvidia/segformer-b0-finetuned-ade-512-512, or a folder"
+    )
+    parser.add_argument("output", type=Path, help="weights file to write")
+    parser.add_argument("--half", action="store_true", help="store float16: half the size")
+    add_settings_options(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Fetch, map its classes, write; says which classes it does not have."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # its errors come back as ours
+    logging.getLogger("huggingface_hub").propagate = False  # it has a handler of its own
+    settings = settings_from(args)
+    model = settings.model.model_copy(
+        update={"architecture": "transformers", "encoder": args.network, "encoder_weights": "imagenet"}
+    )
+    network = build_network(model)
+    sha256 = save_checkpoint(args.output, network, half=args.half)
+    names = LABEL_SPACES[model.label_space].names
+    absent = [names[id - 1] for id in network.body.without_members]
+    console = Console()
+    console.print(f"{args.output}: {len(names) - len(absent)} of {len(names)} classes, sha256 {sha256[:12]}")
+    if absent:
+        console.print(f"not known to it before training: {', '.join(absent)}")
+    return 0

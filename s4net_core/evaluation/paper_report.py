@@ -1,0 +1,137 @@
+"""Results as files: the paper's tables in Markdown, CSV and HTML, everything in JSON, each with where it comes from."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from s4net_core.errors import S4NetError
+from s4net_core.evaluation.confusion import confusion_png
+from s4net_core.evaluation.paper_tables import (
+    CONVENTIONS,
+    Published,
+    agreement_layout,
+    class_layout,
+    depth_layout,
+    score_layout,
+    seed_layout,
+    stacked,
+    summed_counts,
+)
+from s4net_core.evaluation.pictures import PictureRow
+from s4net_core.evaluation.provenance import Provenance
+from s4net_core.evaluation.report import Report, Table, to_csv, to_markdown, write_report
+from s4net_core.evaluation.results import Result
+from s4net_core.files import write_atomically
+
+
+@dataclass(frozen=True)
+class PaperReport:
+    """What `write_paper_report` writes.
+
+    Args:
+        title: heading.
+        results: in the order of the rows.
+        provenance: where they come from, by what was run.
+        published: the paper's own numbers by network, for the rows of the same method.
+        notes: paragraphs below the heading.
+        pictures: some images with their labels.
+    """
+
+    title: str
+    results: Sequence[Result]
+    provenance: Mapping[str, Provenance]
+    published: Mapping[str, Published] = field(default_factory=dict)
+    notes: Sequence[str] = ()
+    pictures: Sequence[PictureRow] = ()
+
+    def main_tables(self) -> list[Table]:
+        """Scores, depth errors and agreement: what a page of results shows."""
+        tables = [score_layout(self.results, convention, self.published) for convention in CONVENTIONS]
+        tables += [depth_layout(self.results, convention, self.published) for convention in CONVENTIONS]
+        tables += [seed_layout(self.results, convention) for convention in CONVENTIONS]
+        return [table for table in [*tables, agreement_layout(self.results)] if table.rows]
+
+    def markdown(self) -> str:
+        """The main tables below a heading, to be pasted into a page; where they come from stands below them."""
+        parts = [f"## {self.title}", *self.notes]
+        parts += [f"**{table.title}**\n\n{to_markdown(table).rstrip()}" for table in self.main_tables()]
+        parts += [f"{name}: {'; '.join(origin.lines())}." for name, origin in self.provenance.items()]
+        return "\n\n".join(parts) + "\n"
+
+
+def write_paper_report(folder: str | Path, report: PaperReport) -> None:
+    """Write ``results.md``, ``results.csv``, ``depth.csv`` where there is depth, ``results.html`` and ``results.json``.
+
+    Raises:
+        S4NetError: a file cannot be written.
+    """
+    folder = Path(folder)
+    comments = [f"{name}: {line}" for name, origin in report.provenance.items() for line in origin.lines()]
+    files = {"results.md": report.markdown(), "results.json": _json(report)}
+    for name, layout in (("results", score_layout), ("depth", depth_layout)):
+        table = stacked({c: layout(report.results, c, report.published) for c in CONVENTIONS}, "scores")
+        if table.rows:
+            files[f"{name}.csv"] = to_csv(table, [report.title, *comments])
+    try:
+        for file, text in files.items():
+            write_atomically(folder / file, text)
+    except OSError as error:
+        raise S4NetError(f"results cannot be written to {folder} ({error}): check the folder's rights") from error
+    write_report(folder / "results.html", _page(report))
+
+
+def joined(title: str, reports: Sequence[PaperReport]) -> PaperReport:
+    """Several reports as one, the rows of all of them in the same tables; a single one stays as it is."""
+    if len(reports) == 1:
+        return reports[0]
+    results = {
+        (r.network, r.method, r.scene, r.scan, r.seed, r.weights): r for report in reports for r in report.results
+    }
+    published: dict[str, Published] = {}
+    for report in reports:
+        for network, methods in report.published.items():
+            published[network] = {**published.get(network, {}), **methods}
+    return PaperReport(
+        title=title,
+        results=list(results.values()),
+        provenance={name: origin for report in reports for name, origin in report.provenance.items()},
+        published=published,
+        notes=list(dict.fromkeys(note for report in reports for note in report.notes)),
+    )
+
+
+def _page(report: PaperReport) -> Report:
+    origin = {f"{name}: {key}": v for name, found in report.provenance.items() for key, v in found.shown().items()}
+    classes = class_layout(report.results)
+    return Report(
+        title=report.title,
+        tables=[*report.main_tables(), *([classes] if classes.rows else [])],
+        pictures=report.pictures,
+        notes=report.notes,
+        settings=origin,
+        figures=_confusions(report.results),
+    )
+
+
+def _confusions(results: Sequence[Result]) -> list[tuple[str, bytes]]:
+    """One picture a network and method, over all scenes, on the last scan: the one that was never seen."""
+    last = max((result.scan for result in results), default="")
+    figures = []
+    for network, method in dict.fromkeys((result.network, result.method) for result in results):
+        counts = summed_counts(results, network, method, last)
+        if counts is not None:
+            title = f"Confusion: {network}, {method}, {last}"
+            figures.append((title, confusion_png(title, counts)))
+    return figures
+
+
+def _json(report: PaperReport) -> str:
+    content = {
+        "title": report.title,
+        "notes": list(report.notes),
+        "results": [result.as_dict() for result in report.results],
+        "paper": report.published,
+        "provenance": {name: origin.as_dict() for name, origin in report.provenance.items()},
+    }
+    return json.dumps(content, indent=1) + "\n"

@@ -1,0 +1,77 @@
+"""Random changes of labelled images: mirrored, zoomed and recoloured by torchvision, the same for the same seed."""
+
+import math
+
+import torch
+from torch import Tensor
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional as F
+
+from s4net_core.config import PretrainSettings
+from s4net_core.io.source_set import LabelledImage
+
+
+class Augmentation:
+    """Brings an image to the network's size, and changes it at random on the way.
+
+    Args:
+        settings: `max_zoom`, `color_jitter` and `hue_jitter`.
+        width, height: size of the result, pixels.
+        mirror: mirror half of the images.
+    """
+
+    def __init__(self, settings: PretrainSettings, width: int, height: int, *, mirror: bool) -> None:
+        self._width = width
+        self._height = height
+        self._max_zoom = settings.max_zoom
+        strength = settings.color_jitter
+        self._mirror = v2.RandomHorizontalFlip(0.5 if mirror else 0.0)
+        self._recolour = v2.ColorJitter(strength, strength, strength, settings.hue_jitter)
+
+    def __call__(self, image: LabelledImage, seed: int) -> tuple[Tensor, Tensor, Tensor]:
+        """One image as training sees it; torch's own random numbers are left as they are.
+
+        Args:
+            image: any size.
+            seed: of every random choice.
+
+        Returns:
+            (3, H, W) uint8 RGB, (H, W) uint8 class ids, and (1, H, W) float32 depth in metres, 0 = none.
+        """
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            color, label, depth = self._zoom(image)
+            color, label, depth = self._mirror(color, label, depth)
+            color = self._recolour(color)
+        return _plain(color), _plain(label[0]), _plain(depth)
+
+    def _zoom(self, image: LabelledImage) -> tuple[tv_tensors.Image, tv_tensors.Mask, tv_tensors.Mask]:
+        """A random part of the image, of its own shape, at the network's size.
+
+        What is shown `zoom` times larger through the same lens is that much nearer: depth is divided by it.
+        """
+        if self._max_zoom == 1:
+            return _as_tensors(image.resized(self._width, self._height))
+        color, label, depth = _as_tensors(image)
+        height, width = color.shape[-2:]
+        shape = [width / height] * 2
+        top, left, rows, columns = v2.RandomResizedCrop.get_params(color, [self._max_zoom**-2, 1.0], shape)
+        zoom = math.sqrt(height * width / (rows * columns))
+        color, label, depth = (
+            F.resized_crop(part, top, left, rows, columns, [self._height, self._width], antialias=True)
+            for part in (color, label, depth)
+        )
+        return color, label, tv_tensors.Mask(depth / zoom)
+
+
+def _plain(part: Tensor) -> Tensor:
+    return part.as_subclass(Tensor).contiguous()
+
+
+def _as_tensors(image: LabelledImage) -> tuple[tv_tensors.Image, tv_tensors.Mask, tv_tensors.Mask]:
+    """Types by which torchvision knows that scaling mixes colours, but neither labels nor depth."""
+    label = torch.tensor(image.label)[None]  # copies: decoded images may be read-only
+    depth = torch.zeros(label.shape) if image.depth is None else torch.tensor(image.depth)[None]
+    color = torch.tensor(image.color).permute(2, 0, 1).contiguous()
+    return tv_tensors.Image(color), tv_tensors.Mask(label), tv_tensors.Mask(depth)

@@ -1,0 +1,45 @@
+"""What the base model decides: which branches can be adapted, and what of the source set they learn from."""
+
+import os
+from pathlib import Path
+
+from s4net_core.config import ModelSettings, Settings
+from s4net_core.errors import CheckpointError
+from s4net_core.io.source_set import SourceSet
+from s4net_core.io.source_sets import open_source_set
+from s4net_core.models.checkpoint import read_info
+
+
+def check_branches(checkpoint: str | Path, found: ModelSettings, settings: Settings) -> None:
+    """Refuse a base model that lacks a branch which the settings ask for.
+
+    Raises:
+        CheckpointError: with the setting and what to do.
+    """
+    reasons = {
+        "geometry.depth_source is 'predicted'": not settings.geometry.from_sensor,
+        "model.depth_decoder is true": settings.model.depth_decoder,
+    }
+    asked = [reason for reason, holds in reasons.items() if holds]
+    if asked and not found.depth_decoder:
+        raise CheckpointError(
+            f"weights file {checkpoint} has no depth decoder but {asked[0]}: train one with "
+            "`s4net pretrain --set model.depth_decoder=true`, or set geometry.depth_source to sensor and "
+            "model.depth_decoder to false"
+        )
+    if settings.model.auxiliary == "always" and not found.has_auxiliary:
+        raise CheckpointError(
+            f"weights file {checkpoint} has no auxiliary branch but model.auxiliary is 'always': train one with "
+            "`s4net pretrain --set model.auxiliary=always`, or set it to auto"
+        )
+
+
+def open_source(settings: Settings) -> SourceSet:
+    """The source set of the settings, with depth where the base model has a decoder that learns from it.
+
+    Raises:
+        SourceSetError: it cannot be opened.
+        CheckpointError: the base model cannot be read.
+    """
+    model = read_info(os.path.expanduser(settings.checkpoint)).model
+    return open_source_set(os.path.expanduser(settings.source.path), with_depth=model.depth_decoder)

@@ -1,0 +1,202 @@
+"""An experiment of the paper as a file: which data, which networks, which methods, and what the paper reached."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from s4net_core.config import Settings, from_values
+from s4net_core.errors import SettingsError
+from s4net_core.evaluation.paper_tables import DEPTH, SEGMENTATION
+from s4net_core.evaluation.results import NETWORKS
+from s4net_core.io.scannet import PAPER_SCENES, paper_scan
+
+SUPERVISED, SUPERVISED_DEPTH = "supervised", "supervised, with depth decoder"
+"""Rows of the base models that adaptation starts from."""
+SCANS = ("Scan 1", "Scan 2")
+"""Adapted to without its labels, and never seen."""
+
+
+class _Part(BaseModel):
+    """Unknown names are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Scene(_Part):
+    """A place that was recorded twice.
+
+    Args:
+        name: of the place.
+        scan1: capture to adapt to; its labels are used for evaluation only.
+        scan2: capture that is never learned from.
+        poses: another file of poses for `scan1`, as `open_capture` takes it.
+    """
+
+    name: str
+    scan1: str
+    scan2: str
+    poses: str = ""
+
+
+class Method(_Part):
+    """One way to adapt.
+
+    Args:
+        name: as the paper calls it.
+        settings: what differs from the experiment's settings, nested or by dotted name.
+    """
+
+    name: str
+    settings: dict[str, Any] = {}
+
+
+class Experiment(_Part):
+    """What `run_experiment` runs. Paths are relative to a folder of data that is given with it.
+
+    Args:
+        title: heading.
+        table: experiments with the same name here are rows of one table.
+        source: labelled source set.
+        scenes: places; in their stead `scannet` may be the folder ``scans`` of ScanNet, for the paper's six scenes.
+        every: scans are measured on every n-th frame.
+        base: weights file of the base model; empty = it is trained on the source set first.
+        settings: what differs from the defaults, in training as in adaptation, nested or by dotted name.
+        methods: each adapts the base model once a scene and seed.
+        seeds: of the adaptations.
+        paper: the paper's numbers: method, scan, name of the score.
+        notes: paragraphs for the report.
+    """
+
+    title: str
+    table: str
+    source: str
+    scenes: tuple[Scene, ...] = ()
+    scannet: str = ""
+    every: int = Field(default=1, ge=1)
+    base: str = ""
+    settings: dict[str, Any] = {}
+    methods: tuple[Method, ...] = Field(min_length=1)
+    seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
+    paper: dict[str, dict[str, dict[str, float]]] = {}
+    notes: tuple[str, ...] = ()
+
+    def places(self) -> list[Scene]:
+        """`scenes`, or the paper's six of ScanNet."""
+        if not self.scannet:
+            return list(self.scenes)
+        scans = Path(self.scannet)
+        return [
+            Scene(name=scene, scan1=str(paper_scan(scans, scene, 1)), scan2=str(paper_scan(scans, scene, 2)))
+            for scene in PAPER_SCENES
+        ]
+
+    def shared_settings(self, overrides: Mapping[str, Any] | None = None) -> Settings:
+        """Settings without those of a method.
+
+        Args:
+            overrides: nested or dotted names; they win over the experiment's own.
+
+        Raises:
+            SettingsError: unknown name, wrong type or out of range.
+        """
+        return from_values(_by_dotted_name(self.settings, overrides or {}))
+
+    def method_settings(self, method: Method, overrides: Mapping[str, Any] | None = None) -> Settings:
+        """As `shared_settings`, with those of a method, which win over `overrides`."""
+        return from_values(_by_dotted_name(self.settings, overrides or {}, method.settings))
+
+    @property
+    def network(self) -> str:
+        """Architecture, as the paper writes it."""
+        return NETWORKS[self.shared_settings().model.architecture]
+
+
+def load_experiment(path: str | Path, stand_in: str = "") -> Experiment:
+    """Read an experiment's YAML file.
+
+    ``extends: OTHER.yaml`` takes over what that file, beside this one, says: mappings are merged, anything else is
+    replaced. ``stand_ins: NAME: ...`` holds what changes when other data stand in for the paper's.
+
+    Args:
+        path: the file.
+        stand_in: name of the data that stand in; empty = the paper's own.
+
+    Raises:
+        SettingsError: a file cannot be read, says something unknown, or has no such stand-in.
+    """
+    values = _read(Path(path), ())
+    stand_ins = values.pop("stand_ins", {})
+    if stand_in and stand_in not in stand_ins:
+        raise SettingsError(f"experiment {path} has no stand-in '{stand_in}', only: {', '.join(stand_ins) or 'none'}")
+    if stand_in:
+        values = _merged(values, stand_ins[stand_in])
+        for name in ("title", "table"):  # nobody shall take it for the paper's data
+            values[name] = f"{values.get(name, '')} (stand-in: {stand_in})"
+    try:
+        experiment = Experiment.model_validate(values)
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise SettingsError(f"experiment {path}: {problems}") from error
+    _check(experiment, path)
+    return experiment
+
+
+def _check(experiment: Experiment, path: str | Path) -> None:
+    """What single fields cannot say of themselves."""
+    if bool(experiment.scenes) == bool(experiment.scannet):
+        raise SettingsError(f"experiment {path} must have either scenes or scannet")
+    names = [method.name for method in experiment.methods]
+    rows = {SUPERVISED, SUPERVISED_DEPTH, *names}
+    if len(set(names)) < len(names):
+        raise SettingsError(f"experiment {path}: two methods have one name in {names}")
+    for method, scans in experiment.paper.items():
+        foreign = set(scans) - set(SCANS) | {name for s in scans.values() for name in s if name not in _SCORES}
+        if method not in rows or foreign:
+            raise SettingsError(
+                f"experiment {path}: paper has '{method}' with {sorted(foreign) or 'its scores'}, but rows are "
+                f"{sorted(rows)}, scans {list(SCANS)} and scores {list(_SCORES)}"
+            )
+    for chosen in experiment.methods:
+        try:
+            experiment.method_settings(chosen)
+        except SettingsError as error:
+            raise SettingsError(f"experiment {path}, method {chosen.name}: {error}") from error
+
+
+_SCORES = (*SEGMENTATION, *DEPTH)
+
+
+def _read(path: Path, readers: Sequence[Path]) -> dict[str, Any]:
+    """The file and what it extends, merged."""
+    if path in readers:
+        raise SettingsError(f"experiment {readers[0]} extends itself: {' -> '.join(p.name for p in (*readers, path))}")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise SettingsError(f"experiment {path} cannot be read: {error}") from error
+    if not isinstance(values, dict):
+        raise SettingsError(f"experiment {path} holds {type(values).__name__}: it must hold names and values")
+    base = values.pop("extends", "")
+    return _merged(_read(path.parent / base, (*readers, path)), values) if base else values
+
+
+def _by_dotted_name(*layers: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Settings of all layers under one form of their names, so that later layers win."""
+    flat: dict[str, Any] = {}
+    for layer in layers:
+        for name, value in layer.items():
+            inner = isinstance(value, Mapping)
+            flat |= _by_dotted_name(value, prefix=f"{prefix}{name}.") if inner else {prefix + name: value}
+    return flat
+
+
+def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Mappings are merged, everything else of `above` wins."""
+    merged = dict(below)
+    for name, value in above.items():
+        both = isinstance(value, Mapping) and isinstance(merged.get(name), Mapping)
+        merged[name] = _merged(merged[name], value) if both else value
+    return merged

@@ -1,0 +1,63 @@
+"""An unfinished training run on disk, from which exactly that run goes on."""
+
+import io
+import json
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from s4net_core.errors import CheckpointError, SettingsError
+from s4net_core.files import write_atomically
+
+
+def save_state(path: Path, run: Mapping[str, Any], state: Mapping[str, Any]) -> None:
+    """Write a run; what was there before stays until the new one is complete.
+
+    Args:
+        path: file to (over)write.
+        run: what must be the same where it goes on, plain values by name.
+        state: tensors, numbers and containers of them.
+
+    Raises:
+        CheckpointError: the file cannot be written.
+    """
+    buffer = io.BytesIO()
+    torch.save({"run": json.dumps(run), "state": dict(state)}, buffer)
+    try:
+        write_atomically(path, buffer.getvalue())
+    except OSError as error:
+        raise CheckpointError(
+            f"state of the training run cannot be written to {path} ({error}): check the folder's rights and free space"
+        ) from error
+
+
+def load_state(path: Path, run: Mapping[str, Any]) -> dict[str, Any]:
+    """Read a run that `save_state` has written; nothing in the file is executed.
+
+    Args:
+        path: the file.
+        run: as for `save_state`, of the run that wants to go on.
+
+    Returns:
+        The state, on the CPU.
+
+    Raises:
+        CheckpointError: the file is missing, cut off or foreign.
+        SettingsError: it is of another run.
+    """
+    try:
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+        before, state = json.loads(loaded["run"]), dict(loaded["state"])
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, TypeError, pickle.UnpicklingError) as error:
+        problem = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise CheckpointError(
+            f"{path} holds no training run to go on with ({problem}): leave out --resume to start anew"
+        ) from error
+    differing = sorted(name for name in before.keys() | run.keys() if before.get(name) != run.get(name))
+    if differing:
+        changes = ", ".join(f"{name} is {run.get(name)!r} but was {before.get(name)!r}" for name in differing)
+        raise SettingsError(f"{path} is of another training run: {changes}; set it back, or start anew with --force")
+    return state

@@ -1,0 +1,243 @@
+"""Segmentation networks of the library transformers, whose classes lead to those of a label space here."""
+
+import json
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from s4net_core.config import ModelSettings
+from s4net_core.errors import CheckpointError, S4NetError, SettingsError
+from s4net_core.labels import ADE20K_NAMES, ADE20K_TO_SUNRGBD37, LABEL_SPACES, SUNRGBD37, UNLABELLED
+
+log = logging.getLogger(__name__)
+Loaded = TypeVar("Loaded")
+
+STRIDE = 32
+"""Images are padded to a multiple of this many pixels, the stride of the deepest feature map of most of them."""
+SMALLEST_SUM = 1e-37
+"""Keeps the logarithm of a class finite whose members are all hopeless, and the sum a normal number."""
+NO_NORMALISATION = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+_NEEDED = ("wall", "floor")
+"""Classes without which a network was not trained on rooms."""
+_FOR_EXAMPLE = "nvidia/segformer-b0-finetuned-ade-512-512"
+
+
+class TransformersBody(nn.Module):
+    """A network of transformers, and how its classes lead to those of a label space.
+
+    The probability of a class is the sum of those of its members, as if the library's other classes did not exist. A
+    class without members is as improbable as the least probable one. A linear layer that starts at zero is added, so
+    that training can correct this, and learn the classes without members as well.
+
+    Args:
+        model: gives ``logits`` (B, N, h, w) for normalised images, of any size.
+        ids: class id of each of its N classes, 0 = none.
+        num_classes: C.
+    """
+
+    output_stride = STRIDE
+    members: Tensor
+
+    def __init__(self, model: nn.Module, ids: Sequence[int], num_classes: int) -> None:
+        super().__init__()
+        self.model = model
+        self.register_buffer("members", _membership(ids, num_classes))
+        self.correction = nn.Conv2d(len(ids), num_classes, 1)
+        nn.init.zeros_(self.correction.weight)
+        nn.init.zeros_(torch.as_tensor(self.correction.bias))
+
+    @property
+    def encoder(self) -> "TransformersBody":
+        """Where a network's stride is asked for."""
+        return self
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The library's description of the model, plain JSON."""
+        config: dict[str, Any] = json.loads(self.model.config.to_json_string(use_diff=False))  # type: ignore[operator, union-attr]
+        config.pop("_name_or_path", None)  # a path of the machine on which it was imported
+        return config
+
+    @property
+    def without_members(self) -> list[int]:
+        """Ids of the classes that the library's model does not have."""
+        return [index + 1 for index, any_ in enumerate(self.members.any(dim=1).tolist()) if not any_]
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Normalised images (B, 3, H, W) -> logits (B, C, H, W), scaled bilinearly."""
+        logits: Tensor = self.model(pixel_values=images).logits
+        with torch.autocast(images.device.type, enabled=False):
+            merged = self._merge(logits.float()) + self.correction(logits.float())
+        return F.interpolate(merged, size=images.shape[-2:], mode="bilinear", align_corners=False)
+
+    def _merge(self, logits: Tensor) -> Tensor:
+        """Log Σ exp over the members of each class."""
+        mapped = self.members.any(dim=0).view(1, -1, 1, 1)
+        highest = logits.masked_fill(~mapped, -torch.inf).amax(dim=1, keepdim=True).detach()
+        shares = torch.where(mapped, logits - highest, -torch.inf).exp()
+        sums = F.conv2d(shares, self.members[:, :, None, None])
+        merged = sums.clamp(min=SMALLEST_SUM).log() + highest
+        present = self.members.any(dim=1).view(1, -1, 1, 1)
+        lowest = merged.masked_fill(~present, torch.inf).amin(dim=1, keepdim=True).detach()
+        return torch.where(present, merged, lowest)
+
+
+def fetch_body(model: ModelSettings) -> tuple[TransformersBody, tuple[float, ...], tuple[float, ...]]:
+    """A network of the hub, or of a folder that transformers wrote.
+
+    Args:
+        model: `encoder` is the network's name on huggingface.co, or the folder; with `encoder_weights` ``none`` its
+            weights are random.
+
+    Returns:
+        The network, mean and standard deviation of RGB in 0..1.
+
+    Raises:
+        CheckpointError: it cannot be fetched, or is no complete semantic segmentation network.
+        SettingsError: its classes are not those of rooms, or it cannot label images of the working size.
+        S4NetError: transformers is not installed.
+    """
+    name, transformers = model.encoder, _transformers()
+    auto = transformers.AutoModelForSemanticSegmentation
+    if model.encoder_weights == "none":
+        config = _fetch(name, lambda **how: transformers.AutoConfig.from_pretrained(name, **how))
+        network = auto.from_config(config)
+    else:
+        network, report = _fetch(name, lambda **how: auto.from_pretrained(name, output_loading_info=True, **how))
+        _check_complete(name, report)
+    body = _new_body(network, model)
+    _try_size(body, model)
+    return body, *_normalisation(name, transformers)
+
+
+def rebuild_body(model: ModelSettings, config: Mapping[str, Any]) -> TransformersBody:
+    """The network that `TransformersBody.config` describes, with random weights; needs no hub.
+
+    Raises:
+        CheckpointError: this version of transformers does not know it.
+        S4NetError: transformers is not installed.
+    """
+    transformers = _transformers()
+    try:
+        described = transformers.AutoConfig.for_model(**config)
+        return _new_body(transformers.AutoModelForSemanticSegmentation.from_config(described), model)
+    except SettingsError:
+        raise
+    except Exception as error:
+        raise CheckpointError(
+            f"transformers {transformers.__version__} cannot build {model.encoder} "
+            f"({config.get('model_type', 'no model_type')}: {_first_line(error)}): "
+            f"install version {config.get('transformers_version', 'of the one who wrote it')} or newer"
+        ) from error
+
+
+def class_ids(names: Sequence[str]) -> list[int]:
+    """SUN RGB-D id of each class of a network: by name, or by ADE20K's order where there are only numbers.
+
+    Args:
+        names: of the network's outputs.
+
+    Returns:
+        Ids, 0 = no counterpart.
+
+    Raises:
+        SettingsError: no wall or no floor is among them.
+    """
+    known = dict(zip(ADE20K_NAMES, ADE20K_TO_SUNRGBD37, strict=True))
+    known |= {name.replace("_", " "): id for id, name in enumerate(SUNRGBD37.names, start=1)}
+    ids = [known.get(name.strip().lower().replace("_", " "), UNLABELLED) for name in names]
+    if not any(ids) and len(names) == len(ADE20K_NAMES):
+        ids = list(ADE20K_TO_SUNRGBD37)
+    if not {SUNRGBD37.names.index(name) + 1 for name in _NEEDED} <= set(ids):
+        shown = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
+        raise SettingsError(
+            f"a network with {len(names)} classes ({shown}) was not trained on rooms: use one for ADE20K, e.g. "
+            f"{_FOR_EXAMPLE}, or with the class names of sunrgbd37"
+        )
+    return ids
+
+
+def _membership(ids: Sequence[int], num_classes: int) -> Tensor:
+    """(C, N) float32: 1 where one of the N classes leads to class id c + 1."""
+    members = torch.zeros(num_classes, len(ids))
+    for index, id in enumerate(ids):
+        if id != UNLABELLED:
+            members[id - 1, index] = 1.0
+    return members
+
+
+def _new_body(network: Any, model: ModelSettings) -> TransformersBody:
+    names = network.config.id2label
+    ids = class_ids([str(names[index]) for index in range(network.config.num_labels)])
+    return TransformersBody(network.float(), ids, LABEL_SPACES[model.label_space].num_classes)
+
+
+def _fetch(name: str, load: Callable[..., Loaded]) -> Loaded:
+    """What was fetched from the hub before, else from the hub."""
+    try:
+        try:
+            return load(local_files_only=True)
+        except OSError:
+            return load()
+    except Exception as error:
+        what = "folder" if Path(name).exists() else "network"
+        raise CheckpointError(
+            f"{what} {name} cannot be loaded by transformers ({_first_line(error)}): name a semantic segmentation "
+            f"network of huggingface.co, e.g. {_FOR_EXAMPLE}, and connect to it once, or run `hf download {name} "
+            "--local-dir FOLDER` on a machine that can, and name the folder"
+        ) from error
+
+
+def _check_complete(name: str, report: Mapping[str, Any]) -> None:
+    missing = sorted(map(str, report["missing_keys"]))
+    if missing:
+        raise CheckpointError(
+            f"{name} is no complete segmentation network: it has no weights for {len(missing)} tensors, first "
+            f"'{missing[0]}': use one that was finetuned for segmentation, e.g. {_FOR_EXAMPLE}"
+        )
+
+
+def _try_size(body: TransformersBody, model: ModelSettings) -> None:
+    size = [-(-side // STRIDE) * STRIDE for side in (model.height, model.width)]
+    try:
+        with torch.no_grad():
+            body.eval()(torch.zeros(1, 3, *size))
+    except Exception as error:
+        raise SettingsError(
+            f"{model.encoder} cannot label images of {size[1]}x{size[0]} ({_first_line(error)}): set model.width and "
+            "model.height to the size that it was trained for"
+        ) from error
+
+
+def _normalisation(name: str, transformers: Any) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of RGB in 0..1, as the network's image processor has them."""
+    try:
+        processor = transformers.AutoImageProcessor.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        log.warning("%s does not say how images are normalised (%s): as ImageNet's", name, _first_line(error))
+        return IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+    if getattr(processor, "do_flip_channel_order", False):
+        raise SettingsError(f"{name} takes blue, green, red, which is not supported: use e.g. {_FOR_EXAMPLE}")
+    scale = 255 * processor.rescale_factor if processor.do_rescale else 255.0
+    mean, std = NO_NORMALISATION
+    if processor.do_normalize:
+        mean, std = processor.image_mean, processor.image_std
+    return tuple(value / scale for value in mean), tuple(value / scale for value in std)
+
+
+def _transformers() -> Any:
+    try:
+        import transformers
+    except ImportError as error:
+        raise S4NetError(f"this network needs the library transformers ({error}): pip install 's4net[hub]'") from error
+    return transformers
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0]

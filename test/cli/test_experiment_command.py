@@ -1,0 +1,163 @@
+"""``s4net experiment`` from a YAML file to the paper's table, on tiny rooms."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from scenes import make_room_frames
+
+from s4net_core.cli.main import main
+from s4net_core.io.scene_folder import write_scene_folder
+from s4net_core.io.source_set import LabelledImage, write_source_set
+from s4net_core.learning import compare, experiment_run
+
+SETTINGS = {
+    "device": "cpu",
+    "model": {"encoder": "tu-mobilenetv3_small_050", "encoder_weights": "none", "width": 64, "height": 48},
+    "learner": {"source_batch": 2, "target_batch": 2, "neighbours": 2, "learning_rate": 1e-3},
+    "guard": {"holdout": 2, "agreement_views": 2, "max_source_drop": 1.0, "max_agreement_drop": 1.0},
+    "adaptation": {"min_keyframes": 4, "handover_every": 2, "max_steps": 2},
+    "keyframes": {"min_sharpness": 0.0},
+    "pretrain": {"steps": 2, "batch": 2},
+}
+EXPERIMENT = {
+    "title": "Tiny rooms",
+    "table": "Tiny",
+    "source": "source",
+    "scenes": [{"name": "A", "scan1": "A/scan1", "scan2": "A/scan2", "poses": "poses_noisy.txt"}],
+    "every": 2,
+    "settings": SETTINGS,
+    "methods": [
+        {"name": "S4-Net"},
+        {"name": "S4-Net, predicted depth", "settings": {"model.depth_decoder": True}},
+    ],
+    "paper": {"S4-Net": {"Scan 2": {"miou": 0.593}}},
+}
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """A source set with depth, and one place that was recorded twice."""
+    data = tmp_path_factory.mktemp("data")
+    rooms = [make_room_frames(1, seed=100 + i)[0] for i in range(6)]
+    write_source_set(data / "source", [LabelledImage(room.color, room.label, room.depth) for room in rooms])
+    frames = [replace(frame, true_depth=frame.depth) for frame in make_room_frames(14, seed=5)]
+    write_scene_folder(data / "A" / "scan1", frames)
+    write_scene_folder(data / "A" / "scan2", make_room_frames(7, seed=5))
+    poses = np.loadtxt(data / "A" / "scan1" / "poses.txt")
+    poses[:, 4] += 0.001
+    np.savetxt(data / "A" / "scan1" / "poses_noisy.txt", poses, fmt=["%d", *["%.9f"] * 16])
+    return data
+
+
+def write(folder, **changes):
+    path = folder / "tiny.yaml"
+    path.write_text(yaml.safe_dump({**EXPERIMENT, **changes}))
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def done(data, tmp_path_factory):
+    """The experiment, run once: its file and its output."""
+    folder = tmp_path_factory.mktemp("experiment")
+    file = write(folder)
+    assert main(["experiment", file, "--data", str(data), "--out", f"{folder}/out", "--keep-weights"]) == 0
+    return file, folder / "out"
+
+
+def test_table_has_a_row_a_method_and_the_paper_s_numbers_beside(done):
+    _, out = done
+    text = (out / "results.md").read_text()
+    assert (out / "tiny" / "results.md").read_text() == text
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("| A ")]
+    names = ["supervised", "supervised, with depth decoder", "S4-Net", "S4-Net, predicted depth"]
+    assert [row[2] for row in rows[:4]] == names
+    assert all(0 <= float(cell) <= 1 for row in rows[:4] for cell in row[3:])
+    assert "| paper | DeepLabV3+ | S4-Net | – | – | – | – | – | – | 0.593 | – |" in text
+    with_depth = {row[2] for row in rows if len(row) == 3 + 14}
+    assert with_depth == {"supervised, with depth decoder", "S4-Net, predicted depth"}
+
+
+def test_results_say_what_they_come_from(done):
+    _, out = done
+    numbers = json.loads((out / "tiny" / "results.json").read_text())
+    origin = numbers["provenance"]["Tiny rooms"]
+    assert list(origin["data"]) == ["source", "A/scan1", "A/scan2"]
+    assert origin["settings"]["S4-Net, predicted depth"]["model"]["depth_decoder"] is True
+    assert len(set(origin["weights"].values())) == 2
+    adapted = [result for result in numbers["results"] if result["seed"] == 0]
+    assert {(result["steps"], result["evaluation"]["frames"]) for result in adapted} == {(2, 7), (2, 4)}
+    assert not {result["weights"] for result in adapted} & set(origin["weights"].values())
+    assert (out / "tiny" / "results.csv").read_text().startswith("# Tiny rooms\n# Tiny rooms: version: s4net")
+    assert len(list((out / "bases").iterdir())) == 2
+    assert len(list((out / "weights").iterdir())) == 2
+
+
+def test_what_has_been_run_is_not_run_again_and_what_changed_is(done, data, monkeypatch, capsys):
+    """A second file shares a method with the first; of its two methods only the new one is run."""
+    file, out = done
+    before = (out / "results.md").read_text().splitlines()
+    runs = []
+
+    def adapt_and_measure(settings, *args, **options):
+        runs.append(settings.learner.merge)
+        return compare.adapt_and_measure(settings, *args, **options)
+
+    monkeypatch.setattr(experiment_run, "adapt_and_measure", adapt_and_measure)
+    monkeypatch.setattr(experiment_run, "pretrain", None)
+    assert main(["experiment", file, "--data", str(data), "--out", str(out)]) == 0
+    assert runs == []
+    again = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
+    assert again == [line for line in before if line.startswith("|")]
+    folder = out.parent / "more"
+    folder.mkdir()
+    methods = [{"name": "argmax"}, {"name": "soft", "settings": {"learner.merge": "soft"}}]
+    other = write(folder, methods=methods, title="Merge", paper={})
+    assert main(["experiment", other, "--data", str(data), "--out", str(out)]) == 0
+    assert runs == ["soft"]
+
+
+def test_files_of_one_table_are_joined(done, data, tmp_path, capsys):
+    file, out = done
+    second = {**EXPERIMENT, "title": "Second", "methods": [{"name": "own"}], "paper": {}}
+    (tmp_path / "second.yaml").write_text(yaml.safe_dump(second))
+    assert main(["experiment", file, f"{tmp_path}/second.yaml", "--data", str(data), "--out", str(out)]) == 0
+    text = capsys.readouterr().out
+    assert text.startswith("## Tiny\n")
+    rows = [line.split("|")[3].strip() for line in text.splitlines() if line.startswith("| A ")]
+    assert rows[:5] == ["supervised", "supervised, with depth decoder", "S4-Net", "S4-Net, predicted depth", "own"]
+    assert (out / "tiny" / "results.html").is_file()
+    assert (out / "second" / "results.html").is_file()
+
+
+def test_data_that_are_not_there_are_all_named_before_anything_runs(data, tmp_path, capsys):
+    scenes = [EXPERIMENT["scenes"][0], {"name": "B", "scan1": "B/scan1", "scan2": "B/scan2"}]
+    file = write(tmp_path, scenes=scenes, source="sunrgbd")
+    assert main(["experiment", file, "--data", str(data), "--out", f"{tmp_path}/out"]) == 2
+    told = " ".join(capsys.readouterr().err.split())
+    for text in (
+        f"{data}/sunrgbd (the labelled source set)",
+        f"{data}/B/scan1 (Scan 1 of B)",
+        f"{data}/B/scan2 (Scan 2 of B)",
+        "--data",
+    ):
+        assert text in told
+    assert "A/scan1" not in told
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_adaptation_without_end_is_refused(data, tmp_path, capsys):
+    endless = ("--set", "adaptation.max_steps=0", "--set", "adaptation.patience=0")
+    assert main(["experiment", write(tmp_path), "--data", str(data), "--out", f"{tmp_path}/out", *endless]) == 2
+    assert "would never end" in capsys.readouterr().err

@@ -1,0 +1,151 @@
+"""Folders of Redwood and Open3D: images, trajectory.log, a lens as JSON."""
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+from scenes import make_room_frames
+
+from s4net_core.errors import CaptureError
+from s4net_core.frames import FrameSource
+from s4net_core.io.captures import open_capture
+from s4net_core.io.open3d_folder import Open3dFolder
+from s4net_core.io.unposed import open_rgbd
+
+
+@pytest.fixture(scope="module")
+def frames():
+    return make_room_frames(4, 40, 24)
+
+
+def lens_json(lens, **more):
+    """Open3D's PinholeCameraIntrinsic: column by column."""
+    matrix = [lens.fx, 0, 0, 0, lens.fy, 0, lens.cx, lens.cy, 1]
+    return {"width": lens.width, "height": lens.height, "intrinsic_matrix": matrix, **more}
+
+
+def write(folder, frames, color="color", suffix=".png", scale=1000, lens=True, log=True):
+    (folder / color).mkdir(parents=True)
+    (folder / "depth").mkdir()
+    lines = []
+    for i, frame in enumerate(frames):
+        cv2.imwrite(str(folder / color / f"{i:05d}{suffix}"), frame.color[..., ::-1])
+        cv2.imwrite(str(folder / f"depth/{i:05d}.png"), np.rint(frame.depth * scale).astype(np.uint16))
+        lines += [f"{i} {i} {i + 1}", *(" ".join(f"{x:.8f}" for x in row) for row in frame.T_world_camera)]
+    if lens:
+        extra = {} if scale == 1000 else {"depth_scale": scale}
+        (folder / "camera_intrinsic.json").write_text(json.dumps(lens_json(frames[0].intrinsics, **extra)))
+    if log:
+        (folder / "trajectory.log").write_text("\n".join(lines) + "\n")
+
+
+@pytest.mark.parametrize(
+    ("color", "suffix", "scale"), [("color", ".png", 1000), ("rgb", ".png", 5000), ("image", ".jpg", 1000)]
+)
+def test_frames_are_read_as_open3d_writes_them(tmp_path, frames, color, suffix, scale):
+    write(tmp_path / "lounge", frames, color, suffix, scale)
+    capture = open_capture(tmp_path / "lounge")
+    assert isinstance(capture, Open3dFolder)
+    assert isinstance(capture, FrameSource)
+    assert len(capture) == 4
+    for read, written in zip(capture, frames, strict=True):
+        np.testing.assert_allclose(read.depth, written.depth, atol=0.5001 / scale)
+        np.testing.assert_allclose(read.T_world_camera, written.T_world_camera, atol=1e-7)
+        np.testing.assert_allclose(read.intrinsics.matrix, written.intrinsics.matrix)
+        error = np.abs(read.color.astype(int) - written.color).mean()
+        assert error == 0 if suffix == ".png" else error < 8
+    assert np.all(np.diff([frame.stamp for frame in capture]) == 33_333_333)
+
+
+def test_the_trajectory_may_lie_where_open3ds_pipeline_puts_it_or_have_redwoods_name(tmp_path, frames):
+    write(tmp_path / "room", frames)
+    (tmp_path / "room/scene").mkdir()
+    (tmp_path / "room/trajectory.log").rename(tmp_path / "room/scene/trajectory.log")
+    assert len(list(open_capture(tmp_path / "room"))) == 4
+    (tmp_path / "room/scene/trajectory.log").rename(tmp_path / "room/lounge_trajectory.log")
+    (tmp_path / "room/odometry.log").write_text("not a trajectory")
+    assert len(list(open_capture(tmp_path / "room"))) == 4
+
+
+def test_a_trajectory_of_open3d_brings_poses_and_the_lens(tmp_path, frames):
+    write(tmp_path / "room", frames, lens=False, log=False)
+    cameras = [
+        {
+            "class_name": "PinholeCameraParameters",
+            "extrinsic": np.linalg.inv(frame.T_world_camera).T.ravel().tolist(),
+            "intrinsic": lens_json(frame.intrinsics),
+        }
+        for frame in frames
+    ]
+    content = {"class_name": "PinholeCameraTrajectory", "parameters": cameras, "version_major": 1}
+    (tmp_path / "room/trajectory.json").write_text(json.dumps(content))
+    for read, written in zip(open_capture(tmp_path / "room"), frames, strict=True):
+        np.testing.assert_allclose(read.T_world_camera, written.T_world_camera, atol=1e-9)
+        assert read.intrinsics.cy == pytest.approx(written.intrinsics.cy)
+
+
+def test_without_a_lens_it_is_redwoods_camera(tmp_path):
+    write(tmp_path / "room", make_room_frames(1, 640, 480), lens=False)
+    (frame,) = open_capture(tmp_path / "room")
+    lens = frame.intrinsics
+    assert (lens.fx, lens.fy, lens.cx, lens.cy) == (525, 525, 319.5, 239.5)
+
+
+def test_images_of_other_names_belong_together_by_order(tmp_path, frames):
+    write(tmp_path / "room", frames)
+    for i in range(4):
+        (tmp_path / f"room/color/{i:05d}.png").rename(tmp_path / f"room/color/{i:05d}-{i * 33369:012d}.png")
+    for read, written in zip(open_capture(tmp_path / "room"), frames, strict=True):
+        assert np.array_equal(read.color, written.color)
+    (tmp_path / "room/depth/00003.png").unlink()
+    with pytest.raises(CaptureError, match="4 images of colour and 3 of depth"):
+        open_capture(tmp_path / "room")
+
+
+def test_images_without_a_pose_and_damaged_ones_are_left_out_and_counted(tmp_path, frames):
+    write(tmp_path / "room", frames)
+    lines = (tmp_path / "room/trajectory.log").read_text().splitlines()
+    (tmp_path / "room/trajectory.log").write_text("\n".join([*lines[:5], *lines[10:]]))
+    (tmp_path / "room/depth/00003.png").write_bytes(b"")
+    capture = open_capture(tmp_path / "room")
+    assert np.diff([frame.stamp for frame in capture]).tolist() == [2 * 33_333_333]
+    assert capture.skipped == {"no_pose": 1, "unreadable": 1}
+
+
+def test_without_poses_there_is_no_capture_but_there_are_images(tmp_path, frames):
+    write(tmp_path / "room", frames, log=False)
+    with pytest.raises(CaptureError, match=r"has no trajectory.log: .*s4net register"):
+        open_capture(tmp_path / "room")
+    assert len(list(open_rgbd(tmp_path / "room", stride=2))) == 2
+
+
+@pytest.mark.parametrize(
+    "text", ["{", '{"intrinsic_matrix": [1, 2]}', '{"intrinsic_matrix": [1]}', '{"parameters": []}']
+)
+def test_a_damaged_lens_is_named(tmp_path, frames, text):
+    write(tmp_path / "room", frames)
+    (tmp_path / "room/camera_intrinsic.json").write_text(text)
+    with pytest.raises(CaptureError, match=r"camera_intrinsic.json cannot be read"):
+        open_capture(tmp_path / "room")
+
+
+def test_open3d_itself_writes_what_is_read(tmp_path, frames):
+    o3d = pytest.importorskip("open3d")
+    write(tmp_path / "room", frames, lens=False, log=False)
+    trajectory = o3d.camera.PinholeCameraTrajectory()
+    cameras = []
+    for frame in frames:
+        camera = o3d.camera.PinholeCameraParameters()
+        lens = frame.intrinsics
+        camera.intrinsic = o3d.camera.PinholeCameraIntrinsic(40, 24, lens.fx, lens.fy, lens.cx, lens.cy)
+        camera.extrinsic = np.linalg.inv(frame.T_world_camera)
+        cameras.append(camera)
+    trajectory.parameters = cameras
+    o3d.io.write_pinhole_camera_intrinsic(str(tmp_path / "room/camera.json"), cameras[0].intrinsic)
+    for name in ("trajectory.log", "trajectory.json"):
+        o3d.io.write_pinhole_camera_trajectory(str(tmp_path / "room" / name), trajectory)
+        capture = open_capture(tmp_path / "room", poses=name)
+        for read, written in zip(capture, frames, strict=True):
+            np.testing.assert_allclose(read.T_world_camera, written.T_world_camera, atol=1e-6)
+            np.testing.assert_allclose(read.intrinsics.matrix, written.intrinsics.matrix)

@@ -1,0 +1,147 @@
+"""Files of experiments: what they inherit, what stands in, what is refused, and that those of the paper are sound."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from s4net_core.errors import SettingsError
+from s4net_core.evaluation.paper_tables import SEGMENTATION
+from s4net_core.io.scannet import PAPER_SCENES
+from s4net_core.learning.experiment import SCANS, SUPERVISED, load_experiment
+
+FOLDER = Path(__file__).resolve().parents[2] / "config" / "experiments"
+FILES = sorted(FOLDER.glob("*.yaml"))
+ABLATIONS = {
+    "boundary-mask": "geometry.boundary_mask",
+    "cross-entropy": "learner.geometric_weights",
+    "geometric-loss": "learner.lambda_geometric",
+    "merge": "learner.merge",
+    "neighbours": "learner.neighbours",
+    "occlusion-threshold": "geometry.occlusion_threshold",
+    "overlap": "learner.min_overlap",
+    "teacher-refresh": "learner.teacher_refresh",
+}
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(name="experiment.yaml", **values):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(yaml.safe_dump(values))
+        return path
+
+    return write
+
+
+SMALL = {
+    "title": "Small",
+    "table": "Small",
+    "source": "source",
+    "scenes": [{"name": "A", "scan1": "a/1", "scan2": "a/2"}],
+    "methods": [{"name": "S4-Net"}],
+}
+
+
+class TestFile:
+    def test_mappings_are_merged_and_everything_else_is_replaced(self, write):
+        write("base/below.yaml", **SMALL, settings={"learner.neighbours": 2, "learner.merge": "soft"}, seeds=[1, 2])
+        path = write(extends="base/below.yaml", settings={"learner.neighbours": 8}, seeds=[3])
+        experiment = load_experiment(path)
+        assert experiment.seeds == (3,)
+        settings = experiment.shared_settings()
+        assert (settings.learner.neighbours, settings.learner.merge) == (8, "soft")
+
+    def test_a_stand_in_replaces_data_and_settings_and_is_named(self, write):
+        stand_in = {"source": "other", "settings": {"model.width": 64}}
+        path = write(**SMALL, settings={"model.width": 320}, stand_ins={"toy": stand_in})
+        own, other = load_experiment(path), load_experiment(path, "toy")
+        assert (own.source, own.shared_settings().model.width, own.title) == ("source", 320, "Small")
+        assert (other.source, other.shared_settings().model.width) == ("other", 64)
+        assert other.title == other.table == "Small (stand-in: toy)"
+        with pytest.raises(SettingsError, match="no stand-in 'tiny', only: toy"):
+            load_experiment(path, "tiny")
+
+    def test_a_method_wins_over_what_the_user_sets_and_the_user_over_the_file(self, write):
+        methods = [{"name": "a"}, {"name": "b", "settings": {"learner.neighbours": 8}}]
+        experiment = load_experiment(write(**{**SMALL, "methods": methods}, settings={"learner.neighbours": 2}))
+        chosen = [experiment.method_settings(m, {"learner": {"neighbours": 3}}) for m in experiment.methods]
+        assert [settings.learner.neighbours for settings in chosen] == [3, 8]
+
+    @pytest.mark.parametrize(
+        ("changes", "problem"),
+        [
+            ({"scenes": []}, "either scenes or scannet"),
+            ({"scannet": "scans"}, "either scenes or scannet"),
+            ({"sceens": []}, "sceens: Extra inputs"),
+            ({"methods": [{"name": "S4-Net", "settings": {"learner.neighbors": 2}}]}, "method S4-Net.*neighbors"),
+            ({"settings": {"learner.merge": "max"}}, "merge"),
+            ({"methods": []}, "methods"),
+            ({"methods": [{"name": "a"}, {"name": "a"}]}, "two methods have one name"),
+            ({"paper": {"S5-Net": {"Scan 1": {"miou": 0.5}}}}, "paper has 'S5-Net'"),
+            ({"paper": {"S4-Net": {"Scan 3": {"miou": 0.5}}}}, "Scan 3"),
+            ({"paper": {"S4-Net": {"Scan 1": {"mIoU": 0.5}}}}, "mIoU"),
+            ({"extends": "experiment.yaml"}, "extends itself"),
+            ({"extends": "nothing.yaml"}, "nothing.yaml cannot be read"),
+        ],
+    )
+    def test_what_is_wrong_is_named(self, write, changes, problem):
+        path = write(**{**SMALL, **changes})
+        with pytest.raises(SettingsError, match=problem):
+            load_experiment(path)
+
+    def test_a_file_that_is_no_mapping_is_refused(self, tmp_path):
+        (tmp_path / "list.yaml").write_text("- a\n")
+        with pytest.raises(SettingsError, match="holds list"):
+            load_experiment(tmp_path / "list.yaml")
+
+
+class TestPaper:
+    """The files that come with the project."""
+
+    @pytest.mark.parametrize("stand_in", ["", "rendered"])
+    @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+    def test_every_file_loads_with_valid_settings(self, path, stand_in):
+        experiment = load_experiment(path, stand_in)
+        assert experiment.places()
+        for method in experiment.methods:
+            settings = experiment.method_settings(method)
+            assert settings.adaptation.max_steps or settings.adaptation.patience
+            if settings.geometry.depth_source == "predicted":
+                assert settings.model.depth_decoder
+
+    @pytest.mark.parametrize("place", ["scannet", "room"])
+    @pytest.mark.parametrize("network", ["DeepLabV3+", "PSPNet"])
+    def test_tables_have_the_rows_of_the_paper(self, place, network):
+        rows = [load_experiment(path) for path in FILES if path.stem.startswith(place)]
+        (experiment,) = (found for found in rows if found.network == network)
+        assert [method.name for method in experiment.methods] == ["S4-Net", "S4-Net, predicted depth"]
+        assert list(experiment.paper)[:2] == [SUPERVISED, "S4-Net"]
+        assert all(tuple(scans) == SCANS for name, scans in experiment.paper.items() if name in (SUPERVISED, "S4-Net"))
+        assert experiment.shared_settings().model.encoder == "resnet50"
+        assert {found.table for found in rows} == {experiment.table}
+
+    def test_scannet_is_the_six_scenes_and_gains_as_the_paper_says(self):
+        experiment = load_experiment(FOLDER / "scannet-deeplabv3plus.yaml")
+        assert [scene.name for scene in experiment.places()] == list(PAPER_SCENES)
+        first = experiment.places()[0]
+        assert (first.scan1, first.scan2) == ("scannet/scans/scene0000_00", "scannet/scans/scene0000_01")
+        gains = {
+            name: experiment.paper["S4-Net"]["Scan 2"][name] - experiment.paper[SUPERVISED]["Scan 2"][name]
+            for name in SEGMENTATION
+        }
+        assert all(0.03 < gain < 0.05 for gain in gains.values())
+
+    @pytest.mark.parametrize(("name", "setting"), ABLATIONS.items())
+    def test_an_ablation_varies_its_setting_about_that_of_the_paper(self, name, setting):
+        group, key = setting.split(".")
+        for stand_in in ("", "rendered"):
+            experiment = load_experiment(FOLDER / f"ablation-{name}.yaml", stand_in)
+            values = [getattr(getattr(experiment.method_settings(m), group), key) for m in experiment.methods]
+            default = getattr(getattr(experiment.shared_settings(), group), key)
+            assert default in values
+            assert len(set(values)) == len(values) > 1
+
+    def test_there_is_an_ablation_for_each_of_the_paper_s(self):
+        assert {path.stem.removeprefix("ablation-") for path in FILES if "ablation" in path.stem} == set(ABLATIONS)

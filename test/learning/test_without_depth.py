@@ -1,0 +1,168 @@
+"""Adaptation to a capture that has colour and poses alone: its depth is predicted, by whom and when."""
+
+import logging
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from s4net_core.cli.main import main
+from s4net_core.config import to_yaml
+from s4net_core.errors import CheckpointError
+from s4net_core.inference import Segmenter
+from s4net_core.io.rosbag_writer import write_bag
+from s4net_core.io.scene_folder import write_scene_folder
+from s4net_core.keyframes import KeyframeBuffer
+from s4net_core.learning.adapt import Adaptation
+from s4net_core.learning.base_model import check_branches, open_source
+from s4net_core.learning.guard import Guard
+from s4net_core.models.build import build_network
+from s4net_core.models.checkpoint import load_checkpoint, read_info, save_checkpoint
+
+
+@pytest.fixture
+def settings(settings):
+    settings.geometry.depth_source, settings.model.depth_decoder = "predicted", True
+    return settings
+
+
+@pytest.fixture
+def colors(frames):
+    """The room without its depth."""
+    return [replace(frame, depth=None) for frame in frames]
+
+
+def adapt(settings, base, source, folder, frames):
+    adaptation = Adaptation(settings, base, source, folder)
+    for frame in frames:
+        adaptation.offer(frame)
+    while adaptation.ready:
+        adaptation.advance()
+    return adaptation
+
+
+def test_it_learns_from_colour_and_poses_alone(settings, base, source, tmp_path, colors):
+    adaptation = adapt(settings, base, source, tmp_path / "state", colors)
+    status = adaptation.status
+    assert (status.state, status.step, status.version) == ("finished", 6, 3)
+    assert status.rejected.get("no_depth", 0) == 0
+    assert status.coverage > 0
+    assert status.loss_depth_geometric > 0
+    assert np.isfinite(status.agreement)
+    before, after = load_checkpoint(base)[0].state_dict(), load_checkpoint(adaptation.current.path)[0].state_dict()
+    assert any(not torch.equal(before[key], after[key]) for key in before if key.startswith("depth_branch"))
+
+
+def test_depth_that_a_frame_has_is_not_used(settings, base, source, tmp_path, frames, colors):
+    settings.adaptation.max_steps = 2
+    with_depth = adapt(settings, base, source, tmp_path / "with", frames)
+    without = adapt(settings, base, source, tmp_path / "without", colors)
+    assert with_depth.keyframes.ids() == without.keyframes.ids()
+    one, other = (load_checkpoint(a.current.path)[0].state_dict() for a in (with_depth, without))
+    assert all(torch.equal(one[key], other[key]) for key in one)
+
+
+def test_a_new_view_gets_its_depth_from_the_weights_that_serve(settings, base, source, tmp_path, colors):
+    settings.learner.learning_rate = 1e-2  # so that versions differ by more than a millimetre
+    adaptation = Adaptation(settings, base, source, tmp_path / "state")
+    for frame in colors[:16]:
+        adaptation.offer(frame)
+    first = adaptation.keyframes.get(adaptation.keyframes.ids()[0])
+    np.testing.assert_allclose(first.depth, Segmenter(base, "cpu", settings).depth(first.color), atol=6e-4)
+    adaptation.advance()
+    adaptation.handover()
+    known = len(adaptation.keyframes)
+    for frame in colors[16:]:
+        adaptation.offer(frame)
+    assert len(adaptation.keyframes) > known
+    last = adaptation.keyframes.get(adaptation.keyframes.ids()[-1])
+    served, old = (Segmenter(path, "cpu", settings).depth(last.color) for path in (adaptation.current.path, base))
+    np.testing.assert_allclose(last.depth, served, atol=6e-4)
+    assert np.abs(last.depth - old).max() > 2e-3
+
+
+def test_a_view_whose_weights_are_gone_gets_its_depth_from_the_ones_before(
+    settings, base, source, tmp_path, colors, caplog
+):
+    adaptation = adapt(settings, base, source, tmp_path / "state", colors[:12])
+    adaptation.current.path.unlink()
+    assert adaptation.offer(colors[23]).reason == "new"
+    assert "depth is predicted by version 0" in caplog.text
+
+
+def test_the_guard_compares_both_networks_with_the_depth_of_the_newer(settings, base, source, frames, monkeypatch):
+    keyframes = KeyframeBuffer(settings.keyframes, settings.geometry, min_overlap=settings.learner.min_overlap)
+    for frame in frames:
+        keyframes.offer(frame)
+    guard = Guard(load_checkpoint(base)[0], source, [0], keyframes, settings, torch.device("cpu"))
+    newer = load_checkpoint(base)[0]
+    truth = {frame.color.tobytes(): frame.depth for frame in frames}
+    asked = []
+
+    def predict(network, color, settings, device):
+        asked.append(network)
+        return truth[color.tobytes()]
+
+    monkeypatch.setattr("s4net_core.learning.guard.predict_depth", predict)
+    predicted = guard.measure(newer)
+    assert all(network is newer for network in asked)
+    settings.geometry.depth_source = "sensor"
+    measured = guard.measure(newer)
+    for one, other in zip(predicted, measured, strict=True):  # the keyframes' depth is rounded to millimetres
+        assert one.agreement == pytest.approx(other.agreement, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"geometry.depth_source": "predicted"}, r"no depth decoder but geometry\.depth_source is 'predicted': train"),
+        ({"model.depth_decoder": True}, r"no depth decoder but model\.depth_decoder is true: train"),
+        ({"model.auxiliary": "always"}, r"no auxiliary branch but model\.auxiliary is 'always': train"),
+    ],
+)
+def test_a_base_model_without_the_branch_is_refused_with_setting_and_remedy(settings, source, tmp_path, change, words):
+    settings.geometry.depth_source, settings.model.depth_decoder = "sensor", False
+    save_checkpoint(tmp_path / "plain.safetensors", build_network(settings.model))
+    for name, value in change.items():
+        group, _, key = name.partition(".")
+        setattr(getattr(settings, group), key, value)
+    with pytest.raises(CheckpointError, match=words):
+        Adaptation(settings, tmp_path / "plain.safetensors", source, tmp_path / "state")
+
+
+def test_a_base_model_may_have_more_than_the_settings_ask_for(settings, base):
+    settings.geometry.depth_source, settings.model.depth_decoder = "sensor", False
+    check_branches(base, read_info(base).model, settings)
+
+
+def test_the_source_set_has_depth_when_the_base_model_learns_it(settings, base, source, tmp_path, frames, caplog):
+    write_scene_folder(tmp_path / "labelled", frames[:6])
+    settings.checkpoint, settings.source.path = str(base), str(tmp_path / "labelled")
+    with caplog.at_level(logging.WARNING):
+        adapted = adapt(settings, base, open_source(settings), tmp_path / "state", frames)
+        assert adapted.status.loss_depth_source > 0
+        assert "has no depth" not in caplog.text
+        Adaptation(settings, base, source, tmp_path / "other")
+    assert "has no depth: the depth decoder learns from pairs of views alone" in caplog.text
+    settings.checkpoint = str(tmp_path / "plain.safetensors")
+    settings.model.depth_decoder = False
+    save_checkpoint(settings.checkpoint, build_network(settings.model))
+    assert open_source(settings)[0].depth is None
+
+
+@pytest.mark.parametrize("kind", ["scene folder", "bag"])
+def test_the_command_adapts_to_a_capture_without_depth(settings, base, source, tmp_path, colors, kind, capsys):
+    if kind == "bag":
+        write_bag(tmp_path / "capture", colors)
+        settings.stream.max_pose_jump = 0.0
+    else:
+        write_scene_folder(tmp_path / "capture", colors)
+    settings.adaptation.max_steps = 2
+    (tmp_path / "settings.yaml").write_text(to_yaml(settings))
+    given = ["--checkpoint", str(base), "--source", str(source.path), "--settings", str(tmp_path / "settings.yaml")]
+    assert main(["adapt", str(tmp_path / "capture"), str(tmp_path / "out.safetensors"), *given]) == 0, (
+        capsys.readouterr()
+    )
+    info = read_info(tmp_path / "out.safetensors")
+    assert (info.version, info.step, info.model.depth_decoder) == (1, 2, True)

@@ -1,0 +1,274 @@
+"""The documentation is true: commands parse, what is named exists, links lead somewhere, generated pages are whole."""
+
+import ast
+import importlib
+import importlib.util
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from s4net_core.cli.main import COMMANDS, command_parser
+from s4net_core.config import Settings, leaves, load_settings
+from s4net_core.keyframes import Keyframe
+from s4net_ros.graph import (
+    ADAPTATION_TOPICS,
+    ARGUMENTS,
+    INPUT_TOPICS,
+    REPLAY_ARGUMENTS,
+    SEGMENTATION_TOPICS,
+    SERVICES,
+    TOPIC_HELP,
+    GraphArguments,
+    camera_remappings,
+)
+from tools.docs import pictures, reference
+from tools.docs.text import BLOCK, INCLUDED, INLINE, LINK, SETTING, SETTINGS, included_page, link_settings
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCS = ROOT / "docs"
+TEXTS = [*(ROOT / name for name in INCLUDED), *sorted(DOCS.rglob("*.md"))]
+GROUPS = {name.partition(".")[0] for name in SETTINGS if "." in name}
+LAUNCH_FILES = {"adapt.launch.py": ARGUMENTS, "replay.launch.py": (*REPLAY_ARGUMENTS, *ARGUMENTS)}
+LAUNCHED = re.compile(r"^ros2 launch s4net_ros (\S+)(.*)$")
+FOLDERS = ("demo/", "config/", "examples/", "tools/")
+"""Paths that a command of the documentation reads and that must therefore be in the repository."""
+WRITTEN = ("demo/out",)
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a shell in the documentation, continuation lines joined."""
+
+    file: Path
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.file.relative_to(ROOT)}: {self.text}"
+
+    @property
+    def words(self) -> list[str]:
+        words = shlex.split(self.text, comments=True)
+        while words and re.fullmatch(r"\w+=.*", words[0]):  # variables of the environment
+            words = words[1:]
+        return words
+
+
+def shell_lines() -> Iterator[Line]:
+    for file in TEXTS:
+        text = file.read_text()
+        for block in BLOCK.finditer(text):
+            if block["language"] in ("", "sh", "bash"):
+                code = re.sub(r"\\\n\s*", "", block["code"])
+                for line in re.split(r"\n|&&|;", code):
+                    yield Line(file, line.strip())
+        for code in INLINE.finditer(BLOCK.sub("", text)):
+            if code["code"].startswith(("s4net ", "ros2 launch s4net_ros")):
+                yield Line(file, re.sub(r"\|\S*", "", code["code"]))  # `a|b` stands for either
+
+
+def commands_of_s4net() -> list[Line]:
+    return [line for line in shell_lines() if re.match(r"([A-Z_]+=\S* )*(\S*/)?s4net ", line.text)]
+
+
+def launches() -> list[Line]:
+    return [line for line in shell_lines() if LAUNCHED.match(line.text)]
+
+
+@pytest.mark.parametrize("line", commands_of_s4net(), ids=str)
+def test_every_command_parses_with_the_real_parser(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
+    name, *arguments = [word for word in line.words[1:] if word != "--debug"]
+    if name == "COMMAND":
+        return
+    assert name in COMMANDS
+    if not arguments:
+        return  # the command is only mentioned
+    if COMMANDS[name].ros:
+        pytest.importorskip("rclpy")
+    parser = command_parser(name)
+    monkeypatch.setattr(parser, "error", pytest.fail)
+    args = parser.parse_args([word for word in arguments if word != "--help"])
+    load_settings(None, getattr(args, "overrides", []))
+    missing = [w for w in arguments if w.startswith(FOLDERS) and not w.startswith(WRITTEN) and not (ROOT / w).exists()]
+    assert not missing
+
+
+def test_there_are_commands_to_check() -> None:
+    assert len(commands_of_s4net()) > 20
+    assert {LAUNCHED.sub(r"\1", line.text) for line in launches()} == set(LAUNCH_FILES)
+
+
+@pytest.mark.parametrize("line", launches(), ids=str)
+def test_every_launch_argument_exists(line: Line) -> None:
+    match = LAUNCHED.match(line.text)
+    assert match
+    names = {argument.name: argument for argument in LAUNCH_FILES[match[1]]}
+    for word in shlex.split(match[2], comments=True):
+        if word.startswith("--"):
+            assert word == "--show-args"
+            continue
+        name, separator, value = word.partition(":=")
+        assert separator
+        assert name in names
+        assert not names[name].choices or value in names[name].choices
+
+
+@pytest.mark.parametrize("file", TEXTS, ids=lambda file: str(file.relative_to(ROOT)))
+class TestTexts:
+    def test_every_setting_that_is_named_exists(self, file: Path) -> None:
+        named = [SETTING.fullmatch(code["code"]) for code in INLINE.finditer(BLOCK.sub("", file.read_text()))]
+        settings = [match["name"] for match in named if match and match["name"].partition(".")[0] in GROUPS]
+        assert [name for name in settings if name not in SETTINGS] == []
+
+    def test_every_settings_file_can_be_loaded(self, file: Path, tmp_path: Path) -> None:
+        for block in BLOCK.finditer(file.read_text()):
+            if block["language"] == "yaml":
+                (tmp_path / "settings.yaml").write_text(block["code"])
+                load_settings(tmp_path / "settings.yaml")
+
+    def test_every_link_leads_to_a_file(self, file: Path) -> None:
+        generated = {str(DOCS / path) for path in (*reference.PAGES, *INCLUDED.values())}
+        generated |= {str(DOCS / "pictures" / name) for name in pictures.NAMES}
+        paths = [match["path"] for match in LINK.finditer(BLOCK.sub("", file.read_text())) if match["path"]]
+        targets = [os.path.normpath(file.parent / path) for path in paths]
+        assert [path for path in targets if not os.path.exists(path) and path not in generated] == []
+
+    def test_python_compiles_and_imports_what_exists(self, file: Path) -> None:
+        for block in BLOCK.finditer(file.read_text()):
+            if block["language"] != "python":
+                continue
+            for node in ast.walk(ast.parse(block["code"])):
+                if isinstance(node, ast.ImportFrom) and str(node.module).startswith("s4net"):
+                    module = importlib.import_module(str(node.module))
+                    assert [alias.name for alias in node.names if not hasattr(module, alias.name)] == []
+
+
+class TestReference:
+    def test_every_setting_stands_in_it_once_with_its_default(self) -> None:
+        page = reference.settings_page()
+        for leaf in leaves(Settings()):
+            name = re.escape(leaf.name)
+            (default,) = re.findall(rf"^\| `{name}`{{ #{name} }} \| `(.*?)`", page, re.MULTILINE)
+            read = {other.name: other.value for other in leaves(load_settings(None, [f"{leaf.name}={default}"]))}
+            assert read[leaf.name] == leaf.value
+
+    def test_examples_on_the_settings_page_are_settings(self, tmp_path: Path) -> None:
+        blocks = [block["code"] for block in BLOCK.finditer(reference.settings_page()) if block["language"] == "yaml"]
+        for code in blocks:
+            (tmp_path / "settings.yaml").write_text(code)
+            assert load_settings(tmp_path / "settings.yaml").learner.neighbours == 8
+        assert len(blocks) == 2
+
+    def test_every_command_and_each_of_its_options_stands_in_it(self) -> None:
+        pytest.importorskip("rclpy")
+        page = reference.commands_page()
+        for name in COMMANDS:
+            (help,) = re.findall(rf"## `s4net {name}`.*?```text\n(.*?)```", page, re.DOTALL)
+            options = [o for action in command_parser(name)._actions for o in action.option_strings]
+            assert [option for option in options if option not in help] == []
+
+    def test_every_topic_service_and_argument_stands_in_it(self) -> None:
+        page = reference.ros_page()
+        names = [*INPUT_TOPICS, *SEGMENTATION_TOPICS, *ADAPTATION_TOPICS, *SERVICES]
+        names += [argument.name for argument in (*ARGUMENTS, *REPLAY_ARGUMENTS)]
+        assert [name for name in names if f"| `{name}` |" not in page] == []
+
+    def test_messages_stand_in_it_as_they_are_built(self) -> None:
+        page = reference.ros_page()
+        for path in (*(ROOT / "msg").iterdir(), *(ROOT / "srv").iterdir()):
+            assert path.read_text() in page
+
+    def test_topics_and_services_that_are_described_are_those_that_exist(self) -> None:
+        assert set(TOPIC_HELP) == {*INPUT_TOPICS, *SEGMENTATION_TOPICS, *ADAPTATION_TOPICS}
+        assert {name for name, _ in camera_remappings(GraphArguments())} == {*INPUT_TOPICS, "depth/camera_info"}
+        source = "".join(path.read_text() for path in (ROOT / "s4net_ros").rglob("*.py"))
+        served = {name: kind for kind, name in re.findall(r'create_service\((\w+), "(~/\w+)"', source)}
+        assert {name: kind.rpartition("/")[2] for name, (kind, _) in SERVICES.items()} == served
+
+    def test_a_text_with_brackets_is_shown_and_not_taken_for_a_tag(self) -> None:
+        assert "/&lt;camera_namespace&gt;/" in reference.ros_page()
+
+
+class TestText:
+    def test_the_readme_links_to_pages_instead_of_files(self) -> None:
+        page = included_page("README.md")
+        assert "](docs/" not in page
+        assert "(ros.md)" in page
+        assert "(contributing.md)" in page
+
+    def test_links_to_files_that_are_no_pages_become_code(self) -> None:
+        assert "[config/adapt.yaml](config/adapt.yaml)" in (ROOT / "README.md").read_text()
+        assert "`config/adapt.yaml`" in included_page("README.md")
+
+    def test_settings_become_links_outside_of_blocks_and_of_links(self) -> None:
+        text = (
+            "`learner.neighbours`, `learner.neighbours=8`, [`learner.merge`](x.md), `learner.speed`\n"
+            "```\n`learner.merge`\n```\n"
+        )
+        target = "../reference/settings.md#learner.neighbours"
+        assert link_settings(text, "tutorials/bag.md", "reference/settings.md") == (
+            f"[`learner.neighbours`]({target}), [`learner.neighbours=8`]({target}), "
+            "[`learner.merge`](x.md), `learner.speed`\n"
+            "```\n`learner.merge`\n```\n"
+        )
+
+
+def test_the_picture_of_the_warp_gives_each_pixel_the_reason_that_slow_geometry_gives_it() -> None:
+    scene = pictures.load_scene()
+    target, source, _ = pictures.pair(scene)
+    _, reasons = pictures.warp(target, source, scene)
+    assert {*np.unique(reasons)} == {*pictures.REASONS}
+    pixels = [(x, y) for y in range(0, reasons.shape[0], 3) for x in range(0, reasons.shape[1], 3)]
+    expected = {pixel: slow_reason(pixel, target, source) for pixel in pixels}
+    assert [(x, y) for (x, y), allowed in expected.items() if reasons[y, x] not in allowed] == []
+    certain = [min(allowed) for allowed in expected.values() if len(allowed) == 1]
+    assert certain.count(pictures.OUTSIDE) > 100
+    assert certain.count(pictures.OCCLUDED) > 10
+
+
+def slow_reason(pixel: tuple[int, int], target: Keyframe, source: Keyframe) -> set[int]:
+    """What may become of a pixel, one pixel at a time; several answers where it is a matter of rounding."""
+    x, y = pixel
+    depth = float(target.depth[y, x])
+    if depth == 0:
+        return {pictures.NO_DEPTH}
+    K, (height, width) = target.intrinsics.matrix, target.depth.shape
+    T_source_target = np.linalg.inv(source.T_world_camera) @ target.T_world_camera
+    point = T_source_target @ [*(np.linalg.inv(K) @ [x, y, 1.0] * depth), 1.0]
+    u, v, _ = K @ point[:3] / point[2]
+    outside = max(-0.5 - u, u - width + 0.5, -0.5 - v, v - height + 0.5, -point[2])
+    if outside > 0.01:
+        return {pictures.OUTSIDE}
+    if outside > -0.01 or min(abs(u % 1 - 0.5), abs(v % 1 - 0.5)) < 0.01:
+        return {*pictures.REASONS}
+    seen = float(source.depth[round(v), round(u)])
+    if seen == 0:
+        return {pictures.NO_DEPTH}
+    difference = abs(seen - point[2]) / point[2]
+    if abs(difference - 0.05) < 0.001:
+        return {*pictures.REASONS}
+    return {pictures.OCCLUDED} if difference > 0.05 else {pictures.COUNTS, pictures.BORDER}
+
+
+@pytest.mark.slow
+def test_the_documentation_builds_without_a_warning(tmp_path: Path) -> None:
+    if not importlib.util.find_spec("mkdocs") or not importlib.util.find_spec("material"):
+        pytest.skip("mkdocs-material is not installed: pip install 's4net[docs]'")
+    pytest.importorskip("rclpy")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")]
+    environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "WARNING" not in done.stderr
+    for name in pictures.NAMES:
+        assert 1000 < (tmp_path / "site" / "pictures" / name).stat().st_size < 100_000
+    loads = re.compile(r'(?:<script[^>]* src|<link[^>]* href|<img[^>]* src)="(https?:[^"]*)')
+    fetched = [address for page in (tmp_path / "site").rglob("*.html") for address in loads.findall(page.read_text())]
+    assert not fetched, "a page loads something from elsewhere"

@@ -1,0 +1,208 @@
+"""Pages of the documentation that are written by the code itself, so that they cannot differ from it.
+
+Each function returns the Markdown of one page. `PAGES` says which file of the documentation each of them becomes.
+"""
+
+import argparse
+import html
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from unittest import mock
+
+from s4net_core.cli.main import COMMANDS, command_parser
+from s4net_core.config import Leaf, Settings, leaves
+from s4net_core.evaluation.report import Table, to_markdown
+from s4net_core.labels import LABEL_SPACES
+from s4net_ros.graph import (
+    ADAPTATION_TOPICS,
+    ARGUMENTS,
+    INPUT_TOPICS,
+    REPLAY_ARGUMENTS,
+    REPLAY_DEFAULTS,
+    SEGMENTATION_TOPICS,
+    SERVICES,
+    TOPIC_HELP,
+    Argument,
+    GraphArguments,
+    camera_remappings,
+)
+
+ROOT = Path(__file__).resolve().parents[2]
+HELP_COLUMNS = "100"
+"""Width of the help of commands, characters."""
+SETTINGS_PAGE = "reference/settings.md"
+
+SETTINGS_INTRODUCTION = """# Settings
+
+Each setting has one name everywhere: in YAML files, in `--set NAME=VALUE` on the command line, and as ROS parameter.
+`s4net settings` prints this list as YAML, `ros2 param describe` shows it for a running node. Settings marked *live* may
+change while a node runs (`ros2 param set`); all others are read once, at start-up. Values outside their range are
+refused, and so is 0 where only a positive value makes sense.
+
+```
+s4net adapt CAPTURE OUT --settings mine.yaml --set learner.neighbours=8
+ros2 run s4net_ros adaptation_node --ros-args --params-file mine.yaml -p learner.neighbours:=8
+```
+
+A settings file names only what differs, plainly (for `s4net` and for the launch files) or as ROS parameters (for these
+and for `ros2 run`):
+
+```yaml
+learner:
+  neighbours: 8
+```
+
+```yaml
+/**:
+  ros__parameters:
+    learner:
+      neighbours: 8
+```"""
+
+
+def settings_page() -> str:
+    """Every setting with its meaning, default and range."""
+    text = [SETTINGS_INTRODUCTION]
+    groups: dict[str, list[Leaf]] = {}
+    for leaf in leaves(Settings()):
+        groups.setdefault(leaf.name.rpartition(".")[0], []).append(leaf)
+    for group, members in groups.items():
+        kind = Settings.model_fields[group].annotation if group else Settings
+        text += [f"## {f'`{group}`' if group else 'Without a group'}", str(getattr(kind, "__doc__", ""))]
+        text.append(table(("setting", "default", "values", "what it is"), map(_setting_row, members)))
+    return page(text)
+
+
+def _setting_row(leaf: Leaf) -> tuple[str, ...]:
+    default = f'`"{leaf.value}"`' if leaf.value == "" else f"`{_value(leaf.value)}`"
+    help = plain(leaf.help.removesuffix(f" [{leaf.unit}]")) + (" *(live)*" if leaf.live else "")
+    return f"`{leaf.name}`{{ #{leaf.name} }}", f"{default} {leaf.unit}".strip(), _values(leaf), help
+
+
+def _values(leaf: Leaf) -> str:
+    if leaf.choices:
+        return ", ".join(f"`{choice}`" for choice in leaf.choices)
+    if leaf.type is bool:
+        return "`true`, `false`"
+    if leaf.type is str:
+        return "text"
+    low, high = (None if limit is None else _value(limit) for limit in (leaf.minimum, leaf.maximum))
+    number = "whole number" if leaf.type is int else "number"
+    if low is None or high is None:
+        return number if low is None and high is None else f"from {low}" if high is None else f"up to {high}"
+    return f"{low} – {high}"
+
+
+def _value(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def commands_page() -> str:
+    """The help of every sub-command of ``s4net``."""
+    text = ["# The `s4net` command", "What each command prints with `--help`."]
+    text.append(table(("command", "what it does"), ((f"[`s4net {n}`](#{n})", c.help) for n, c in COMMANDS.items())))
+    for name in COMMANDS:
+        text += [f"## `s4net {name}` {{ #{name} }}", f"```text\n{help_of(command_parser(name))}\n```"]
+    return page(text)
+
+
+def help_of(parser: argparse.ArgumentParser) -> str:
+    """What ``--help`` prints, the same on every terminal."""
+    with mock.patch.dict(os.environ, {"COLUMNS": HELP_COLUMNS, "NO_COLOR": "1"}):
+        return parser.format_help().strip()
+
+
+def ros_page() -> str:
+    """Topics, services, launch arguments and message definitions."""
+    remapped = dict(camera_remappings(GraphArguments()))
+    inputs = [
+        (f"`{name}`", _type(kind), TOPIC_HELP[name], f"`{remapped[name]}`") for name, kind in INPUT_TOPICS.items()
+    ]
+    text = [
+        "# Topics, services, messages",
+        "All names but `/diagnostics` are relative: namespaces and remappings work.",
+        "## What the nodes read",
+        "The last column is where the launch files find it with their default arguments: at the names of "
+        "realsense2_camera 4.x. The segmentation node reads depth only while somebody listens to "
+        "`segmentation/points`; with `geometry.depth_source` = predicted the adaptation node reads none.",
+        table(("topic", "type", "", "remapped to"), inputs),
+        "The adaptation node also listens to `/tf` and `/tf_static`; both nodes to `/clock` with `use_sim_time`.",
+    ]
+    for node, topics in (("segmentation", SEGMENTATION_TOPICS), ("adaptation", ADAPTATION_TOPICS)):
+        rows = [(f"`{name}`", _type(kind), TOPIC_HELP[name]) for name, kind in topics.items()]
+        text += [f"## What the node `{node}` publishes", table(("topic", "type", ""), rows)]
+    text += [
+        "Images that nobody subscribes to are neither computed nor published. Both nodes also publish `/diagnostics` "
+        "(diagnostic_msgs/msg/DiagnosticArray): rates, latencies, and why nothing comes.",
+        "## Services of the node `adaptation`",
+        table(("service", "type", ""), ((f"`{name}`", _type(kind), help) for name, (kind, help) in SERVICES.items())),
+        "## Launch arguments",
+        "`adapt.launch.py` takes them as `name:=value`, and `s4net live` most of them as `--with-dashes`.",
+        table(("argument", "default", "what it is"), map(_argument_row, ARGUMENTS)),
+        "`replay.launch.py` has these in addition, and follows the time of the bag:",
+        table(("argument", "default", "what it is"), map(_argument_row, REPLAY_ARGUMENTS)),
+        f"Other defaults in a replay: {', '.join(f'`{name}:={value}`' for name, value in REPLAY_DEFAULTS.items())}.",
+        "## Parameters",
+        "Every [setting](settings.md) is a parameter of both nodes. Besides, `autostart` (`true`): the node configures "
+        "and activates itself; with `false` a lifecycle manager does.",
+    ]
+    for folder in ("msg", "srv"):
+        for path in sorted((ROOT / folder).iterdir()):
+            name = f"s4net_ros/{folder}/{path.stem}"
+            text += [f"## `{name}` {{ #{path.stem} }}", f"```text\n{path.read_text().strip()}\n```"]
+    return page(text)
+
+
+def _type(name: str) -> str:
+    own = name.startswith("s4net_ros/")
+    return f"[{name}](#{name.rpartition('/')[2]})" if own else name
+
+
+def _argument_row(argument: Argument) -> tuple[str, ...]:
+    default = "required" if argument.required else f"`{argument.default}`" if argument.default else "empty"
+    choices = f" One of: {', '.join(argument.choices)}." if argument.choices else ""
+    return f"`{argument.name}`", default, plain(argument.help + choices)
+
+
+def classes_page() -> str:
+    """Ids, names and colours of the classes."""
+    text = [
+        "# Classes",
+        "What the values of a label image mean. In files of this project 0 is unlabelled, in the published masks 255.",
+    ]
+    for space in LABEL_SPACES.values():
+        named = enumerate(zip(space.names, space.colors, strict=True), start=1)
+        rows = [(str(id), name, _swatch(color), "{}, {}, {}".format(*color)) for id, (name, color) in named]
+        text += [f"## `{space.name}`", table(("id", "name", "", "red, green, blue"), rows)]
+    return page(text)
+
+
+def _swatch(color: tuple[int, int, int]) -> str:
+    return f'<span style="background: rgb{color}; padding: 0 1.5em"></span>'
+
+
+PAGES: Mapping[str, Callable[[], str]] = {
+    SETTINGS_PAGE: settings_page,
+    "reference/commands.md": commands_page,
+    "reference/ros.md": ros_page,
+    "reference/classes.md": classes_page,
+}
+"""Generated pages by their path in the documentation."""
+
+
+def plain(text: str) -> str:
+    """A text in which nothing is taken for a tag."""
+    return html.escape(text, quote=False)
+
+
+def page(blocks: Iterable[str]) -> str:
+    """Blocks of Markdown with an empty line between them."""
+    return "\n\n".join(blocks) + "\n"
+
+
+def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table."""
+    return to_markdown(Table("", headings, list(rows))).strip()
