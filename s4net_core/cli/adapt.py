@@ -87,13 +87,15 @@ def _learn(adaptation: Adaptation, console: Console, curves: TrainingLog) -> Non
 
 
 def _step_values(status: AdaptationStatus) -> dict[str, float]:
-    return {
+    values = {
         "loss/total": status.loss,
         "loss/source": status.loss_source,
         "loss/geometric": status.loss_geometric,
         "coverage": status.coverage,
         "speed/seconds_per_step": status.step_seconds,
     }
+    of_depth = {"source": status.loss_depth_source, "geometric": status.loss_depth_geometric}
+    return values | {f"loss/depth_{name}": value for name, value in of_depth.items() if value}
 
 
 def _handover_values(status: AdaptationStatus) -> dict[str, float]:

@@ -3,7 +3,6 @@
 import argparse
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -73,10 +72,10 @@ def run(args: argparse.Namespace) -> int:
     settings = settings_from(args)
     settings = with_size_of(settings, read_info(args.checkpoint))
     segmenter = Segmenter(args.checkpoint, settings.device, settings)
-    capture = open_capture(args.capture, stream=settings.stream, poses=args.poses)
+    capture = open_capture(args.capture, stream=settings.stream, poses=args.poses, stride=args.stride)
     console, shares = Console(), _Shares()
     with complete_folder(args.capture, args.output, force=args.force) as folder:
-        frames = islice(tracked(capture, "labelling", console), 0, None, args.stride)
+        frames = tracked(capture, "labelling", console)
         count = write_labelled_scene(
             folder,
             shares.watched(replace(frame, label=segmenter.segment(frame.color).label) for frame in frames),

@@ -46,9 +46,12 @@ COMMANDS = {
     "experiment": Command("s4net_core.cli.experiment", "run experiments of the paper and write its tables"),
     "convert": Command("s4net_core.cli.convert", "turn a capture into a ROS 2 bag or a scene folder"),
     "pack": Command("s4net_core.cli.pack", "turn a source set into one small file at training size"),
+    "register": Command("s4net_core.cli.register", "find the poses of an RGB-D capture that has none"),
     "play": Command("s4net_ros.player", "play a bag as live ROS 2 topics", ros=True),
     "live": Command("s4net_ros.live", "run both nodes on a bag or on a camera, without a ROS install", ros=True),
-    "bench": Command("s4net_core.cli.bench", "measure the cost of a step, a warp, a neighbour query, a live frame"),
+    "bench": Command(
+        "s4net_core.cli.bench", "measure the cost of a step, a warp, a neighbour query, a live frame, reading images"
+    ),
     "export": Command("s4net_core.cli.export", "write a network as ONNX graph or TensorRT engine"),
     "import-model": Command("s4net_core.cli.import_model", "make a base model from a network of the Hugging Face hub"),
     "settings": Command("s4net_core.cli.settings", "print every setting with its help, as YAML"),

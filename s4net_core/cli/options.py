@@ -53,7 +53,7 @@ def settings_from(args: argparse.Namespace) -> Settings:
 
 
 def track_labels(positions: Sequence[int]) -> Iterable[int]:
-    """A progress bar for `Adaptation`, which reads the labels of the whole source set when it starts."""
+    """A progress bar for trainings, which read the labels of the whole source set when they start."""
     return track(positions, "labels of the source set", console=Console(stderr=True), transient=True)
 
 

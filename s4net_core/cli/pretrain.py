@@ -6,7 +6,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from s4net_core.cli.options import add_settings_options, add_training_options, settings_from, state_path
+from s4net_core.cli.options import add_settings_options, add_training_options, settings_from, state_path, track_labels
 from s4net_core.io.source_sets import open_source_set, open_test_set
 from s4net_core.learning.devices import training_fabric
 from s4net_core.learning.pretrain import TrainingReport, pretrain
@@ -51,6 +51,7 @@ def run(args: argparse.Namespace) -> int:
             resume=args.resume,
             log=args.log,
             fabric=fabric,
+            track=track_labels if fabric.is_global_zero else iter,
             on_step=show,
             on_score=tell,
         )

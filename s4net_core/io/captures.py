@@ -7,6 +7,7 @@ from s4net_core.errors import CaptureError
 from s4net_core.frames import FrameSource
 from s4net_core.io.bag_storage import is_bag
 from s4net_core.io.open3d_folder import Open3dFolder, is_open3d_folder
+from s4net_core.io.realsense import RealsenseRecording, is_realsense
 from s4net_core.io.rosbag_reader import BagReader
 from s4net_core.io.scannet import is_scannet, open_scannet
 from s4net_core.io.scene_folder import POSES_FILE, SceneFolder, is_scene_folder
@@ -18,7 +19,8 @@ from s4net_core.labels import LabelMap
 FORMATS = (
     "scene folder (color/, intrinsics.json, poses.txt), ScanNet (.sens, or color/, depth/, pose/, intrinsic/), "
     "TUM RGB-D (rgb.txt, depth.txt, groundtruth.txt), 7-Scenes (frame-000000.color.png), Redwood or Open3D "
-    "(color/, depth/, trajectory.log), rosbag2 (metadata.yaml, or a .mcap or .db3 file), ROS 1 bag (.bag)"
+    "(color/, depth/, trajectory.log), rosbag2 (metadata.yaml, or a .mcap or .db3 file), ROS 1 bag (.bag), "
+    "RealSense recording (.bag, .db3)"
 )
 
 
@@ -61,6 +63,8 @@ def open_capture(
         return SevenScenes(path, given, stride)
     if path.is_dir() and is_open3d_folder(path):
         return Open3dFolder(path, given, stride)
+    if is_realsense(path):
+        return RealsenseRecording(path, stream, poses=given, stride=stride)
     if is_bag(path):
         return BagReader(path, stream, poses=given, stride=stride, with_depth=with_depth)
     raise CaptureError(f"{path} is in no format that can be read: {FORMATS}")

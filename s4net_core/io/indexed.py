@@ -11,6 +11,9 @@ from s4net_core.frames import Frame
 
 Item = TypeVar("Item")
 
+STEP_30_HZ = 33_333_333
+"""Nanoseconds between two images of a depth camera, where a data set keeps no stamps."""
+
 
 class IndexedCapture(ABC):
     """A `FrameSource` by position: iteration leaves out what cannot be used and counts it.

@@ -16,16 +16,14 @@ from s4net_core.errors import CaptureError
 from s4net_core.frames import Frame, Intrinsics
 from s4net_core.io.image_codec import MILLIMETRES
 from s4net_core.io.image_files import COLOR_SUFFIXES, read_color, read_depth
-from s4net_core.io.indexed import IndexedCapture
+from s4net_core.io.indexed import STEP_30_HZ, IndexedCapture
 from s4net_core.io.messages import intrinsics_from_calibration
 from s4net_core.io.scene_folder import FIRST_STAMP, FRAME_ID
 from s4net_core.io.trajectory import Poses, read_poses
+from s4net_core.io.tum import UNKNOWN_CAMERA
 
 COLOR_FOLDERS = ("color", "rgb", "image")
 DEPTH_FOLDER = "depth"
-PRIMESENSE = Intrinsics(640, 480, 525.0, 525.0, 319.5, 239.5)
-"""Open3D's PrimeSenseDefault, which Redwood's own tools assume."""
-STAMP_STEP = 33_333_333
 
 
 class Open3dFolder(IndexedCapture):
@@ -57,7 +55,7 @@ class Open3dFolder(IndexedCapture):
             BadFrame: it cannot be used.
         """
         number, (color, depth) = self._pairs[position]
-        stamp = FIRST_STAMP + number * STAMP_STEP
+        stamp = FIRST_STAMP + number * STEP_30_HZ
         return Frame(
             stamp=stamp,
             T_world_camera=self._poses.at(stamp, number),
@@ -120,7 +118,7 @@ def _camera(path: Path) -> tuple[Intrinsics, float]:
                 f"{file} cannot be read ({type(error).__name__}: {error}): it must be a PinholeCameraIntrinsic or a "
                 "PinholeCameraTrajectory of Open3D"
             ) from error
-    return PRIMESENSE, MILLIMETRES
+    return UNKNOWN_CAMERA, MILLIMETRES  # which is Open3D's PrimeSenseDefault
 
 
 def _camera_in(content: dict[str, Any]) -> dict[str, Any] | None:

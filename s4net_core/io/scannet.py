@@ -26,7 +26,7 @@ from s4net_core.frames import Frame, Intrinsics
 from s4net_core.geometry.camera import resize_color, resize_nearest
 from s4net_core.geometry.registration import register_depth
 from s4net_core.io.image_files import decode_label, numbered_images, read_color, read_depth, read_label
-from s4net_core.io.indexed import IndexedCapture
+from s4net_core.io.indexed import STEP_30_HZ, IndexedCapture
 from s4net_core.io.label_tables import SCANNET_TABLE, scannet_label_map
 from s4net_core.io.messages import intrinsics_from_calibration
 from s4net_core.io.scene_folder import FIRST_STAMP, FRAME_ID
@@ -36,7 +36,6 @@ from s4net_core.labels import SUNRGBD37, LabelMap, nyu40_to_sunrgbd37
 
 PAPER_SCENES = ("scene0000", "scene0006", "scene0009", "scene0011", "scene0022", "scene0030")
 """Apartment, hotel room, bathroom, kitchen, lounge, study; each was scanned twice."""
-STAMP_STEP = 33_333_333
 COLOR_SIZE, DEPTH_SIZE = (1296, 968), (640, 480)
 """Width and height of the published images: to them belong the matrices of an export whose images are smaller."""
 RAW_LABELS, NYU40_LABELS = "label-filt", "label"
@@ -114,7 +113,7 @@ class ScannetScan(IndexedCapture):
             BadFrame: it cannot be used, e.g. ``pose`` where the tracker was lost.
         """
         number = self._number(position)
-        stamp = FIRST_STAMP + number * STAMP_STEP
+        stamp = FIRST_STAMP + number * STEP_30_HZ
         # The cheapest check first: a lost frame is not decoded.
         T_world_camera = self._poses.at(stamp, number) if self._poses else self._pose(number)
         color, color_lens = self._color(number)

@@ -10,14 +10,12 @@ from pathlib import Path
 from s4net_core.errors import CaptureError
 from s4net_core.frames import Frame, Intrinsics
 from s4net_core.io.image_files import read_color, read_depth
-from s4net_core.io.indexed import IndexedCapture
+from s4net_core.io.indexed import STEP_30_HZ, IndexedCapture
 from s4net_core.io.scene_folder import FIRST_STAMP, FRAME_ID
 from s4net_core.io.trajectory import Poses, read_pose
 
 LENS = Intrinsics(width=640, height=480, fx=585.0, fy=585.0, cx=320.0, cy=240.0)
 NO_DEPTH = 65535
-STAMP_STEP = 33_333_333
-"""The sequences have no stamps; the Kinect took 30 frames a second."""
 
 
 class SevenScenes(IndexedCapture):
@@ -51,7 +49,7 @@ class SevenScenes(IndexedCapture):
         color_path = self._colors[position]
         stem = color_path.name.removesuffix(".color.png")
         number = int(stem.removeprefix("frame-"))
-        stamp = FIRST_STAMP + number * STAMP_STEP
+        stamp = FIRST_STAMP + number * STEP_30_HZ
         pose = self._poses.at(stamp, number) if self._poses else read_pose(self.path / f"{stem}.pose.txt")
         color = read_color(color_path)
         return Frame(

@@ -1,7 +1,8 @@
 """Packed source set: one file at the size of training, which a robot can carry and which is mapped, not loaded.
 
 A safetensors file of three tensors: colour and depth of every image, its label, and where they begin. Colour is PNG, so
-that a packed set gives the very batches of what it was made from, or JPEG, which is a quarter of it.
+that a packed set gives the very batches of what it was made from, or JPEG, which is a quarter of it. Depth is kept to
+the millimetre.
 """
 
 import json

@@ -147,19 +147,21 @@ def read_sunrgbd_depth(path: Path) -> NDArray[np.float32]:
 
 
 def _toolbox(path: Path) -> Path | None:
-    candidates = [path / TOOLBOX, path / TOOLBOX / TOOLBOX, path.parent / TOOLBOX if path.name == "SUNRGBD" else path]
+    candidates = [path / TOOLBOX, path / TOOLBOX / TOOLBOX]
+    if path.resolve().name == "SUNRGBD":
+        candidates.append(path.resolve().parent / TOOLBOX)
     return next((folder for folder in candidates if (folder / "Metadata").is_dir()), None)
 
 
 def _images(toolbox: Path) -> tuple[list[PurePosixPath], list[PurePosixPath]]:
-    """Colour and depth of every image in the order of the labels, relative to ``SUNRGBD/``."""
+    """Colour of every image in the order of the labels, and its filled depth, relative to ``SUNRGBD/``."""
     path = next((toolbox / name for name in _META if (toolbox / name).is_file()), toolbox / _META[0])
     (images,) = load_mat(path, ["SUNRGBDMeta"], SourceSetError)
     try:
-        images = np.atleast_1d(images)
-        return [_relative(i.rgbpath) for i in images], [_relative(i.depthpath) for i in images]
+        paths = [(_relative(image.rgbpath), _relative(image.depthpath)) for image in np.atleast_1d(images)]
     except AttributeError as error:
         raise SourceSetError(f"{path}: {error}: SUNRGBDMeta must have rgbpath and depthpath; fetch it again") from error
+    return [color for color, _ in paths], [color.parent.parent / "depth_bfx" / depth.name for color, depth in paths]
 
 
 def _positions(colors: Sequence[PurePosixPath], path: Path, split: str) -> list[int]:

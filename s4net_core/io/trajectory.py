@@ -5,7 +5,7 @@ All of them are given out as T_world_camera.
 
 import json
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from s4net_core.errors import BadFrame, CaptureError
+from s4net_core.files import write_atomically
 from s4net_core.frames import check_pose
-from s4net_core.geometry.transforms import interpolate, pose_matrix
+from s4net_core.geometry.transforms import interpolate, pose_matrix, quaternion_of
 
 EXACT_NS = 1_000_000
 """A pose this near to an image in time is the image's own: text files round stamps."""
@@ -132,6 +133,26 @@ def read_poses(path: Path) -> StampedPoses | NumberedPoses:
     if len(lines[0][1]) == TUM_WORDS:
         return _read_tum(path, lines)
     return _read_numbered(path, lines)
+
+
+def write_tum_poses(path: Path, poses: Mapping[int, NDArray[np.float64]]) -> None:
+    """Write poses as TUM text, which fits every format of captures; `read_poses` reads it again.
+
+    Args:
+        path: text file.
+        poses: T_world_camera by stamp, nanoseconds.
+
+    Raises:
+        CaptureError: it cannot be written.
+    """
+    lines = ["# seconds tx ty tz qx qy qz qw"]
+    for stamp, T in sorted(poses.items()):
+        numbers = " ".join(f"{number:.9g}" for number in (*T[:3, 3], *quaternion_of(T)))
+        lines.append(f"{stamp // 10**9}.{stamp % 10**9:09d} {numbers}")
+    try:
+        write_atomically(path, "\n".join(lines) + "\n")
+    except OSError as error:
+        raise CaptureError(f"{path} cannot be written ({error}): check the folder's rights") from error
 
 
 def read_pose(path: Path) -> NDArray[np.float64]:

@@ -45,7 +45,8 @@ class KeyframeBuffer:
         geometry: which pixels of two views count as the same point.
         min_overlap: share of a view that another one must see to count as covering it.
         predict_depth: gives the depth of a view from its colour, for a camera without depth; what a frame has of its
-            own is not used then. It is called once for each view that is new and sharp, on the caller's thread.
+            own is not used then. It is called once for each view that is new and sharp, on the caller's thread; what
+            is predicted of a view later does not change its depth and overlaps here.
     """
 
     def __init__(

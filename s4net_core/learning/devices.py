@@ -1,7 +1,6 @@
 """The devices that train together, and their precision, through Lightning Fabric."""
 
 import logging
-import warnings
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -27,33 +26,34 @@ def training_fabric(settings: Settings) -> "Fabric":
         S4NetError: Lightning Fabric is not installed.
         SettingsError: there are not so many devices, or they cannot train in this precision.
     """
-    Fabric = _fabric_class()
+    fabric_library = _import_fabric()
     device = pick_device(settings.device)
     count = settings.pretrain.devices or (torch.cuda.device_count() if device.type == "cuda" else 1)
     devices: int | list[int] = count
     if device.type == "cuda":
         devices = _cuda_devices(settings.device, device, count)
-    fabric = Fabric(
+    fabric: Fabric = fabric_library.Fabric(
         accelerator=device.type,
         devices=devices,
-        strategy="ddp_find_unused_parameters_true" if count > 1 else "auto",  # some encoders have layers of no use
+        # Some encoders have layers of no use. They are the same in every step, which DDP has to be told.
+        strategy=fabric_library.strategies.DDPStrategy(static_graph=True) if count > 1 else "auto",
         precision=_precision(settings, device),
     )
     fabric.launch()
     return fabric
 
 
-def _fabric_class() -> Any:
+def _import_fabric() -> Any:
     """Imported late: it takes seconds, and only training needs it."""
     try:
-        from lightning_fabric import Fabric
+        import lightning_fabric
+        import lightning_fabric.strategies
     except ImportError as error:
         raise S4NetError(
             f"Lightning Fabric is not installed ({error}), which pre-training needs: pip install 's4net[train]'"
         ) from error
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it greets with its advertisements otherwise
-    warnings.filterwarnings("ignore", module="lightning_fabric")
-    return Fabric
+    return lightning_fabric
 
 
 def _cuda_devices(name: str, device: torch.device, count: int) -> list[int]:

@@ -1,12 +1,13 @@
 """Supervised training on the source set alone: the base model that adaptation starts from (paper: L_S and L_DS)."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from s4net_core.config import Settings
+from s4net_core.errors import SettingsError
 from s4net_core.io.source_set import SourceSet
 from s4net_core.learning.devices import training_fabric
 from s4net_core.learning.interrupt import Interrupt
@@ -28,7 +29,7 @@ class TrainingReport:
         segmentation: L_S.
         auxiliary: L_S of the auxiliary branch, before its weight; 0 without one.
         depth: L_DS, metres; 0 without a depth decoder.
-        learning_rate: step size.
+        learning_rate: step size of the next step.
         seconds: duration.
         waited: how much of it went by until the images were there.
     """
@@ -54,6 +55,7 @@ def pretrain(
     resume: bool = False,
     log: Path | None = None,
     fabric: "Fabric | None" = None,
+    track: Callable[[Sequence[int]], Iterable[int]] = iter,
     on_step: Callable[[TrainingReport], None] = lambda report: None,
     on_score: Callable[[Score], None] = lambda score: None,
 ) -> CheckpointInfo:
@@ -72,6 +74,7 @@ def pretrain(
         resume: go on from `state`.
         log: folder for TensorBoard; None = no curves.
         fabric: devices to train on; None = as the settings say.
+        track: goes through the labels of the source set, which are all read first, e.g. with a progress bar.
         on_step: called after every step, in the first process alone.
         on_score: called after every measurement, in the first process alone.
 
@@ -81,12 +84,23 @@ def pretrain(
     Raises:
         LearningError: the loss is not finite.
         SourceSetError: the source set is too small.
-        CheckpointError, SettingsError: there is no run to resume, or it is another one.
+        CheckpointError, SettingsError: there is no run in `state` to resume, or it is another one.
         KeyboardInterrupt: after Ctrl-C or SIGTERM.
     """
     fabric = fabric or training_fabric(settings)
-    state = None if state is None else Path(state)
-    run = Pretraining(settings, source, Path(output), test=test, half=half, state=state, fabric=fabric, new=not resume)
+    if state is None and resume:
+        raise SettingsError("there is nothing to resume without a state: give the file of the interrupted run")
+    run = Pretraining(
+        settings,
+        source,
+        Path(output),
+        test=test,
+        half=half,
+        state=None if state is None else Path(state),
+        resume=resume,
+        fabric=fabric,
+        track=track,
+    )
     first = fabric.is_global_zero
     with Interrupt() as interrupt, TrainingLog(log if first else None, run.steps) as curves:
         items = run.items()

@@ -1,6 +1,6 @@
 """A run of supervised training on one or several devices: its steps, its measurements, how it is saved and resumed."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -98,8 +98,7 @@ class Pretraining:
     images on a CPU, where torch cannot join them; with frozen batch norm several processes are the same as one.
 
     Args:
-        settings, source, output, test, half, state, fabric: as in `pretrain`.
-        new: start anew; otherwise go on from `state`.
+        settings, source, output, test, half, state, resume, fabric, track: as in `pretrain`.
     """
 
     def __init__(
@@ -111,8 +110,9 @@ class Pretraining:
         test: SourceSet | None,
         half: bool,
         state: Path | None,
+        resume: bool,
         fabric: "Fabric",
-        new: bool,
+        track: Callable[[Sequence[int]], Iterable[int]],
     ) -> None:
         self._settings = settings
         self._output, self._half, self._state = output, half, state
@@ -123,22 +123,22 @@ class Pretraining:
         augmentation = Augmentation(settings.pretrain, model.width, model.height, mirror=settings.learner.mirror)
         self._images = AugmentedImages(source, train, augmentation, settings.seed)
         self._run = _describe(settings, source, len(train), fabric.world_size)
-        saved = {} if new or state is None else load_state(state, self._run)
-        self.network = self._new_network(from_scratch=new)
-        weights = median_frequency_weights(map(source.label, train), self.network.num_classes)
+        saved = load_state(state, self._run) if resume and state else None
+        self.network = self._new_network(with_encoder_weights=saved is None)
+        weights = median_frequency_weights(map(source.label, track(train)), self.network.num_classes)
         self._losses = SourceLosses(self.network, weights, settings.learner)
         optimiser = torch.optim.Adam(self.network.parameters(), lr=settings.pretrain.learning_rate)
         self._schedule = _new_schedule(settings, optimiser)
         self._on_devices, self._optimiser = fabric.setup(self._losses, optimiser)
         self.steps = 0
         self._best, self._scores_without_gain = -1.0, 0
-        if saved:
+        if saved is not None:
             self._load(saved)
 
-    def _new_network(self, *, from_scratch: bool) -> SegmentationNetwork:
+    def _new_network(self, *, with_encoder_weights: bool) -> SegmentationNetwork:
         torch.manual_seed(self._settings.seed)
         model = self._settings.model
-        if not from_scratch:
+        if not with_encoder_weights:
             model = model.model_copy(update={"encoder_weights": "none"})
         network = build_network(model)
         if self._settings.pretrain.batch_norm == "frozen":
@@ -248,7 +248,7 @@ class Pretraining:
                 buffer.copy_(self._sum(buffer) / self._fabric.world_size)
 
     def save(self) -> None:
-        """Write what `new=False` reads.
+        """Write what a resumed run reads.
 
         Raises:
             CheckpointError: it cannot be written.

@@ -43,12 +43,11 @@ class Outputs:
 
     def split(self, count: int) -> tuple["Outputs", "Outputs"]:
         """What it says about the first `count` images, and about the others."""
-        first, rest = slice(None, count), slice(count, None)
-        parts = (self.logits, self.auxiliary, self.depth)
-        return (
-            Outputs(*(None if part is None else part[first] for part in parts)),  # type: ignore[arg-type]
-            Outputs(*(None if part is None else part[rest] for part in parts)),  # type: ignore[arg-type]
-        )
+        return self._of(slice(None, count)), self._of(slice(count, None))
+
+    def _of(self, images: slice) -> "Outputs":
+        auxiliary, depth = (None if part is None else part[images] for part in (self.auxiliary, self.depth))
+        return Outputs(self.logits[images], auxiliary, depth)
 
 
 class SegmentationNetwork(nn.Module):

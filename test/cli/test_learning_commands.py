@@ -5,6 +5,7 @@ import yaml
 from scenes import make_room_frames, make_source_images, write_source_set
 
 from s4net_core.cli.main import main
+from s4net_core.io.image_files import write_color, write_label
 from s4net_core.io.scene_folder import write_scene_folder
 from s4net_core.models.checkpoint import read_info
 
@@ -53,6 +54,17 @@ def test_pretrain_is_repeatable(base, place):
 def test_pretrain_in_half_precision_is_half_the_size(base, place):
     assert main(["pretrain", "source", "half.safetensors", "--settings", "small.yaml", "--half"]) == 0
     assert (place / "half.safetensors").stat().st_size < 0.6 * base.stat().st_size
+
+
+def test_pretrain_measures_on_the_official_test_images(place, capsys):
+    for split, count in (("train", 5), ("test", 3)):
+        for number, image in enumerate(make_source_images(count, seed=40)):
+            for name in ("image", "label37"):
+                (place / "sun" / name / split).mkdir(parents=True, exist_ok=True)
+            write_color(place / "sun/image" / split / f"img-{number:06d}.jpg", image.color)
+            write_label(place / "sun/label37" / split / f"img-{number:06d}.png", image.label)
+    assert main(["pretrain", "sun", "base.safetensors", "--settings", "small.yaml"]) == 0
+    assert "on 3 test images" in capsys.readouterr().out
 
 
 def test_pretrain_goes_on_only_when_asked(base, place, capsys):

@@ -56,7 +56,7 @@ def meta(order=FOLDERS):
         entries[0, i] = (
             f"SUNRGBD/{folder}",
             f"{base}image/{number:07d}.jpg",
-            f"{base}depth_bfx/{number:07d}.png",
+            f"{base}{'depth' if number == 1 else 'depth_bfx'}/{number:07d}.png",
             folder.split("/")[0],
         )
     return entries
@@ -114,7 +114,8 @@ def test_depth_is_in_metres_with_filled_holes_and_ends_at_8(release):
 def test_the_folder_of_images_leads_to_the_toolbox_beside_it(release):
     assert len(open_source_set(release / "SUNRGBD", split="all")) == 5
     assert has_official_split(release)
-    assert not has_official_split(release / "SUNRGBD/kv1")
+    for other in ("SUNRGBD/kv1", "SUNRGBDtoolbox"):
+        assert not has_official_split(release / other)
 
 
 def test_an_empty_path_is_not_taken_for_the_current_folder(release, monkeypatch):

@@ -8,6 +8,7 @@ import torch
 
 from s4net_core.errors import CheckpointError, LearningError, SourceSetError
 from s4net_core.learning.adapt import Adaptation
+from s4net_core.learning.guard import Health
 from s4net_core.models.checkpoint import load_checkpoint, read_info
 
 
@@ -277,19 +278,15 @@ def test_save_model_writes_what_serves(adaptation, tmp_path):
 
 def measured_as(adaptation, monkeypatch, *agreements, base=0.4):
     """Let the guard find these agreements between views, one a hand-over."""
-    measure, values = adaptation._guard.measure, iter(agreements)
-
-    def with_agreement(network):
-        health, base_health = measure(network)
-        return replace(health, agreement=next(values)), replace(base_health, agreement=base)
-
-    monkeypatch.setattr(adaptation._guard, "measure", with_agreement)
+    values = iter(agreements)
+    health = Health(True, 0.5, base, 0.5, 5)
+    monkeypatch.setattr(adaptation._guard, "measure", lambda network: (replace(health, agreement=next(values)), health))
 
 
 @pytest.fixture
 def patient(settings, base, source, tmp_path, frames):
     """An adaptation that ends after two hand-overs without gain and never before."""
-    settings.adaptation.max_steps, settings.adaptation.patience = 0, 2
+    settings.adaptation.max_steps, settings.adaptation.patience, settings.adaptation.handover_every = 0, 2, 1
     adaptation = Adaptation(settings, base, source, tmp_path / "state")
     for frame in frames:
         adaptation.offer(frame)
@@ -315,7 +312,7 @@ def test_no_further_gain_ends_learning(patient, settings, monkeypatch, agreement
 
 def test_a_restart_knows_for_how_long_nothing_has_gained(patient, settings, base, source, tmp_path, monkeypatch):
     measured_as(patient, monkeypatch, 0.6, 0.55)
-    for _ in range(4):
+    for _ in range(2):
         patient.advance()
     patient.save_state()
     again = Adaptation(settings, base, source, tmp_path / "state")
@@ -327,7 +324,7 @@ def test_a_restart_knows_for_how_long_nothing_has_gained(patient, settings, base
 
 def test_a_rollback_forgets_the_gain_that_it_gives_up(patient, monkeypatch):
     measured_as(patient, monkeypatch, 0.5, 0.8, 0.6, 0.59, 0.58)
-    for _ in range(4):
+    for _ in range(2):
         patient.advance()
     patient.rollback()
     assert len(run_to_end(patient)) == 3  # 0.6 is a gain over 0.5

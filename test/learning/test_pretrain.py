@@ -188,6 +188,11 @@ def test_a_damaged_or_missing_state_is_refused(settings, source, place, content)
         pretrain(settings, source, place[0], state=place[1], resume=True)
 
 
+def test_a_run_without_a_state_cannot_be_resumed(settings, source, place):
+    with pytest.raises(SettingsError, match="without a state"):
+        pretrain(settings, source, place[0], resume=True)
+
+
 def test_a_loss_that_is_not_finite_ends_training(settings, source, place, monkeypatch):
     monkeypatch.setattr(pretraining.SourceLosses, "forward", lambda self, *_: torch.full((4,), float("nan")))
     with pytest.raises(LearningError, match=r"loss is nan at step 1: lower pretrain\.learning_rate"):

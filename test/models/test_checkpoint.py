@@ -5,6 +5,7 @@ import json
 import os
 import pickle
 import random
+from pathlib import Path
 
 import pytest
 import torch
@@ -174,6 +175,11 @@ def test_a_file_from_before_there_were_branches_loads_as_a_network_without_them(
     assert equal_state(loaded, network)
     assert not info.model.has_auxiliary
     assert load_weights(network, path) == info
+
+
+def test_the_demos_weights_which_are_older_still_load():
+    demo = Path(__file__).parents[2] / "demo" / "weights" / "base.safetensors"
+    assert load_checkpoint(demo)[1].model.encoder == "tu-tf_efficientnet_lite0"
 
 
 def test_another_setting_of_the_same_branches_is_no_other_network(tmp_path):

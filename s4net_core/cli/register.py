@@ -1,0 +1,88 @@
+"""``s4net register``: poses for a capture that has none."""
+
+import argparse
+from itertools import islice
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from s4net_core.cli.options import add_settings_options, positive, quality, settings_from
+from s4net_core.cli.output import add_force_option, complete_folder, left_out, say_written, tracked
+from s4net_core.config import Settings
+from s4net_core.errors import CaptureError
+from s4net_core.io.captures import open_capture
+from s4net_core.io.scene_folder import write_scene_folder
+from s4net_core.io.trajectory import write_tum_poses
+from s4net_core.io.unposed import open_rgbd
+from s4net_core.registration.register import Registration, register, trajectory_error
+
+EPILOG = """Views are aligned with Open3D's RGB-D odometry from where image features see them, tied to earlier views
+of the same place, and a pose graph is solved. What cannot be tied to the rest is left out, and said.
+
+examples:
+  s4net register recording.mcap room                     # a scene folder with poses, for s4net adapt
+  s4net register recording.mcap poses.txt                # the poses alone: s4net adapt ... --poses poses.txt
+  s4net register recording.mcap room --stride 3          # every third image: faster; a few cm between images are fine
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.epilog, parser.formatter_class = EPILOG, argparse.RawDescriptionHelpFormatter
+    parser.add_argument("capture", type=Path, help="RGB-D capture of any format; poses that it has are not looked at")
+    parser.add_argument("output", type=Path, help="scene folder to write, or NAME.txt for the poses alone (TUM text)")
+    parser.add_argument("--stride", type=positive, default=1, metavar="N", help="take every n-th image (%(default)s)")
+    parser.add_argument("--frames", type=positive, metavar="N", help="take the first n of them only, to try settings")
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="compare with the poses that the capture has: absolute trajectory error after the best rigid fit",
+    )
+    parser.add_argument(
+        "--quality", type=quality, default=90, metavar="Q", help="of JPEG, 1..100; 100 = PNG (%(default)s)"
+    )
+    add_force_option(parser)
+    add_settings_options(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Register, write, and say how well it went."""
+    settings, console = settings_from(args), Console()
+    if args.output.suffix == ".txt":
+        if args.output.exists() and not args.force:
+            raise CaptureError(f"{args.output} exists already: give another file, or --force to replace it")
+        found = _register(args, settings, console)
+        write_tum_poses(args.output, found.poses)
+        console.print(f"{args.output}: {_summary(args, settings, found)}", highlight=False, soft_wrap=True)
+        return 0
+    with complete_folder(args.capture, args.output, force=args.force) as folder:
+        found = _register(args, settings, console)
+        capture = open_capture(args.capture, stream=settings.stream, poses=found, stride=args.stride)
+        frames = islice(tracked(capture, "writing", console), args.frames)
+        write_scene_folder(folder, frames, quality=args.quality)
+        message = f"{_summary(args, settings, found)}{left_out(capture)}"
+    say_written(args.output, message, console)
+    return 0
+
+
+def _register(args: argparse.Namespace, settings: Settings, console: Console) -> Registration:
+    images = open_rgbd(args.capture, stream=settings.stream, stride=args.stride)
+    count = min(len(images), args.frames or len(images))
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("register", total=count or None)
+        return register(islice(images, args.frames), settings, on_image=lambda: progress.advance(task))
+
+
+def _summary(args: argparse.Namespace, settings: Settings, found: Registration) -> str:
+    summary = (
+        f"{len(found.poses)} of {found.frames} images registered ({len(found.poses) / found.frames:.0%}), "
+        f"{found.keyframes} keyframes, {found.loops} loops closed, {found.pruned} dropped; "
+        f"fitness {found.fitness:.3f}, inlier RMSE {found.rmse * 1000:.1f} mm"
+    )
+    if args.check:
+        capture = open_capture(args.capture, stream=settings.stream, stride=args.stride)
+        true = {frame.stamp: frame.T_world_camera for frame in islice(capture, args.frames)}
+        summary += f", trajectory error {trajectory_error(found.poses, true) * 1000:.1f} mm"
+    return summary

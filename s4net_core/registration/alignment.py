@@ -1,0 +1,165 @@
+"""How one view lies to another: image features give a first pose, dense RGB-D odometry refines it."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from s4net_core.config import RegistrationSettings
+from s4net_core.frames import Intrinsics
+from s4net_core.registration.library import open3d
+from s4net_core.registration.view import View
+
+ITERATIONS = (20, 15, 10)
+"""Iterations of the odometry on each level of its pyramid, coarse to fine."""
+REPROJECTION_ERROR = 3.0
+"""Largest distance of a feature from where its pose expects it, pixels at full size."""
+RANSAC_ITERATIONS = 300
+DIVERGED = 2 * REPROJECTION_ERROR
+"""Odometry after which features lie farther than this from where they are expected has lost the solution, pixels."""
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """Relative pose of two views, and how well they fit.
+
+    Args:
+        T_target_source: (4, 4) float64, maps camera coordinates of the source to those of the target.
+        fitness: share of the source's points, 0..1, that lie on the target's surface.
+        rmse: distance of those from it, metres, root mean square.
+        matches: image features that agree with the pose; 0 = it was not found by features.
+    """
+
+    T_target_source: NDArray[np.float64]
+    fitness: float
+    rmse: float
+    matches: int
+
+
+def align(
+    source: View, target: View, settings: RegistrationSettings, guess: NDArray[np.float64] | None = None
+) -> Alignment | None:
+    """Align two views.
+
+    Args:
+        source, target: of one camera.
+        settings: thresholds.
+        guess: (4, 4) T_target_source to start from where features say nothing; None = features alone are believed.
+
+    Returns:
+        An alignment whose fitness reaches `registration.min_fitness`; None when there is none.
+    """
+    seen = _pose_by_features(source, target, settings)
+    if seen is not None:
+        matches = len(seen.points)
+        found = measure(source, target, seen.T_target_source, settings, matches)
+        refined = _refine(source, target, seen.T_target_source, settings)
+        if refined is not None and seen.agrees_with(refined, target.full_lens):
+            found = measure(source, target, refined, settings, matches)
+        if found.fitness >= settings.min_fitness:
+            return found
+    refined = None if guess is None else _refine(source, target, guess, settings)
+    if refined is None:
+        return None
+    found = measure(source, target, refined, settings)
+    return found if found.fitness >= settings.min_fitness else None
+
+
+def information(source: View, target: View, alignment: Alignment, settings: RegistrationSettings) -> Any:
+    """(6, 6) float64: how firmly the common points tie the two views, for the pose graph."""
+    return open3d().pipelines.registration.get_information_matrix_from_point_clouds(
+        source.points, target.surface, settings.max_distance, alignment.T_target_source
+    )
+
+
+def alike(source: View, target: View, most: int) -> int:
+    """How many of the strongest features of two views resemble each other, without a pose."""
+    return len(_matches(source.features.descriptors[:most], target.features.descriptors[:most]))
+
+
+def _matches(source: NDArray[np.uint8], target: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """(N, 2) indices of features that are each other's nearest."""
+    if not len(source) or not len(target):
+        return np.zeros((0, 2), np.int64)
+    pairs = cv2.BFMatcher(cv2.NORM_HAMMING, crossCheck=True).match(source, target)
+    return np.array([(pair.queryIdx, pair.trainIdx) for pair in pairs], np.int64).reshape(-1, 2)
+
+
+@dataclass(frozen=True)
+class _Sighting:
+    """A pose found by features, and those that agree with it.
+
+    Args:
+        T_target_source: (4, 4) float64.
+        points: (N, 3) float64 in the source's camera coordinates, metres.
+        pixels: (N, 2) float64 of the target at full size.
+    """
+
+    T_target_source: NDArray[np.float64]
+    points: NDArray[np.float64]
+    pixels: NDArray[np.float64]
+
+    def agrees_with(self, T_target_source: NDArray[np.float64], lens: Intrinsics) -> bool:
+        """Whether most of the features still lie where another pose expects them."""
+        T = T_target_source
+        expected, _ = cv2.projectPoints(self.points, cv2.Rodrigues(T[:3, :3])[0], T[:3, 3], lens.matrix, None)
+        return bool(np.median(np.linalg.norm(expected[:, 0] - self.pixels, axis=1)) <= DIVERGED)
+
+
+def _pose_by_features(source: View, target: View, settings: RegistrationSettings) -> _Sighting | None:
+    """Pose from the source's points and the target's pixels."""
+    pairs = _matches(source.features.descriptors, target.features.descriptors)
+    points, pixels = source.features.points[pairs[:, 0]], target.features.pixels[pairs[:, 1]].astype(np.float64)
+    known = np.isfinite(points).all(axis=1)
+    points, pixels = points[known], pixels[known]
+    if len(points) < settings.min_matches:
+        return None
+    done, rotation, translation, agreeing = cv2.solvePnPRansac(
+        points,
+        pixels,
+        target.full_lens.matrix,
+        None,
+        iterationsCount=RANSAC_ITERATIONS,
+        reprojectionError=REPROJECTION_ERROR,
+        confidence=0.999,
+    )
+    if not done or agreeing is None or len(agreeing) < settings.min_matches:
+        return None
+    T = np.eye(4)
+    T[:3, :3], T[:3, 3] = cv2.Rodrigues(rotation)[0], translation[:, 0]
+    return _Sighting(T, points[agreeing[:, 0]], pixels[agreeing[:, 0]])
+
+
+def _refine(
+    source: View, target: View, T_target_source: NDArray[np.float64], settings: RegistrationSettings
+) -> NDArray[np.float64] | None:
+    """Colour and depth of all pixels; None when they do not determine a pose."""
+    o3d = open3d()
+    odometry = o3d.t.pipelines.odometry
+    try:
+        result = odometry.rgbd_odometry_multi_scale(
+            source.rgbd,
+            target.rgbd,
+            o3d.core.Tensor(source.lens.matrix),
+            o3d.core.Tensor(T_target_source),
+            1.0,
+            settings.max_depth,
+            [odometry.OdometryConvergenceCriteria(count) for count in ITERATIONS],
+            odometry.Method.Hybrid,
+        )
+    except RuntimeError:  # Open3D's word for a singular system: too little in common
+        return None
+    T = np.asarray(result.transformation.numpy(), np.float64)
+    return T if np.isfinite(T).all() else None
+
+
+def measure(
+    source: View, target: View, T_target_source: NDArray[np.float64], settings: RegistrationSettings, matches: int = 0
+) -> Alignment:
+    """How well two views fit with a given relative pose."""
+    found = open3d().pipelines.registration.evaluate_registration(
+        source.points, target.surface, settings.max_distance, T_target_source
+    )
+    return Alignment(T_target_source, float(found.fitness), float(found.inlier_rmse), matches)

@@ -1,0 +1,86 @@
+"""From ties between keyframes to their poses: the largest group that hangs together, solved by Open3D's pose graph."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from s4net_core.config import RegistrationSettings
+from s4net_core.registration.alignment import information
+from s4net_core.registration.library import open3d
+from s4net_core.registration.tracker import Follower, Tie
+from s4net_core.registration.view import View
+
+EDGE_PRUNE = 0.25
+"""A loop that the solved graph believes less than this is dropped (Open3D's own value)."""
+
+
+def largest_group(ties: Sequence[Tie], followers: Sequence[Follower]) -> list[int]:
+    """Keyframes that ties connect, of the group with most views, in their order."""
+    parents = {follower.keyframe: follower.keyframe for follower in followers}
+
+    def root(keyframe: int) -> int:
+        while parents[keyframe] != keyframe:
+            keyframe = parents[keyframe]
+        return keyframe
+
+    for tie in ties:
+        parents[root(tie.source)] = root(tie.target)
+    sizes = Counter(root(follower.keyframe) for follower in followers)
+    largest = max(sizes, key=lambda keyframe: sizes[keyframe], default=None)
+    return sorted(keyframe for keyframe in parents if root(keyframe) == largest)
+
+
+def solve(
+    views: Sequence[View], keyframes: Sequence[int], ties: Sequence[Tie], settings: RegistrationSettings
+) -> tuple[dict[int, NDArray[np.float64]], list[Tie]]:
+    """Poses that fit all ties best.
+
+    Args:
+        views: keyframes by their position.
+        keyframes: positions of those to solve for.
+        ties: between them; they connect all.
+        settings: group of `information`.
+
+    Returns:
+        T_world_camera (4, 4) float64 by position, the first keyframe's camera being the world, and the ties that the
+        solution believes.
+    """
+    if not ties:
+        return {keyframe: np.eye(4) for keyframe in keyframes}, []
+    first = _chained(keyframes, ties)
+    o3d = open3d().pipelines.registration
+    node_of = {keyframe: node for node, keyframe in enumerate(keyframes)}
+    graph = o3d.PoseGraph()
+    for keyframe in keyframes:
+        graph.nodes.append(o3d.PoseGraphNode(first[keyframe]))
+    for tie in ties:
+        firmness = information(views[tie.source], views[tie.target], tie.alignment, settings)
+        ends = node_of[tie.source], node_of[tie.target]
+        graph.edges.append(o3d.PoseGraphEdge(*ends, tie.alignment.T_target_source, firmness, uncertain=tie.loop))
+    o3d.global_optimization(
+        graph,
+        o3d.GlobalOptimizationLevenbergMarquardt(),
+        o3d.GlobalOptimizationConvergenceCriteria(),
+        o3d.GlobalOptimizationOption(
+            max_correspondence_distance=settings.max_distance, edge_prune_threshold=EDGE_PRUNE, reference_node=0
+        ),
+    )
+    believed = {(edge.source_node_id, edge.target_node_id) for edge in graph.edges}
+    solved = {keyframe: np.array(graph.nodes[node].pose) for keyframe, node in node_of.items()}
+    return solved, [tie for tie in ties if (node_of[tie.source], node_of[tie.target]) in believed]
+
+
+def _chained(keyframes: Sequence[int], ties: Sequence[Tie]) -> dict[int, NDArray[np.float64]]:
+    """First poses, from tie to tie; what was followed is more certain than what was found again."""
+    known = {keyframes[0]: np.eye(4)}
+    ordered = sorted(ties, key=lambda tie: tie.loop)
+    while len(known) < len(keyframes):
+        tie = next(tie for tie in ordered if (tie.source in known) != (tie.target in known))
+        T_target_source = tie.alignment.T_target_source
+        if tie.target in known:
+            known[tie.source] = known[tie.target] @ T_target_source
+        else:
+            known[tie.target] = known[tie.source] @ np.linalg.inv(T_target_source)
+    return known

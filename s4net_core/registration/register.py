@@ -1,0 +1,140 @@
+"""Poses for a capture that has none: views hang on keyframes, keyframes are tied, and a pose graph is solved."""
+
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
+
+from s4net_core.config import RegistrationSettings, Settings
+from s4net_core.errors import BadFrame, RegistrationError
+from s4net_core.registration.alignment import Alignment, measure
+from s4net_core.registration.pose_graph import largest_group, solve
+from s4net_core.registration.tracker import Tie, Tracker
+from s4net_core.registration.view import RgbdView, prepare
+
+MIN_FRAMES = 2
+"""Fewer views with poses are no capture."""
+
+
+@dataclass(frozen=True)
+class Registration:
+    """Poses of the views that could be tied to each other.
+
+    Args:
+        poses: T_world_camera (4, 4) float64 by stamp; the first view's camera is the world.
+        frames: views that were tried.
+        keyframes: those among them that stand for their place.
+        loops: ties between keyframes that were found again and agreed with the rest.
+        pruned: those that did not agree and were dropped.
+        fitness: share of a view's points, 0..1, on the surface of the keyframe to which it is tied, mean over all
+            ties, with the poses of the solved graph.
+        rmse: distance of those from it, metres, root mean square over the ties.
+    """
+
+    poses: dict[int, NDArray[np.float64]]
+    frames: int
+    keyframes: int
+    loops: int
+    pruned: int
+    fitness: float
+    rmse: float
+
+    def at(self, stamp: int, number: int) -> NDArray[np.float64]:
+        """T_world_camera of the view at `stamp`; the form in which `open_capture` asks for poses.
+
+        Raises:
+            BadFrame: ``not_registered``.
+        """
+        if stamp not in self.poses:
+            raise BadFrame("not_registered", f"the view at {stamp} ns could not be tied to the others")
+        return self.poses[stamp]
+
+
+def register(
+    images: Iterable[RgbdView], settings: Settings, *, on_image: Callable[[], None] = lambda: None
+) -> Registration:
+    """Poses of RGB-D views; of those that hang together, the largest group.
+
+    Args:
+        images: in time order.
+        settings: groups `registration`, `keyframes` (when a view is a new keyframe), `geometry.min_depth`.
+        on_image: called after every view.
+
+    Raises:
+        RegistrationError: Open3D is not there, or no two views could be tied to each other.
+    """
+    tracker = Tracker(settings)
+    for image in images:
+        tracker.add(prepare(image, settings))
+        on_image()
+    frames = len(tracker.followers)
+    group = largest_group(tracker.ties, tracker.followers)
+    ties = [tie for tie in tracker.ties if tie.source in group]
+    T_world, kept = solve(tracker.keyframes, group, ties, settings.registration)
+    followers = [follower for follower in tracker.followers if follower.keyframe in group]
+    group = largest_group(kept, followers)  # a part of it may have hung on a loop that was dropped
+    members = [follower for follower in followers if follower.keyframe in group]
+    if len(members) < MIN_FRAMES:
+        raise RegistrationError(
+            f"no two of {frames} images could be tied to each other: is depth aligned to colour and in metres, do "
+            "views overlap, is there something to see? Lower registration.min_fitness if there is"
+        )
+    kept = [tie for tie in kept if tie.source in group]
+    poses = {m.stamp: T_world[m.keyframe] @ m.alignment.T_target_source for m in members}
+    T_first_world = np.linalg.inv(poses[members[0].stamp])
+    measured = _residuals(tracker, kept, T_world, settings.registration)
+    measured += [m.alignment for m in members if m.stamp != tracker.keyframes[m.keyframe].stamp]
+    return Registration(
+        poses={stamp: _rigid(T_first_world @ T) for stamp, T in poses.items()},
+        frames=frames,
+        keyframes=len(group),
+        loops=sum(tie.loop for tie in kept),
+        pruned=len(ties) - len(kept),
+        fitness=float(np.mean([tie.fitness for tie in measured])),
+        rmse=float(np.sqrt(np.mean([tie.rmse**2 for tie in measured]))),
+    )
+
+
+def trajectory_error(found: Mapping[int, NDArray[np.float64]], true: Mapping[int, NDArray[np.float64]]) -> float:
+    """Absolute trajectory error, metres rms: between positions of the same stamp, after the best rigid fit of the two.
+
+    Args:
+        found, true: T_world_camera (4, 4) by stamp, each in a world of its own.
+
+    Raises:
+        RegistrationError: they share fewer than two stamps.
+    """
+    stamps = sorted(found.keys() & true.keys())
+    if len(stamps) < MIN_FRAMES:
+        raise RegistrationError(f"the trajectories share {len(stamps)} pose(s), which is too few to compare them")
+    a, b = (np.array([poses[stamp][:3, 3] for stamp in stamps]) for poses in (found, true))
+    a, b = a - a.mean(axis=0), b - b.mean(axis=0)
+    # On a straight path one angle is free and scipy warns; it changes nothing that is measured here.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        rotation, _ = Rotation.align_vectors(b, a)
+    return float(np.sqrt(((rotation.apply(a) - b) ** 2).sum(axis=1).mean()))
+
+
+def _residuals(
+    tracker: Tracker, ties: list[Tie], T_world: dict[int, NDArray[np.float64]], settings: RegistrationSettings
+) -> list[Alignment]:
+    """Every tie with the solved poses."""
+    views = tracker.keyframes
+    return [
+        measure(
+            views[tie.source], views[tie.target], np.linalg.inv(T_world[tie.target]) @ T_world[tie.source], settings
+        )
+        for tie in ties
+    ]
+
+
+def _rigid(T: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The nearest rigid transform: products of many rotations lose it to rounding."""
+    U, _, Vt = np.linalg.svd(T[:3, :3])
+    rigid = np.eye(4)
+    rigid[:3, :3], rigid[:3, 3] = U @ Vt, T[:3, 3]
+    return rigid

@@ -1,0 +1,151 @@
+"""Follows the camera from view to view: keyframes, what ties them to each other, and which views hang on which."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
+
+from s4net_core.config import KeyframeSettings, Settings
+from s4net_core.errors import RegistrationError
+from s4net_core.registration.alignment import Alignment, align, alike
+from s4net_core.registration.view import View
+
+LOOK_FEATURES = 300
+"""Strongest features of a view by which it is compared with every keyframe."""
+
+
+@dataclass(frozen=True)
+class Tie:
+    """Two keyframes that see the same surface.
+
+    Args:
+        source, target: positions in `Tracker.keyframes`.
+        alignment: of the two.
+        loop: found again, not followed; a false one must not bend the rest.
+    """
+
+    source: int
+    target: int
+    alignment: Alignment
+    loop: bool
+
+
+@dataclass(frozen=True)
+class Follower:
+    """A view and the keyframe on which it hangs.
+
+    Args:
+        stamp: nanoseconds.
+        keyframe: position in `Tracker.keyframes`.
+        alignment: of the view (source) to the keyframe (target).
+    """
+
+    stamp: int
+    keyframe: int
+    alignment: Alignment
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where the camera was: a keyframe, and how the last view lay to it."""
+
+    keyframe: int
+    T_keyframe_last: NDArray[np.float64]
+
+
+class Tracker:
+    """Takes views in time order.
+
+    A view is aligned with the current keyframe from where the view before it was; where that fails, from where the
+    camera was before it was lost; where that fails, with keyframes that look alike. Else it becomes a keyframe that
+    nothing ties to the others, unless a later one finds both.
+
+    Args:
+        settings: groups `registration` and `keyframes`.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.keyframes: list[View] = []
+        self.ties: list[Tie] = []
+        self.followers: list[Follower] = []
+        self._settings = settings
+        self._places: list[_Place] = []
+
+    def add(self, view: View) -> None:
+        """The next view.
+
+        Raises:
+            RegistrationError: it was taken with another lens than those before.
+        """
+        if self.keyframes and self.keyframes[0].lens != view.lens:
+            raise RegistrationError(
+                f"the image at {view.stamp} ns has another lens than the first ({view.lens} and "
+                f"{self.keyframes[0].lens}): register the parts of the capture one by one"
+            )
+        found = self._locate(view)
+        if found is None or _is_new(found[1], self._settings.keyframes):
+            self._add_keyframe(view, found)
+            return
+        self._places = [_Place(found[0], found[1].T_target_source)]
+        self.followers.append(Follower(view.stamp, *found))
+
+    def _locate(self, view: View) -> tuple[int, Alignment] | None:
+        """Keyframe to which the view belongs, and how it lies to it."""
+        settings = self._settings.registration
+        for place in self._places:
+            alignment = align(view, self.keyframes[place.keyframe], settings, place.T_keyframe_last)
+            if alignment is not None:
+                return place.keyframe, alignment
+        tried = [place.keyframe for place in self._places]
+        for index in self._look_alikes(view, excluded=tried, count=max(settings.loops, 1)):
+            alignment = align(view, self.keyframes[index], settings)
+            if alignment is not None:
+                return index, alignment
+        return None
+
+    def _add_keyframe(self, view: View, found: tuple[int, Alignment] | None) -> None:
+        new = len(self.keyframes)
+        tied: list[int] = []
+        if found is not None:
+            followed = found[0] in [place.keyframe for place in self._places]
+            self.ties.append(Tie(new, *found, loop=not followed))
+            tied = [found[0], *self._tie_to_neighbours(view, new, found[0])]
+        for index in self._look_alikes(view, excluded=tied, count=self._settings.registration.loops):
+            self._tie(view, new, index, None)
+        self.keyframes.append(view)
+        before_loss = self._places[:1] if found is None else []
+        self._places = [_Place(new, np.eye(4)), *before_loss]
+        identity = Alignment(np.eye(4), fitness=1.0, rmse=0.0, matches=0)
+        self.followers.append(Follower(view.stamp, new, identity))
+
+    def _tie_to_neighbours(self, view: View, new: int, last: int) -> list[int]:
+        """Tie to the keyframes that `last` itself is tied to: what was followed over several steps is seen at once."""
+        before = [tie for tie in self.ties if tie.source == last and tie.target != last and not tie.loop]
+        T_last_new = self.ties[-1].alignment.T_target_source
+        tied = []
+        for tie in before[: self._settings.registration.neighbours]:
+            self._tie(view, new, tie.target, tie.alignment.T_target_source @ T_last_new)
+            tied.append(tie.target)
+        return tied
+
+    def _tie(self, view: View, new: int, index: int, guess: NDArray[np.float64] | None) -> None:
+        alignment = align(view, self.keyframes[index], self._settings.registration, guess)
+        if alignment is not None:
+            self.ties.append(Tie(new, index, alignment, loop=True))
+
+    def _look_alikes(self, view: View, *, excluded: Sequence[int], count: int) -> list[int]:
+        """Keyframes that share most features with the view, best first."""
+        shared = {
+            index: alike(view, keyframe, LOOK_FEATURES)
+            for index, keyframe in enumerate(self.keyframes)
+            if index not in excluded
+        }
+        return sorted(shared, key=lambda index: shared[index], reverse=True)[:count]
+
+
+def _is_new(alignment: Alignment, settings: KeyframeSettings) -> bool:
+    T = alignment.T_target_source
+    rotation = np.degrees(Rotation.from_matrix(T[:3, :3]).magnitude())
+    return bool(np.linalg.norm(T[:3, 3]) >= settings.min_translation or rotation >= settings.min_rotation)

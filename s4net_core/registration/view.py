@@ -1,0 +1,135 @@
+"""One RGB-D view in the forms in which it is aligned: image pyramid, point cloud, image features."""
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from s4net_core.config import Settings
+from s4net_core.frames import Intrinsics
+from s4net_core.geometry.camera import resize_color, resize_nearest
+from s4net_core.registration.library import open3d
+
+SURFACE_DENSITY = 5
+"""Points of a surface lie nearer to each other than `registration.max_distance` by this factor."""
+
+
+class RgbdView(Protocol):
+    """What a capture without poses yields.
+
+    stamp: acquisition time, nanoseconds; color: (H, W, 3) uint8 RGB without lens distortion; depth: (H, W) float32
+    metres, aligned to colour, 0 = none; intrinsics: of both.
+    """
+
+    @property
+    def stamp(self) -> int:
+        """Acquisition time, nanoseconds."""
+        ...
+
+    @property
+    def color(self) -> NDArray[np.uint8]:
+        """(H, W, 3) uint8 RGB without lens distortion."""
+        ...
+
+    @property
+    def depth(self) -> NDArray[np.float32]:
+        """(H, W) float32 metres, aligned to colour, 0 = none."""
+        ...
+
+    @property
+    def intrinsics(self) -> Intrinsics:
+        """Of colour and depth."""
+        ...
+
+
+@dataclass(frozen=True)
+class Features:
+    """ORB features of an image.
+
+    Args:
+        pixels: (N, 2) float32 x, y.
+        descriptors: (N, 32) uint8.
+        points: (N, 3) float64 in camera coordinates, metres; NaN where there is no depth.
+    """
+
+    pixels: NDArray[np.float32]
+    descriptors: NDArray[np.uint8]
+    points: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class View:
+    """A view that can be aligned with others.
+
+    Args:
+        stamp: nanoseconds.
+        rgbd: Open3D's tensor RGBDImage at the working width, metres.
+        points: Open3D's PointCloud in camera coordinates, thinned to `registration.max_distance`.
+        surface: the same, dense, so that the distance of `points` of another view from it says something.
+        lens: of `rgbd`.
+        full_lens: of the image in which `features` were found.
+        features: at full size.
+    """
+
+    stamp: int
+    rgbd: Any
+    points: Any
+    surface: Any
+    lens: Intrinsics
+    full_lens: Intrinsics
+    features: Features
+
+
+def prepare(image: RgbdView, settings: Settings) -> View:
+    """The view for alignment.
+
+    Args:
+        image: any size.
+        settings: group `registration`, and `geometry.min_depth`.
+    """
+    registration = settings.registration
+    usable = (image.depth >= settings.geometry.min_depth) & (image.depth <= registration.max_depth)
+    depth = np.where(usable, image.depth, np.float32(0))
+    full = image.intrinsics
+    width = min(registration.width, full.width)
+    lens = full.scaled(width, max(1, round(full.height * width / full.width)))
+    color = np.ascontiguousarray(resize_color(image.color, lens.width, lens.height))
+    small = np.ascontiguousarray(resize_nearest(depth, lens.width, lens.height))
+    o3d = open3d()
+    rgbd = o3d.t.geometry.RGBDImage(o3d.t.geometry.Image(color), o3d.t.geometry.Image(small))
+    cloud = o3d.geometry.PointCloud(o3d.utility.Vector3dVector(_points(small, lens)))
+    features = _features(image.color, depth, full, registration.features)
+    return View(
+        stamp=image.stamp,
+        rgbd=rgbd,
+        points=cloud.voxel_down_sample(registration.max_distance),
+        surface=cloud.voxel_down_sample(registration.max_distance / SURFACE_DENSITY),
+        lens=lens,
+        full_lens=full,
+        features=features,
+    )
+
+
+def _points(depth: NDArray[np.float32], lens: Intrinsics) -> NDArray[np.float64]:
+    """(N, 3) points of the pixels with depth."""
+    v, u = np.nonzero(depth)
+    return _unproject(u, v, depth[v, u], lens)
+
+
+def _unproject(u: NDArray[Any], v: NDArray[Any], z: NDArray[Any], lens: Intrinsics) -> NDArray[np.float64]:
+    """Points in NumPy, in double precision as Open3D takes them; `geometry.unproject` is for whole images in torch."""
+    return np.stack([(u - lens.cx) / lens.fx * z, (v - lens.cy) / lens.fy * z, z], axis=-1).astype(np.float64)
+
+
+def _features(color: NDArray[np.uint8], depth: NDArray[np.float32], lens: Intrinsics, count: int) -> Features:
+    detector = cv2.ORB.create(count)
+    keypoints, descriptors = detector.detectAndCompute(cv2.cvtColor(color, cv2.COLOR_RGB2GRAY), None)
+    pixels = np.array([point.pt for point in keypoints], np.float32).reshape(-1, 2)
+    if descriptors is None:
+        descriptors = np.zeros((0, 32), np.uint8)
+    columns, rows = np.rint(pixels.T).astype(int)
+    z = depth[rows, columns].astype(np.float64)
+    z[z == 0] = np.nan
+    return Features(pixels, descriptors, _unproject(pixels[:, 0], pixels[:, 1], z, lens))
