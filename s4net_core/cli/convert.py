@@ -10,6 +10,7 @@ from rich.console import Console
 
 from s4net_core.cli.options import (
     add_labels_option,
+    add_poses_option,
     add_settings_options,
     labels_from,
     positive,
@@ -53,9 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--split", choices=get_args(Split), default="train", help="part of a source set that has parts (%(default)s)"
     )
-    parser.add_argument(
-        "--poses", default="", metavar="FILE", help="other poses: TUM text, .log, .json, poses_noisy.txt"
-    )
+    add_poses_option(parser)
     parser.add_argument(
         "--quality", type=quality, default=90, metavar="1..100", help="of JPEG; 100 in a scene folder = PNG"
     )
