@@ -81,7 +81,12 @@ def run(args: argparse.Namespace) -> int:
 def _convert_capture(args: argparse.Namespace, output: Path, console: Console) -> str:
     stream = settings_from(args).stream
     capture = open_capture(
-        args.source, stream=stream, poses=args.poses, map_labels=labels_from(args), stride=args.stride
+        args.source,
+        stream=stream,
+        poses=args.poses,
+        map_labels=labels_from(args),
+        stride=args.stride,
+        with_depth=not args.no_depth,
     )
     frames = _prepared(tracked(capture, "converting", console), args)
     if args.format == "scene":

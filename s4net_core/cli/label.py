@@ -72,7 +72,13 @@ def run(args: argparse.Namespace) -> int:
     settings = settings_from(args)
     settings = with_size_of(settings, read_info(args.checkpoint))
     segmenter = Segmenter(args.checkpoint, settings.device, settings)
-    capture = open_capture(args.capture, stream=settings.stream, poses=args.poses, stride=args.stride)
+    capture = open_capture(
+        args.capture,
+        stream=settings.stream,
+        poses=args.poses,
+        stride=args.stride,
+        with_depth=settings.geometry.from_sensor,
+    )
     console, shares = Console(), _Shares()
     with complete_folder(args.capture, args.output, force=args.force) as folder:
         frames = tracked(capture, "labelling", console)
