@@ -132,9 +132,7 @@ def load_pyrealsense2() -> Any:
     try:
         import pyrealsense2
     except ModuleNotFoundError as error:
-        raise CaptureError(
-            "reading a RealSense recording needs pyrealsense2: pip install 's4net[realsense]'"
-        ) from error
+        raise CaptureError("reading a RealSense recording needs pyrealsense2: pip install pyrealsense2") from error
     except ImportError as error:
         raise CaptureError(
             f"pyrealsense2 cannot be loaded ({error}): install what it names, on Debian and Ubuntu by "

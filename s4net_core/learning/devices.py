@@ -50,7 +50,7 @@ def _import_fabric() -> Any:
         import lightning_fabric.strategies
     except ImportError as error:
         raise S4NetError(
-            f"Lightning Fabric is not installed ({error}), which pre-training needs: pip install 's4net[train]'"
+            f"Lightning Fabric is not installed ({error}), which pre-training needs: pip install lightning-fabric"
         ) from error
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it greets with its advertisements otherwise
     return lightning_fabric

@@ -288,7 +288,7 @@ def _onnxruntime() -> Any:
 
 
 def _not_installed(error: ImportError) -> S4NetError:
-    return S4NetError(f"ONNX needs libraries that are not installed ({error}): pip install 's4net[onnx]'")
+    return S4NetError(f"ONNX needs libraries that are not installed ({error}): pip install onnx onnxruntime onnxscript")
 
 
 def _first_line(error: Exception) -> str:

@@ -130,7 +130,7 @@ def test_without_open3d_the_error_names_the_extra(monkeypatch):
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "open3d" else find(name))
     library.open3d.cache_clear()
-    with pytest.raises(RegistrationError, match=r"pip install 's4net\[register\]'"):
+    with pytest.raises(RegistrationError, match=r"pip install open3d"):
         library.open3d()
 
 
