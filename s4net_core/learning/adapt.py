@@ -239,7 +239,7 @@ class Adaptation:
     def has_enough_views(self) -> bool:
         """Whether there are `adaptation.min_keyframes`, some of which overlap."""
         enough = len(self.keyframes) >= self.settings.adaptation.min_keyframes
-        return enough and bool(self.keyframes.trainable(self.settings.learner.min_overlap))
+        return enough and self.keyframes.any_trainable(self.settings.learner.min_overlap)
 
     @property
     def _has_learnt_the_views(self) -> bool:
