@@ -219,27 +219,34 @@ class KeyframeBuffer:
         with self._save_lock:
             with self._lock:
                 saved = store.Saved(
-                    self._next_id, self._evicted, [(k, self._measured[k.id]) for k in self._keyframes.values()]
+                    self._next_id,
+                    self._evicted,
+                    [(k, self._measured[k.id]) for k in self._keyframes.values()],
+                    predicted=self._predict_depth is not None,
                 )
             store.write(Path(folder), saved)
 
     def load(self, folder: Path | str) -> list[str]:
         """Replace the contents by saved ones.
 
-        Keyframes that would not fit any more (another size, less memory) are left out or evicted.
+        Keyframes that would not fit any more (another size, less memory) are left out or evicted, and so are all whose
+        depth was predicted, where this buffer holds that of a camera.
 
         Returns:
-            For each keyframe file that had to be left out: what is wrong with it.
+            What was left out, and why; one text a keyframe where it is about single ones.
 
         Raises:
             KeyframeError: there is no index in `folder`, or it is damaged or of an unknown version.
         """
         saved, problems = store.read(Path(folder))
+        keyframes = saved.keyframes
+        if saved.predicted and self._predict_depth is None:
+            keyframes, problems = [], ["left out, their depth was predicted (setting geometry.depth_source)"]
         with self._lock:
             self._reset()
             self._next_id = max(self._next_id, saved.next_id)
             self._evicted = saved.evicted
-            for keyframe, overlaps in saved.keyframes:
+            for keyframe, overlaps in keyframes:
                 try:
                     self._check_size(keyframe)
                 except KeyframeError as error:
