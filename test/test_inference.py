@@ -18,6 +18,7 @@ from s4net_core.inference import (
     predict_labels,
     to_tensor,
 )
+from s4net_core.labels import UNLABELLED
 from s4net_core.models.build import build_network
 from s4net_core.models.checkpoint import CheckpointInfo, file_sha256, save_checkpoint
 
@@ -229,6 +230,14 @@ class TestPrediction:
         assert label.dtype == torch.uint8
         np.testing.assert_array_equal(label.numpy(), logits.numpy().argmax(axis=1) + 1)
         np.testing.assert_allclose(confidence.numpy(), probabilities.max(axis=1), rtol=1e-6)
+
+    def test_pixels_without_a_finite_answer_are_unlabelled_and_no_class_beyond_the_last(self):
+        logits = torch.zeros(1, 37, 5, 7)
+        logits[:, 30] = 1.0
+        logits[:, :, 2, 3] = torch.nan  # e.g. overflow in mixed precision
+        label, _ = most_probable(logits, (5, 7))
+        assert label[0, 2, 3] == UNLABELLED
+        assert (label == 31).sum() == 34
 
 
 class TestDevice:
