@@ -1,10 +1,29 @@
 """Settings: one home for defaults, ranges and help; files, command line and ROS parameters say the same."""
 
+import ast
+import inspect
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import get_args
+
 import pytest
 import yaml
 
-from s4net_core.config import Settings, from_values, leaves, load_settings, to_yaml
+from s4net_core import config
+from s4net_core.config import (
+    PAPER_TARGET_BATCH,
+    ModelSettings,
+    Settings,
+    from_values,
+    leaves,
+    load_settings,
+    to_yaml,
+)
 from s4net_core.errors import SettingsError
+from s4net_core.evaluation.results import NETWORKS
+
+ROOT = Path(__file__).parents[1]
 
 
 def test_the_defaults_are_the_papers():
@@ -23,6 +42,33 @@ def test_every_setting_has_help_and_one_plain_type():
         assert len(leaf.help) > 10, leaf.name
         assert leaf.type in (bool, int, float, str), leaf.name
         assert type(leaf.value) is leaf.type, leaf.name
+
+
+def test_every_architecture_has_its_batch_and_its_name_in_tables():
+    architectures = set(get_args(ModelSettings.model_fields["architecture"].annotation))
+    assert set(PAPER_TARGET_BATCH) == set(NETWORKS) == architectures
+
+
+def attributes_read(source: str) -> set[str]:
+    """Names of all attributes that a piece of code reads."""
+    nodes = ast.walk(ast.parse(source))
+    return {node.attr for node in nodes if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load)}
+
+
+def properties() -> Iterator[tuple[str, set[str]]]:
+    """What the settings' own properties are called, and what they read."""
+    for _, group in inspect.getmembers(config, inspect.isclass):
+        for name, member in inspect.getmembers(group, lambda member: isinstance(member, property)):
+            if issubclass(group, config.Group) and not name.startswith(("model_", "__")):
+                yield name, attributes_read(textwrap.dedent(inspect.getsource(member.fget)))
+
+
+def test_every_setting_is_read_somewhere():
+    modules = [path for package in ("s4net_core", "s4net_ros") for path in (ROOT / package).rglob("*.py")]
+    read = set.union(*(attributes_read(path.read_text()) for path in modules if path != Path(config.__file__)))
+    read |= set.union(*(inner for name, inner in properties() if name in read))
+    unread = [leaf.name for leaf in leaves(Settings()) if leaf.name.rpartition(".")[2] not in read]
+    assert not unread
 
 
 def test_every_default_lies_in_its_range():
