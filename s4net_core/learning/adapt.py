@@ -14,7 +14,7 @@ from s4net_core.config import Settings, with_values
 from s4net_core.errors import CheckpointError, KeyframeError, LearningError
 from s4net_core.files import write_atomically
 from s4net_core.frames import Frame
-from s4net_core.geometry.camera import rescale_frame, undistort_frame
+from s4net_core.geometry.camera import working_frame
 from s4net_core.inference import Segmenter, pick_device
 from s4net_core.io.source_set import SourceBatches, SourceSet, split
 from s4net_core.keyframes import KeyframeBuffer, Offer
@@ -211,7 +211,7 @@ class Adaptation:
                 predicted it needs no depth: the weights that serve predict it.
         """
         model = self.settings.model
-        return self.keyframes.offer(rescale_frame(undistort_frame(frame), model.width, model.height))
+        return self.keyframes.offer(working_frame(frame, model.width, model.height))
 
     def _predict_depth(self, color: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Depth as the weights that serve predict it, in copies of their own: the learner is not waited for."""
