@@ -179,24 +179,15 @@ def adaptation_graph(arguments: GraphArguments) -> list[NodeSpec]:
     return [
         NodeSpec(
             package=PACKAGE,
-            executable="segmentation_node",
-            module="s4net_ros.segmentation_node",
-            name="segmentation",
+            executable=f"{name}_node",
+            module=f"s4net_ros.{name}_node",
+            name=name,
             namespace=arguments.namespace.strip("/"),
             parameters=parameters,
             remappings=camera_remappings(arguments),
-            publishes=SEGMENTATION_TOPICS,
-        ),
-        NodeSpec(
-            package=PACKAGE,
-            executable="adaptation_node",
-            module="s4net_ros.adaptation_node",
-            name="adaptation",
-            namespace=arguments.namespace.strip("/"),
-            parameters=parameters,
-            remappings=camera_remappings(arguments),
-            publishes=ADAPTATION_TOPICS,
-        ),
+            publishes=topics,
+        )
+        for name, topics in (("segmentation", SEGMENTATION_TOPICS), ("adaptation", ADAPTATION_TOPICS))
     ]
 
 
