@@ -196,12 +196,6 @@ def to_tensor(colors: Sequence[NDArray[np.uint8]], device: torch.device) -> Tens
     return stacked.permute(0, 3, 1, 2).contiguous().float().div_(255.0)
 
 
-@torch.no_grad()
-def predict_batch(network: SegmentationNetwork, images: Tensor, *, amp: bool = True) -> Tensor:
-    """Class probabilities (B, C, H, W) float32; arguments as `forward`."""
-    return forward(network, images, amp=amp).softmax(dim=1)
-
-
 def predict_labels(
     network: SegmentationNetwork, colors: Sequence[NDArray[np.uint8]], settings: Settings, device: torch.device
 ) -> list[NDArray[np.uint8]]:

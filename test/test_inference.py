@@ -14,7 +14,6 @@ from s4net_core.inference import (
     forward,
     most_probable,
     pick_device,
-    predict_batch,
     predict_labels,
     to_tensor,
 )
@@ -194,7 +193,7 @@ class TestPrediction:
         np.testing.assert_allclose(images[1, 2, 5, 7].item(), colors[1][5, 7, 2] / 255, rtol=1e-6)
 
     def test_probabilities_are_constants_that_sum_to_1(self, network):
-        probabilities = predict_batch(network, to_tensor([random_color()], CPU))
+        probabilities = forward(network, to_tensor([random_color()], CPU)).softmax(dim=1)
         assert probabilities.shape == (1, 37, 48, 64)
         assert not probabilities.requires_grad
         torch.testing.assert_close(probabilities.sum(1), torch.ones(1, 48, 64))
