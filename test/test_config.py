@@ -30,11 +30,12 @@ def test_the_defaults_are_the_papers():
     settings = Settings()
     learner = settings.learner
     assert (learner.learning_rate, learner.lambda_geometric, learner.teacher_refresh) == (1e-5, 0.01, 100)
-    assert (learner.source_batch, settings.target_batch, learner.neighbours, learner.min_overlap) == (4, 4, 4, 0.25)
+    assert (learner.source_batch, learner.target_images("deeplabv3plus")) == (4, 4)
+    assert (learner.neighbours, learner.min_overlap) == (4, 0.25)
     assert (settings.model.width, settings.model.height) == (480, 360)
     assert (learner.lambda_depth, learner.merge, learner.geometric_weights) == (0.1, "argmax", "none")
-    assert from_values({"model.architecture": "pspnet"}).target_batch == 3
-    assert from_values({"model.architecture": "pspnet", "learner.target_batch": 5}).target_batch == 5
+    assert learner.target_images("pspnet") == 3
+    assert from_values({"learner.target_batch": 5}).learner.target_images("pspnet") == 5
 
 
 def test_every_setting_has_help_and_one_plain_type():
@@ -55,18 +56,19 @@ def attributes_read(source: str) -> set[str]:
     return {node.attr for node in nodes if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load)}
 
 
-def properties() -> Iterator[tuple[str, set[str]]]:
-    """What the settings' own properties are called, and what they read."""
+def own_methods() -> Iterator[tuple[str, set[str]]]:
+    """Methods and properties of the settings, each with what it reads."""
     for _, group in inspect.getmembers(config, inspect.isclass):
-        for name, member in inspect.getmembers(group, lambda member: isinstance(member, property)):
-            if issubclass(group, config.Group) and not name.startswith(("model_", "__")):
-                yield name, attributes_read(textwrap.dedent(inspect.getsource(member.fget)))
+        for name, member in vars(group).items() if issubclass(group, config.Group) else ():
+            function = member.fget if isinstance(member, property) else member
+            if inspect.isfunction(function) and not name.startswith("_"):
+                yield name, attributes_read(textwrap.dedent(inspect.getsource(function)))
 
 
 def test_every_setting_is_read_somewhere():
     modules = [path for package in ("s4net_core", "s4net_ros") for path in (ROOT / package).rglob("*.py")]
     read = set.union(*(attributes_read(path.read_text()) for path in modules if path != Path(config.__file__)))
-    read |= set.union(*(inner for name, inner in properties() if name in read))
+    read |= set.union(*(inner for name, inner in own_methods() if name in read))
     unread = [leaf.name for leaf in leaves(Settings()) if leaf.name.rpartition(".")[2] not in read]
     assert not unread
 
