@@ -12,8 +12,9 @@ from typing import Any
 import yaml
 
 from s4net_core.cli.machine import dds_profile_variable
-from s4net_core.config import Settings, leaves, load_settings
+from s4net_core.config import load_settings
 from s4net_core.errors import SettingsError
+from s4net_core.evaluation.provenance import changed_settings
 
 PACKAGE = "s4net_ros"
 FROM_SETTINGS = "from_settings"
@@ -326,8 +327,7 @@ def _settings_parameters(settings_file: str) -> Path | dict[str, ParameterValue]
         raise SettingsError(f"settings file {path} cannot be read: {error}") from error
     if isinstance(content, dict) and any(isinstance(v, dict) and "ros__parameters" in v for v in content.values()):
         return path
-    defaults = {leaf.name: leaf.value for leaf in leaves(Settings())}
-    return {leaf.name: leaf.value for leaf in leaves(load_settings(path)) if leaf.value != defaults[leaf.name]}
+    return changed_settings(load_settings(path))
 
 
 def _overrides(arguments: GraphArguments) -> dict[str, ParameterValue]:
