@@ -153,6 +153,10 @@ class LearnerSettings(Group):
     mirror: bool = setting(True, "Mirror half of the source images.")
     amp: bool = setting(True, "Mixed precision on CUDA; has no effect on a CPU.")
 
+    def target_images(self, architecture: str) -> int:
+        """Target images a step: the setting, or the paper's number for the architecture of the network that learns."""
+        return self.target_batch or PAPER_TARGET_BATCH[architecture]
+
 
 class GuardSettings(Group):
     """When adapted weights are good enough to be handed over."""
@@ -328,11 +332,6 @@ class Settings(Group):
     source: SourceSettings = SourceSettings()
     pretrain: PretrainSettings = PretrainSettings()
     registration: RegistrationSettings = RegistrationSettings()
-
-    @property
-    def target_batch(self) -> int:
-        """Target images a step: the setting, or the paper's number for the architecture."""
-        return self.learner.target_batch or PAPER_TARGET_BATCH[self.model.architecture]
 
 
 @dataclass(frozen=True)

@@ -62,7 +62,7 @@ def supervised_loss(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
         Scalar; 0 with zero gradient when no pixel is labelled.
     """
     if not bool((labels > 0).any()):
-        return logits.sum() * 0.0
+        return _no_loss(logits)
     return functional.cross_entropy(logits.float(), labels - 1, weight=weights, ignore_index=IGNORED)
 
 
@@ -85,7 +85,7 @@ def geometric_loss(logits: Tensor, merged: Tensor, valid: Tensor, weights: Tenso
         return _soft_cross_entropy(logits, merged, valid, weights)
     target = torch.where(valid[:, 0] & (merged > 0), merged - 1, torch.full_like(merged, IGNORED))
     if not bool((target != IGNORED).any()):
-        return logits.sum() * 0.0
+        return _no_loss(logits)
     return functional.cross_entropy(logits.float(), target, weight=weights, ignore_index=IGNORED)
 
 
@@ -99,7 +99,8 @@ def depth_supervised_loss(depth: Tensor, truth: Tensor) -> Tensor:
     Returns:
         Scalar; 0 with zero gradient when no pixel has a depth.
     """
-    return _mean_where((depth.float() - truth).abs(), truth > 0)
+    known = truth > 0
+    return _mean_where(torch.where(known, depth.float() - truth, 0.0).abs(), known)
 
 
 def photometric_loss(image: Tensor, warped: Tensor, valid: Tensor) -> Tensor:
@@ -126,15 +127,20 @@ def _soft_cross_entropy(logits: Tensor, target: Tensor, valid: Tensor, weights: 
     share = target * valid if weights is None else target * valid * weights.view(1, -1, 1, 1)
     total = share.sum()
     if not bool(total > 0):
-        return logits.sum() * 0.0
+        return _no_loss(logits)
     return -(share * logits.float().log_softmax(dim=1)).sum() / total
 
 
 def _mean_where(values: Tensor, counts: Tensor) -> Tensor:
     """Mean of the values that count; 0 with zero gradient when none does."""
     if not bool(counts.any()):
-        return values.sum() * 0.0
+        return _no_loss(values)
     return values[counts].mean()
+
+
+def _no_loss(values: Tensor) -> Tensor:
+    """0 with zero gradient; added up in float32, for float16 ends at 65504, and infinity times 0 is no number."""
+    return values.float().sum() * 0.0
 
 
 def _ssim(first: Tensor, second: Tensor) -> Tensor:

@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from s4net_core.config import Settings
+from s4net_core.config import Settings, with_values
 from s4net_core.errors import CheckpointError, KeyframeError, LearningError
 from s4net_core.files import write_atomically
 from s4net_core.frames import Frame
-from s4net_core.geometry.camera import rescale_frame, undistort_frame
+from s4net_core.geometry.camera import working_frame
 from s4net_core.inference import Segmenter, pick_device
 from s4net_core.io.source_set import SourceBatches, SourceSet, split
 from s4net_core.keyframes import KeyframeBuffer, Offer
@@ -121,7 +121,8 @@ class Adaptation:
         self._base_network = network.to(self._device).eval().requires_grad_(False)
         self._folder = Path(state_dir).expanduser() / base.sha256[:12]
         self._versions = VersionStore(base, self._folder, settings.adaptation.keep_versions)
-        self._depth_model = None if settings.geometry.from_sensor else Segmenter(base.path, self._device, settings)
+        self._depth_model = None if settings.geometry.from_sensor else self._new_depth_model()
+        self._depth_version = self.current
         self.keyframes = KeyframeBuffer(
             settings.keyframes,
             settings.geometry,
@@ -137,6 +138,11 @@ class Adaptation:
         self._steps_before_views = 0
         self._status = AdaptationStatus()
         self._resume()
+
+    def _new_depth_model(self) -> Segmenter:
+        """Predicts depth with copies of the weights of its own; a graph that serves labels as ONNX could not."""
+        settings = with_values(self.settings, {"segmentation.runtime": "torch"})
+        return Segmenter(self.current.path, self._device, settings)
 
     def _take_over_size(self, network: SegmentationNetwork, base: Version) -> None:
         """What is written from here on was learnt at the size in the settings."""
@@ -205,17 +211,18 @@ class Adaptation:
                 predicted it needs no depth: the weights that serve predict it.
         """
         model = self.settings.model
-        return self.keyframes.offer(rescale_frame(undistort_frame(frame), model.width, model.height))
+        return self.keyframes.offer(working_frame(frame, model.width, model.height))
 
     def _predict_depth(self, color: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Depth as the weights that serve predict it, in copies of their own: the learner is not waited for."""
         assert self._depth_model is not None
         current = self.current
-        if self._depth_model.info.version != current.number:
+        if self._depth_version.sha256 != current.sha256:
             try:
                 self._depth_model.load(current.path, current.sha256)
+                self._depth_version = current
             except CheckpointError as error:  # e.g. removed meanwhile; older weights predict almost the same
-                log.warning("depth is predicted by version %d: %s", self._depth_model.info.version, error)
+                log.warning("depth is predicted by version %d: %s", self._depth_version.number, error)
         return self._depth_model.depth(color)
 
     # Learning --------------------------------------------------------------------------------------------------------
@@ -239,7 +246,7 @@ class Adaptation:
     def has_enough_views(self) -> bool:
         """Whether there are `adaptation.min_keyframes`, some of which overlap."""
         enough = len(self.keyframes) >= self.settings.adaptation.min_keyframes
-        return enough and bool(self.keyframes.trainable(self.settings.learner.min_overlap))
+        return enough and self.keyframes.any_trainable(self.settings.learner.min_overlap)
 
     @property
     def _has_learnt_the_views(self) -> bool:

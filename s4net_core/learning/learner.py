@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from s4net_core.config import PAPER_TARGET_BATCH, Settings
+from s4net_core.config import Settings
 from s4net_core.errors import LearningError
 from s4net_core.inference import to_tensor
 from s4net_core.io.source_set import SourceBatches
@@ -224,7 +224,7 @@ class Learner:
     def _draw_targets(self) -> _Targets | None:
         """Target views with what their neighbours say; None while no view has a neighbour."""
         settings = self._settings.learner
-        count = settings.target_batch or PAPER_TARGET_BATCH[self.network.settings.architecture]
+        count = settings.target_images(self.network.settings.architecture)
         drawn = self._keyframes.draw(count, settings.neighbours, settings.min_overlap, self._rng)
         if not drawn:
             return None
