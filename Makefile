@@ -45,6 +45,7 @@ lint: build
 	@$(IN_ROOT) .venv/bin/ruff check .
 	@$(IN_ROOT) .venv/bin/ruff format --check .
 	@$(IN_ROOT) .venv/bin/mypy
+	@$(IN_ROOT) .venv/bin/mypy examples/*.py
 
 build:
 	@$(IN_ROOT) PYTHON="$(PYTHON)" tools/build.sh build

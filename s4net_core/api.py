@@ -86,8 +86,11 @@ def adapt(
         LearningError: too few views that overlap, or a loss that stays infinite.
     """
     settings = with_values(model.settings, values)
-    frames = open_capture(capture, stream=settings.stream) if isinstance(capture, str | Path) else capture
-    labelled = open_source_set(source) if isinstance(source, str | Path) else source
+    frames, labelled = capture, source
+    if isinstance(frames, str | Path):
+        frames = open_capture(frames, stream=settings.stream, with_depth=settings.geometry.from_sensor)
+    if isinstance(labelled, str | Path):
+        labelled = open_source_set(labelled, with_depth=model.info.model.depth_decoder)
     with tempfile.TemporaryDirectory() as folder:
         base = Path(folder, "base.safetensors")
         model.save(base)

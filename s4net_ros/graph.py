@@ -49,7 +49,7 @@ ARGUMENTS: tuple[Argument, ...] = (
     Argument("namespace", "", "Namespace of the two nodes and of all that they publish."),
     Argument("fixed_frame", "", "Frame in which the camera is tracked, e.g. odom; empty = from the settings file."),
     Argument("checkpoint", "", "Weights file of the base model; empty = from the settings file."),
-    Argument("source_set", "", "Folder of the labelled source set; empty = from the settings file."),
+    Argument("source_set", "", "Labelled source set, a folder or a pack; empty = from the settings file."),
     Argument(
         "transport",
         FROM_SETTINGS,

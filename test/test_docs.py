@@ -258,9 +258,10 @@ def slow_reason(pixel: tuple[int, int], target: Keyframe, source: Keyframe) -> s
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)  # builds every page; a quarter of a minute on an idle machine
 def test_the_documentation_builds_without_a_warning(tmp_path: Path) -> None:
     if not importlib.util.find_spec("mkdocs") or not importlib.util.find_spec("material"):
-        pytest.skip("mkdocs-material is not installed: pip install 's4net[docs]'")
+        pytest.skip("mkdocs-material is not installed: run `make docs`")
     pytest.importorskip("rclpy")
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")]
     environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}

@@ -8,6 +8,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from s4net_core.cli.options import (
     add_learning_options,
+    add_poses_option,
     add_training_options,
     learning_settings_from,
     state_path,
@@ -24,8 +25,13 @@ from s4net_core.learning.training_log import TrainingLog
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("capture", type=Path, help="scene folder, bag, TUM or 7-Scenes folder")
+    parser.add_argument(
+        "capture",
+        type=Path,
+        help="capture of any format, e.g. a bag or a scene folder; labels that it has are not used",
+    )
     parser.add_argument("output", type=Path, help="weights file to write")
+    add_poses_option(parser)
     parser.add_argument(
         "--until-converged", action="store_true", help="no limit of steps: short for --set adaptation.max_steps=0"
     )
@@ -42,7 +48,9 @@ def run(args: argparse.Namespace) -> int:
     source = open_source(settings)
     adaptation = Adaptation(settings, settings.checkpoint, source, state, track=track_source, processes=processes)
     console = Console(quiet=not processes.first)
-    capture = open_capture(args.capture, stream=settings.stream, with_depth=settings.geometry.from_sensor)
+    capture = open_capture(
+        args.capture, stream=settings.stream, poses=args.poses, with_depth=settings.geometry.from_sensor
+    )
     for frame in track(capture, "frames", total=len(capture), console=console):
         adaptation.offer(frame)
     adaptation.save_state()

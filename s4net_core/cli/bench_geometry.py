@@ -56,9 +56,7 @@ def bench_warp(*, repeats: int = 25, device: str = "cpu") -> list[Row]:
     try:
         from kornia.geometry.depth import warp_frame_depth
     except ImportError as error:
-        raise S4NetError(
-            "bench warp compares with kornia, which is not installed: pip install 's4net[bench]'"
-        ) from error
+        raise S4NetError("bench warp compares with kornia, which is not installed: pip install kornia") from error
     depth, K, T = _slanted_wall(device)
     limits = GeometrySettings()
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress
 
-from s4net_core.cli.options import add_learning_options, learning_settings_from
+from s4net_core.cli.options import add_learning_options, add_poses_option, learning_settings_from
 from s4net_core.errors import SettingsError
 from s4net_core.evaluation.results import Result
 from s4net_core.io.captures import open_capture
@@ -21,6 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("capture", type=Path, help="capture to adapt to; its labels, if any, are not used")
     parser.add_argument("scenes", type=Path, nargs="+", help="labelled captures to measure on")
+    add_poses_option(parser)
     parser.add_argument("--seeds", type=int, default=3, help="number of seeds, from the setting `seed` upwards")
     parser.add_argument("--output", type=Path, help="Markdown file to append the table to")
     add_learning_options(parser)
@@ -43,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
         with_depth = settings.geometry.from_sensor
         results = compare(
             with_control(settings),
-            open_capture(args.capture, stream=settings.stream, with_depth=with_depth),
+            open_capture(args.capture, stream=settings.stream, poses=args.poses, with_depth=with_depth),
             open_source(settings),
             {_name(path): open_capture(path, stream=settings.stream, with_depth=with_depth) for path in args.scenes},
             seeds,

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from s4net_core.cli.options import (
     add_labels_option,
+    add_poses_option,
     add_settings_options,
     labels_from,
     positive,
@@ -53,9 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--split", choices=get_args(Split), default="train", help="part of a source set that has parts (%(default)s)"
     )
-    parser.add_argument(
-        "--poses", default="", metavar="FILE", help="other poses: TUM text, .log, .json, poses_noisy.txt"
-    )
+    add_poses_option(parser)
     parser.add_argument(
         "--quality", type=quality, default=90, metavar="1..100", help="of JPEG; 100 in a scene folder = PNG"
     )
@@ -82,7 +81,12 @@ def run(args: argparse.Namespace) -> int:
 def _convert_capture(args: argparse.Namespace, output: Path, console: Console) -> str:
     stream = settings_from(args).stream
     capture = open_capture(
-        args.source, stream=stream, poses=args.poses, map_labels=labels_from(args), stride=args.stride
+        args.source,
+        stream=stream,
+        poses=args.poses,
+        map_labels=labels_from(args),
+        stride=args.stride,
+        with_depth=not args.no_depth,
     )
     frames = _prepared(tracked(capture, "converting", console), args)
     if args.format == "scene":

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from s4net_core.cli.evaluate_scenes import add_scene_arguments, run_scenes
-from s4net_core.cli.options import add_settings_options, settings_from
+from s4net_core.cli.options import add_poses_option, add_settings_options, settings_from
 from s4net_core.errors import S4NetError, SettingsError
 from s4net_core.evaluation.confusion import confusion_png
 from s4net_core.evaluation.evaluate import Measurement, measure
@@ -40,8 +40,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("--checkpoint", type=Path, help="weights file to measure")
     parser.add_argument("--baseline", type=Path, help="weights file to compare it with, e.g. the base model")
-    parser.add_argument("--capture", type=Path, help="scene folder, bag, TUM or 7-Scenes folder")
-    parser.add_argument("--poses", default="", help="another file of poses of a scene folder, e.g. poses_noisy.txt")
+    parser.add_argument("--capture", type=Path, help="capture of any format, e.g. a scene folder or a bag")
+    add_poses_option(parser)
     parser.add_argument("--report", type=Path, help="write an HTML report with pictures")
     parser.add_argument("--json", type=Path, help="write the numbers as JSON")
     parser.add_argument("--csv", type=Path, help="write the scores as CSV")

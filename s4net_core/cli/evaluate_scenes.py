@@ -52,7 +52,10 @@ def run_scenes(args: argparse.Namespace, settings: Settings) -> int:
     for scene, paths in scenes:
         scans = {f"Scan {i}": path for i, path in enumerate(paths.split(","), start=1)}
         data |= {f"{scene}, {scan}": data_sha256(path) for scan, path in scans.items()}
-        captures = {scan: open_capture(path, stream=settings.stream) for scan, path in scans.items()}
+        with_depth = settings.geometry.from_sensor
+        captures = {
+            scan: open_capture(path, stream=settings.stream, with_depth=with_depth) for scan, path in scans.items()
+        }
         for method, file in networks:
             path = Path(file.replace("{scene}", scene))
             fitting = with_size_of(settings, read_info(path))

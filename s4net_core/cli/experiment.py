@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
     tables = {table: joined(table, group) for table, group in reports.items()}
     for table, joint in tables.items():
         if len(reports[table]) > 1:
-            write_paper_report(args.out / re.sub(r"\W+", "-", table).lower(), joint)
+            write_paper_report(args.out / re.sub(r"\W+", "-", table).strip("-").lower(), joint)
     text = "\n".join(joint.markdown() for joint in tables.values())
     print(text)
     try:

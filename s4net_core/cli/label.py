@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from s4net_core.cli.options import add_settings_options, positive, quality, settings_from
+from s4net_core.cli.options import add_poses_option, add_settings_options, positive, quality, settings_from
 from s4net_core.cli.output import add_force_option, complete_folder, left_out, say_written, tracked
 from s4net_core.frames import Frame
 from s4net_core.inference import Segmenter
@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("capture", type=Path, help="capture of any format; labels that it has are not used")
     parser.add_argument("output", type=Path, help="scene folder to write")
     parser.add_argument("--checkpoint", required=True, type=Path, help="weights file, e.g. one that s4net adapt wrote")
-    parser.add_argument("--poses", default="", metavar="FILE", help="another file of poses of a scene folder")
+    add_poses_option(parser)
     parser.add_argument(
         "--min-confidence",
         type=float,
@@ -72,7 +72,13 @@ def run(args: argparse.Namespace) -> int:
     settings = settings_from(args)
     settings = with_size_of(settings, read_info(args.checkpoint))
     segmenter = Segmenter(args.checkpoint, settings.device, settings)
-    capture = open_capture(args.capture, stream=settings.stream, poses=args.poses, stride=args.stride)
+    capture = open_capture(
+        args.capture,
+        stream=settings.stream,
+        poses=args.poses,
+        stride=args.stride,
+        with_depth=settings.geometry.from_sensor,
+    )
     console, shares = Console(), _Shares()
     with complete_folder(args.capture, args.output, force=args.force) as folder:
         frames = tracked(capture, "labelling", console)

@@ -111,6 +111,16 @@ def state_path(args: argparse.Namespace) -> Path:
     return state
 
 
+def add_poses_option(parser: argparse.ArgumentParser) -> None:
+    """Add ``--poses``: a file for `open_capture`."""
+    parser.add_argument(
+        "--poses",
+        default="",
+        metavar="FILE",
+        help="other poses than the capture's own, or where it has none: TUM text, .log, .json, poses_noisy.txt",
+    )
+
+
 def add_labels_option(parser: argparse.ArgumentParser) -> None:
     """Add ``--labels``; `labels_from` reads it."""
     from s4net_core.labels import LABEL_MAPS  # late: `s4net doctor` must run where NumPy does not

@@ -12,7 +12,6 @@ from rich.console import Console
 from rich.progress import track
 
 from s4net_core.errors import CaptureError
-from s4net_core.frames import FrameSource
 from s4net_core.io.bag_storage import is_bag
 
 Item = TypeVar("Item", covariant=True)
@@ -62,7 +61,16 @@ def tracked(items: Countable[Item], doing: str, console: Console) -> Iterable[It
     return track(items, doing, total=len(items) or None, console=console, disable=not console.is_terminal)
 
 
-def left_out(capture: FrameSource) -> str:
+class Skipping(Protocol):
+    """A capture, with poses or without."""
+
+    @property
+    def skipped(self) -> dict[str, int]:
+        """What the last pass left out, by reason."""
+        ...
+
+
+def left_out(capture: Skipping) -> str:
     """What the last pass over a capture left out, in brackets; empty = nothing."""
     if not capture.skipped:
         return ""

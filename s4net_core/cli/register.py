@@ -14,7 +14,7 @@ from s4net_core.errors import CaptureError
 from s4net_core.io.captures import open_capture
 from s4net_core.io.scene_folder import write_scene_folder
 from s4net_core.io.trajectory import write_tum_poses
-from s4net_core.io.unposed import open_rgbd
+from s4net_core.io.unposed import UnposedCapture, open_rgbd
 from s4net_core.registration.register import Registration, register, trajectory_error
 
 EPILOG = """Views are aligned with Open3D's RGB-D odometry from where image features see them, tied to earlier views
@@ -52,12 +52,13 @@ def run(args: argparse.Namespace) -> int:
     if args.output.suffix == ".txt":
         if args.output.exists() and not args.force:
             raise CaptureError(f"{args.output} exists already: give another file, or --force to replace it")
-        found = _register(args, settings, console)
+        images, found = _register(args, settings, console)
         write_tum_poses(args.output, found.poses)
-        console.print(f"{args.output}: {_summary(args, settings, found)}", highlight=False, soft_wrap=True)
+        message = f"{_summary(args, settings, found)}{left_out(images)}"
+        console.print(f"{args.output}: {message}", highlight=False, soft_wrap=True)
         return 0
     with complete_folder(args.capture, args.output, force=args.force) as folder:
-        found = _register(args, settings, console)
+        _, found = _register(args, settings, console)
         capture = open_capture(args.capture, stream=settings.stream, poses=found, stride=args.stride)
         frames = islice(tracked(capture, "writing", console), args.frames)
         write_scene_folder(folder, frames, quality=args.quality)
@@ -66,13 +67,14 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _register(args: argparse.Namespace, settings: Settings, console: Console) -> Registration:
+def _register(args: argparse.Namespace, settings: Settings, console: Console) -> tuple[UnposedCapture, Registration]:
     images = open_rgbd(args.capture, stream=settings.stream, stride=args.stride)
     count = min(len(images), args.frames or len(images))
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("register", total=count or None)
-        return register(islice(images, args.frames), settings, on_image=lambda: progress.advance(task))
+        found = register(islice(images, args.frames), settings, on_image=lambda: progress.advance(task))
+    return images, found
 
 
 def _summary(args: argparse.Namespace, settings: Settings, found: Registration) -> str:

@@ -59,7 +59,7 @@ class Mat73:
         try:
             import h5py
         except ImportError as missing:
-            raise self._error(f"{self._path} needs h5py: pip install 's4net[datasets]'") from missing
+            raise self._error(f"{self._path} needs h5py: pip install h5py") from missing
         try:
             return h5py.File(self._path, "r")
         except OSError as reason:

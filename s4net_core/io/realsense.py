@@ -132,9 +132,7 @@ def load_pyrealsense2() -> Any:
     try:
         import pyrealsense2
     except ModuleNotFoundError as error:
-        raise CaptureError(
-            "reading a RealSense recording needs pyrealsense2: pip install 's4net[realsense]'"
-        ) from error
+        raise CaptureError("reading a RealSense recording needs pyrealsense2: pip install pyrealsense2") from error
     except ImportError as error:
         raise CaptureError(
             f"pyrealsense2 cannot be loaded ({error}): install what it names, on Debian and Ubuntu by "
@@ -145,7 +143,7 @@ def load_pyrealsense2() -> Any:
 
 def _together(color: Any, depth: Any) -> bool:
     apart_ms = abs(color.get_timestamp() - depth.get_timestamp())
-    return bool(apart_ms <= 1000 / color.get_profile().fps())
+    return bool(apart_ms <= 1000 / max(color.get_profile().fps(), 1))
 
 
 def _picture(frame: Any, image: Callable[[], NDArray[Any]]) -> Picture:
@@ -156,7 +154,7 @@ def _rgb(frame: Any) -> Callable[[], NDArray[np.uint8]]:
     """Copied at once: librealsense has few buffers, and fills them again."""
     video = frame.as_video_frame()
     encoding, data = video.get_profile().format().name, np.array(video.get_data())
-    height, width, step = video.get_height(), video.get_width(), video.get_stride_in_bytes()
+    height, width, step = video.get_height(), video.get_width(), data.strides[0]
     return lambda: decode_color(encoding, height, width, step, False, data.view(np.uint8).ravel())
 
 

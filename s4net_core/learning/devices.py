@@ -152,7 +152,7 @@ def _import_fabric() -> Any:
     except ImportError as error:
         raise S4NetError(
             f"Lightning Fabric is not installed ({error}), which pre-training and several devices need: "
-            "pip install 's4net[train]'"
+            "pip install lightning-fabric"
         ) from error
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it greets with its advertisements otherwise
     return lightning_fabric

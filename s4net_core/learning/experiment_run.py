@@ -153,7 +153,12 @@ class ExperimentRun:
             },
             lambda: adapt_and_measure(
                 settings,
-                open_capture(self._data / scene.scan1, stream=settings.stream, poses=scene.poses),
+                open_capture(
+                    self._data / scene.scan1,
+                    stream=settings.stream,
+                    poses=scene.poses,
+                    with_depth=settings.geometry.from_sensor,
+                ),
                 self._source,
                 self._scans(scene),
                 measuring=measuring,

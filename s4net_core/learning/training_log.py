@@ -43,6 +43,6 @@ def _writer(folder: Path, first_step: int) -> Any:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise S4NetError(
-            f"TensorBoard is not installed ({error}), which --log needs: pip install 's4net[train]'"
+            f"TensorBoard is not installed ({error}), which --log needs: pip install tensorboard"
         ) from error
     return SummaryWriter(str(folder), purge_step=first_step + 1 if first_step else None)

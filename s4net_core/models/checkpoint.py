@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Mapping
 from datetime import datetime, timezone
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from safetensors import SafetensorError
 from safetensors.torch import load as parse_tensors
 from safetensors.torch import save as serialise_tensors
@@ -34,7 +35,8 @@ class CheckpointInfo(BaseModel):
             says whether it holds those of the auxiliary branch: ``always`` or ``never``.
         version: 0 = base model, then one more with each hand-over.
         parent: SHA-256 of the file from which these weights were learned; empty = none.
-        metrics: measured values by name, e.g. ``source_miou``.
+        metrics: measured values by name, e.g. ``source_miou``; those that are not finite were not measured, and are
+            left out.
         created: UTC, ISO 8601.
         step: learner steps since the base model.
         config: of a network that settings alone do not describe, see `SegmentationNetwork.config`.
@@ -51,6 +53,11 @@ class CheckpointInfo(BaseModel):
     step: int = Field(default=0, ge=0)
     config: dict[str, Any] = {}
     content_sha256: str = ""
+
+    @field_validator("metrics")
+    @classmethod
+    def _measured(cls, metrics: dict[str, float]) -> dict[str, float]:
+        return {name: value for name, value in metrics.items() if math.isfinite(value)}  # JSON knows no NaN
 
 
 def save_checkpoint(

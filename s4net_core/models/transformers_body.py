@@ -235,7 +235,7 @@ def _transformers() -> Any:
     try:
         import transformers
     except ImportError as error:
-        raise S4NetError(f"this network needs the library transformers ({error}): pip install 's4net[hub]'") from error
+        raise S4NetError(f"this network needs the library transformers ({error}): pip install transformers") from error
     return transformers
 
 

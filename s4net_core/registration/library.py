@@ -17,7 +17,7 @@ def open3d() -> Any:
         RegistrationError: it is not installed, or the system lacks a library that it needs.
     """
     if importlib.util.find_spec("open3d") is None:
-        raise RegistrationError("registration needs Open3D, which is not installed: pip install 's4net[register]'")
+        raise RegistrationError("registration needs Open3D, which is not installed: pip install open3d libusb-package")
     _provide_libusb()
     try:
         module = importlib.import_module("open3d")

@@ -115,19 +115,21 @@ class Tracker:
         for index in self._look_alikes(view, excluded=tied, count=self._settings.registration.loops):
             self._tie(view, new, index, None)
         self.keyframes.append(view)
-        before_loss = self._places[:1] if found is None else []
+        before_loss = self._places[-1:] if found is None else []
         self._places = [_Place(new, np.eye(4)), *before_loss]
         identity = Alignment(np.eye(4), fitness=1.0, rmse=0.0, matches=0)
         self.followers.append(Follower(view.stamp, new, identity))
 
     def _tie_to_neighbours(self, view: View, new: int, last: int) -> list[int]:
-        """Tie to the keyframes that `last` itself is tied to: what was followed over several steps is seen at once."""
-        before = [tie for tie in self.ties if tie.source == last and tie.target != last and not tie.loop]
-        T_last_new = self.ties[-1].alignment.T_target_source
-        tied = []
-        for tie in before[: self._settings.registration.neighbours]:
-            self._tie(view, new, tie.target, tie.alignment.T_target_source @ T_last_new)
-            tied.append(tie.target)
+        """Tie to the keyframes before `last`: what was followed over several steps is seen at once."""
+        followed = {tie.source: tie for tie in self.ties if not tie.loop}
+        T_index_new, index = self.ties[-1].alignment.T_target_source, last
+        tied: list[int] = []
+        while index in followed and len(tied) < self._settings.registration.neighbours:
+            T_index_new = followed[index].alignment.T_target_source @ T_index_new
+            index = followed[index].target
+            self._tie(view, new, index, T_index_new)
+            tied.append(index)
         return tied
 
     def _tie(self, view: View, new: int, index: int, guess: NDArray[np.float64] | None) -> None:

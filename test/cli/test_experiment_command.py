@@ -141,6 +141,23 @@ def test_files_of_one_table_are_joined(done, data, tmp_path, capsys):
     assert (out / "second" / "results.html").is_file()
 
 
+def test_a_base_model_whose_training_was_interrupted_is_not_used(data, tmp_path, monkeypatch):
+    calls = []
+
+    def pretrain(settings, source, output, *, resume, state, **options):
+        calls.append(resume)
+        output.parent.mkdir(exist_ok=True, parents=True)
+        output.write_text("the best so far")
+        state.write_text("where it was")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(experiment_run, "pretrain", pretrain)
+    for _ in range(2):
+        assert main(["experiment", write(tmp_path), "--data", str(data), "--out", f"{tmp_path}/out"]) == 130
+    assert calls == [False, True]
+    assert not list((tmp_path / "out" / "bases").glob("*.safetensors"))
+
+
 def test_data_that_are_not_there_are_all_named_before_anything_runs(data, tmp_path, capsys):
     scenes = [EXPERIMENT["scenes"][0], {"name": "B", "scan1": "B/scan1", "scan2": "B/scan2"}]
     file = write(tmp_path, scenes=scenes, source="sunrgbd")

@@ -15,6 +15,7 @@ from s4net_core.inference import Segmenter
 from s4net_core.io.captures import open_capture
 from s4net_core.io.image_files import read_color
 from s4net_core.io.labelme import read_labelme, write_labelme
+from s4net_core.io.rosbag_writer import write_bag
 from s4net_core.io.scene_folder import SceneFolder, write_scene_folder
 from s4net_core.io.source_sets import open_source_set
 from s4net_core.labels import SUNRGBD37
@@ -41,10 +42,10 @@ def expected(folder):
     return [segmenter.segment(frame.color) for frame in SceneFolder(folder / "room")]
 
 
-def label(folder, output, *options):
+def label(folder, output, *options, capture="room"):
     options = tuple(map(str, options))
     return main(
-        ["label", f"{folder}/room", str(output), "--checkpoint", f"{folder}/weights", "--device", "cpu", *options]
+        ["label", f"{folder}/{capture}", str(output), "--checkpoint", f"{folder}/weights", "--device", "cpu", *options]
     )
 
 
@@ -52,6 +53,15 @@ def label(folder, output, *options):
 def labelled(folder, expected):
     assert label(folder, folder / "labelled", "--quality", 100) == 0
     return folder / "labelled"
+
+
+def test_a_bag_of_a_camera_without_depth_is_labelled(folder, tmp_path):
+    write_bag(folder / "colors", [replace(frame, depth=None) for frame in make_room_frames(3, 80, 56)])
+    predicted = ("--set", "geometry.depth_source=predicted")
+    assert label(folder, tmp_path / "out", "--write", *predicted, capture="colors") == 0
+    read = list(open_capture(tmp_path / "out"))
+    assert len(read) == 3
+    assert all(frame.depth is None and frame.label is not None for frame in read)
 
 
 def test_the_output_is_a_capture_with_the_networks_labels_and_all_else_as_it_was(folder, labelled, expected):

@@ -166,5 +166,5 @@ def test_a_truncated_recording_is_an_error(recording, poses, tmp_path, share):
 
 def test_a_machine_without_the_library_is_told_what_to_install(recording, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyrealsense2", None)
-    with pytest.raises(CaptureError, match=r"pip install 's4net\[realsense\]'"):
+    with pytest.raises(CaptureError, match=r"pip install pyrealsense2"):
         open_rgbd(recording)

@@ -192,7 +192,7 @@ def test_labels_are_not_mapped_twice(release):
 
 def test_without_h5py_the_remedy_is_named(release, monkeypatch):
     monkeypatch.setitem(sys.modules, "h5py", None)
-    with pytest.raises(SourceSetError, match=r"pip install 's4net\[datasets\]'"):
+    with pytest.raises(SourceSetError, match=r"pip install h5py"):
         open_source_set(release)
 
 

@@ -178,5 +178,5 @@ def test_one_device_needs_no_lightning_and_several_say_what_to_install(settings,
     monkeypatch.setitem(sys.modules, "lightning_fabric", None)
     assert adaptation_processes(settings).count == 1
     settings.adaptation.devices = 2
-    with pytest.raises(S4NetError, match=r"pip install 's4net\[train\]'"):
+    with pytest.raises(S4NetError, match=r"pip install lightning-fabric"):
         adaptation_processes(settings)

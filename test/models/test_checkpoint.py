@@ -62,6 +62,12 @@ def test_everything_comes_back(saved, network):
         torch.testing.assert_close(loaded(images), network(images))
 
 
+def test_what_could_not_be_measured_is_left_out_and_the_file_stays_readable(tmp_path, network):
+    metrics = {"agreement": float("nan"), "loss": float("inf"), "source_miou": 0.5}
+    save_checkpoint(tmp_path / "weights.safetensors", network, CheckpointInfo(model=MODEL, metrics=metrics))
+    assert load_checkpoint(tmp_path / "weights.safetensors")[1].metrics == {"source_miou": 0.5}
+
+
 def test_hash_that_saving_returns_is_that_of_the_file(tmp_path, network):
     path = tmp_path / "new" / "folder" / "weights.safetensors"
     sha256 = save_checkpoint(path, network)

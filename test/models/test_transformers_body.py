@@ -221,7 +221,7 @@ class TestRefusals:
         save_checkpoint(tmp_path / "w", network)
         monkeypatch.setitem(sys.modules, "transformers", None)
         for use in (lambda: build_network(settings_for(folder)), lambda: load_checkpoint(tmp_path / "w")):
-            with pytest.raises(S4NetError, match=r"pip install 's4net\[hub\]'"):
+            with pytest.raises(S4NetError, match=r"pip install transformers"):
                 use()
 
     def test_description_that_this_version_of_the_library_does_not_know(self, network):
