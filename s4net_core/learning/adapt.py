@@ -19,6 +19,7 @@ from s4net_core.inference import Segmenter, pick_device
 from s4net_core.io.source_set import SourceBatches, SourceSet, split
 from s4net_core.keyframes import KeyframeBuffer, Offer
 from s4net_core.learning.base_model import check_branches
+from s4net_core.learning.devices import Processes
 from s4net_core.learning.guard import Guard
 from s4net_core.learning.learner import Learner
 from s4net_core.learning.versions import Version, VersionStore, base_version
@@ -97,6 +98,7 @@ class Adaptation:
         source: labelled source set; a hold-out is split off for the guard.
         state_dir: keyframes and weights; what is found there is taken up again.
         track: goes through the labels of the source set, which are all read here, e.g. with a progress bar.
+        processes: those that adapt together, each on its device: all of them make the same calls, the first one writes.
 
     Raises:
         CheckpointError: the base model cannot be loaded, or lacks a branch that the settings ask for.
@@ -111,16 +113,18 @@ class Adaptation:
         state_dir: str | Path,
         *,
         track: Callable[[Sequence[int]], Iterable[int]] = iter,
+        processes: Processes | None = None,
     ) -> None:
         self.settings = settings
         self._lock = threading.RLock()
-        self._device = pick_device(settings.device)
+        self._processes = processes or Processes()
+        self._device = self._processes.device or pick_device(settings.device)
         network, base = base_version(checkpoint)
         check_branches(base.path, base.info.model, settings)
         self._take_over_size(network, base)
         self._base_network = network.to(self._device).eval().requires_grad_(False)
         self._folder = Path(state_dir).expanduser() / base.sha256[:12]
-        self._versions = VersionStore(base, self._folder, settings.adaptation.keep_versions)
+        self._versions = VersionStore(base, self._folder, settings.adaptation.keep_versions, self._processes)
         self._depth_model = None if settings.geometry.from_sensor else self._new_depth_model()
         self._depth_version = self.current
         self.keyframes = KeyframeBuffer(
@@ -157,22 +161,23 @@ class Adaptation:
     def _new_learner(
         self, source: SourceSet, train: list[int], track: Callable[[Sequence[int]], Iterable[int]]
     ) -> Learner:
-        model, learner = self.settings.model, self.settings.learner
+        model, learner, processes = self.settings.model, self.settings.learner, self._processes
         batches = SourceBatches(
             source,
-            learner.source_batch,
+            learner.source_batch * processes.count,
             model.width,
             model.height,
             learner.mirror,
             np.random.default_rng(self.settings.seed),
             cache_megabytes=self.settings.source.cache_megabytes,
             indices=train,
+            part=slice(processes.rank, None, processes.count),
         )
         network = copy.deepcopy(self._base_network).requires_grad_(True)
         if network.settings.depth_decoder and source[train[0]].depth is None:
             log.warning("source set %s has no depth: the depth decoder learns from pairs of views alone", source.name)
         weights = median_frequency_weights(map(source.label, track(train)), network.num_classes)
-        return Learner(network, batches, weights, self.keyframes, self.settings, self._device)
+        return Learner(network, batches, weights, self.keyframes, self.settings, self._device, processes)
 
     def _resume(self) -> None:
         for problem in self._load_keyframes():
@@ -316,7 +321,7 @@ class Adaptation:
             CheckpointError: the weights file cannot be written; the last good version goes on serving.
         """
         with self._lock:
-            health, base = self._guard.measure(self._learner.averaged)
+            health, base = self._processes.once(lambda: self._guard.measure(self._learner.averaged))
             self._status = replace(
                 self._status,
                 agreement=health.agreement,
@@ -437,7 +442,7 @@ class Adaptation:
             CheckpointError: it cannot be written, or the current file has been damaged or removed.
         """
         version = self.current
-        return save_checkpoint(path, self._versions.load(version), version.info)
+        return self._processes.once(lambda: save_checkpoint(path, self._versions.load(version), version.info))
 
     def save_state(self) -> None:
         """Write the keyframes that are not on disk yet; weights and versions are written when they are handed over.
@@ -445,6 +450,9 @@ class Adaptation:
         Raises:
             KeyframeError: the folder is not writable or the disk is full.
         """
+        self._processes.once(self._save_keyframes)
+
+    def _save_keyframes(self) -> None:
         self.keyframes.save(self._folder / "keyframes")
         write_atomically(self._folder / BOOT, boot_id())
 
