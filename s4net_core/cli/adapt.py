@@ -16,7 +16,7 @@ from s4net_core.cli.options import (
 )
 from s4net_core.config import Settings
 from s4net_core.errors import SettingsError
-from s4net_core.io.captures import open_capture
+from s4net_core.io.captures.opening import open_capture
 from s4net_core.learning.adapt import Adaptation, AdaptationStatus, Handover
 from s4net_core.learning.base_model import open_source
 from s4net_core.learning.training_log import TrainingLog

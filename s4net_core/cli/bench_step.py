@@ -11,7 +11,7 @@ from s4net_core.cli.bench_geometry import Row
 from s4net_core.cli.options import track_labels
 from s4net_core.config import Settings
 from s4net_core.errors import SettingsError
-from s4net_core.io.captures import open_capture
+from s4net_core.io.captures.opening import open_capture
 from s4net_core.learning.adapt import Adaptation
 from s4net_core.learning.base_model import open_source
 

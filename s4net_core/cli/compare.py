@@ -12,7 +12,7 @@ from rich.progress import Progress
 from s4net_core.cli.options import add_learning_options, add_poses_option, learning_settings_from
 from s4net_core.errors import SettingsError
 from s4net_core.evaluation.results import Result
-from s4net_core.io.captures import open_capture
+from s4net_core.io.captures.opening import open_capture
 from s4net_core.learning.base_model import open_source
 from s4net_core.learning.compare import compare, with_control
 

@@ -31,7 +31,7 @@ from s4net_core.evaluation.report import (
 )
 from s4net_core.files import write_atomically
 from s4net_core.inference import Segmenter
-from s4net_core.io.captures import open_capture
+from s4net_core.io.captures.opening import open_capture
 from s4net_core.labels import LABEL_SPACES
 from s4net_core.models.checkpoint import CheckpointInfo, file_sha256, read_info, with_size_of
 

@@ -11,7 +11,7 @@ from s4net_core.evaluation.paper_report import PaperReport, write_paper_report
 from s4net_core.evaluation.provenance import Provenance, changed_settings, data_sha256, settings_of
 from s4net_core.evaluation.report import to_rich
 from s4net_core.evaluation.results import Result
-from s4net_core.io.captures import open_capture
+from s4net_core.io.captures.opening import open_capture
 from s4net_core.learning.compare import measure_scans
 from s4net_core.models.checkpoint import file_sha256, read_info, with_size_of
 

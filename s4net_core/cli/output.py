@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import track
 
 from s4net_core.errors import CaptureError
-from s4net_core.io.bag_storage import is_bag
+from s4net_core.io.bags.storage import is_bag
 
 Item = TypeVar("Item", covariant=True)
 

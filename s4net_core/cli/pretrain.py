@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from s4net_core.cli.options import add_settings_options, add_training_options, settings_from, state_path, track_labels
-from s4net_core.io.source_sets import open_source_set, open_test_set
+from s4net_core.io.source_sets.opening import open_source_set, open_test_set
 from s4net_core.learning.devices import training_fabric
 from s4net_core.learning.pretrain import TrainingReport, pretrain
 from s4net_core.learning.pretraining import Score

@@ -11,10 +11,10 @@ from s4net_core.cli.options import add_settings_options, positive, quality, sett
 from s4net_core.cli.output import add_force_option, complete_folder, left_out, say_written, tracked
 from s4net_core.config import Settings
 from s4net_core.errors import CaptureError
-from s4net_core.io.captures import open_capture
-from s4net_core.io.scene_folder import write_scene_folder
-from s4net_core.io.trajectory import write_tum_poses
-from s4net_core.io.unposed import UnposedCapture, open_rgbd
+from s4net_core.io.captures.opening import open_capture
+from s4net_core.io.captures.scene_folder import write_scene_folder
+from s4net_core.io.captures.trajectory import write_tum_poses
+from s4net_core.io.captures.unposed import UnposedCapture, open_rgbd
 from s4net_core.registration.register import Registration, register, trajectory_error
 
 EPILOG = """Views are aligned with Open3D's RGB-D odometry from where image features see them, tied to earlier views

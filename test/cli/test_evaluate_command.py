@@ -13,7 +13,7 @@ from s4net_core import __version__
 from s4net_core.cli.main import main
 from s4net_core.config import ModelSettings
 from s4net_core.evaluation.provenance import data_sha256
-from s4net_core.io.scene_folder import write_scene_folder
+from s4net_core.io.captures.scene_folder import write_scene_folder
 from s4net_core.models.build import build_network
 from s4net_core.models.checkpoint import CheckpointInfo, save_checkpoint
 

@@ -10,7 +10,7 @@ from scenes import make_room_frames
 
 from s4net_core.errors import CaptureError, S4NetError
 from s4net_core.frames import FrameSource
-from s4net_core.io.scene_folder import SceneFolder, write_scene_folder
+from s4net_core.io.captures.scene_folder import SceneFolder, write_scene_folder
 
 
 @pytest.fixture

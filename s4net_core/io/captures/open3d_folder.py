@@ -14,13 +14,13 @@ import numpy as np
 
 from s4net_core.errors import CaptureError
 from s4net_core.frames import Frame, Intrinsics
-from s4net_core.io.image_codec import MILLIMETRES
-from s4net_core.io.image_files import COLOR_SUFFIXES, read_color, read_depth
-from s4net_core.io.indexed import STEP_30_HZ, IndexedCapture
-from s4net_core.io.messages import intrinsics_from_calibration
-from s4net_core.io.scene_folder import FIRST_STAMP, FRAME_ID
-from s4net_core.io.trajectory import Poses, read_poses
-from s4net_core.io.tum import UNKNOWN_CAMERA
+from s4net_core.io.bags.messages import intrinsics_from_calibration
+from s4net_core.io.captures.indexed import STEP_30_HZ, IndexedCapture
+from s4net_core.io.captures.scene_folder import FIRST_STAMP, FRAME_ID
+from s4net_core.io.captures.trajectory import Poses, read_poses
+from s4net_core.io.captures.tum import UNKNOWN_CAMERA
+from s4net_core.io.images.codec import MILLIMETRES
+from s4net_core.io.images.files import COLOR_SUFFIXES, read_color, read_depth
 
 COLOR_FOLDERS = ("color", "rgb", "image")
 DEPTH_FOLDER = "depth"

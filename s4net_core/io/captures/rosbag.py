@@ -8,17 +8,17 @@ from typing import Any
 
 from s4net_core.config import StreamSettings
 from s4net_core.errors import BadFrame, CaptureError
-from s4net_core.io.assembly import Picture
-from s4net_core.io.bag_storage import Bag
-from s4net_core.io.messages import (
+from s4net_core.io.bags.messages import (
     color_from_image,
     depth_from_image,
     intrinsics_from_info,
     stamp_ns,
     transform_matrix,
 )
-from s4net_core.io.recorded import RecordedCapture, StreamAssembler
-from s4net_core.io.trajectory import Poses
+from s4net_core.io.bags.storage import Bag
+from s4net_core.io.captures.assembly import Picture
+from s4net_core.io.captures.recorded import RecordedCapture, StreamAssembler
+from s4net_core.io.captures.trajectory import Poses
 
 IMAGE, COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
 CAMERA_INFO = "sensor_msgs/msg/CameraInfo"

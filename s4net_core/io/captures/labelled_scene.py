@@ -6,10 +6,10 @@ from typing import Literal
 
 from s4net_core.errors import CaptureError
 from s4net_core.frames import Frame
-from s4net_core.io.image_files import write_color
-from s4net_core.io.label_files import LABELME_FOLDER
-from s4net_core.io.labelme import write_labelme
-from s4net_core.io.scene_folder import color_suffix, write_scene_folder
+from s4net_core.io.captures.scene_folder import color_suffix, write_scene_folder
+from s4net_core.io.images.files import write_color
+from s4net_core.io.label_files.labelme import write_labelme
+from s4net_core.io.label_files.lookup import LABELME_FOLDER
 from s4net_core.labels import LabelSpace
 
 Extra = Literal["color", "overlay", "labelme"]

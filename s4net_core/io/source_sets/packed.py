@@ -20,8 +20,8 @@ from safetensors import SafetensorError, safe_open
 
 from s4net_core import __version__
 from s4net_core.errors import SourceSetError
-from s4net_core.io.image_codec import MILLIMETRES
-from s4net_core.io.source_set import LabelledImage
+from s4net_core.io.images.codec import MILLIMETRES
+from s4net_core.io.source_sets.source_set import LabelledImage
 from s4net_core.labels import LABEL_SPACES, LabelSpace
 
 SUFFIX = ".s4pack"

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from s4net_core.errors import BadFrame, S4NetError
 from s4net_core.files import write_atomically
 from s4net_core.geometry.camera import resize_nearest
-from s4net_core.io.image_codec import decode_compressed_color
-from s4net_core.io.image_files import read_color
+from s4net_core.io.images.codec import decode_compressed_color
+from s4net_core.io.images.files import read_color
 from s4net_core.labels import UNLABELLED, UNLABELLED_NAME, LabelSpace
 
 VERSION = "5.5.0"

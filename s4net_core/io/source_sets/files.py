@@ -1,18 +1,15 @@
-"""Labelled source set S: images with class ids, split into training and hold-out, served as batches."""
+"""Source sets whose images lie in files of their own, and the folder in which such a set is written."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from s4net_core.errors import S4NetError, SourceSetError
-from s4net_core.geometry.camera import resize_color, resize_nearest
-from s4net_core.io.image_files import (
+from s4net_core.io.images.files import (
     COLOR_SUFFIXES,
     read_color,
     read_depth,
@@ -20,61 +17,9 @@ from s4net_core.io.image_files import (
     write_depth,
     write_label,
 )
-from s4net_core.io.label_files import find_label, read_label_file
+from s4net_core.io.label_files.lookup import find_label, read_label_file
+from s4net_core.io.source_sets.source_set import LabelledImage
 from s4net_core.labels import SUNRGBD37, LabelMap, LabelSpace
-
-BYTES_PER_PIXEL = 8
-"""uint8 red, green, blue and class, float32 depth."""
-HOLDOUT_SEED = 0
-"""Draws the hold-out of a source set; a constant, not a setting."""
-
-
-@dataclass(frozen=True)
-class LabelledImage:
-    """One image of a source set.
-
-    Args:
-        color: (H, W, 3) uint8 RGB.
-        label: (H, W) uint8 class ids, 0 = unlabelled.
-        depth: (H, W) float32 metres, aligned to `color`, 0 = none; None = not known, or not asked for.
-    """
-
-    color: NDArray[np.uint8]
-    label: NDArray[np.uint8]
-    depth: NDArray[np.float32] | None = None
-
-    def resized(self, width: int, height: int) -> "LabelledImage":
-        """The same image at another size; labels are picked, never mixed."""
-        if self.label.shape == (height, width):
-            return self
-        return LabelledImage(
-            resize_color(self.color, width, height),
-            resize_nearest(self.label, width, height),
-            None if self.depth is None else resize_nearest(self.depth, width, height),
-        )
-
-
-@runtime_checkable
-class SourceSet(Protocol):
-    """Labelled images, by position."""
-
-    @property
-    def name(self) -> str:
-        """Short name for reports."""
-        ...
-
-    @property
-    def label_space(self) -> LabelSpace:
-        """What the ids mean."""
-        ...
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int) -> LabelledImage: ...
-
-    def label(self, index: int) -> NDArray[np.uint8]:
-        """Label of one image alone, (H, W) uint8, 0 = unlabelled."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -216,127 +161,6 @@ def check_sizes(color: NDArray[np.uint8], images: Mapping[Path | None, NDArray[A
                 f"{path} is {size(*image.shape)} but {color_path.name} is {size(*color.shape[:2])}: "
                 "colour, label and depth must show the same pixels"
             )
-
-
-def split(source: SourceSet, holdout: int) -> tuple[list[int], list[int]]:
-    """Positions for training and for the hold-out, each in rising order.
-
-    Drawn at random, but the same in every run whatever its seed: what a base model was measured on must stay unseen
-    when it is adapted.
-
-    Raises:
-        SourceSetError: no image would be left for training.
-    """
-    if not 0 <= holdout < len(source):
-        raise SourceSetError(
-            f"source set {source.name} has {len(source)} images, of which {holdout} shall be held out: "
-            "lower guard.holdout or add images"
-        )
-    order = np.random.default_rng(HOLDOUT_SEED).permutation(len(source))
-    return sorted(order[holdout:].tolist()), sorted(order[:holdout].tolist())
-
-
-@dataclass(frozen=True)
-class SourceBatch:
-    """Labelled images as tensors.
-
-    Args:
-        images: (B, 3, H, W) float32, RGB, 0..1.
-        labels: (B, H, W) int64, 0 = unlabelled.
-        depth: (B, 1, H, W) float32 metres, 0 = none.
-    """
-
-    images: Tensor
-    labels: Tensor
-    depth: Tensor
-
-    def to(self, device: torch.device) -> "SourceBatch":
-        """The same batch on a device."""
-        return SourceBatch(self.images.to(device), self.labels.to(device), self.depth.to(device))
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-
-class SourceBatches:
-    """Endless batches: every image once before any comes again, in an order that `rng` draws.
-
-    Args:
-        source: where the images come from.
-        batch: images a batch.
-        width, height: size to which all are resized, pixels.
-        mirror: mirror half of the images, at random.
-        rng: source of every random choice.
-        cache_megabytes: memory for resized images; what does not fit is read again every time.
-        indices: positions to use; None = all.
-    """
-
-    def __init__(
-        self,
-        source: SourceSet,
-        batch: int,
-        width: int,
-        height: int,
-        mirror: bool,
-        rng: np.random.Generator,
-        *,
-        cache_megabytes: int,
-        indices: Sequence[int] | None = None,
-    ) -> None:
-        self._source = source
-        self._batch = batch
-        self._width = width
-        self._height = height
-        self._mirror = mirror
-        self._rng = rng
-        self._indices = list(range(len(source)) if indices is None else indices)
-        if not self._indices:
-            raise SourceSetError(f"source set {source.name}: no image is left to train on: add images")
-        self._cache: dict[int, LabelledImage] = {}
-        self._cache_size = cache_megabytes * 1_000_000 // (BYTES_PER_PIXEL * width * height)
-        self._queue: list[int] = []
-
-    def __len__(self) -> int:
-        """Number of different images."""
-        return len(self._indices)
-
-    def __iter__(self) -> "SourceBatches":
-        return self
-
-    def __next__(self) -> SourceBatch:
-        return self.next()
-
-    def next(self) -> SourceBatch:
-        """The next batch; a depth of 0 everywhere for images that have none."""
-        while len(self._queue) < self._batch:
-            self._queue += self._rng.permutation(self._indices).tolist()
-        indices, self._queue = self._queue[: self._batch], self._queue[self._batch :]
-        mirrored = self._rng.random(self._batch) < 0.5 if self._mirror else np.zeros(self._batch, bool)
-        return self._stack(indices, mirrored)
-
-    def _stack(self, indices: Sequence[int], mirrored: NDArray[np.bool_]) -> SourceBatch:
-        images = [self._image(index) for index in indices]
-        color, label, depth = (
-            np.stack([part[:, ::-1] if m else part for part, m in zip(parts, mirrored, strict=True)])
-            for parts in zip(*((i.color, i.label, _depth_or_none(i)) for i in images), strict=True)
-        )
-        return SourceBatch(
-            torch.from_numpy(color).permute(0, 3, 1, 2).float().div_(255.0),
-            torch.from_numpy(label).long(),
-            torch.from_numpy(depth).unsqueeze(1),
-        )
-
-    def _image(self, index: int) -> LabelledImage:
-        image = self._cache.get(index)
-        if image is None:
-            image = self._source[index].resized(self._width, self._height)
-            if len(self._cache) < self._cache_size:
-                self._cache[index] = image
-        return image
-
-
-def _depth_or_none(image: LabelledImage) -> NDArray[np.float32]:
-    return np.zeros(image.label.shape, np.float32) if image.depth is None else image.depth
 
 
 def write_source_set(path: str | Path, images: Iterable[LabelledImage], *, quality: int = 90) -> int:

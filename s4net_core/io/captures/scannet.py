@@ -25,13 +25,13 @@ from s4net_core.errors import BadFrame, CaptureError
 from s4net_core.frames import Frame, Intrinsics
 from s4net_core.geometry.camera import resize_color, resize_nearest
 from s4net_core.geometry.registration import register_depth
-from s4net_core.io.image_files import decode_label, numbered_images, read_color, read_depth, read_label
-from s4net_core.io.indexed import STEP_30_HZ, IndexedCapture
-from s4net_core.io.label_tables import SCANNET_TABLE, scannet_label_map
-from s4net_core.io.messages import intrinsics_from_calibration
-from s4net_core.io.scene_folder import FIRST_STAMP, FRAME_ID
-from s4net_core.io.sens import SensFile
-from s4net_core.io.trajectory import Poses, read_pose
+from s4net_core.io.bags.messages import intrinsics_from_calibration
+from s4net_core.io.captures.indexed import STEP_30_HZ, IndexedCapture
+from s4net_core.io.captures.scene_folder import FIRST_STAMP, FRAME_ID
+from s4net_core.io.captures.sens import SensFile
+from s4net_core.io.captures.trajectory import Poses, read_pose
+from s4net_core.io.images.files import decode_label, numbered_images, read_color, read_depth, read_label
+from s4net_core.io.label_files.tables import SCANNET_TABLE, scannet_label_map
 from s4net_core.labels import SUNRGBD37, LabelMap, nyu40_to_sunrgbd37
 
 PAPER_SCENES = ("scene0000", "scene0006", "scene0009", "scene0011", "scene0022", "scene0030")

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from s4net_core.errors import BadFrame, CaptureError
-from s4net_core.io.image_codec import MILLIMETRES, decode_compressed_color, depth_to_millimetres
+from s4net_core.io.images.codec import MILLIMETRES, decode_compressed_color, depth_to_millimetres
 from s4net_core.labels import LabelMap, LabelSpace, from_mask
 
 COLOR_SUFFIXES = (".jpg", ".jpeg", ".png")

@@ -23,7 +23,7 @@ from rosbags.typesys import Stores, get_typestore
 from rosbags.typesys.store import Typestore
 
 from s4net_core.errors import CaptureError
-from s4net_core.io.rosbag1_storage import Rosbag1Remains, deserialize_ros1, is_rosbag1
+from s4net_core.io.bags.rosbag1 import Rosbag1Remains, deserialize_ros1, is_rosbag1
 
 STORAGE_SUFFIXES = (".mcap", ".db3")
 MCAP_MAGIC = b"\x89MCAP0\r\n"

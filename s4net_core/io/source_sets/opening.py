@@ -4,12 +4,13 @@ from pathlib import Path
 from typing import Literal
 
 from s4net_core.errors import SourceSetError
-from s4net_core.io.labelme_source import LabelMeSourceSet, is_labelme_folder
-from s4net_core.io.nyu_depth import NyuDepth, is_nyu_depth
-from s4net_core.io.source_pack import PackedSourceSet, is_pack, read_pack_info
-from s4net_core.io.source_set import FolderSourceSet, SourceSet
-from s4net_core.io.sunrgbd import SunRgbd, is_sunrgbd
-from s4net_core.io.sunrgbd_flat import FlatSunRgbd, is_flat_sunrgbd
+from s4net_core.io.source_sets.files import FolderSourceSet
+from s4net_core.io.source_sets.labelme_folder import LabelMeSourceSet, is_labelme_folder
+from s4net_core.io.source_sets.nyu_depth import NyuDepth, is_nyu_depth
+from s4net_core.io.source_sets.packed import PackedSourceSet, is_pack, read_pack_info
+from s4net_core.io.source_sets.source_set import SourceSet
+from s4net_core.io.source_sets.sunrgbd import SunRgbd, is_sunrgbd
+from s4net_core.io.source_sets.sunrgbd_flat import FlatSunRgbd, is_flat_sunrgbd
 from s4net_core.labels import LabelMap
 
 Split = Literal["train", "test", "all"]

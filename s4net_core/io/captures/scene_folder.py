@@ -18,8 +18,10 @@ from numpy.typing import NDArray
 
 from s4net_core.errors import BadFrame, CaptureError
 from s4net_core.frames import Frame, Intrinsics
-from s4net_core.io.image_codec import MILLIMETRES
-from s4net_core.io.image_files import (
+from s4net_core.io.captures.indexed import IndexedCapture
+from s4net_core.io.captures.trajectory import NumberedPoses, Poses, numbered_lines, read_poses
+from s4net_core.io.images.codec import MILLIMETRES
+from s4net_core.io.images.files import (
     numbered_images,
     read_color,
     read_depth,
@@ -27,9 +29,7 @@ from s4net_core.io.image_files import (
     write_depth,
     write_label,
 )
-from s4net_core.io.indexed import IndexedCapture
-from s4net_core.io.label_files import find_label, read_label_file
-from s4net_core.io.trajectory import NumberedPoses, Poses, numbered_lines, read_poses
+from s4net_core.io.label_files.lookup import find_label, read_label_file
 from s4net_core.labels import SUNRGBD37, LabelMap
 
 FIRST_STAMP = 1_000_000_000

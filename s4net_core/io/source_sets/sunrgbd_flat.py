@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from s4net_core.errors import SourceSetError
-from s4net_core.io.image_files import COLOR_SUFFIXES
-from s4net_core.io.source_set import FileSourceSet, LabelledFiles
-from s4net_core.io.sunrgbd import read_sunrgbd_depth
+from s4net_core.io.images.files import COLOR_SUFFIXES
+from s4net_core.io.source_sets.files import FileSourceSet, LabelledFiles
+from s4net_core.io.source_sets.sunrgbd import read_sunrgbd_depth
 from s4net_core.labels import LabelMap
 
 SPLITS = ("train", "test")

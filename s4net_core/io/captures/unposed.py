@@ -11,8 +11,8 @@ from s4net_core.config import StreamSettings
 from s4net_core.errors import CaptureError
 from s4net_core.frames import FrameSource, Intrinsics
 from s4net_core.geometry.camera import undistort_frame
-from s4net_core.io.captures import open_capture
-from s4net_core.io.trajectory import UNKNOWN_POSES
+from s4net_core.io.captures.opening import open_capture
+from s4net_core.io.captures.trajectory import UNKNOWN_POSES
 
 
 class RgbdImage(NamedTuple):

@@ -7,10 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from s4net_core.errors import BadFrame, S4NetError, SourceSetError
-from s4net_core.io.image_codec import MILLIMETRES
-from s4net_core.io.image_files import read_color, read_raw_depth
+from s4net_core.io.images.codec import MILLIMETRES
+from s4net_core.io.images.files import read_color, read_raw_depth
 from s4net_core.io.matlab import Mat73, load_mat, strings
-from s4net_core.io.source_set import LabelledImage, check_sizes
+from s4net_core.io.source_sets.files import check_sizes
+from s4net_core.io.source_sets.source_set import LabelledImage
 from s4net_core.labels import SUNRGBD37, LabelSpace, from_mask
 
 MAX_DEPTH = 8.0

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from s4net_core.errors import BadFrame
 from s4net_core.frames import Intrinsics
 from s4net_core.geometry.transforms import pose_matrix
-from s4net_core.io.image_codec import decode_color, decode_compressed_color, decode_compressed_depth, decode_depth
+from s4net_core.io.images.codec import decode_color, decode_compressed_color, decode_compressed_depth, decode_depth
 
 _DISTORTION_LENGTHS = (4, 5, 8, 12, 14)
 _PLUMB_BOB_LENGTH = 5

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from s4net_core.io.image_files import read_label
-from s4net_core.io.labelme import read_labelme
+from s4net_core.io.images.files import read_label
+from s4net_core.io.label_files.labelme import read_labelme
 from s4net_core.labels import LabelMap, LabelSpace
 
 LABELME_FOLDER = "labelme"

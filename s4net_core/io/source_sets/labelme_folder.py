@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from s4net_core.errors import S4NetError, SourceSetError
-from s4net_core.io.labelme import is_labelme, read_labelme, read_labelme_color
-from s4net_core.io.source_set import LabelledImage
+from s4net_core.io.label_files.labelme import is_labelme, read_labelme, read_labelme_color
+from s4net_core.io.source_sets.source_set import LabelledImage
 from s4net_core.labels import SUNRGBD37, LabelSpace
 
 FILES_LOOKED_AT = 50

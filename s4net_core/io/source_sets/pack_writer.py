@@ -1,4 +1,4 @@
-"""Packs a source set into one file at the size of training, see `source_pack`."""
+"""Packs a source set into one file at the size of training, see `packed`."""
 
 import hashlib
 import json
@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from s4net_core.errors import SourceSetError
 from s4net_core.files import open_atomically
-from s4net_core.io.image_codec import depth_to_millimetres
-from s4net_core.io.source_pack import COLUMNS, KEY, PackInfo
-from s4net_core.io.source_set import LabelledImage, SourceSet
+from s4net_core.io.images.codec import depth_to_millimetres
+from s4net_core.io.source_sets.packed import COLUMNS, KEY, PackInfo
+from s4net_core.io.source_sets.source_set import LabelledImage, SourceSet
 
 _ZLIB_LEVEL = 1
 """Labels shrink to a thirtieth at any level; the first is the fastest."""

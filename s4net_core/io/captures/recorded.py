@@ -15,8 +15,8 @@ from s4net_core.errors import BadFrame, CaptureError
 from s4net_core.frames import Frame
 from s4net_core.geometry.association import Synchroniser
 from s4net_core.geometry.transforms import TIME_JUMP_NS, TransformBuffer
-from s4net_core.io.assembly import FrameAssembler, Picture
-from s4net_core.io.trajectory import Poses
+from s4net_core.io.captures.assembly import FrameAssembler, Picture
+from s4net_core.io.captures.trajectory import Poses
 
 _log = logging.getLogger(__name__)
 

@@ -14,8 +14,8 @@ from rosbags.typesys import Stores, get_typestore
 from s4net_core.errors import CaptureError
 from s4net_core.frames import Frame, Intrinsics
 from s4net_core.geometry.transforms import quaternion_of
-from s4net_core.io.image_codec import depth_to_millimetres, encode_compressed_color, encode_compressed_depth
-from s4net_core.io.messages import calibration_of
+from s4net_core.io.bags.messages import calibration_of
+from s4net_core.io.images.codec import depth_to_millimetres, encode_compressed_color, encode_compressed_depth
 
 COLOR = "/camera/camera/color/image_raw"
 COLOR_INFO = "/camera/camera/color/camera_info"

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from s4net_core.errors import BadFrame, CaptureError
 from s4net_core.frames import Intrinsics, check_pose
-from s4net_core.io.image_codec import MILLIMETRES, decode_color, decode_compressed_color, decode_depth
-from s4net_core.io.messages import intrinsics_from_calibration
+from s4net_core.io.bags.messages import intrinsics_from_calibration
+from s4net_core.io.images.codec import MILLIMETRES, decode_color, decode_compressed_color, decode_depth
 
 VERSION = 4
 COLOR_COMPRESSION = {0: "raw", 1: "png", 2: "jpeg"}

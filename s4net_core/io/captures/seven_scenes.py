@@ -9,10 +9,10 @@ from pathlib import Path
 
 from s4net_core.errors import CaptureError
 from s4net_core.frames import Frame, Intrinsics
-from s4net_core.io.image_files import read_color, read_depth
-from s4net_core.io.indexed import STEP_30_HZ, IndexedCapture
-from s4net_core.io.scene_folder import FIRST_STAMP, FRAME_ID
-from s4net_core.io.trajectory import Poses, read_pose
+from s4net_core.io.captures.indexed import STEP_30_HZ, IndexedCapture
+from s4net_core.io.captures.scene_folder import FIRST_STAMP, FRAME_ID
+from s4net_core.io.captures.trajectory import Poses, read_pose
+from s4net_core.io.images.files import read_color, read_depth
 
 LENS = Intrinsics(width=640, height=480, fx=585.0, fy=585.0, cx=320.0, cy=240.0)
 NO_DEPTH = 65535

@@ -5,15 +5,15 @@ from pathlib import Path
 from s4net_core.config import StreamSettings
 from s4net_core.errors import CaptureError
 from s4net_core.frames import FrameSource
-from s4net_core.io.bag_storage import is_bag
-from s4net_core.io.open3d_folder import Open3dFolder, is_open3d_folder
-from s4net_core.io.realsense import RealsenseRecording, is_realsense
-from s4net_core.io.rosbag_reader import BagReader
-from s4net_core.io.scannet import is_scannet, open_scannet
-from s4net_core.io.scene_folder import POSES_FILE, SceneFolder, is_scene_folder
-from s4net_core.io.seven_scenes import SevenScenes, is_seven_scenes
-from s4net_core.io.trajectory import Poses, read_poses
-from s4net_core.io.tum import TumCapture, is_tum
+from s4net_core.io.bags.storage import is_bag
+from s4net_core.io.captures.open3d_folder import Open3dFolder, is_open3d_folder
+from s4net_core.io.captures.realsense import RealsenseRecording, is_realsense
+from s4net_core.io.captures.rosbag import BagReader
+from s4net_core.io.captures.scannet import is_scannet, open_scannet
+from s4net_core.io.captures.scene_folder import POSES_FILE, SceneFolder, is_scene_folder
+from s4net_core.io.captures.seven_scenes import SevenScenes, is_seven_scenes
+from s4net_core.io.captures.trajectory import Poses, read_poses
+from s4net_core.io.captures.tum import TumCapture, is_tum
 from s4net_core.labels import LabelMap
 
 FORMATS = (

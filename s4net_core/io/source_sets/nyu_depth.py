@@ -7,9 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from s4net_core.errors import S4NetError, SourceSetError
-from s4net_core.io.label_tables import NYU_TABLE, nyu_label_map
+from s4net_core.io.label_files.tables import NYU_TABLE, nyu_label_map
 from s4net_core.io.matlab import Mat73, is_mat73, load_mat
-from s4net_core.io.source_set import LabelledImage
+from s4net_core.io.source_sets.source_set import LabelledImage
 from s4net_core.labels import SUNRGBD37, LabelMap, LabelSpace
 
 FILE = "nyu_depth_v2_labeled.mat"
