@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from s4net_core.errors import BadFrame, CaptureError
 from s4net_core.frames import Frame, Intrinsics
 from s4net_core.geometry.camera import resize_color, resize_nearest
-from s4net_core.geometry.registration import register_depth
+from s4net_core.geometry.depth_alignment import register_depth
 from s4net_core.io.bags.messages import intrinsics_from_calibration
 from s4net_core.io.captures.indexed import STEP_30_HZ, IndexedCapture
 from s4net_core.io.captures.scene_folder import FIRST_STAMP, FRAME_ID

@@ -5,7 +5,7 @@ import pytest
 from scenes import look_at, make_room_frames
 
 from s4net_core.frames import Intrinsics
-from s4net_core.geometry.registration import register_depth
+from s4net_core.geometry.depth_alignment import register_depth
 
 DEPTH_LENS = Intrinsics(80, 60, 70.0, 71.0, 38.5, 31.0)
 COLOR_LENS = Intrinsics(64, 40, 50.0, 49.0, 33.0, 18.5)
