@@ -173,7 +173,7 @@ def numbered_lines(path: Path) -> Iterator[tuple[int, list[str]]]:
     """Number and words of each line that is neither empty nor a comment.
 
     Raises:
-        CaptureError: the file is missing.
+        CaptureError: the file is missing or no text.
     """
     for number, line in enumerate(_text(path).splitlines(), start=1):
         if line.strip() and not line.lstrip().startswith("#"):
@@ -255,4 +255,4 @@ def _text(path: Path) -> str:
     try:
         return path.read_text()
     except (OSError, UnicodeDecodeError) as error:
-        raise CaptureError(f"{path} is missing or no text: poses cannot be read from it ({error})") from error
+        raise CaptureError(f"{path} is missing or no text ({error}): check its name, or fetch it again") from error

@@ -16,7 +16,7 @@ from s4net_core.geometry.transforms import pose_matrix
 from s4net_core.io.captures.assembly import Picture
 from s4net_core.io.captures.recorded import RecordedCapture, StreamAssembler
 from s4net_core.io.captures.scene_folder import FRAME_ID
-from s4net_core.io.captures.trajectory import TUM_WORDS, Poses, nanoseconds
+from s4net_core.io.captures.trajectory import TUM_WORDS, Poses, nanoseconds, numbered_lines
 from s4net_core.io.images.files import read_color, read_depth
 
 GROUND_TRUTH = "groundtruth.txt"
@@ -87,7 +87,7 @@ class TumCapture(RecordedCapture):
                 numbers = [float(word) for word in event.words]
                 T_world_camera = pose_matrix(numbers[:3], numbers[3:])
             except (ValueError, BadFrame) as error:
-                raise CaptureError(f"{self.path / 'groundtruth.txt'}: {' '.join(event.words)}: {error}") from error
+                raise CaptureError(f"{self.path / GROUND_TRUTH}: {' '.join(event.words)}: {error}") from error
             assembler.add_transform(self._stream.fixed_frame, FRAME_ID, event.stamp, T_world_camera)
         elif event.kind == "depth":
             assembler.add_depth(self._picture(event, partial(read_depth, units_per_metre=UNITS_PER_METRE)))
@@ -117,11 +117,8 @@ def _read_list(path: Path, kind: Literal["pose", "depth", "color"], words: int) 
         raise CaptureError(f"{path} is missing: a TUM RGB-D folder has rgb.txt, depth.txt and groundtruth.txt{hint}")
     events = []
     order = {"pose": 0, "depth": 1, "color": 2}[kind]
-    for number, line in enumerate(path.read_text().splitlines(), start=1):
-        if not line.strip() or line.startswith("#"):
-            continue
-        fields = line.split()
+    for number, fields in numbered_lines(path):
         if len(fields) != words:
-            raise CaptureError(f"{path}:{number}: '{line}' has {len(fields)} words, not {words}")
+            raise CaptureError(f"{path}:{number}: '{' '.join(fields)}' has {len(fields)} words, not {words}")
         events.append(_Event(nanoseconds(fields[0], f"{path}:{number}"), order, kind, fields[1:]))
     return events

@@ -97,7 +97,7 @@ def decode_compressed_color(format: str, data: Any) -> NDArray[np.uint8]:
     if blob.startswith(_JPEG_START) and blob.rfind(_JPEG_END, max(len(blob) - _JPEG_TAIL, 0)) < 0:
         # OpenCV fills the missing part with grey instead of refusing it.
         raise BadFrame("color_format", f"compressed colour is truncated ({len(blob)} bytes, format '{format}')")
-    image = _imdecode(blob, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    image = imdecode(blob, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
     if image is None:
         raise BadFrame(
             "color_format",
@@ -132,7 +132,7 @@ def decode_compressed_depth(format: str, data: Any) -> NDArray[np.float32]:
         )
     headerless = blob.startswith(_PNG_SIGNATURE)
     png = blob if headerless else blob[_DEPTH_HEADER.size :]
-    values = _imdecode(png, cv2.IMREAD_UNCHANGED) if png.startswith(_PNG_SIGNATURE) else None
+    values = imdecode(png, cv2.IMREAD_UNCHANGED) if png.startswith(_PNG_SIGNATURE) else None
     if values is None or values.dtype != np.uint16 or values.ndim != 2:
         raise BadFrame(
             "depth_format", f"compressed depth ({len(blob)} bytes, format '{format}') holds no whole 16-bit PNG"
@@ -166,6 +166,16 @@ def depth_to_millimetres(depth: NDArray[np.float32]) -> NDArray[np.uint16]:
     return np.where((millimetres > 0) & (millimetres <= np.iinfo(np.uint16).max), millimetres, 0).astype(np.uint16)
 
 
+def imdecode(data: bytes, flags: int) -> NDArray[Any] | None:
+    """OpenCV's decoder, None when it refuses (it does so by None or by an exception, depending on the damage)."""
+    if not data:
+        return None
+    try:
+        return cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    except cv2.error:
+        return None
+
+
 def _rows(
     reason: str, data: Any, height: int, width: int, step: int, dtype: np.dtype[Any], channels: int
 ) -> NDArray[Any]:
@@ -195,13 +205,3 @@ def _metres(values: NDArray[Any]) -> NDArray[np.float32]:
         return metres
     with np.errstate(invalid="ignore"):  # NaN compares false
         return np.where((values > 0) & (values < np.inf), values, np.float32(0)).astype(np.float32, copy=False)
-
-
-def _imdecode(blob: bytes, flags: int) -> NDArray[Any] | None:
-    """OpenCV's decoder, None when it refuses (it does so by None or by an exception, depending on the damage)."""
-    if not blob:
-        return None
-    try:
-        return cv2.imdecode(np.frombuffer(blob, np.uint8), flags)
-    except cv2.error:
-        return None

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from s4net_core.errors import BadFrame, CaptureError
-from s4net_core.io.images.codec import MILLIMETRES, decode_compressed_color, depth_to_millimetres
+from s4net_core.io.images.codec import MILLIMETRES, decode_compressed_color, depth_to_millimetres, imdecode
 from s4net_core.labels import LabelMap, LabelSpace, from_mask
 
 COLOR_SUFFIXES = (".jpg", ".jpeg", ".png")
@@ -127,7 +127,7 @@ def _read(path: Path, flags: int) -> NDArray[np.unsignedinteger[Any]]:
 
 
 def _decode(content: bytes, where: str, flags: int) -> NDArray[np.unsignedinteger[Any]]:
-    image = cv2.imdecode(np.frombuffer(content, np.uint8), flags) if content else None
+    image = imdecode(content, flags)
     if image is None:
         raise BadFrame("unreadable", f"{where} ({len(content)} bytes) is truncated or no image: fetch the data again")
     return np.asarray(image)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from s4net_core.errors import BadFrame, S4NetError
 from s4net_core.files import write_atomically
 from s4net_core.geometry.camera import resize_nearest
-from s4net_core.io.images.codec import decode_compressed_color
+from s4net_core.io.images.codec import decode_compressed_color, imdecode
 from s4net_core.io.images.files import read_color
 from s4net_core.labels import UNLABELLED, UNLABELLED_NAME, LabelSpace
 
@@ -229,7 +229,7 @@ def _paint(label: NDArray[np.uint8], shape: dict[str, Any], id: int, path: Path)
 
 def _paint_mask(label: NDArray[np.uint8], corner: Polygon, data: str, id: int) -> None:
     """A PNG of the shape's bounding box whose upper left pixel is `corner`; what lies outside the image is left out."""
-    mask = cv2.imdecode(np.frombuffer(base64.b64decode(data), np.uint8), cv2.IMREAD_GRAYSCALE)
+    mask = imdecode(base64.b64decode(data), cv2.IMREAD_GRAYSCALE)
     if mask is None:
         raise ValueError("its mask is no image")
     rows, columns = np.nonzero(mask)
