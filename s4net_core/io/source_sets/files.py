@@ -59,22 +59,12 @@ class FileSourceSet:
         with_depth: bool = False,
         read_depth: Callable[[Path], NDArray[np.float32]] = read_depth,
     ) -> None:
-        self._name = name
+        self.name = name
         self._files = files
-        self._label_space = label_space
+        self.label_space = label_space
         self._map_labels = map_labels
         self._with_depth = with_depth
         self._read_depth = read_depth
-
-    @property
-    def name(self) -> str:
-        """Short name for reports."""
-        return self._name
-
-    @property
-    def label_space(self) -> LabelSpace:
-        """What the ids mean."""
-        return self._label_space
 
     def __len__(self) -> int:
         return len(self._files)
@@ -88,7 +78,7 @@ class FileSourceSet:
         files = self._files[index]
         try:
             color = read_color(files.color)
-            label = read_label_file(files.label, self._label_space, self._map_labels, color.shape[:2])
+            label = read_label_file(files.label, self.label_space, self._map_labels, color.shape[:2])
             depth = self._read_depth(files.depth) if files.depth and self._with_depth else None
         except S4NetError as error:
             raise SourceSetError(str(error)) from error
@@ -102,7 +92,7 @@ class FileSourceSet:
             SourceSetError: it cannot be read, or an id is outside the label space.
         """
         try:
-            return read_label_file(self._files[index].label, self._label_space, self._map_labels)
+            return read_label_file(self._files[index].label, self.label_space, self._map_labels)
         except S4NetError as error:
             raise SourceSetError(str(error)) from error
 

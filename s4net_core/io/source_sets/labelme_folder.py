@@ -28,20 +28,11 @@ class LabelMeSourceSet:
 
     def __init__(self, path: str | Path, label_space: LabelSpace = SUNRGBD37) -> None:
         self.path = Path(path)
-        self._label_space = label_space
+        self.name = self.path.resolve().name
+        self.label_space = label_space
         self._files = [file for file in sorted(self.path.rglob("*.json")) if is_labelme(file)]
         if not self._files:
             raise SourceSetError(f"source set {self.path} has no annotation of LabelMe: it must hold NAME.json files")
-
-    @property
-    def name(self) -> str:
-        """Name of the folder."""
-        return self.path.resolve().name
-
-    @property
-    def label_space(self) -> LabelSpace:
-        """What the ids mean."""
-        return self._label_space
 
     def __len__(self) -> int:
         return len(self._files)
@@ -54,7 +45,7 @@ class LabelMeSourceSet:
         """
         try:
             color = read_labelme_color(self._files[index])
-            return LabelledImage(color, read_labelme(self._files[index], self._label_space, _size(color)))
+            return LabelledImage(color, read_labelme(self._files[index], self.label_space, _size(color)))
         except S4NetError as error:
             raise SourceSetError(str(error)) from error
 
@@ -65,7 +56,7 @@ class LabelMeSourceSet:
             SourceSetError: it cannot be read, or a class is unknown.
         """
         try:
-            return read_labelme(self._files[index], self._label_space)
+            return read_labelme(self._files[index], self.label_space)
         except S4NetError as error:
             raise SourceSetError(str(error)) from error
 

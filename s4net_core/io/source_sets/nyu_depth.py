@@ -10,7 +10,7 @@ from s4net_core.errors import S4NetError, SourceSetError
 from s4net_core.io.label_files.tables import NYU_TABLE, nyu_label_map
 from s4net_core.io.matlab import Mat73, is_mat73, load_mat
 from s4net_core.io.source_sets.source_set import LabelledImage
-from s4net_core.labels import SUNRGBD37, LabelMap, LabelSpace
+from s4net_core.labels import SUNRGBD37, LabelMap
 
 FILE = "nyu_depth_v2_labeled.mat"
 SPLITS = "splits.mat"
@@ -35,11 +35,14 @@ class NyuDepth:
         LabelTableError: the table of classes is missing or foreign.
     """
 
+    label_space = SUNRGBD37
+
     def __init__(
         self, path: str | Path, *, split: str = "train", map_labels: LabelMap | None = None, with_depth: bool = False
     ) -> None:
         path = Path(path)
         self.path = path / FILE if path.is_dir() else path
+        self.name = self.path.stem
         self._with_depth = with_depth
         self._file = Mat73(self.path, SourceSetError)
         missing = [name for name in ("images", "depths", "labels") if name not in self._file]
@@ -47,16 +50,6 @@ class NyuDepth:
             raise SourceSetError(f"{self.path} has no variable '{missing[0]}': it is not {FILE}, or is cut off")
         self._map_labels = map_labels or nyu_label_map(self.path.with_name(NYU_TABLE))
         self._positions = _positions(self.path.with_name(SPLITS), split, len(self._file["images"]))
-
-    @property
-    def name(self) -> str:
-        """Name of the file."""
-        return self.path.stem
-
-    @property
-    def label_space(self) -> LabelSpace:
-        """The 37 classes of SUN RGB-D."""
-        return SUNRGBD37
 
     def __len__(self) -> int:
         return len(self._positions)

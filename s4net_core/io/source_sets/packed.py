@@ -79,7 +79,8 @@ class PackedSourceSet:
     def __init__(self, path: str | Path, *, split: str = "train", with_depth: bool = False) -> None:
         self.path = Path(path)
         self.info = read_pack_info(path)
-        self._label_space = _label_space(self.path, self.info)
+        self.name = self.info.name
+        self.label_space = _label_space(self.path, self.info)
         self._with_depth = with_depth
         self._range = _range(self.path, self.info, split)
         with _refusing(self.path), safe_open(str(path), framework="numpy") as file:  # refuses a truncated file
@@ -89,16 +90,6 @@ class PackedSourceSet:
             raise SourceSetError(
                 f"{path} has an index of {len(self._index)} images, not those of its header: {_REMEDY}"
             )
-
-    @property
-    def name(self) -> str:
-        """Name of the source set that was packed."""
-        return self.info.name
-
-    @property
-    def label_space(self) -> LabelSpace:
-        """What the ids mean."""
-        return self._label_space
 
     def __len__(self) -> int:
         return len(self._range)

@@ -12,7 +12,7 @@ from s4net_core.io.images.files import read_color, read_raw_depth
 from s4net_core.io.matlab import Mat73, load_mat, strings
 from s4net_core.io.source_sets.files import check_sizes
 from s4net_core.io.source_sets.source_set import LabelledImage
-from s4net_core.labels import SUNRGBD37, LabelSpace, from_mask
+from s4net_core.labels import SUNRGBD37, from_mask
 
 MAX_DEPTH = 8.0
 """Metres; the toolbox sets what lies farther to this (read3dPoints.m)."""
@@ -41,11 +41,14 @@ class SunRgbd:
         SourceSetError: a part of the release is missing or truncated, or h5py is not installed.
     """
 
+    label_space = SUNRGBD37
+
     def __init__(self, path: str | Path, *, split: str = "train", with_depth: bool = False) -> None:
         self.path = Path(path)
         toolbox = _toolbox(self.path)
         if toolbox is None:
             raise SourceSetError(f"{path} is no SUN RGB-D: unpack SUNRGBD.zip and SUNRGBDtoolbox.zip into one folder")
+        self.name = self.path.resolve().name
         self._with_depth = with_depth
         colors, depths = _images(toolbox)
         self._positions = _positions(colors, toolbox / "traintestSUNRGBD/allsplit.mat", split)
@@ -76,16 +79,6 @@ class SunRgbd:
                 f"SUN RGB-D at {self.path} lacks {len(missing)} of {len(wanted)} files, first {missing[0]}: unpack "
                 "SUNRGBD.zip whole"
             )
-
-    @property
-    def name(self) -> str:
-        """Name of the folder."""
-        return self.path.resolve().name
-
-    @property
-    def label_space(self) -> LabelSpace:
-        """The 37 classes of SUN RGB-D."""
-        return SUNRGBD37
 
     def __len__(self) -> int:
         return len(self._positions)
