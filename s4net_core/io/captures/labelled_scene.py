@@ -80,7 +80,4 @@ def _write_extras(
     if "labelme" in extras:
         annotation = path / LABELME_FOLDER / f"{index:06d}.json"
         image = f"../color/{index:06d}{color_suffix(quality)}"
-        try:
-            write_labelme(annotation, frame.label, image, space, tolerance=tolerance)
-        except OSError as error:
-            raise CaptureError(f"{annotation} cannot be written ({error}): is the disk full?") from error
+        write_labelme(annotation, frame.label, image, space, tolerance=tolerance)

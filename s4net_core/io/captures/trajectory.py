@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from s4net_core.errors import BadFrame, CaptureError
-from s4net_core.files import write_atomically
+from s4net_core.files import write_result
 from s4net_core.frames import check_pose
 from s4net_core.geometry.transforms import interpolate, pose_matrix, quaternion_of
 
@@ -149,10 +149,7 @@ def write_tum_poses(path: Path, poses: Mapping[int, NDArray[np.float64]]) -> Non
     for stamp, T in sorted(poses.items()):
         numbers = " ".join(f"{number:.9g}" for number in (*T[:3, 3], *quaternion_of(T)))
         lines.append(f"{stamp // 10**9}.{stamp % 10**9:09d} {numbers}")
-    try:
-        write_atomically(path, "\n".join(lines) + "\n")
-    except OSError as error:
-        raise CaptureError(f"{path} cannot be written ({error}): check the folder's rights") from error
+    write_result(path, "\n".join(lines) + "\n", CaptureError)
 
 
 def read_pose(path: Path) -> NDArray[np.float64]:

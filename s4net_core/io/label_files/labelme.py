@@ -15,8 +15,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from s4net_core.errors import BadFrame, S4NetError
-from s4net_core.files import write_atomically
+from s4net_core.errors import BadFrame, CaptureError, S4NetError
+from s4net_core.files import write_result
 from s4net_core.geometry.camera import resize_nearest
 from s4net_core.io.images.codec import decode_compressed_color, imdecode
 from s4net_core.io.images.files import read_color
@@ -95,7 +95,7 @@ def write_labelme(
             which are easier to edit by hand, and slivers without label between classes.
 
     Raises:
-        OSError: it cannot be written.
+        CaptureError: it cannot be written.
     """
     shapes = [
         {
@@ -119,7 +119,7 @@ def write_labelme(
         "imageHeight": height,
         "imageWidth": width,
     }
-    write_atomically(path, json.dumps(content) + "\n")
+    write_result(path, json.dumps(content) + "\n", CaptureError)
 
 
 def polygons(label: NDArray[np.uint8], tolerance: float = 0.0) -> list[tuple[int, Polygon]]:
