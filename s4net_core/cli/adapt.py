@@ -1,10 +1,11 @@
 """``s4net adapt``: adapt a base model to a capture, offline, with the same loop as the adaptation node."""
 
 import argparse
+from collections import Counter
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn, track
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from s4net_core.cli.options import (
     add_learning_options,
@@ -14,6 +15,7 @@ from s4net_core.cli.options import (
     state_path,
     track_labels,
 )
+from s4net_core.cli.output import tracked
 from s4net_core.config import Settings
 from s4net_core.errors import SettingsError
 from s4net_core.io.captures.opening import open_capture
@@ -47,11 +49,11 @@ def run(args: argparse.Namespace) -> int:
     capture = open_capture(
         args.capture, stream=settings.stream, poses=args.poses, with_depth=settings.geometry.from_sensor
     )
-    for frame in track(capture, "frames", total=len(capture), console=console):
+    for frame in tracked(capture, "frames", console):
         adaptation.offer(frame)
     adaptation.save_state()
     status = adaptation.status
-    left_out = {**capture.skipped, **status.rejected}
+    left_out = dict(Counter(capture.skipped) + Counter(status.rejected))
     console.print(f"{status.keyframes} keyframes; left out: {left_out or 'none'}")
     if not adaptation.has_enough_views:
         raise SettingsError(

@@ -136,5 +136,5 @@ def _size(text: str) -> tuple[int, int]:
 def _rate(text: str) -> float:
     value = float(text)
     if not 0 < value <= 1e6:
-        raise argparse.ArgumentTypeError(f"'{text}' is not above 0")
+        raise argparse.ArgumentTypeError(f"'{text}' is not a rate above 0, up to 1000000 Hz")
     return value

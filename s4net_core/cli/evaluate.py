@@ -60,6 +60,8 @@ def run(args: argparse.Namespace) -> int:
         return run_scenes(args, settings)
     if not args.checkpoint or not args.capture:
         raise SettingsError("give --checkpoint and --capture, or --network and --scene")
+    if args.out:
+        raise SettingsError("--out belongs to --network and --scene: give --report, --json or --csv FILE")
     files = {"base": args.baseline, "adapted": args.checkpoint} if args.baseline else {"network": args.checkpoint}
     settings = with_size_of(settings, read_info(args.checkpoint))
     segmenters = {name: Segmenter(path, settings.device, settings) for name, path in files.items()}

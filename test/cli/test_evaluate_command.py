@@ -113,9 +113,11 @@ def test_networks_and_scenes_make_the_paper_s_table(folder, tmp_path, capsys):
         ([], "give --checkpoint and --capture"),
         (["--network", "a=b"], "give --network and --scene"),
         (["--network", "a=b", "--scene", "room"], "--scene is 'room': write NAME=VALUE"),
+        (["--network", "a=b", "--scene", "a=b", "--csv", "a.csv"], "--csv belongs to --checkpoint and --capture"),
+        (["--checkpoint", "a", "--capture", "b", "--out", "c"], "--out belongs to --network and --scene"),
     ],
 )
-def test_options_that_are_not_enough_are_told(options, problem, capsys):
+def test_options_that_are_not_enough_or_have_no_effect_are_told(options, problem, capsys):
     assert main(["evaluate", *options]) == 2
     assert problem in capsys.readouterr().err
 

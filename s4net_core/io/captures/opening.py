@@ -40,12 +40,14 @@ def open_capture(
         stream: how streams are put together; for recordings whose images have stamps of their own.
         poses: other poses than the capture's, or where it has none: a file as `read_poses` takes it, in the capture's
             folder or anywhere, e.g. ``poses_noisy.txt``; empty = the capture's own.
-        map_labels: from the ids in label files to SUN RGB-D 37, one of `LABEL_MAPS`; None = the format's own.
+        map_labels: from the ids in label files to SUN RGB-D 37, see `label_map`; None = the format's own.
         stride: take every n-th frame; where images are files or can be skipped, the others are not read.
-        with_depth: False = depth need not be there; in a bag or TUM sequence colour does not wait for it then.
+        with_depth: False = depth is not needed: in a bag or TUM sequence it need not be there, and colour does not wait
+            for it.
 
     Raises:
         CaptureError: nothing is there, or it is in none of the formats.
+        LabelTableError: a scan of ScanNet has a damaged table of labels.
     """
     path = Path(path)
     if not path.exists():

@@ -48,7 +48,7 @@ class SceneFolder(IndexedCapture):
         path: the folder.
         poses: name of the file of poses in the folder, e.g. ``poses_noisy.txt``, or poses from elsewhere.
         stride: take every n-th frame.
-        map_labels: from the ids in ``label/`` to SUN RGB-D 37, one of `LABEL_MAPS`; None = they are those.
+        map_labels: from the ids in ``label/`` to SUN RGB-D 37, see `label_map`; None = they are those.
 
     Raises:
         CaptureError: the folder is not a scene folder, or its texts cannot be parsed.

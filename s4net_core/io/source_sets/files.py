@@ -104,7 +104,7 @@ class FolderSourceSet(FileSourceSet):
     Args:
         path: the folder; scene folders, or folders of them.
         label_space: what the ids mean, after `map_labels`.
-        map_labels: from the ids in ``label/`` to those of `label_space`, one of `LABEL_MAPS`; None = they are the same.
+        map_labels: from the ids in ``label/`` to those of `label_space`, see `label_map`; None = they are the same.
         with_depth: read ``depth/`` (16 bit, millimetres) as well, where there is one.
 
     Raises:
