@@ -5,7 +5,6 @@ from collections import Counter
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from s4net_core.cli.options import (
     add_learning_options,
@@ -15,7 +14,7 @@ from s4net_core.cli.options import (
     state_path,
     track_labels,
 )
-from s4net_core.cli.output import tracked
+from s4net_core.cli.output import progress_bar, tracked
 from s4net_core.config import Settings
 from s4net_core.errors import SettingsError
 from s4net_core.io.captures.opening import open_capture
@@ -80,8 +79,7 @@ def _settings(args: argparse.Namespace) -> Settings:
 
 
 def _learn(adaptation: Adaptation, console: Console, curves: TrainingLog) -> None:
-    columns = (TextColumn("adapt"), BarColumn(), MofNCompleteColumn(), TextColumn("loss {task.fields[loss]:.3f}"))
-    with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
+    with progress_bar(console, loss=True, transient=False) as progress:
         limit = adaptation.settings.adaptation.max_steps or None
         task = progress.add_task("adapt", total=limit, completed=adaptation.status.step, loss=float("nan"))
         while adaptation.ready:

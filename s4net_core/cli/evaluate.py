@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from s4net_core.cli.evaluate_scenes import add_scene_arguments, run_scenes
 from s4net_core.cli.options import add_poses_option, add_settings_options, settings_from
+from s4net_core.cli.output import progress_bar
 from s4net_core.config import Settings
 from s4net_core.errors import SettingsError
 from s4net_core.evaluation.confusion import confusion_png
@@ -107,8 +107,7 @@ def _measured(
     Raises:
         SettingsError: nothing can.
     """
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
+    with progress_bar(console) as progress:
         task = progress.add_task("evaluate", total=len(capture) or None)
         measured = measure(
             segmenters,
