@@ -296,12 +296,14 @@ def _read_matrix(folder: Path, names: tuple[str, ...]) -> NDArray[np.float64]:
     path = _first(folder, names)
     if path is None:
         raise CaptureError(f"{folder} has no {names[0]}: export the scan again, with its intrinsics")
-    numbers = path.read_text().split()
-    rows = 4 if len(numbers) == 16 else 3
     try:
+        numbers = path.read_text().split()
+        rows = 4 if len(numbers) == 16 else 3
         return np.array(numbers, np.float64).reshape(rows, rows)
-    except ValueError as error:
-        raise CaptureError(f"{path} holds no camera matrix of 4x4 or 3x3 numbers: export the scan again") from error
+    except (OSError, ValueError) as error:
+        raise CaptureError(
+            f"{path} holds no camera matrix of 4x4 or 3x3 numbers ({error}): export the scan again"
+        ) from error
 
 
 def _lens_for(K: NDArray[np.float64], shape: tuple[int, ...], published: tuple[int, int]) -> Intrinsics:
