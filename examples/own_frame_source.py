@@ -1,7 +1,7 @@
 """Bring your own data: a `FrameSource` is anything that yields posed frames in time order.
 
 This one renders a box-shaped room; put your camera, simulator or file format in its place. Everything that takes a
-capture takes it: `adapt`, `evaluate`, the readers' tests, `s4net_core.io.scene_folder.write_scene_folder`.
+capture takes it: `adapt`, `evaluate`, the readers' tests, `s4net_core.io.captures.scene_folder.write_scene_folder`.
 
 python examples/own_frame_source.py [FRAMES [STEPS]]     (20 steps: a minute on a CPU)
 """

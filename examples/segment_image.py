@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from s4net_core import load_model, segment
-from s4net_core.io.image_files import write_color
+from s4net_core.io.images.files import write_color
 from s4net_core.labels import SUNRGBD37
 
 DEMO = Path(__file__).resolve().parents[1] / "demo"

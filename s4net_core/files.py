@@ -28,6 +28,18 @@ def write_atomically(path: str | Path, data: bytes | str) -> None:
         file.write(data.encode() if isinstance(data, str) else data)
 
 
+def write_result(path: str | Path, data: bytes | str, error: type[S4NetError] = S4NetError) -> None:
+    """`write_atomically` for a file that a user asked for.
+
+    Raises:
+        S4NetError: of the given kind; the file cannot be written.
+    """
+    try:
+        write_atomically(path, data)
+    except OSError as reason:
+        raise error(f"{path} cannot be written ({reason}): check the folder's rights and free space") from reason
+
+
 @contextmanager
 def open_atomically(path: str | Path) -> Iterator[BinaryIO]:
     """A file to write, which takes the place of `path` when the block ends, unless it ends by an error.

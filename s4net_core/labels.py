@@ -14,8 +14,6 @@ UNLABELLED = 0
 """Inside the library: a pixel without a class. It never counts in a loss or a metric."""
 MASK_UNLABELLED = 255
 """In published masks (mono8): a pixel without a class."""
-
-
 UNLABELLED_NAME = "unlabelled"
 """Written for a pixel without a class where classes go by name."""
 _NO_CLASS = {
@@ -99,7 +97,7 @@ class LabelSpace:
             raise S4NetError(
                 f"{where} has class ids {foreign.tolist()} but {self.name} has 1..{self.num_classes} (0 and 255 = "
                 "unlabelled): map them first, s4net convert --labels does so for "
-                f"{', '.join(LABEL_MAPS)}"
+                f"{', '.join(LABEL_MAPS)} and by the tables of ScanNet and NYU Depth v2"
             )
 
 

@@ -1,4 +1,4 @@
-"""Messages to arrays and back, without copies where the layout allows; what bags need too is in `io.messages`."""
+"""Messages to arrays and back, without copies where the layout allows; what bags need too is in `io.bags.messages`."""
 
 import array
 import sys
@@ -15,13 +15,13 @@ from std_msgs.msg import Header
 from s4net_core.errors import BadFrame
 from s4net_core.frames import Intrinsics
 from s4net_core.geometry.transforms import quaternion_of
-from s4net_core.io import messages
-from s4net_core.io.image_codec import COLOR_ENCODINGS
-from s4net_core.io.messages import calibration_of
-from s4net_core.io.messages import depth_from_image as depth_from_image
-from s4net_core.io.messages import intrinsics_from_info as intrinsics_from_info
-from s4net_core.io.messages import stamp_ns as stamp_ns
-from s4net_core.io.messages import transform_matrix as transform_matrix
+from s4net_core.io.bags import messages
+from s4net_core.io.bags.messages import calibration_of
+from s4net_core.io.bags.messages import depth_from_image as depth_from_image
+from s4net_core.io.bags.messages import intrinsics_from_info as intrinsics_from_info
+from s4net_core.io.bags.messages import stamp_ns as stamp_ns
+from s4net_core.io.bags.messages import transform_matrix as transform_matrix
+from s4net_core.io.images.codec import COLOR_ENCODINGS
 
 _PLUMB_BOB_LENGTH = 5
 _IMAGE_TYPES = {"mono8": np.uint8, "rgb8": np.uint8, "bgr8": np.uint8, "16UC1": np.uint16, "32FC1": np.float32}
@@ -32,7 +32,7 @@ _POINT = np.dtype([("xyz", np.float32, 3), ("rgb", np.uint32), ("label", np.uint
 def color_from_image(message: Any) -> NDArray[np.uint8]:
     """Image or CompressedImage -> (H, W, 3) uint8 RGB, read-only.
 
-    What `io.messages` does not read itself (YUV, Bayer, 16 bits a channel) is left to cv_bridge.
+    What `io.bags.messages` does not read itself (YUV, Bayer, 16 bits a channel) is left to cv_bridge.
 
     Raises:
         BadFrame: ``color_format``.

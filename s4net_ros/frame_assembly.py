@@ -19,7 +19,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from s4net_core.config import StreamSettings
 from s4net_core.frames import Frame
 from s4net_core.geometry.transforms import TIME_JUMP_NS, TransformUnavailable
-from s4net_core.io.assembly import FrameAssembler, Picture
+from s4net_core.io.captures.assembly import FrameAssembler, Picture
 from s4net_ros.compat import message_filters, tf2_ros
 from s4net_ros.conversions import color_from_image, depth_from_image, intrinsics_from_info, stamp_ns, transform_matrix
 from s4net_ros.diagnostics import StallWatch

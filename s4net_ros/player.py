@@ -27,7 +27,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from s4net_core.errors import S4NetError
-from s4net_core.io.bag_storage import Bag
+from s4net_core.io.bags.storage import Bag
 from s4net_ros.replay.bag_player import BagPlayer, PlayerOptions, PlayerSummary
 
 

@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from s4net_core.frames import Frame, Intrinsics
-from s4net_core.io.source_set import FolderSourceSet, LabelledImage
-from s4net_core.io.source_set import write_source_set as write_labelled_images
+from s4net_core.io.source_sets.files import FolderSourceSet
+from s4net_core.io.source_sets.files import write_source_set as write_labelled_images
+from s4net_core.io.source_sets.source_set import LabelledImage
 
 ROOM = np.array([4.0, 3.0, 2.5])
 WALL, FLOOR, CABINET, BED, TABLE, PICTURE, CEILING, BOX = 1, 2, 3, 4, 7, 11, 22, 29

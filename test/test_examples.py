@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from s4net_core.io.image_files import read_color
+from s4net_core.io.images.files import read_color
 from s4net_core.models.checkpoint import read_info
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"

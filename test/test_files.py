@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from s4net_core.errors import S4NetError
-from s4net_core.files import FolderLock, write_atomically
+from s4net_core.errors import ExportError, S4NetError
+from s4net_core.files import FolderLock, write_atomically, write_result
 
 
 def test_it_writes_bytes_and_text_and_makes_folders(tmp_path):
@@ -30,6 +30,12 @@ def test_a_failure_leaves_the_old_content_and_no_litter(tmp_path, monkeypatch):
         write_atomically(path, "new")
     assert path.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["state.json"]
+
+
+def test_a_result_that_cannot_be_written_is_an_error_of_the_kind_asked_for(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ExportError, match=rf"{tmp_path}/file/a\.onnx cannot be written .*rights"):
+        write_result(tmp_path / "file" / "a.onnx", b"", ExportError)
 
 
 def test_a_folder_belongs_to_one_until_it_is_released(tmp_path):

@@ -71,7 +71,7 @@ def imports(path: Path) -> Iterator[str]:
 
 
 def room(name: str) -> str:
-    """Room of a module of the core, e.g. ``s4net_core.io.tum`` -> ``io``; empty = the core itself."""
+    """Room of a module of the core, e.g. ``s4net_core.io.captures.tum`` -> ``io``; empty = the core itself."""
     return ([*name.split("."), ""])[1]
 
 
@@ -106,6 +106,14 @@ def test_rooms_do_not_import_each_other_in_a_circle() -> None:
         if name.startswith("s4net_core.") and room(name) != room_of(path):
             graph[room_of(path)].add(room(name))
     graphlib.TopologicalSorter(graph).prepare()  # raises CycleError
+
+
+def test_the_rooms_of_io_do_not_import_each_other_in_a_circle() -> None:
+    graph: dict[str, set[str]] = defaultdict(set)
+    for path in sources(CORE / "io"):
+        inside = (name.split(".")[2] for name in imports(path) if name.startswith("s4net_core.io."))
+        graph[path.relative_to(CORE / "io").parts[0]].update(inside)
+    graphlib.TopologicalSorter({own: others - {own} for own, others in graph.items()}).prepare()
 
 
 def test_no_room_knows_what_it_must_not() -> None:
@@ -272,7 +280,7 @@ def test_no_file_in_git_is_large() -> None:
 
 
 def test_every_reason_for_dropping_a_frame_is_documented():
-    from s4net_core.io.assembly import DROP_REASONS
+    from s4net_core.io.captures.assembly import DROP_REASONS
 
     text = (ROOT / "docs" / "ros.md").read_text()
     assert [reason for reason, remedy in DROP_REASONS.items() if f"| `{reason}` | {remedy} |" not in text] == []

@@ -1,10 +1,10 @@
 """``s4net adapt``: adapt a base model to a capture, offline, with the same loop as the adaptation node."""
 
 import argparse
+from collections import Counter
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn, track
 
 from s4net_core.cli.options import (
     add_learning_options,
@@ -14,9 +14,10 @@ from s4net_core.cli.options import (
     state_path,
     track_labels,
 )
+from s4net_core.cli.output import progress_bar, tracked
 from s4net_core.config import Settings
 from s4net_core.errors import SettingsError
-from s4net_core.io.captures import open_capture
+from s4net_core.io.captures.opening import open_capture
 from s4net_core.learning.adapt import Adaptation, AdaptationStatus, Handover
 from s4net_core.learning.base_model import open_source
 from s4net_core.learning.devices import adaptation_processes
@@ -51,11 +52,11 @@ def run(args: argparse.Namespace) -> int:
     capture = open_capture(
         args.capture, stream=settings.stream, poses=args.poses, with_depth=settings.geometry.from_sensor
     )
-    for frame in track(capture, "frames", total=len(capture), console=console):
+    for frame in tracked(capture, "frames", console):
         adaptation.offer(frame)
     adaptation.save_state()
     status = adaptation.status
-    left_out = {**capture.skipped, **status.rejected}
+    left_out = dict(Counter(capture.skipped) + Counter(status.rejected))
     console.print(f"{status.keyframes} keyframes; left out: {left_out or 'none'}")
     if not adaptation.has_enough_views:
         raise SettingsError(
@@ -82,8 +83,7 @@ def _settings(args: argparse.Namespace) -> Settings:
 
 
 def _learn(adaptation: Adaptation, console: Console, curves: TrainingLog) -> None:
-    columns = (TextColumn("adapt"), BarColumn(), MofNCompleteColumn(), TextColumn("loss {task.fields[loss]:.3f}"))
-    with Progress(*columns, TimeRemainingColumn(), console=console, disable=console.quiet) as progress:
+    with progress_bar(console, loss=True, transient=False) as progress:
         limit = adaptation.settings.adaptation.max_steps or None
         task = progress.add_task("adapt", total=limit, completed=adaptation.status.step, loss=float("nan"))
         while adaptation.ready:

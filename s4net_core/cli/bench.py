@@ -12,7 +12,7 @@ from rich.table import Table
 from s4net_core.cli.bench_geometry import Row, bench_neighbours, bench_warp
 from s4net_core.cli.bench_source import bench_source
 from s4net_core.cli.bench_step import bench_step
-from s4net_core.cli.options import add_learning_options, learning_settings_from, settings_from
+from s4net_core.cli.options import add_learning_options, learning_settings_from, positive, settings_from
 from s4net_core.inference import pick_device
 
 DEMO = Path(__file__).resolve().parents[2] / "demo"
@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     cases = "; ".join(f"{name}: {text}" for name, text in CASES.items())
     parser.add_argument("case", choices=CASES, help=cases)
     parser.add_argument("--capture", type=Path, default=DEMO / "capture", help="for `step` (default: the demo's)")
-    parser.add_argument("--repeats", type=int, default=20, help="measurements of each (%(default)s)")
+    parser.add_argument("--repeats", type=positive, default=20, help="measurements of each (%(default)s)")
     add_learning_options(parser)
 
 

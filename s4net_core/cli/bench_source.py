@@ -12,10 +12,11 @@ from rich.progress import track
 
 from s4net_core.cli.bench_geometry import Row
 from s4net_core.config import Settings
-from s4net_core.io.source_pack import PackedSourceSet, is_pack
-from s4net_core.io.source_pack_writer import write_pack
-from s4net_core.io.source_set import LabelledImage, SourceBatches, SourceSet
-from s4net_core.io.source_sets import open_source_set
+from s4net_core.io.source_sets.batches import SourceBatches
+from s4net_core.io.source_sets.opening import open_source_set
+from s4net_core.io.source_sets.pack_writer import write_pack
+from s4net_core.io.source_sets.packed import PackedSourceSet, is_pack
+from s4net_core.io.source_sets.source_set import LabelledImage, SourceSet
 from s4net_core.labels import LabelSpace
 from s4net_core.learning.adapt import Adaptation
 

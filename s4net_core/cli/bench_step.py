@@ -9,9 +9,10 @@ from rich.progress import track
 
 from s4net_core.cli.bench_geometry import Row
 from s4net_core.cli.options import track_labels
+from s4net_core.cli.output import tracked
 from s4net_core.config import Settings
 from s4net_core.errors import SettingsError
-from s4net_core.io.captures import open_capture
+from s4net_core.io.captures.opening import open_capture
 from s4net_core.learning.adapt import Adaptation
 from s4net_core.learning.base_model import open_source
 from s4net_core.models.checkpoint import read_info
@@ -42,7 +43,7 @@ def bench_step(settings: Settings, capture: Path, *, steps: int = 20) -> list[Ro
             for name, chosen in (("ours", settings), ("plain", supervised))
         )
         frames = open_capture(capture, stream=settings.stream, with_depth=settings.geometry.from_sensor)
-        for frame in track(frames, "frames", total=len(frames), console=Console(stderr=True), transient=True):
+        for frame in tracked(frames, "frames", Console(stderr=True)):
             ours.offer(frame)
         if not ours.ready:
             raise SettingsError(f"capture {capture} gives {len(ours.keyframes)} keyframes, too few: use a longer one")

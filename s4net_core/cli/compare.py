@@ -9,10 +9,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress
 
-from s4net_core.cli.options import add_learning_options, add_poses_option, learning_settings_from
+from s4net_core.cli.options import add_learning_options, add_poses_option, learning_settings_from, positive
 from s4net_core.errors import SettingsError
 from s4net_core.evaluation.results import Result
-from s4net_core.io.captures import open_capture
+from s4net_core.files import write_result
+from s4net_core.io.captures.opening import open_capture
 from s4net_core.learning.base_model import open_source
 from s4net_core.learning.compare import compare, with_control
 
@@ -22,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("capture", type=Path, help="capture to adapt to; its labels, if any, are not used")
     parser.add_argument("scenes", type=Path, nargs="+", help="labelled captures to measure on")
     add_poses_option(parser)
-    parser.add_argument("--seeds", type=int, default=3, help="number of seeds, from the setting `seed` upwards")
+    parser.add_argument("--seeds", type=positive, default=3, help="number of seeds, from the setting `seed` upwards")
     parser.add_argument("--output", type=Path, help="Markdown file to append the table to")
     add_learning_options(parser)
 
@@ -53,8 +54,8 @@ def run(args: argparse.Namespace) -> int:
     table = to_markdown(results)
     print(table)
     if args.output:
-        with args.output.open("a", encoding="utf-8") as file:
-            file.write(f"\n{table}\n")
+        before = args.output.read_text(encoding="utf-8") if args.output.is_file() else ""
+        write_result(args.output, f"{before}\n{table}\n")
     return 0
 
 

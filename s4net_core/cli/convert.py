@@ -20,11 +20,12 @@ from s4net_core.cli.options import (
 from s4net_core.cli.output import add_force_option, complete_folder, left_out, say_written, tracked
 from s4net_core.frames import Frame
 from s4net_core.geometry.camera import rescale_frame
-from s4net_core.io.captures import open_capture
-from s4net_core.io.rosbag_writer import write_bag
-from s4net_core.io.scene_folder import write_scene_folder
-from s4net_core.io.source_set import LabelledImage, write_source_set
-from s4net_core.io.source_sets import Split, open_source_set
+from s4net_core.io.bags.writer import write_bag
+from s4net_core.io.captures.opening import open_capture
+from s4net_core.io.captures.scene_folder import write_scene_folder
+from s4net_core.io.source_sets.files import write_source_set
+from s4net_core.io.source_sets.opening import Split, open_source_set
+from s4net_core.io.source_sets.source_set import LabelledImage
 
 EPILOG = """examples:
   s4net convert rgbd_dataset_freiburg1_xyz fr1_xyz                   # a bag that `s4net play` and `ros2 bag play` play
@@ -135,5 +136,5 @@ def _size(text: str) -> tuple[int, int]:
 def _rate(text: str) -> float:
     value = float(text)
     if not 0 < value <= 1e6:
-        raise argparse.ArgumentTypeError(f"'{text}' is not above 0")
+        raise argparse.ArgumentTypeError(f"'{text}' is not a rate above 0, up to 1000000 Hz")
     return value

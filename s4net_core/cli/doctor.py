@@ -57,8 +57,8 @@ def _weights(settings: Settings) -> Iterator[Finding]:
 
 
 def _source_set(settings: Settings) -> Iterator[Finding]:
-    from s4net_core.io.source_pack import PackedSourceSet
-    from s4net_core.io.source_sets import has_official_split, open_source_set
+    from s4net_core.io.source_sets.opening import has_official_split, open_source_set
+    from s4net_core.io.source_sets.packed import PackedSourceSet
 
     if not settings.source.path:
         remedy = "--set source.path=FOLDER; learning needs labelled images against forgetting"

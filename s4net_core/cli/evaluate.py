@@ -3,17 +3,18 @@
 import argparse
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from s4net_core.cli.evaluate_scenes import add_scene_arguments, run_scenes
 from s4net_core.cli.options import add_poses_option, add_settings_options, settings_from
-from s4net_core.errors import S4NetError, SettingsError
+from s4net_core.cli.output import progress_bar
+from s4net_core.config import Settings
+from s4net_core.errors import SettingsError
 from s4net_core.evaluation.confusion import confusion_png
 from s4net_core.evaluation.evaluate import Measurement, measure
 from s4net_core.evaluation.paper_tables import CONVENTIONS, DEPTH
@@ -29,9 +30,10 @@ from s4net_core.evaluation.report import (
     to_rich,
     write_report,
 )
-from s4net_core.files import write_atomically
+from s4net_core.files import write_result
+from s4net_core.frames import FrameSource
 from s4net_core.inference import Segmenter
-from s4net_core.io.captures import open_capture
+from s4net_core.io.captures.opening import open_capture
 from s4net_core.labels import LABEL_SPACES
 from s4net_core.models.checkpoint import CheckpointInfo, file_sha256, read_info, with_size_of
 
@@ -58,6 +60,8 @@ def run(args: argparse.Namespace) -> int:
         return run_scenes(args, settings)
     if not args.checkpoint or not args.capture:
         raise SettingsError("give --checkpoint and --capture, or --network and --scene")
+    if args.out:
+        raise SettingsError("--out belongs to --network and --scene: give --report, --json or --csv FILE")
     files = {"base": args.baseline, "adapted": args.checkpoint} if args.baseline else {"network": args.checkpoint}
     settings = with_size_of(settings, read_info(args.checkpoint))
     segmenters = {name: Segmenter(path, settings.device, settings) for name, path in files.items()}
@@ -65,22 +69,7 @@ def run(args: argparse.Namespace) -> int:
         args.capture, stream=settings.stream, poses=args.poses, with_depth=settings.geometry.from_sensor
     )
     console = Console()
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task("evaluate", total=len(capture))
-        measured = measure(
-            segmenters,
-            capture,
-            settings,
-            pictures=max(args.pictures, 0) if args.report else 0,
-            on_frame=lambda: progress.advance(task),
-            on_view=lambda done, total: progress.update(task, description="compare views", completed=done, total=total),
-        )
-    if not (measured.evaluations or measured.depths or any(found.pixels for found in measured.agreements.values())):
-        raise SettingsError(
-            f"capture {capture.name} has neither labels nor overlapping views with depth, so nothing can be measured: "
-            "use another capture"
-        )
+    measured = _measured(segmenters, capture, settings, max(args.pictures, 0) if args.report else 0, console)
     tables = _tables(capture.name, measured)
     for table in tables:
         if args.markdown:
@@ -96,24 +85,56 @@ def run(args: argparse.Namespace) -> int:
     )
     if args.json:
         content = _numbers(capture.name, files, infos, measured) | {"provenance": origin.as_dict()}
-        _write(args.json, json.dumps(content, indent=2) + "\n")
+        write_result(args.json, json.dumps(content, indent=2) + "\n")
     if args.csv:
-        _write(args.csv, to_csv(tables[0], [tables[0].title, *origin.lines()]))
+        write_result(args.csv, to_csv(tables[0], [tables[0].title, *origin.lines()]))
     if args.report:
-        notes = [f"{len(capture)} frames, {measured.keyframes} keyframes; left out: {capture.skipped or 'none'}."]
         shown: dict[str, object] = {
             f"file ({name})": f"{p}, version {infos[name].version}" for name, p in files.items()
         }
         shown |= infos[list(files)[-1]].model.model_dump(include={"architecture", "encoder", "label_space"})
         shown |= {"size": f"{settings.model.width}x{settings.model.height}", **origin.shown()}
-        figures = [
-            (f"Confusion: {name}", confusion_png(f"{name} on {capture.name}", found.counts))
-            for name, found in measured.evaluations.items()
-        ]
-        title = f"Evaluation on {capture.name}"
-        write_report(args.report, Report(title, tables, (), measured.pictures, notes, shown, figures=figures))
+        write_report(args.report, _report(capture, measured, tables, shown))
         console.print(f"report: {args.report}")
     return 0
+
+
+def _measured(
+    segmenters: Mapping[str, Segmenter], capture: FrameSource, settings: Settings, pictures: int, console: Console
+) -> Measurement:
+    """Everything that can be measured on the capture, under a progress bar.
+
+    Raises:
+        SettingsError: nothing can.
+    """
+    with progress_bar(console) as progress:
+        task = progress.add_task("evaluate", total=len(capture) or None)
+        measured = measure(
+            segmenters,
+            capture,
+            settings,
+            pictures=pictures,
+            on_frame=lambda: progress.advance(task),
+            on_view=lambda done, total: progress.update(task, description="compare views", completed=done, total=total),
+        )
+    if not (measured.evaluations or measured.depths or any(found.pixels for found in measured.agreements.values())):
+        raise SettingsError(
+            f"capture {capture.name} has neither labels nor overlapping views with depth, so nothing can be measured: "
+            "use another capture"
+        )
+    return measured
+
+
+def _report(
+    capture: FrameSource, measured: Measurement, tables: Sequence[Table], shown: Mapping[str, object]
+) -> Report:
+    """The page; `shown` is what led to the numbers."""
+    notes = [f"{len(capture)} frames, {measured.keyframes} keyframes; left out: {capture.skipped or 'none'}."]
+    figures = [
+        (f"Confusion: {name}", confusion_png(f"{name} on {capture.name}", found.counts))
+        for name, found in measured.evaluations.items()
+    ]
+    return Report(f"Evaluation on {capture.name}", tables, (), measured.pictures, notes, shown, figures=figures)
 
 
 def _tables(capture: str, measured: Measurement) -> list[Table]:
@@ -156,10 +177,3 @@ def _numbers(
             entry["depth"] = asdict(measured.depths[name])
         content["networks"][name] = entry
     return content
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        write_atomically(path, text)
-    except OSError as error:
-        raise S4NetError(f"{path} cannot be written ({error}): check the folder's rights") from error

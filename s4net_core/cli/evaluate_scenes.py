@@ -11,7 +11,7 @@ from s4net_core.evaluation.paper_report import PaperReport, write_paper_report
 from s4net_core.evaluation.provenance import Provenance, changed_settings, data_sha256, settings_of
 from s4net_core.evaluation.report import to_rich
 from s4net_core.evaluation.results import Result
-from s4net_core.io.captures import open_capture
+from s4net_core.io.captures.opening import open_capture
 from s4net_core.learning.compare import measure_scans
 from s4net_core.models.checkpoint import file_sha256, read_info, with_size_of
 
@@ -41,8 +41,11 @@ def run_scenes(args: argparse.Namespace, settings: Settings) -> int:
     """Measure every network on every scan, print the tables, and write them.
 
     Raises:
-        SettingsError: an option is missing or is not NAME=VALUE.
+        SettingsError: an option is missing, has no meaning here, or is not NAME=VALUE.
     """
+    unused = [f"--{name}" for name in ("baseline", "report", "json", "csv") if getattr(args, name)]
+    if unused:
+        raise SettingsError(f"{', '.join(unused)} belongs to --checkpoint and --capture: --out writes all files here")
     networks, scenes = _pairs("--network", args.network), _pairs("--scene", args.scene)
     if not networks or not scenes or args.checkpoint or args.capture:
         raise SettingsError("give --network and --scene, each at least once, or --checkpoint and --capture")
@@ -54,7 +57,8 @@ def run_scenes(args: argparse.Namespace, settings: Settings) -> int:
         data |= {f"{scene}, {scan}": data_sha256(path) for scan, path in scans.items()}
         with_depth = settings.geometry.from_sensor
         captures = {
-            scan: open_capture(path, stream=settings.stream, with_depth=with_depth) for scan, path in scans.items()
+            scan: open_capture(path, stream=settings.stream, poses=args.poses, with_depth=with_depth)
+            for scan, path in scans.items()
         }
         for method, file in networks:
             path = Path(file.replace("{scene}", scene))

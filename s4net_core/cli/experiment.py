@@ -8,9 +8,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from s4net_core.cli.options import add_settings_options, settings_from
-from s4net_core.errors import S4NetError
 from s4net_core.evaluation.paper_report import PaperReport, joined, write_paper_report
-from s4net_core.files import write_atomically
+from s4net_core.files import write_result
 from s4net_core.learning.experiment import load_experiment
 from s4net_core.learning.experiment_run import ExperimentRun
 
@@ -57,8 +56,5 @@ def run(args: argparse.Namespace) -> int:
             write_paper_report(args.out / re.sub(r"\W+", "-", table).strip("-").lower(), joint)
     text = "\n".join(joint.markdown() for joint in tables.values())
     print(text)
-    try:
-        write_atomically(args.out / "results.md", text)
-    except OSError as error:
-        raise S4NetError(f"{args.out / 'results.md'} cannot be written ({error}): check the folder's rights") from error
+    write_result(args.out / "results.md", text)
     return 0

@@ -7,7 +7,7 @@ from rich.console import Console
 
 from s4net_core.cli.options import add_settings_options, settings_from
 from s4net_core.errors import ExportError
-from s4net_core.files import write_atomically
+from s4net_core.files import write_result
 from s4net_core.models.checkpoint import file_sha256, load_checkpoint, with_size_of
 from s4net_core.models.onnx_model import OPSET, OnnxModel, compare_with_torch, export_onnx
 from s4net_core.models.tensorrt_engine import build_engine, check_tensorrt
@@ -47,9 +47,6 @@ def run(args: argparse.Namespace) -> int:
     compared.check()
     if args.format == "tensorrt":
         data = build_engine(data, half=args.half)
-    try:
-        write_atomically(args.output, data)
-    except OSError as error:
-        raise ExportError(f"{args.output} cannot be written ({error}): check the folder's rights") from error
+    write_result(args.output, data, ExportError)
     console.print(f"{args.output}: {len(data) / 1e6:.1f} MB")
     return 0

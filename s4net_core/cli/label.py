@@ -12,8 +12,8 @@ from s4net_core.cli.options import add_poses_option, add_settings_options, posit
 from s4net_core.cli.output import add_force_option, complete_folder, left_out, say_written, tracked
 from s4net_core.frames import Frame
 from s4net_core.inference import Segmenter
-from s4net_core.io.captures import open_capture
-from s4net_core.io.labelled_scene import EXTRAS, write_labelled_scene
+from s4net_core.io.captures.labelled_scene import EXTRAS, write_labelled_scene
+from s4net_core.io.captures.opening import open_capture
 from s4net_core.labels import LABEL_SPACES
 from s4net_core.models.checkpoint import read_info, with_size_of
 

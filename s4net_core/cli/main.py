@@ -40,11 +40,13 @@ class Command:
 COMMANDS = {
     "adapt": Command("s4net_core.cli.adapt", "adapt a network to a capture, offline"),
     "pretrain": Command("s4net_core.cli.pretrain", "train a base model on a labelled source set"),
-    "evaluate": Command("s4net_core.cli.evaluate", "measure a network on a capture with labels"),
+    "evaluate": Command("s4net_core.cli.evaluate", "measure networks on captures, against labels where there are some"),
     "compare": Command("s4net_core.cli.compare", "measure S4-Net against its control over several seeds"),
     "label": Command("s4net_core.cli.label", "label a whole capture: class ids, pictures, LabelMe annotations"),
     "experiment": Command("s4net_core.cli.experiment", "run experiments of the paper and write its tables"),
-    "convert": Command("s4net_core.cli.convert", "turn a capture into a ROS 2 bag or a scene folder"),
+    "convert": Command(
+        "s4net_core.cli.convert", "turn a capture into a ROS 2 bag or a scene folder, or shrink a source set"
+    ),
     "pack": Command("s4net_core.cli.pack", "turn a source set into one small file at training size"),
     "register": Command("s4net_core.cli.register", "find the poses of an RGB-D capture that has none"),
     "play": Command("s4net_ros.player", "play a bag as live ROS 2 topics", ros=True),

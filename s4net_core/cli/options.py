@@ -150,7 +150,7 @@ def labels_from(args: argparse.Namespace) -> "LabelMap | None":
     Raises:
         LabelTableError: there is no such map or table.
     """
-    from s4net_core.io.label_tables import label_map  # late: SciPy is for those who need it
+    from s4net_core.io.label_files.tables import label_map  # late: SciPy is for those who need it
 
     return label_map(args.labels) if args.labels else None
 

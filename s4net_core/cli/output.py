@@ -1,4 +1,4 @@
-"""Folders that a sub-command writes: nothing is lost, and a folder is there when it is complete."""
+"""What sub-commands write and show: folders that are there when they are complete, bars, and what was left out."""
 
 import argparse
 import shutil
@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from rich.console import Console
-from rich.progress import track
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn, track
 
 from s4net_core.errors import CaptureError
-from s4net_core.io.bag_storage import is_bag
+from s4net_core.io.bags.storage import is_bag
 
 Item = TypeVar("Item", covariant=True)
 
@@ -59,6 +59,19 @@ def add_force_option(parser: argparse.ArgumentParser) -> None:
 def tracked(items: Countable[Item], doing: str, console: Console) -> Iterable[Item]:
     """The items, with a progress bar where a person looks on."""
     return track(items, doing, total=len(items) or None, console=console, disable=not console.is_terminal)
+
+
+def progress_bar(console: Console, *, loss: bool = False, transient: bool = True) -> Progress:
+    """Description, bar, how many of how many, and the time that remains.
+
+    Args:
+        console: where it is shown, unless that is quiet.
+        loss: show the tasks' field `loss` as well.
+        transient: gone when it is over.
+    """
+    losses = [TextColumn("loss {task.fields[loss]:.3f}")] if loss else []
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), *losses, TimeRemainingColumn()
+    return Progress(*columns, console=console, transient=transient, disable=console.quiet)
 
 
 class Skipping(Protocol):

@@ -4,10 +4,10 @@ import argparse
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from s4net_core.cli.options import add_settings_options, add_training_options, settings_from, state_path, track_labels
-from s4net_core.io.source_sets import open_source_set, open_test_set
+from s4net_core.cli.output import progress_bar
+from s4net_core.io.source_sets.opening import open_source_set, open_test_set
 from s4net_core.learning.devices import training_fabric
 from s4net_core.learning.pretrain import TrainingReport, pretrain
 from s4net_core.learning.pretraining import Score
@@ -29,8 +29,7 @@ def run(args: argparse.Namespace) -> int:
     source = open_source_set(args.source, with_depth=settings.model.depth_decoder)
     fabric = training_fabric(settings)
     console = Console(quiet=not fabric.is_global_zero)
-    columns = (TextColumn("pretrain"), BarColumn(), MofNCompleteColumn(), TextColumn("loss {task.fields[loss]:.3f}"))
-    with Progress(*columns, TimeRemainingColumn(), console=console, disable=console.quiet) as progress:
+    with progress_bar(console, loss=True, transient=False) as progress:
         task = progress.add_task("pretrain", total=settings.pretrain.steps, loss=float("nan"))
 
         def show(report: TrainingReport) -> None:

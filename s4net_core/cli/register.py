@@ -5,16 +5,15 @@ from itertools import islice
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from s4net_core.cli.options import add_settings_options, positive, quality, settings_from
-from s4net_core.cli.output import add_force_option, complete_folder, left_out, say_written, tracked
+from s4net_core.cli.output import add_force_option, complete_folder, left_out, progress_bar, say_written, tracked
 from s4net_core.config import Settings
 from s4net_core.errors import CaptureError
-from s4net_core.io.captures import open_capture
-from s4net_core.io.scene_folder import write_scene_folder
-from s4net_core.io.trajectory import write_tum_poses
-from s4net_core.io.unposed import UnposedCapture, open_rgbd
+from s4net_core.io.captures.opening import open_capture
+from s4net_core.io.captures.scene_folder import write_scene_folder
+from s4net_core.io.captures.trajectory import write_tum_poses
+from s4net_core.io.captures.unposed import UnposedCapture, open_rgbd
 from s4net_core.registration.register import Registration, register, trajectory_error
 
 EPILOG = """Views are aligned with Open3D's RGB-D odometry from where image features see them, tied to earlier views
@@ -70,8 +69,7 @@ def run(args: argparse.Namespace) -> int:
 def _register(args: argparse.Namespace, settings: Settings, console: Console) -> tuple[UnposedCapture, Registration]:
     images = open_rgbd(args.capture, stream=settings.stream, stride=args.stride)
     count = min(len(images), args.frames or len(images))
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
+    with progress_bar(console) as progress:
         task = progress.add_task("register", total=count or None)
         found = register(islice(images, args.frames), settings, on_image=lambda: progress.advance(task))
     return images, found

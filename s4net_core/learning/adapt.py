@@ -16,7 +16,8 @@ from s4net_core.files import write_atomically
 from s4net_core.frames import Frame
 from s4net_core.geometry.camera import working_frame
 from s4net_core.inference import Segmenter, pick_device
-from s4net_core.io.source_set import SourceBatches, SourceSet, split
+from s4net_core.io.source_sets.batches import SourceBatches
+from s4net_core.io.source_sets.source_set import SourceSet, split
 from s4net_core.keyframes import KeyframeBuffer, Offer
 from s4net_core.learning.base_model import check_branches
 from s4net_core.learning.devices import Processes

@@ -9,7 +9,7 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
 from s4net_core.config import PretrainSettings
-from s4net_core.io.source_set import LabelledImage
+from s4net_core.io.source_sets.source_set import LabelledImage
 
 
 class Augmentation:

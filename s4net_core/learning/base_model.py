@@ -5,8 +5,8 @@ from pathlib import Path
 
 from s4net_core.config import ModelSettings, Settings
 from s4net_core.errors import CheckpointError
-from s4net_core.io.source_set import SourceSet
-from s4net_core.io.source_sets import open_source_set
+from s4net_core.io.source_sets.opening import open_source_set
+from s4net_core.io.source_sets.source_set import SourceSet
 from s4net_core.models.checkpoint import read_info
 
 

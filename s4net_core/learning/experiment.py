@@ -11,7 +11,7 @@ from s4net_core.config import Settings, from_values
 from s4net_core.errors import SettingsError
 from s4net_core.evaluation.paper_tables import DEPTH, SEGMENTATION
 from s4net_core.evaluation.results import NETWORKS
-from s4net_core.io.scannet import PAPER_SCENES, paper_scan
+from s4net_core.io.captures.scannet import PAPER_SCENES, paper_scan
 
 SUPERVISED, SUPERVISED_DEPTH = "supervised", "supervised, with depth decoder"
 """Rows of the base models that adaptation starts from."""

@@ -14,9 +14,9 @@ from s4net_core.evaluation.paper_report import PaperReport
 from s4net_core.evaluation.provenance import Provenance, changed_settings, data_sha256, settings_of
 from s4net_core.evaluation.results import Result
 from s4net_core.frames import Frame, FrameSource
-from s4net_core.io.captures import open_capture
-from s4net_core.io.source_set import SourceSet
-from s4net_core.io.source_sets import open_source_set, open_test_set
+from s4net_core.io.captures.opening import open_capture
+from s4net_core.io.source_sets.opening import open_source_set, open_test_set
+from s4net_core.io.source_sets.source_set import SourceSet
 from s4net_core.learning.compare import adapt_and_measure, measure_scans
 from s4net_core.learning.experiment import SCANS, SUPERVISED, SUPERVISED_DEPTH, Experiment, Method, Scene
 from s4net_core.learning.pretrain import pretrain

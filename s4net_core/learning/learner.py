@@ -12,7 +12,7 @@ from torch import Tensor
 from s4net_core.config import Settings
 from s4net_core.errors import LearningError
 from s4net_core.inference import to_tensor
-from s4net_core.io.source_set import SourceBatches
+from s4net_core.io.source_sets.batches import SourceBatches
 from s4net_core.keyframes import Keyframe, KeyframeBuffer
 from s4net_core.learning.depth_loss import depth_geometric_loss
 from s4net_core.learning.devices import Processes

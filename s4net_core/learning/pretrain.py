@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from s4net_core.config import Settings
 from s4net_core.errors import SettingsError
-from s4net_core.io.source_set import SourceSet
+from s4net_core.io.source_sets.source_set import SourceSet
 from s4net_core.learning.devices import training_fabric
 from s4net_core.learning.interrupt import Interrupt
 from s4net_core.learning.pretraining import Pretraining, Score

@@ -13,7 +13,8 @@ from s4net_core.config import LearnerSettings, Settings, leaves
 from s4net_core.errors import LearningError
 from s4net_core.evaluation.metrics import ConfusionMatrix, pooled_scores
 from s4net_core.inference import BATCH, predict_labels
-from s4net_core.io.source_set import SourceBatch, SourceSet, split
+from s4net_core.io.source_sets.batches import SourceBatch
+from s4net_core.io.source_sets.source_set import SourceSet, split
 from s4net_core.learning.augment import Augmentation
 from s4net_core.learning.devices import Processes
 from s4net_core.learning.source_loader import AugmentedImages, Item, draw_seed, source_loader, to_batch

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from s4net_core.io.source_set import SourceBatch, SourceSet
+from s4net_core.io.source_sets.batches import SourceBatch
+from s4net_core.io.source_sets.source_set import SourceSet
 from s4net_core.learning.augment import Augmentation
 
 ORDER, CHANGES = 0, 1

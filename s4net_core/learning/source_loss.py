@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from s4net_core.config import LearnerSettings
-from s4net_core.io.source_set import SourceBatch
+from s4net_core.io.source_sets.batches import SourceBatch
 from s4net_core.losses import Share, depth_supervised_loss, supervised_loss, undivided
 from s4net_core.models.build import Outputs
 

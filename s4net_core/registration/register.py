@@ -74,6 +74,7 @@ def register(
     group = largest_group(tracker.ties, tracker.followers)
     ties = [tie for tie in tracker.ties if tie.source in group]
     T_world, kept = solve(tracker.keyframes, group, ties, settings.registration)
+    pruned = len(ties) - len(kept)
     followers = [follower for follower in tracker.followers if follower.keyframe in group]
     group = largest_group(kept, followers)  # a part of it may have hung on a loop that was dropped
     members = [follower for follower in followers if follower.keyframe in group]
@@ -92,7 +93,7 @@ def register(
         frames=frames,
         keyframes=len(group),
         loops=sum(tie.loop for tie in kept),
-        pruned=len(ties) - len(kept),
+        pruned=pruned,
         fitness=float(np.mean([tie.fitness for tie in measured])),
         rmse=float(np.sqrt(np.mean([tie.rmse**2 for tie in measured]))),
     )

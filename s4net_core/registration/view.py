@@ -17,11 +17,7 @@ SURFACE_DENSITY = 5
 
 
 class RgbdView(Protocol):
-    """What a capture without poses yields.
-
-    stamp: acquisition time, nanoseconds; color: (H, W, 3) uint8 RGB without lens distortion; depth: (H, W) float32
-    metres, aligned to colour, 0 = none; intrinsics: of both.
-    """
+    """What a capture without poses yields."""
 
     @property
     def stamp(self) -> int:

@@ -7,7 +7,7 @@ from typing import Any
 from rclpy.node import Node
 
 from s4net_core.geometry.association import Synchroniser
-from s4net_core.io.messages import stamp_ns
+from s4net_core.io.bags.messages import stamp_ns
 
 
 class SimpleFilter:

@@ -18,7 +18,7 @@ from rosgraph_msgs.msg import Clock
 from std_srvs.srv import SetBool
 
 from s4net_core.errors import CaptureError
-from s4net_core.io.bag_storage import Bag
+from s4net_core.io.bags.storage import Bag
 
 NANOSECONDS = 1_000_000_000
 CLOCK_TOPIC = "/clock"

@@ -12,7 +12,7 @@ import yaml
 from s4net_core.cli.options import add_settings_file_options
 from s4net_core.config import Settings, load_settings
 from s4net_core.errors import CaptureError
-from s4net_core.io.bag_storage import Bag
+from s4net_core.io.bags.storage import Bag
 from s4net_ros.graph import (
     ARGUMENTS,
     FROM_SETTINGS,

@@ -6,9 +6,10 @@ import pytest
 from scenes import make_room_frames, make_source_images, write_source_set
 
 from s4net_core.cli.main import main
-from s4net_core.io.captures import open_capture
-from s4net_core.io.scene_folder import SceneFolder, write_scene_folder
-from s4net_core.io.source_set import FolderSourceSet, LabelledImage
+from s4net_core.io.captures.opening import open_capture
+from s4net_core.io.captures.scene_folder import SceneFolder, write_scene_folder
+from s4net_core.io.source_sets.files import FolderSourceSet
+from s4net_core.io.source_sets.source_set import LabelledImage
 
 
 @pytest.fixture

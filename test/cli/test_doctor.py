@@ -16,7 +16,7 @@ from s4net_core.cli.doctor import examine
 from s4net_core.cli.machine import Finding
 from s4net_core.cli.main import main
 from s4net_core.config import Settings, from_values
-from s4net_core.io.source_pack_writer import write_pack
+from s4net_core.io.source_sets.pack_writer import write_pack
 
 
 def findings(settings: Settings | None = None) -> dict[str, Finding]:
@@ -58,7 +58,13 @@ def test_a_machine_that_lacks_something_is_exit_code_1(capsys: pytest.CaptureFix
 def test_a_machine_without_torch_is_examined_all_the_same(monkeypatch: pytest.MonkeyPatch, without) -> None:
     without("segmentation_models_pytorch")
     monkeypatch.setitem(sys.modules, "torch", None)
-    for module in ("s4net_core.models.checkpoint", "s4net_core.io.source_set"):
+    sets = "s4net_core.io.source_sets"
+    for module in (
+        "s4net_core.models.checkpoint",
+        f"{sets}.packed",
+        f"{sets}.source_set",
+        "s4net_core.geometry.camera",
+    ):
         monkeypatch.delitem(sys.modules, module, raising=False)
     found = list(examine(from_values({"source.path": "/somewhere"})))
     missing = {finding.subject: finding for finding in found if finding.state == "missing"}

@@ -10,8 +10,9 @@ import yaml
 from scenes import make_room_frames
 
 from s4net_core.cli.main import main
-from s4net_core.io.scene_folder import write_scene_folder
-from s4net_core.io.source_set import LabelledImage, write_source_set
+from s4net_core.io.captures.scene_folder import write_scene_folder
+from s4net_core.io.source_sets.files import write_source_set
+from s4net_core.io.source_sets.source_set import LabelledImage
 from s4net_core.learning import compare, experiment_run
 
 SETTINGS = {

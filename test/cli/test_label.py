@@ -12,12 +12,12 @@ from scenes import make_room_frames
 from s4net_core.cli.main import main
 from s4net_core.config import ModelSettings, from_values
 from s4net_core.inference import Segmenter
-from s4net_core.io.captures import open_capture
-from s4net_core.io.image_files import read_color
-from s4net_core.io.labelme import read_labelme, write_labelme
-from s4net_core.io.rosbag_writer import write_bag
-from s4net_core.io.scene_folder import SceneFolder, write_scene_folder
-from s4net_core.io.source_sets import open_source_set
+from s4net_core.io.bags.writer import write_bag
+from s4net_core.io.captures.opening import open_capture
+from s4net_core.io.captures.scene_folder import SceneFolder, write_scene_folder
+from s4net_core.io.images.files import read_color
+from s4net_core.io.label_files.labelme import read_labelme, write_labelme
+from s4net_core.io.source_sets.opening import open_source_set
 from s4net_core.labels import SUNRGBD37
 from s4net_core.models.build import build_network
 from s4net_core.models.checkpoint import CheckpointInfo, save_checkpoint

@@ -5,8 +5,8 @@ import yaml
 from scenes import make_room_frames, make_source_images, write_source_set
 
 from s4net_core.cli.main import main
-from s4net_core.io.image_files import write_color, write_label
-from s4net_core.io.scene_folder import write_scene_folder
+from s4net_core.io.captures.scene_folder import write_scene_folder
+from s4net_core.io.images.files import write_color, write_label
 from s4net_core.models.checkpoint import read_info
 
 SETTINGS = {

@@ -6,8 +6,8 @@ import pytest
 from scenes import make_source_images, write_source_set
 
 from s4net_core.cli.main import main
-from s4net_core.io.source_pack import read_pack_info
-from s4net_core.io.source_sets import open_source_set
+from s4net_core.io.source_sets.opening import open_source_set
+from s4net_core.io.source_sets.packed import read_pack_info
 
 SIZE = ("--set", "model.width=48", "--set", "model.height=32")
 

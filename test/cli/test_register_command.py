@@ -9,8 +9,8 @@ import pytest
 from scenes import make_room_frames
 
 from s4net_core.cli.main import main
-from s4net_core.io.captures import open_capture
-from s4net_core.io.scene_folder import SceneFolder, write_scene_folder
+from s4net_core.io.captures.opening import open_capture
+from s4net_core.io.captures.scene_folder import SceneFolder, write_scene_folder
 
 if importlib.util.find_spec("open3d") is None:
     pytest.skip("Open3D is not installed", allow_module_level=True)

@@ -10,10 +10,10 @@ import s4net_core
 from s4net_core.config import StreamSettings
 from s4net_core.errors import BadFrame
 from s4net_core.frames import Frame, Intrinsics
-from s4net_core.io.assembly import DROP_REASONS, POSE_JUMP_NS, WAITING_QUEUES, FrameAssembler, Picture
-from s4net_core.io.image_codec import decode_color, decode_depth
-from s4net_core.io.messages import intrinsics_from_calibration
-from s4net_core.io.recorded import StreamAssembler
+from s4net_core.io.bags.messages import intrinsics_from_calibration
+from s4net_core.io.captures.assembly import DROP_REASONS, POSE_JUMP_NS, WAITING_QUEUES, FrameAssembler, Picture
+from s4net_core.io.captures.recorded import StreamAssembler
+from s4net_core.io.images.codec import decode_color, decode_depth
 
 MS = 1_000_000
 S = 1_000_000_000
@@ -418,7 +418,13 @@ class TestReasons:
         """`BadFrame("x", ...)` with a key that no status, diagnostics or page of the docs would explain."""
         root = Path(s4net_core.__file__).parent
         used = set()
-        for name in ("frames.py", "io/image_codec.py", "io/messages.py", "io/assembly.py", "geometry/transforms.py"):
+        for name in (
+            "frames.py",
+            "io/images/codec.py",
+            "io/bags/messages.py",
+            "io/captures/assembly.py",
+            "geometry/transforms.py",
+        ):
             used |= set(re.findall(r'(?:BadFrame|_Wait|kind|_drop|drop_color)\(\s*"(\w+)"', (root / name).read_text()))
         used |= {"color_format", "depth_format"}  # passed on by a variable
         assert len(used) > 12

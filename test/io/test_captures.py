@@ -9,12 +9,12 @@ from s4net_core.config import StreamSettings
 from s4net_core.errors import CaptureError
 from s4net_core.frames import FrameSource
 from s4net_core.geometry.transforms import quaternion_of
-from s4net_core.io.captures import open_capture
-from s4net_core.io.rosbag_reader import BagReader
-from s4net_core.io.rosbag_writer import write_bag
-from s4net_core.io.scene_folder import SceneFolder, write_scene_folder
-from s4net_core.io.seven_scenes import SevenScenes
-from s4net_core.io.tum import TumCapture
+from s4net_core.io.bags.writer import write_bag
+from s4net_core.io.captures.opening import open_capture
+from s4net_core.io.captures.rosbag import BagReader
+from s4net_core.io.captures.scene_folder import SceneFolder, write_scene_folder
+from s4net_core.io.captures.seven_scenes import SevenScenes
+from s4net_core.io.captures.tum import TumCapture
 
 WIDTH, HEIGHT = 640, 480
 START = 1305031105

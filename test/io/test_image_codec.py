@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from s4net_core.errors import BadFrame
-from s4net_core.io.image_codec import (
+from s4net_core.io.images.codec import (
     decode_color,
     decode_compressed_color,
     decode_compressed_depth,

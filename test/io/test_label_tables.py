@@ -7,7 +7,7 @@ import pytest
 import scipy.io
 
 from s4net_core.errors import LabelTableError
-from s4net_core.io.label_tables import label_map, nyu_label_map, scannet_label_map
+from s4net_core.io.label_files.tables import label_map, nyu_label_map, scannet_label_map
 from s4net_core.labels import LABEL_MAPS, SUNRGBD37
 
 SCANNET_ROWS = """id\traw_category\tcategory\tcount\tnyu40id\teigen13id\tnyuClass\tnyu40class

@@ -9,11 +9,11 @@ import pytest
 from scenes import BED, FLOOR, WALL, make_room_frames
 
 from s4net_core.errors import BadFrame, CaptureError, S4NetError, SourceSetError
-from s4net_core.io.captures import open_capture
-from s4net_core.io.image_files import write_color
-from s4net_core.io.labelme import polygons, read_labelme, write_labelme
-from s4net_core.io.scene_folder import write_scene_folder
-from s4net_core.io.source_sets import open_source_set
+from s4net_core.io.captures.opening import open_capture
+from s4net_core.io.captures.scene_folder import write_scene_folder
+from s4net_core.io.images.files import write_color
+from s4net_core.io.label_files.labelme import polygons, read_labelme, write_labelme
+from s4net_core.io.source_sets.opening import open_source_set
 from s4net_core.labels import SUNRGBD37
 
 HEIGHT, WIDTH = 24, 40

@@ -7,7 +7,12 @@ import pytest
 
 from s4net_core.errors import BadFrame
 from s4net_core.frames import Intrinsics
-from s4net_core.io.messages import calibration_of, intrinsics_from_calibration, intrinsics_from_info, transform_matrix
+from s4net_core.io.bags.messages import (
+    calibration_of,
+    intrinsics_from_calibration,
+    intrinsics_from_info,
+    transform_matrix,
+)
 
 
 class TestIntrinsics:

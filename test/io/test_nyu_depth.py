@@ -10,9 +10,9 @@ import scipy.io
 from matlab_files import create_mat73, finish_mat73, put_array, put_cells, text
 
 from s4net_core.errors import LabelTableError, SourceSetError
-from s4net_core.io.label_tables import nyu_label_map
-from s4net_core.io.source_set import SourceSet
-from s4net_core.io.source_sets import has_official_split, open_source_set
+from s4net_core.io.label_files.tables import nyu_label_map
+from s4net_core.io.source_sets.opening import has_official_split, open_source_set
+from s4net_core.io.source_sets.source_set import SourceSet
 
 COUNT, WIDTH, HEIGHT = 5, 40, 24
 TABLE = np.array([1 + (7 * i) % 40 for i in range(894)], np.uint8)

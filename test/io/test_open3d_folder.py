@@ -9,9 +9,9 @@ from scenes import make_room_frames
 
 from s4net_core.errors import CaptureError
 from s4net_core.frames import FrameSource
-from s4net_core.io.captures import open_capture
-from s4net_core.io.open3d_folder import Open3dFolder
-from s4net_core.io.unposed import open_rgbd
+from s4net_core.io.captures.open3d_folder import Open3dFolder
+from s4net_core.io.captures.opening import open_capture
+from s4net_core.io.captures.unposed import open_rgbd
 
 
 @pytest.fixture(scope="module")

@@ -8,11 +8,11 @@ import pytest
 
 from s4net_core.errors import CaptureError
 from s4net_core.frames import FrameSource, Intrinsics
-from s4net_core.io import realsense
-from s4net_core.io.captures import open_capture
-from s4net_core.io.realsense import RealsenseRecording
-from s4net_core.io.scene_folder import SceneFolder, write_scene_folder
-from s4net_core.io.unposed import open_rgbd
+from s4net_core.io.captures import realsense
+from s4net_core.io.captures.opening import open_capture
+from s4net_core.io.captures.realsense import RealsenseRecording
+from s4net_core.io.captures.scene_folder import SceneFolder, write_scene_folder
+from s4net_core.io.captures.unposed import open_rgbd
 
 try:
     rs = realsense.load_pyrealsense2()

@@ -15,10 +15,10 @@ from s4net_core.config import StreamSettings
 from s4net_core.errors import CaptureError
 from s4net_core.frames import FrameSource
 from s4net_core.geometry.transforms import pose_matrix, quaternion_of
-from s4net_core.io.bag_storage import Bag
-from s4net_core.io.captures import open_capture
-from s4net_core.io.rosbag_reader import BagReader, find_topics
-from s4net_core.io.rosbag_writer import write_bag
+from s4net_core.io.bags.storage import Bag
+from s4net_core.io.bags.writer import write_bag
+from s4net_core.io.captures.opening import open_capture
+from s4net_core.io.captures.rosbag import BagReader, find_topics
 
 STORE = get_typestore(Stores.ROS2_JAZZY)
 WIDTH, HEIGHT = 40, 24

@@ -9,10 +9,10 @@ from scenes import make_room_frames
 from s4net_core.config import StreamSettings
 from s4net_core.errors import CaptureError
 from s4net_core.geometry.transforms import quaternion_of
-from s4net_core.io.captures import open_capture
-from s4net_core.io.rosbag_reader import BagReader
-from s4net_core.io.scene_folder import SceneFolder, write_scene_folder
-from s4net_core.io.unposed import open_rgbd
+from s4net_core.io.captures.opening import open_capture
+from s4net_core.io.captures.rosbag import BagReader
+from s4net_core.io.captures.scene_folder import SceneFolder, write_scene_folder
+from s4net_core.io.captures.unposed import open_rgbd
 
 COLOR, INFO, DEPTH = "/camera/rgb/image_color", "/camera/rgb/camera_info", "/camera/depth/image"
 """As in TUM's own bags."""

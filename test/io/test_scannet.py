@@ -14,10 +14,10 @@ from scenes import make_room_frames
 
 from s4net_core.errors import BadFrame, CaptureError, LabelTableError
 from s4net_core.frames import FrameSource
-from s4net_core.io.captures import open_capture
-from s4net_core.io.scannet import COLOR_SIZE, PAPER_SCENES, ExportedScan, SensScan, paper_scan
-from s4net_core.io.scene_folder import SceneFolder, write_scene_folder
-from s4net_core.io.unposed import open_rgbd
+from s4net_core.io.captures.opening import open_capture
+from s4net_core.io.captures.scannet import COLOR_SIZE, PAPER_SCENES, ExportedScan, SensScan, paper_scan
+from s4net_core.io.captures.scene_folder import SceneFolder, write_scene_folder
+from s4net_core.io.captures.unposed import open_rgbd
 
 COLOR, DEPTH = (72, 50), (40, 36)
 TABLE = "scannetv2-labels.combined.tsv"

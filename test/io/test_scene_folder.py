@@ -1,6 +1,8 @@
 """Scene folders: written and read back, stamps, lenses, and every way in which one can be damaged."""
 
 import json
+import struct
+import zlib
 from dataclasses import replace
 
 import cv2
@@ -10,7 +12,7 @@ from scenes import make_room_frames
 
 from s4net_core.errors import CaptureError, S4NetError
 from s4net_core.frames import FrameSource
-from s4net_core.io.scene_folder import SceneFolder, write_scene_folder
+from s4net_core.io.captures.scene_folder import SceneFolder, write_scene_folder
 
 
 @pytest.fixture
@@ -117,6 +119,17 @@ def test_a_missing_depth_image_is_not_taken_for_a_camera_without_depth(folder):
     (folder / "depth/000003.png").unlink()
     capture = SceneFolder(folder)
     assert len(list(capture)) == 3
+    assert capture.skipped == {"unreadable": 1}
+
+
+def test_a_damaged_header_that_opencv_answers_by_an_exception_is_a_frame_left_out(folder):
+    """It claims more pixels than OpenCV takes."""
+    path = sorted((folder / "depth").iterdir())[2]
+    header = b"IHDR" + struct.pack(">IIBBBBB", 40_000, 40_000, 16, 0, 0, 0, 0)
+    png = path.read_bytes()
+    path.write_bytes(png[:12] + header + struct.pack(">I", zlib.crc32(header)) + png[33:])
+    capture = SceneFolder(folder)
+    assert len(list(capture)) == len(capture) - 1
     assert capture.skipped == {"unreadable": 1}
 
 

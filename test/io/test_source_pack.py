@@ -10,12 +10,13 @@ from safetensors import safe_open
 from scenes import make_room_frames, make_source_images
 
 from s4net_core.errors import SourceSetError
-from s4net_core.io import source_pack
-from s4net_core.io.source_pack import PackedSourceSet, read_pack_info
-from s4net_core.io.source_pack_writer import write_pack
-from s4net_core.io.source_set import FolderSourceSet, LabelledImage, SourceBatches, SourceSet, write_source_set
-from s4net_core.io.source_sets import has_official_split, open_source_set
-from s4net_core.labels import SUNRGBD37, LabelSpace
+from s4net_core.io.source_sets.batches import SourceBatches
+from s4net_core.io.source_sets.files import FolderSourceSet, write_source_set
+from s4net_core.io.source_sets.opening import has_official_split, open_source_set
+from s4net_core.io.source_sets.pack_writer import write_pack
+from s4net_core.io.source_sets.packed import PackedSourceSet, read_pack_info
+from s4net_core.io.source_sets.source_set import LabelledImage, SourceSet
+from s4net_core.labels import LABEL_SPACES, SUNRGBD37, LabelSpace
 
 WIDTH, HEIGHT = 40, 24
 
@@ -158,7 +159,7 @@ def test_a_file_of_a_newer_version_or_of_other_classes_is_refused(folder, tmp_pa
         open_source_set(path)
     other = LabelSpace("sunrgbd37", ("a", "b"), ((0, 0, 0), (1, 1, 1)))
     write_pack(path, {"all": FolderSourceSet(folder)}, WIDTH, HEIGHT)
-    monkeypatch.setitem(source_pack.LABEL_SPACES, "sunrgbd37", other)
+    monkeypatch.setitem(LABEL_SPACES, "sunrgbd37", other)
     with pytest.raises(SourceSetError, match="37 classes of 'sunrgbd37', which are not those of this s4net"):
         open_source_set(path)
 

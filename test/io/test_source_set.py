@@ -10,7 +10,9 @@ import torch
 from scenes import make_source_images, write_source_set
 
 from s4net_core.errors import SourceSetError
-from s4net_core.io.source_set import FolderSourceSet, LabelledImage, SourceBatches, SourceSet, split
+from s4net_core.io.source_sets.batches import SourceBatches
+from s4net_core.io.source_sets.files import FolderSourceSet
+from s4net_core.io.source_sets.source_set import LabelledImage, SourceSet, split
 from s4net_core.labels import LABEL_MAPS
 
 WIDTH, HEIGHT = 40, 24

@@ -10,9 +10,9 @@ import scipy.io
 from matlab_files import cell_strings, create_mat73, finish_mat73, put_array, put_cells
 
 from s4net_core.errors import SourceSetError
-from s4net_core.io.source_set import SourceSet
-from s4net_core.io.source_sets import has_official_split, open_source_set
-from s4net_core.io.sunrgbd import SunRgbd
+from s4net_core.io.source_sets.opening import has_official_split, open_source_set
+from s4net_core.io.source_sets.source_set import SourceSet
+from s4net_core.io.source_sets.sunrgbd import SunRgbd
 from s4net_core.labels import LABEL_MAPS
 
 FOLDERS = (
@@ -202,7 +202,7 @@ def test_a_folder_that_is_no_release_is_refused(tmp_path):
 
 
 def test_the_published_split_has_5285_and_5050_images_in_disjoint_folders(shared_data):
-    from s4net_core.io.sunrgbd import _positions, _relative
+    from s4net_core.io.source_sets.sunrgbd import _positions, _relative
 
     path = shared_data / "labels/sunrgbd_allsplit.mat"
     found = scipy.io.loadmat(path)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from s4net_core.errors import SourceSetError
-from s4net_core.io.source_sets import has_official_split, open_source_set
+from s4net_core.io.source_sets.opening import has_official_split, open_source_set
 from s4net_core.labels import LABEL_MAPS
 
 WIDTH, HEIGHT = 40, 24

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from s4net_core.errors import BadFrame, CaptureError
-from s4net_core.io.trajectory import NumberedPoses, StampedPoses, read_pose, read_poses
+from s4net_core.io.captures.trajectory import NumberedPoses, StampedPoses, read_pose, read_poses
 
 TURN = np.array([[0.0, -1, 0, 1], [1, 0, 0, 2], [0, 0, 1, 3], [0, 0, 0, 1]])
 """A quarter turn about z, then to (1, 2, 3): not its own inverse, nor symmetric."""

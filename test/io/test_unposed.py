@@ -9,10 +9,10 @@ from scenes import make_room_frames
 from test_captures import write_tum
 
 from s4net_core.errors import CaptureError
-from s4net_core.io.captures import open_capture
-from s4net_core.io.rosbag_writer import write_bag
-from s4net_core.io.scene_folder import write_scene_folder
-from s4net_core.io.unposed import open_rgbd
+from s4net_core.io.bags.writer import write_bag
+from s4net_core.io.captures.opening import open_capture
+from s4net_core.io.captures.scene_folder import write_scene_folder
+from s4net_core.io.captures.unposed import open_rgbd
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from s4net_core.config import PretrainSettings
-from s4net_core.io.source_set import LabelledImage
+from s4net_core.io.source_sets.source_set import LabelledImage
 from s4net_core.learning.augment import Augmentation
 
 WIDTH, HEIGHT = 96, 64

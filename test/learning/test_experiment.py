@@ -7,7 +7,7 @@ import yaml
 
 from s4net_core.errors import SettingsError
 from s4net_core.evaluation.paper_tables import SEGMENTATION
-from s4net_core.io.scannet import PAPER_SCENES
+from s4net_core.io.captures.scannet import PAPER_SCENES
 from s4net_core.learning.experiment import SCANS, SUPERVISED, load_experiment
 
 FOLDER = Path(__file__).resolve().parents[2] / "config" / "experiments"

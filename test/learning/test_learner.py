@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from s4net_core.io.source_set import SourceBatches
+from s4net_core.io.source_sets.batches import SourceBatches
 from s4net_core.keyframes import KeyframeBuffer
 from s4net_core.learning.learner import Learner
 from s4net_core.learning.teacher import Teacher

@@ -8,7 +8,8 @@ import slow_method as slow
 import torch
 from scenes import make_room_frames, make_source_images, write_source_set
 
-from s4net_core.io.source_set import LabelledImage, SourceBatches
+from s4net_core.io.source_sets.batches import SourceBatches
+from s4net_core.io.source_sets.source_set import LabelledImage
 from s4net_core.keyframes import KeyframeBuffer
 from s4net_core.learning.depth_loss import depth_geometric_loss
 from s4net_core.learning.learner import Learner

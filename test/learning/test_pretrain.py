@@ -17,8 +17,9 @@ from torch import nn
 from s4net_core.config import from_values
 from s4net_core.errors import CheckpointError, LearningError, S4NetError, SettingsError
 from s4net_core.evaluation.metrics import SegmentationScores
-from s4net_core.io.source_set import FolderSourceSet, LabelledImage
-from s4net_core.io.source_set import write_source_set as write_labelled_images
+from s4net_core.io.source_sets.files import FolderSourceSet
+from s4net_core.io.source_sets.files import write_source_set as write_labelled_images
+from s4net_core.io.source_sets.source_set import LabelledImage
 from s4net_core.learning import pretraining
 from s4net_core.learning.devices import training_fabric
 from s4net_core.learning.pretrain import pretrain
@@ -95,7 +96,7 @@ def test_training_stops_without_gain_and_keeps_the_best_weights(settings, source
 
 def test_the_measurement_is_that_of_the_written_weights_on_images_never_trained_on(settings, source, place):
     from s4net_core.inference import Segmenter
-    from s4net_core.io.source_set import split
+    from s4net_core.io.source_sets.source_set import split
 
     settings.guard.holdout = 3
     info = pretrain(settings, source, place[0])

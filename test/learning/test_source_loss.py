@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from s4net_core.config import LearnerSettings
-from s4net_core.io.source_set import SourceBatch
+from s4net_core.io.source_sets.batches import SourceBatch
 from s4net_core.learning.source_loss import source_loss
 from s4net_core.losses import depth_supervised_loss, supervised_loss
 from s4net_core.models.build import Outputs

@@ -11,8 +11,8 @@ from s4net_core.cli.main import main
 from s4net_core.config import to_yaml
 from s4net_core.errors import CheckpointError
 from s4net_core.inference import Segmenter
-from s4net_core.io.rosbag_writer import write_bag
-from s4net_core.io.scene_folder import write_scene_folder
+from s4net_core.io.bags.writer import write_bag
+from s4net_core.io.captures.scene_folder import write_scene_folder
 from s4net_core.keyframes import KeyframeBuffer
 from s4net_core.learning.adapt import Adaptation
 from s4net_core.learning.base_model import check_branches, open_source

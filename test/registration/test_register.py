@@ -11,8 +11,8 @@ from scipy.spatial.transform import Rotation
 
 from s4net_core.config import from_values
 from s4net_core.errors import BadFrame, RegistrationError
-from s4net_core.io.captures import open_capture
-from s4net_core.io.unposed import open_rgbd
+from s4net_core.io.captures.opening import open_capture
+from s4net_core.io.captures.unposed import open_rgbd
 from s4net_core.registration import library
 from s4net_core.registration.register import register, trajectory_error
 

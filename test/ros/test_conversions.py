@@ -15,7 +15,7 @@ from std_msgs.msg import Header
 
 from s4net_core.errors import BadFrame
 from s4net_core.frames import Intrinsics
-from s4net_core.io.image_codec import encode_compressed_color, encode_compressed_depth
+from s4net_core.io.images.codec import encode_compressed_color, encode_compressed_depth
 from s4net_ros.conversions import (
     camera_info_message,
     color_from_image,

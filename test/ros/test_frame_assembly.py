@@ -17,7 +17,7 @@ from tf2_msgs.msg import TFMessage
 
 from s4net_core.config import StreamSettings
 from s4net_core.frames import Frame, Intrinsics
-from s4net_core.io.image_codec import encode_compressed_color, encode_compressed_depth
+from s4net_core.io.images.codec import encode_compressed_color, encode_compressed_depth
 from s4net_ros.conversions import camera_info_message, image_message, transform_message
 from s4net_ros.diagnostics import StallWatch
 from s4net_ros.frame_assembly import EVENTS_PER_IMAGE, FrameAssembly

@@ -28,9 +28,9 @@ from s4net_core.cli.main import main as s4net
 from s4net_core.config import Settings, load_settings
 from s4net_core.errors import CaptureError
 from s4net_core.geometry.camera import rescale_frame
-from s4net_core.io.captures import open_capture
-from s4net_core.io.rosbag_writer import write_bag
-from s4net_core.io.scene_folder import write_scene_folder
+from s4net_core.io.bags.writer import write_bag
+from s4net_core.io.captures.opening import open_capture
+from s4net_core.io.captures.scene_folder import write_scene_folder
 from s4net_core.keyframes import KeyframeBuffer
 from s4net_core.models.checkpoint import read_info
 from s4net_ros.conversions import image_message, stamp_ns

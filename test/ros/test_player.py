@@ -25,7 +25,7 @@ from std_msgs.msg import Int32
 from tf2_msgs.msg import TFMessage
 
 from s4net_core.errors import CaptureError
-from s4net_core.io.bag_storage import Bag
+from s4net_core.io.bags.storage import Bag
 from s4net_ros.replay.bag_player import BagPlayer, Pacer, PlayerOptions, message_class, publisher_qos
 
 START = 1_700_000_000_000_000_000

@@ -21,7 +21,7 @@ from s4net_core.config import GeometrySettings, Settings, load_settings
 from s4net_core.geometry.camera import rescale_frame, unproject
 from s4net_core.geometry.warp import Correspondence, away_from_borders, correspond, sample, sample_mask
 from s4net_core.inference import predict_labels, to_tensor
-from s4net_core.io.captures import open_capture
+from s4net_core.io.captures.opening import open_capture
 from s4net_core.keyframes import Keyframe, KeyframeBuffer, depth_of, pairs_of
 from s4net_core.labels import SUNRGBD37, UNLABELLED
 from s4net_core.learning.teacher import Teacher

@@ -1,0 +1,83 @@
+"""Opens a capture of any format that is read here."""
+
+from pathlib import Path
+
+from s4net_core.config import StreamSettings
+from s4net_core.errors import CaptureError
+from s4net_core.frames import FrameSource
+from s4net_core.io.bags.storage import is_bag
+from s4net_core.io.captures.open3d_folder import Open3dFolder, is_open3d_folder
+from s4net_core.io.captures.realsense import RealsenseRecording, is_realsense
+from s4net_core.io.captures.rosbag import BagReader
+from s4net_core.io.captures.scannet import is_scannet, open_scannet
+from s4net_core.io.captures.scene_folder import POSES_FILE, SceneFolder, is_scene_folder
+from s4net_core.io.captures.seven_scenes import SevenScenes, is_seven_scenes
+from s4net_core.io.captures.trajectory import Poses, read_poses
+from s4net_core.io.captures.tum import TumCapture, is_tum
+from s4net_core.labels import LabelMap
+
+FORMATS = (
+    "scene folder (color/, intrinsics.json, poses.txt), ScanNet (.sens, or color/, depth/, pose/, intrinsic/), "
+    "TUM RGB-D (rgb.txt, depth.txt, groundtruth.txt), 7-Scenes (frame-000000.color.png), Redwood or Open3D "
+    "(color/, depth/, trajectory.log), rosbag2 (metadata.yaml, or a .mcap or .db3 file), ROS 1 bag (.bag), "
+    "RealSense recording (.bag, .db3)"
+)
+
+
+def open_capture(
+    path: str | Path,
+    *,
+    stream: StreamSettings | None = None,
+    poses: str | Poses = "",
+    map_labels: LabelMap | None = None,
+    stride: int = 1,
+    with_depth: bool = True,
+) -> FrameSource:
+    """The capture at `path`, whatever its format.
+
+    Args:
+        path: folder or file.
+        stream: how streams are put together; for recordings whose images have stamps of their own.
+        poses: other poses than the capture's, or where it has none: a file as `read_poses` takes it, in the capture's
+            folder or anywhere, e.g. ``poses_noisy.txt``; empty = the capture's own.
+        map_labels: from the ids in label files to SUN RGB-D 37, see `label_map`; None = the format's own.
+        stride: take every n-th frame; where images are files or can be skipped, the others are not read.
+        with_depth: False = depth is not needed: in a bag or TUM sequence it need not be there, and colour does not wait
+            for it.
+
+    Raises:
+        CaptureError: nothing is there, or it is in none of the formats.
+        LabelTableError: a scan of ScanNet has a damaged table of labels.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise CaptureError(f"capture {path} does not exist: check the path")
+    given = _poses(path, poses) if isinstance(poses, str) else poses
+    if path.is_dir() and is_scene_folder(path):
+        return SceneFolder(path, given or POSES_FILE, stride, map_labels=map_labels)
+    if is_scannet(path):
+        return open_scannet(path, given, stride, map_labels=map_labels)
+    if map_labels is not None:
+        raise CaptureError(f"{path} is neither scene folder nor ScanNet: others have no labels that can be mapped")
+    if path.is_dir() and is_tum(path):
+        return TumCapture(path, stream, poses=given, stride=stride, with_depth=with_depth)
+    if path.is_dir() and is_seven_scenes(path):
+        return SevenScenes(path, given, stride)
+    if path.is_dir() and is_open3d_folder(path):
+        return Open3dFolder(path, given, stride)
+    if is_realsense(path):
+        return RealsenseRecording(path, stream, poses=given, stride=stride)
+    if is_bag(path):
+        return BagReader(path, stream, poses=given, stride=stride, with_depth=with_depth)
+    raise CaptureError(f"{path} is in no format that can be read: {FORMATS}")
+
+
+def _poses(capture: Path, name: str) -> Poses | None:
+    if not name:
+        return None
+    folder = capture if capture.is_dir() else capture.parent
+    places = [folder / name, Path(name)]
+    found = next((place for place in places if place.is_file()), None)
+    if found is None:
+        raise CaptureError(f"file of poses {name} is neither in {folder} nor where you are: check its name")
+    return read_poses(found)

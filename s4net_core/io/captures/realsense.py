@@ -1,0 +1,172 @@
+"""Recordings of a RealSense (librealsense's .bag, since version 2.58 .db3), read through pyrealsense2.
+
+They hold no poses: those come from a file, e.g. of `s4net register`. Depth is aligned to colour by librealsense.
+"""
+
+from collections.abc import Callable, Generator, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from s4net_core.config import StreamSettings
+from s4net_core.errors import CaptureError
+from s4net_core.frames import Intrinsics
+from s4net_core.io.bags.messages import intrinsics_from_calibration
+from s4net_core.io.bags.storage import Bag, is_bag
+from s4net_core.io.captures.assembly import Picture
+from s4net_core.io.captures.recorded import RecordedCapture, StreamAssembler
+from s4net_core.io.captures.scene_folder import FRAME_ID
+from s4net_core.io.captures.trajectory import Poses
+from s4net_core.io.images.codec import decode_color
+
+TOPIC = "/device_0/sensor_"
+"""With this every topic of librealsense begins, and none of realsense2_camera."""
+POLL_MS, SETTLED_MS, END_MS = 100, 1000, 10000
+"""A file is over when it has been read to its end and nothing comes any more, or when nothing comes for long."""
+STARTS = 5
+"""librealsense starts one stream after the other, and on a busy machine the first may have run ahead by then: tries."""
+NO_POSES = (
+    "a RealSense recording has no poses: give a file of them (`s4net convert --poses FILE`), or find them by "
+    "`s4net register`"
+)
+
+
+class RealsenseRecording(RecordedCapture):
+    """Frames of a recording; librealsense may lose the first ones.
+
+    Args:
+        path: .bag or .db3 file.
+        stream: slop of the association of colour and depth.
+        poses: where its poses come from.
+        stride: take every n-th frame.
+
+    Raises:
+        CaptureError: pyrealsense2 cannot be used, the file is damaged or lacks colour or depth, or there are no poses.
+    """
+
+    def __init__(
+        self, path: str | Path, stream: StreamSettings | None = None, *, poses: Poses | None = None, stride: int = 1
+    ) -> None:
+        super().__init__(path, stream, poses=poses, stride=stride)
+        if poses is None:
+            raise CaptureError(f"{path}: {NO_POSES}")
+        with Bag(self.path) as bag:
+            self.damage = bag.damage
+            self._count = sum(bag.count(topic) for topic in bag.topics if "/Color_0/image/data" in topic)
+        self._rs = load_pyrealsense2()
+
+    def _play(self, assembler: StreamAssembler) -> Iterator[None]:
+        """Each image comes again in a set with the next one of the other stream; it is taken in once."""
+        last: dict[str, int] = {}
+        for color, depth in self._sets():
+            if last.get("depth") != depth.get_frame_number():
+                last["depth"] = depth.get_frame_number()
+                assembler.add_depth(_picture(depth, _metres(depth)))
+            if last.get("color") != color.get_frame_number():
+                last["color"] = color.get_frame_number()
+                picture = _picture(color, _rgb(color))
+                assembler.add_camera_info(picture.stamp, partial(_lens, color))
+                assembler.add_color(picture)
+            yield
+
+    def _sets(self) -> Iterator[tuple[Any, Any]]:
+        """Colour and aligned depth, as librealsense puts them together, from the beginning of both."""
+        for attempts_left in reversed(range(STARTS)):
+            sets = self._started()
+            first = next(sets, None)
+            if first is not None and (_together(*first) or not attempts_left):
+                yield first
+                yield from sets
+                return
+            del first  # it holds the device, which must be gone before the file is opened again
+            sets.close()
+
+    def _started(self) -> Generator[tuple[Any, Any], None, None]:
+        rs = self._rs
+        pipeline, config, align = rs.pipeline(), rs.config(), rs.align(rs.stream.color)
+        config.enable_device_from_file(str(self.path), repeat_playback=False)
+        config.enable_stream(rs.stream.color)
+        config.enable_stream(rs.stream.depth)
+        try:
+            playback = config.resolve(rs.pipeline_wrapper(pipeline)).get_device().as_playback()
+            playback.set_real_time(False)  # before the start, else the first images are lost
+            pipeline.start(config)
+        except RuntimeError as error:
+            raise CaptureError(
+                f"{self.path} cannot be played by librealsense ({error}): it must hold colour and depth, and have been "
+                "closed when it was recorded; `rosbag reindex` may repair a .bag"
+            ) from error
+        try:
+            waited = 0
+            while waited < (SETTLED_MS if playback.current_status() == rs.playback_status.stopped else END_MS):
+                there, images = pipeline.try_wait_for_frames(POLL_MS)
+                waited = 0 if there else waited + POLL_MS
+                if there:
+                    images = align.process(images)
+                    yield images.get_color_frame(), images.get_depth_frame()
+        finally:
+            pipeline.stop()
+
+
+def is_realsense(path: Path) -> bool:
+    """Whether `path` is a recording of librealsense, which has the form of a bag of ROS, but other topics.
+
+    Raises:
+        CaptureError: nothing of it can be read.
+    """
+    if path.suffix == ".mcap" or path.is_dir() or not is_bag(path):
+        return False
+    with Bag(path) as bag:
+        return any(topic.startswith(TOPIC) for topic in bag.topics)
+
+
+def load_pyrealsense2() -> Any:
+    """The module.
+
+    Raises:
+        CaptureError: it is not installed, or a library that it needs is not; the text says how to get it.
+    """
+    try:
+        import pyrealsense2
+    except ModuleNotFoundError as error:
+        raise CaptureError("reading a RealSense recording needs pyrealsense2: pip install pyrealsense2") from error
+    except ImportError as error:
+        raise CaptureError(
+            f"pyrealsense2 cannot be loaded ({error}): install what it names, on Debian and Ubuntu by "
+            "`apt install libusb-1.0-0`"
+        ) from error
+    return pyrealsense2
+
+
+def _together(color: Any, depth: Any) -> bool:
+    apart_ms = abs(color.get_timestamp() - depth.get_timestamp())
+    return bool(apart_ms <= 1000 / max(color.get_profile().fps(), 1))
+
+
+def _picture(frame: Any, image: Callable[[], NDArray[Any]]) -> Picture:
+    return Picture(round(frame.get_timestamp() * 1e6), FRAME_ID, image)
+
+
+def _rgb(frame: Any) -> Callable[[], NDArray[np.uint8]]:
+    """Copied at once: librealsense has few buffers, and fills them again."""
+    video = frame.as_video_frame()
+    encoding, data = video.get_profile().format().name, np.array(video.get_data())
+    height, width, step = video.get_height(), video.get_width(), data.strides[0]
+    return lambda: decode_color(encoding, height, width, step, False, data.view(np.uint8).ravel())
+
+
+def _metres(frame: Any) -> Callable[[], NDArray[np.float32]]:
+    values = np.array(frame.get_data())
+    units = np.float32(frame.get_units())
+    return lambda: values * units
+
+
+def _lens(frame: Any) -> Intrinsics:
+    """As realsense2_camera publishes it, which calls every lens but a fisheye's plumb_bob."""
+    lens = frame.get_profile().as_video_stream_profile().get_intrinsics()
+    model = lens.model.name if lens.model.name in ("kannala_brandt4", "ftheta") else "plumb_bob"
+    k = [lens.fx, 0.0, lens.ppx, 0.0, lens.fy, lens.ppy, 0.0, 0.0, 1.0]
+    return intrinsics_from_calibration(lens.width, lens.height, k, lens.coeffs, model)

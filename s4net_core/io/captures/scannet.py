@@ -1,0 +1,315 @@
+"""ScanNet (Dai et al., CVPR 2017): scans as published or exported, and the six scenes on which the paper reports.
+
+A scan is a folder ``scene0000_00`` with ``scene0000_00.sens`` and, for evaluation, ``scene0000_00_2d-label-filt.zip``;
+both are read where they lie, without unpacking. Or it is what ScanNet's exporter writes: ``color/0.jpg``,
+``depth/0.png``, ``pose/0.txt``, ``intrinsic/intrinsic_color.txt`` and ``intrinsic_depth.txt``, with labels in
+``label-filt/`` (ids of ScanNet) or ``label/`` (NYU40 ids). `SCANNET_TABLE`, which leads from ScanNet's ids to the 37
+classes, is looked for in the scan's folder and the two above.
+
+Colour is larger than depth and neither camera sees quite what the other does: frames have depth registered to colour,
+and the size of the depth image, to which colour is averaged and labels are thinned out. Stamps are made from the
+frame's number at 30 Hz, so that both forms give the same frames.
+"""
+
+import logging
+from abc import abstractmethod
+from collections.abc import Iterator
+from pathlib import Path
+from zipfile import BadZipFile, ZipFile
+from zlib import error as ZlibError
+
+import numpy as np
+from numpy.typing import NDArray
+
+from s4net_core.errors import BadFrame, CaptureError
+from s4net_core.frames import Frame, Intrinsics
+from s4net_core.geometry.camera import resize_color, resize_nearest
+from s4net_core.geometry.depth_alignment import register_depth
+from s4net_core.io.bags.messages import intrinsics_from_calibration
+from s4net_core.io.captures.indexed import STEP_30_HZ, IndexedCapture
+from s4net_core.io.captures.scene_folder import FIRST_STAMP, FRAME_ID
+from s4net_core.io.captures.sens import SensFile
+from s4net_core.io.captures.trajectory import Poses, read_pose
+from s4net_core.io.images.files import decode_label, numbered_images, read_color, read_depth, read_label
+from s4net_core.io.label_files.tables import SCANNET_TABLE, scannet_label_map
+from s4net_core.labels import SUNRGBD37, LabelMap, nyu40_to_sunrgbd37
+
+PAPER_SCENES = ("scene0000", "scene0006", "scene0009", "scene0011", "scene0022", "scene0030")
+"""Apartment, hotel room, bathroom, kitchen, lounge, study; each was scanned twice."""
+COLOR_SIZE, DEPTH_SIZE = (1296, 968), (640, 480)
+"""Width and height of the published images: to them belong the matrices of an export whose images are smaller."""
+RAW_LABELS, NYU40_LABELS = "label-filt", "label"
+_COLOR_LENS = ("intrinsic/intrinsic_color.txt", "intrinsic_color.txt", "intrinsics_color.txt")
+_DEPTH_LENS = ("intrinsic/intrinsic_depth.txt", "intrinsic_depth.txt", "intrinsics_depth.txt")
+
+_log = logging.getLogger(__name__)
+
+
+def paper_scan(scans: Path, scene: str, number: int) -> Path:
+    """Folder of one scan of a scene of the paper.
+
+    Args:
+        scans: ScanNet's folder ``scans``.
+        scene: one of `PAPER_SCENES`.
+        number: 1 = "Scan 1", unlabelled during adaptation; 2 = "Scan 2", never seen.
+    """
+    return scans / f"{scene}_{number - 1:02d}"
+
+
+def is_scannet(path: Path) -> bool:
+    """Whether `path` looks like a scan of ScanNet, its .sens file or an exported scan."""
+    if path.is_file():
+        return path.suffix == ".sens"
+    return any(path.glob("*.sens")) or ((path / "color").is_dir() and _first(path, _COLOR_LENS) is not None)
+
+
+def open_scannet(
+    path: Path, poses: Poses | None = None, stride: int = 1, *, map_labels: LabelMap | None = None
+) -> "ScannetScan":
+    """A scan in either form.
+
+    Args:
+        path: folder of the scan, or its .sens file.
+        poses: others than those of the scan.
+        stride: take every n-th frame; the others are not read.
+        map_labels: from the ids in the label files to SUN RGB-D 37; None = as ScanNet publishes or exports them.
+
+    Raises:
+        CaptureError: nothing usable is there.
+        LabelTableError: `SCANNET_TABLE` is damaged.
+    """
+    if path.is_file():
+        return SensScan(path, poses, stride, map_labels=map_labels)
+    files = sorted(path.glob("*.sens"))
+    if len(files) > 1:
+        raise CaptureError(f"{path} has {len(files)} .sens files ({files[0].name}, ...): give one of them")
+    if files:
+        return SensScan(files[0], poses, stride, map_labels=map_labels)
+    return ExportedScan(path, poses, stride, map_labels=map_labels)
+
+
+class ScannetScan(IndexedCapture):
+    """What both forms share: depth registered to colour, labels through the table, stamps by number."""
+
+    T_color_depth: NDArray[np.float64]
+
+    def __init__(
+        self,
+        path: Path,
+        poses: Poses | None = None,
+        stride: int = 1,
+        *,
+        folder: Path,
+        map_labels: LabelMap | None = None,
+    ) -> None:
+        super().__init__(path, stride)
+        self._poses = poses
+        self._labels = _Labels(folder, map_labels)
+
+    def __getitem__(self, position: int) -> Frame:
+        """The frame at that position.
+
+        Raises:
+            BadFrame: it cannot be used, e.g. ``pose`` where the tracker was lost.
+        """
+        number = self._number(position)
+        stamp = FIRST_STAMP + number * STEP_30_HZ
+        # The cheapest check first: a lost frame is not decoded.
+        T_world_camera = self._poses.at(stamp, number) if self._poses else self._pose(number)
+        color, color_lens = self._color(number)
+        depth, depth_lens = self._depth(number)
+        larger = color_lens.width > depth_lens.width and color_lens.height > depth_lens.height
+        lens = color_lens.scaled(depth_lens.width, depth_lens.height) if larger else color_lens
+        label = self._labels.read(number)
+        return Frame(
+            stamp=stamp,
+            color=resize_color(color, lens.width, lens.height),
+            depth=register_depth(depth, depth_lens, lens, self.T_color_depth),
+            T_world_camera=T_world_camera,
+            intrinsics=lens,
+            frame_id=FRAME_ID,
+            label=None if label is None else resize_nearest(label, lens.width, lens.height),
+        )
+
+    @abstractmethod
+    def _number(self, position: int) -> int: ...
+
+    @abstractmethod
+    def _pose(self, number: int) -> NDArray[np.float64]: ...
+
+    @abstractmethod
+    def _color(self, number: int) -> tuple[NDArray[np.uint8], Intrinsics]: ...
+
+    @abstractmethod
+    def _depth(self, number: int) -> tuple[NDArray[np.float32], Intrinsics]: ...
+
+
+class SensScan(ScannetScan):
+    """Frames of a .sens file; those of a truncated one up to the damage.
+
+    Args:
+        path: the file; labels are looked for beside it.
+        poses, stride, map_labels: see `open_scannet`.
+
+    Raises:
+        CaptureError: see `SensFile`.
+    """
+
+    def __init__(
+        self, path: Path, poses: Poses | None = None, stride: int = 1, *, map_labels: LabelMap | None = None
+    ) -> None:
+        super().__init__(path, poses, stride, folder=path.parent, map_labels=map_labels)
+        self._file = SensFile(path)
+        header = self._file.header
+        self.T_color_depth = np.linalg.inv(header.T_base_color) @ header.T_base_depth
+        self._numbers = self.strided(range(len(self._file)))
+
+    @property
+    def damage(self) -> str:
+        """Why the recording ends early; empty = it does not, as far as it was read."""
+        return self._file.damage
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def __iter__(self) -> Iterator[Frame]:
+        """Frames in time order; those of a truncated file up to the damage."""
+        yield from super().__iter__()
+        if self.damage:
+            _log.warning("%s is damaged: %s", self.path, self.damage)
+
+    def _number(self, position: int) -> int:
+        return self._numbers[position]
+
+    def _pose(self, number: int) -> NDArray[np.float64]:
+        return self._file.pose(number) @ self._file.header.T_base_color
+
+    def _color(self, number: int) -> tuple[NDArray[np.uint8], Intrinsics]:
+        return self._file.color(number), self._file.header.color
+
+    def _depth(self, number: int) -> tuple[NDArray[np.float32], Intrinsics]:
+        return self._file.depth(number), self._file.header.depth
+
+
+class ExportedScan(ScannetScan):
+    """Frames of an exported scan. Images may have been made smaller: the matrices remain those of the published size.
+
+    Args:
+        path: folder.
+        poses, stride, map_labels: see `open_scannet`.
+
+    Raises:
+        CaptureError: a matrix is missing or cannot be read, or there is no image.
+    """
+
+    def __init__(
+        self, path: Path, poses: Poses | None = None, stride: int = 1, *, map_labels: LabelMap | None = None
+    ) -> None:
+        super().__init__(path, poses, stride, folder=path, map_labels=map_labels)
+        self._colors = numbered_images(path / "color")
+        if not self._colors:
+            raise CaptureError(f"{path / 'color'} has no image 0.jpg: export the scan again")
+        self._K_color, self._K_depth = (_read_matrix(path, names) for names in (_COLOR_LENS, _DEPTH_LENS))
+        self._T_base_color, T_base_depth = (
+            _read_matrix(path, (name,)) if (path / name).is_file() else np.eye(4)
+            for name in ("intrinsic/extrinsic_color.txt", "intrinsic/extrinsic_depth.txt")
+        )
+        self.T_color_depth = np.linalg.inv(self._T_base_color) @ T_base_depth
+        self._numbers = self.strided(sorted(self._colors))
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def _number(self, position: int) -> int:
+        return self._numbers[position]
+
+    def _pose(self, number: int) -> NDArray[np.float64]:
+        return read_pose(self.path / "pose" / f"{self._colors[number].stem}.txt") @ self._T_base_color
+
+    def _color(self, number: int) -> tuple[NDArray[np.uint8], Intrinsics]:
+        color = read_color(self._colors[number])
+        return color, _lens_for(self._K_color, color.shape, COLOR_SIZE)
+
+    def _depth(self, number: int) -> tuple[NDArray[np.float32], Intrinsics]:
+        depth = read_depth(self.path / "depth" / f"{self._colors[number].stem}.png")
+        return depth, _lens_for(self._K_depth, depth.shape, DEPTH_SIZE)
+
+
+class _Labels:
+    """Ground truth of a scan: from the zip, or from a folder beside the images; none of them may be there."""
+
+    def __init__(self, folder: Path, map_labels: LabelMap | None) -> None:
+        self._folder: Path | None = None
+        self._archive: ZipFile | None = None
+        archives = sorted(folder.glob("*_2d-label-filt.zip"))
+        raw = bool(archives) or (folder / RAW_LABELS).is_dir()
+        self._map = map_labels or (_table(folder) if raw else nyu40_to_sunrgbd37)
+        if self._map is None:
+            return
+        if archives:
+            try:
+                self._archive = ZipFile(archives[0])
+            except (BadZipFile, OSError) as error:
+                raise CaptureError(f"{archives[0]} is no whole zip file ({error}): fetch it again") from error
+        else:
+            self._folder = folder / (RAW_LABELS if raw else NYU40_LABELS)
+
+    def read(self, number: int) -> NDArray[np.uint8] | None:
+        """(H, W) uint8, or None where there is no label.
+
+        Raises:
+            BadFrame: ``unreadable`` or ``label_format``.
+        """
+        if self._archive is not None:
+            return self._unpacked(self._archive, f"{RAW_LABELS}/{number}.png")
+        path = self._folder / f"{number}.png" if self._folder else None
+        return read_label(path, SUNRGBD37, self._map) if path and path.is_file() else None
+
+    def _unpacked(self, archive: ZipFile, name: str) -> NDArray[np.uint8] | None:
+        where = f"{archive.filename}/{name}"
+        try:
+            content = archive.read(name)
+        except KeyError:
+            return None
+        except (BadZipFile, OSError, ZlibError) as error:
+            raise BadFrame("unreadable", f"{where} is damaged ({error}): fetch the zip file again") from error
+        return decode_label(content, where, SUNRGBD37, self._map)
+
+
+def _table(folder: Path) -> LabelMap | None:
+    folder = folder.resolve()
+    tables = [place / SCANNET_TABLE for place in (folder, *folder.parents[:2])]
+    found = next((table for table in tables if table.is_file()), None)
+    if found is None:
+        _log.warning(
+            "labels of %s are not read: %s is neither there nor in the two folders above", folder, SCANNET_TABLE
+        )
+        return None
+    return scannet_label_map(found)
+
+
+def _first(folder: Path, names: tuple[str, ...]) -> Path | None:
+    return next((folder / name for name in names if (folder / name).is_file()), None)
+
+
+def _read_matrix(folder: Path, names: tuple[str, ...]) -> NDArray[np.float64]:
+    path = _first(folder, names)
+    if path is None:
+        raise CaptureError(f"{folder} has no {names[0]}: export the scan again, with its intrinsics")
+    try:
+        numbers = path.read_text().split()
+        rows = 4 if len(numbers) == 16 else 3
+        return np.array(numbers, np.float64).reshape(rows, rows)
+    except (OSError, ValueError) as error:
+        raise CaptureError(
+            f"{path} holds no camera matrix of 4x4 or 3x3 numbers ({error}): export the scan again"
+        ) from error
+
+
+def _lens_for(K: NDArray[np.float64], shape: tuple[int, ...], published: tuple[int, int]) -> Intrinsics:
+    """Lens of an image: of its own size if the principal point is near its middle, else of the published size."""
+    height, width = shape[:2]
+    numbers = K[:3, :3].ravel().tolist()
+    if abs(K[0, 2] / width - 0.5) < 0.125:
+        return intrinsics_from_calibration(width, height, numbers, ())
+    return intrinsics_from_calibration(*published, numbers, ()).scaled(width, height)

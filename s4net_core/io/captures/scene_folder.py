@@ -1,0 +1,256 @@
+"""Scene folder: the project's own capture format, one file an image, readable with any tool.
+
+``color/N.jpg`` (or .png), optional ``depth/N.png`` (16 bit, millimetres, aligned to colour, 0 = none), optional
+``label/N.png`` (0 = unlabelled, else class id) or ``labelme/N.json`` or ``annotations/N.json`` (drawn with LabelMe),
+optional ``depth_gt/N.png`` (as ``depth`` but exact, for evaluation), ``poses.txt`` (index, then 16 numbers:
+T_world_camera row by row), ``intrinsics.json`` (width, height, fx, fy, cx, cy; optional depth_scale, distortion and
+``per_frame``: list of fx, fy), optional ``timestamps.txt`` (index, then nanoseconds).
+"""
+
+import json
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from s4net_core.errors import BadFrame, CaptureError
+from s4net_core.frames import Frame, Intrinsics
+from s4net_core.io.captures.indexed import IndexedCapture
+from s4net_core.io.captures.trajectory import NumberedPoses, Poses, numbered_lines, read_poses
+from s4net_core.io.images.codec import MILLIMETRES
+from s4net_core.io.images.files import (
+    numbered_images,
+    read_color,
+    read_depth,
+    write_color,
+    write_depth,
+    write_label,
+)
+from s4net_core.io.label_files.lookup import find_label, read_label_file
+from s4net_core.labels import SUNRGBD37, LabelMap
+
+FIRST_STAMP = 1_000_000_000
+"""Stamp of index 0 where there is no timestamps.txt; not 0, which tf takes for "the latest"."""
+STAMP_STEP = 100_000_000
+"""Nanoseconds between two images where there is no timestamps.txt."""
+POSES_FILE = "poses.txt"
+FRAME_ID = "camera_color_optical_frame"
+TRUE_DEPTH = "depth_gt"
+
+
+class SceneFolder(IndexedCapture):
+    """Frames of a scene folder, in the order of their numbers.
+
+    Args:
+        path: the folder.
+        poses: name of the file of poses in the folder, e.g. ``poses_noisy.txt``, or poses from elsewhere.
+        stride: take every n-th frame.
+        map_labels: from the ids in ``label/`` to SUN RGB-D 37, see `label_map`; None = they are those.
+
+    Raises:
+        CaptureError: the folder is not a scene folder, or its texts cannot be parsed.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        poses: str | Poses = POSES_FILE,
+        stride: int = 1,
+        *,
+        map_labels: LabelMap | None = None,
+    ) -> None:
+        super().__init__(path, stride)
+        self._map_labels = map_labels
+        if not is_scene_folder(self.path):
+            raise CaptureError(f"{self.path} is not a scene folder: it must hold color/ and intrinsics.json")
+        self._poses = _read_poses(self.path / poses) if isinstance(poses, str) else poses
+        self._stamps = _read_stamps(self.path / "timestamps.txt")
+        self._intrinsics = _IntrinsicsFile(self.path / "intrinsics.json")
+        self._colors = numbered_images(self.path / "color")
+        numbers = self._poses.poses if isinstance(self._poses, NumberedPoses) else sorted(self._colors)
+        self._indices = self.strided(list(numbers))
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def __getitem__(self, position: int) -> Frame:
+        """The frame at that position.
+
+        Raises:
+            BadFrame: it cannot be used.
+            S4NetError: its label has class ids outside the label space.
+        """
+        index = self._indices[position]
+        color_path = self._color_path(index)
+        stamp = self._stamps.get(index, FIRST_STAMP + index * STAMP_STEP)
+        T_world_camera = self._poses.at(stamp, index)
+        color = read_color(color_path)
+        return Frame(
+            stamp=stamp,
+            color=color,
+            depth=self._depth(color_path.stem),
+            true_depth=self._true_depth(color_path.stem),
+            T_world_camera=T_world_camera,
+            intrinsics=self._intrinsics.of(index),
+            frame_id=FRAME_ID,
+            label=self._label(color_path.stem, (color.shape[0], color.shape[1])),
+        )
+
+    def _color_path(self, index: int) -> Path:
+        path = self._colors.get(index)
+        if path is None:
+            raise BadFrame("no_color", f"{self.path / 'color'} has no image {index:06d}: a pose without its image")
+        return path
+
+    def _depth(self, stem: str) -> NDArray[np.float32] | None:
+        if not (self.path / "depth").is_dir():
+            return None
+        return read_depth(self.path / "depth" / f"{stem}.png", self._intrinsics.units_per_metre)
+
+    def _true_depth(self, stem: str) -> NDArray[np.float32] | None:
+        path = self.path / TRUE_DEPTH / f"{stem}.png"
+        return read_depth(path, self._intrinsics.units_per_metre) if path.is_file() else None
+
+    def _label(self, stem: str, size: tuple[int, int]) -> NDArray[np.uint8] | None:
+        path = find_label(self.path, stem)
+        return None if path is None else read_label_file(path, SUNRGBD37, self._map_labels, size)
+
+
+def is_scene_folder(path: Path) -> bool:
+    """Whether `path` looks like a scene folder."""
+    return (path / "color").is_dir() and (path / "intrinsics.json").is_file()
+
+
+def write_scene_folder(path: str | Path, frames: Iterable[Frame], *, quality: int = 90) -> int:
+    """Write frames as a scene folder.
+
+    Args:
+        path: a folder that does not exist yet, or is empty.
+        frames: all of one size; only their focal lengths may differ. Depth and label are written where there are any.
+        quality: of the JPEG colour images, 1..100; 100 writes PNG, which loses nothing.
+
+    Returns:
+        Number of frames written.
+
+    Raises:
+        CaptureError: the folder is not empty, there is no frame, or sizes or principal points differ.
+    """
+    path = Path(path)
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise CaptureError(f"{path} exists already: give another folder or remove it")
+    poses: list[str] = []
+    stamps: list[str] = []
+    lenses: list[Intrinsics] = []
+    for index, frame in enumerate(frames):
+        if not lenses:
+            _make_folders(path, frame)
+        _write_images(path, f"{index:06d}", frame, color_suffix(quality), quality)
+        numbers = " ".join(f"{number:.17g}" for number in frame.T_world_camera.ravel())
+        poses.append(f"{index} {numbers}")
+        stamps.append(f"{index} {frame.stamp}")
+        lenses.append(frame.intrinsics)
+    if not lenses:
+        raise CaptureError(f"{path}: there is no frame to write: look at what the capture skipped")
+    (path / POSES_FILE).write_text("\n".join(poses) + "\n")
+    (path / "timestamps.txt").write_text("\n".join(stamps) + "\n")
+    (path / "intrinsics.json").write_text(json.dumps(_intrinsics_json(lenses, path), indent=1) + "\n")
+    return len(lenses)
+
+
+def color_suffix(quality: int) -> str:
+    """Suffix of the colour images that `write_scene_folder` writes with this quality."""
+    return ".png" if quality >= 100 else ".jpg"
+
+
+def _make_folders(path: Path, frame: Frame) -> None:
+    images = {"color": frame.color, "depth": frame.depth, "label": frame.label, TRUE_DEPTH: frame.true_depth}
+    for folder, image in images.items():
+        if image is not None:
+            (path / folder).mkdir(parents=True, exist_ok=True)
+
+
+def _write_images(path: Path, stem: str, frame: Frame, suffix: str, quality: int) -> None:
+    write_color(path / "color" / (stem + suffix), frame.color, quality)
+    if frame.depth is not None:
+        write_depth(path / "depth" / f"{stem}.png", frame.depth)
+    if frame.label is not None:
+        write_label(path / "label" / f"{stem}.png", frame.label)
+    if frame.true_depth is not None:
+        write_depth(path / TRUE_DEPTH / f"{stem}.png", frame.true_depth)
+
+
+def _intrinsics_json(lenses: list[Intrinsics], path: Path) -> dict[str, Any]:
+    first = lenses[0]
+    if any(replace(lens, fx=first.fx, fy=first.fy) != first for lens in lenses):
+        raise CaptureError(f"{path}: images differ in size, principal point or distortion: write one folder for each")
+    content: dict[str, Any] = {
+        "width": first.width,
+        "height": first.height,
+        "fx": first.fx,
+        "fy": first.fy,
+        "cx": first.cx,
+        "cy": first.cy,
+        "depth_scale": 1.0 / MILLIMETRES,
+    }
+    if any(first.distortion):
+        content["distortion"] = list(first.distortion)
+    if any(lens != first for lens in lenses):
+        content["per_frame"] = [{"fx": lens.fx, "fy": lens.fy} for lens in lenses]
+    return content
+
+
+class _IntrinsicsFile:
+    """``intrinsics.json``, which may name another focal length for every image."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            content = json.loads(path.read_text())
+            self._per_frame = [(float(lens["fx"]), float(lens["fy"])) for lens in content.get("per_frame", ())]
+            fx, fy = self._per_frame[0] if self._per_frame else (content["fx"], content["fy"])
+            self._shared = Intrinsics(
+                width=int(content["width"]),
+                height=int(content["height"]),
+                fx=float(fx),
+                fy=float(fy),
+                cx=float(content["cx"]),
+                cy=float(content["cy"]),
+                distortion=tuple(float(k) for k in content.get("distortion", ())),
+            )
+            self.units_per_metre = 1.0 / float(content.get("depth_scale", 1.0 / MILLIMETRES))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, ArithmeticError) as error:
+            raise CaptureError(
+                f"{path} cannot be read ({type(error).__name__}: {error}): it must be JSON with width, height, fx, fy, "
+                "cx, cy"
+            ) from error
+
+    def of(self, index: int) -> Intrinsics:
+        if not self._per_frame:
+            return self._shared
+        if index >= len(self._per_frame):
+            raise BadFrame("intrinsics", f"{self.path} has {len(self._per_frame)} lenses, none for image {index}")
+        fx, fy = self._per_frame[index]
+        return replace(self._shared, fx=fx, fy=fy)
+
+
+def _read_poses(path: Path) -> Poses:
+    if not path.is_file():
+        raise CaptureError(
+            f"{path} is missing: a scene folder needs the pose of every image; `s4net register` finds them where there "
+            "is depth"
+        )
+    return read_poses(path)
+
+
+def _read_stamps(path: Path) -> dict[int, int]:
+    stamps: dict[int, int] = {}
+    for number, words in numbered_lines(path) if path.is_file() else ():
+        try:
+            index, stamp = words
+            stamps[int(index)] = int(stamp)
+        except ValueError as error:
+            raise CaptureError(f"{path}:{number}: '{' '.join(words)}' is not an index and nanoseconds") from error
+    return stamps

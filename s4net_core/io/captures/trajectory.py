@@ -1,0 +1,255 @@
+"""Poses in a file of their own: TUM text, Redwood's .log, Open3D's .json, or a scene folder's poses.txt.
+
+All of them are given out as T_world_camera.
+"""
+
+import json
+from bisect import bisect_left
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from s4net_core.errors import BadFrame, CaptureError
+from s4net_core.files import write_result
+from s4net_core.frames import check_pose
+from s4net_core.geometry.transforms import interpolate, pose_matrix, quaternion_of
+
+EXACT_NS = 1_000_000
+"""A pose this near to an image in time is the image's own: text files round stamps."""
+GAP_NS = 150_000_000
+"""Between poses farther apart in time than this nothing is interpolated: the tracker was lost."""
+TUM_WORDS, NUMBERED_WORDS = 8, 17
+"""Words a line: stamp, translation, quaternion; or number and 4x4 matrix."""
+_LOG_LINES = 5
+
+
+class Poses(Protocol):
+    """Where the camera was when an image was taken."""
+
+    def at(self, stamp: int, number: int) -> NDArray[np.float64]:
+        """T_world_camera, (4, 4).
+
+        Args:
+            stamp: of the image, nanoseconds.
+            number: of the image: its own number in a scene folder, else its position in the capture, from 0.
+
+        Raises:
+            BadFrame: ``no_pose``.
+        """
+        ...
+
+
+class StampedPoses:
+    """Poses by time; between two of them they are interpolated, unless the gap is longer than `GAP_NS`.
+
+    Args:
+        stamps: nanoseconds, any order.
+        poses: T_world_camera of each.
+        name: for error texts.
+    """
+
+    def __init__(self, stamps: Sequence[int], poses: Sequence[NDArray[np.float64]], name: str) -> None:
+        ordered = sorted(zip(stamps, poses, strict=True), key=lambda pair: pair[0])
+        self.stamps = [stamp for stamp, _ in ordered]
+        self._poses = [pose for _, pose in ordered]
+        self._name = name
+
+    def at(self, stamp: int, number: int) -> NDArray[np.float64]:
+        """T_world_camera at `stamp`; `number` has no meaning here.
+
+        Raises:
+            BadFrame: ``no_pose`` when no pose, or no two poses around it, are near enough.
+        """
+        after = bisect_left(self.stamps, stamp)
+        near = [i for i in (after - 1, after) if 0 <= i < len(self.stamps)]
+        best = min(near, key=lambda i: abs(self.stamps[i] - stamp))
+        if abs(self.stamps[best] - stamp) <= EXACT_NS:
+            return self._poses[best]
+        if len(near) < 2 or self.stamps[after] - self.stamps[after - 1] > GAP_NS:
+            raise BadFrame(
+                "no_pose",
+                f"{self._name} has no pose around {stamp} ns (it spans {self.stamps[0]} to {self.stamps[-1]} ns): do "
+                "its stamps count from the same moment as the capture's?",
+            )
+        first, second = self.stamps[after - 1], self.stamps[after]
+        return interpolate(self._poses[after - 1], self._poses[after], (stamp - first) / (second - first))
+
+
+class NumberedPoses:
+    """Poses by the number of the image.
+
+    Args:
+        poses: T_world_camera by number.
+        name: for error texts.
+    """
+
+    def __init__(self, poses: dict[int, NDArray[np.float64]], name: str) -> None:
+        self.poses = dict(sorted(poses.items()))
+        self._name = name
+
+    def at(self, stamp: int, number: int) -> NDArray[np.float64]:
+        """T_world_camera of image `number`; `stamp` has no meaning here.
+
+        Raises:
+            BadFrame: ``no_pose``.
+        """
+        if number not in self.poses:
+            raise BadFrame("no_pose", f"{self._name} has no pose of image {number}")
+        return self.poses[number]
+
+
+class _Unknown:
+    """Every image at the origin: for those who only want the images."""
+
+    def at(self, stamp: int, number: int) -> NDArray[np.float64]:
+        """Identity."""
+        return np.eye(4)
+
+
+UNKNOWN_POSES: Poses = _Unknown()
+"""Stands in for poses where a capture is read without any."""
+
+
+def read_poses(path: Path) -> StampedPoses | NumberedPoses:
+    """Poses of any format that is read here.
+
+    Args:
+        path: ``.log`` (Redwood, Open3D), ``.json`` (Open3D's PinholeCameraTrajectory), or text with either 8 words a
+            line (TUM: seconds, tx ty tz, qx qy qz qw) or 17 (number, T_world_camera row by row).
+
+    Raises:
+        CaptureError: it is missing or in none of the formats.
+    """
+    if path.suffix == ".log":
+        return _read_log(path)
+    if path.suffix == ".json":
+        return _read_open3d(path)
+    lines = list(numbered_lines(path))
+    if not lines:
+        raise CaptureError(f"{path} holds no pose: was the capture tracked?")
+    if len(lines[0][1]) == TUM_WORDS:
+        return _read_tum(path, lines)
+    return _read_numbered(path, lines)
+
+
+def write_tum_poses(path: Path, poses: Mapping[int, NDArray[np.float64]]) -> None:
+    """Write poses as TUM text, which fits every format of captures; `read_poses` reads it again.
+
+    Args:
+        path: text file.
+        poses: T_world_camera by stamp, nanoseconds.
+
+    Raises:
+        CaptureError: it cannot be written.
+    """
+    lines = ["# seconds tx ty tz qx qy qz qw"]
+    for stamp, T in sorted(poses.items()):
+        numbers = " ".join(f"{number:.9g}" for number in (*T[:3, 3], *quaternion_of(T)))
+        lines.append(f"{stamp // 10**9}.{stamp % 10**9:09d} {numbers}")
+    write_result(path, "\n".join(lines) + "\n", CaptureError)
+
+
+def read_pose(path: Path) -> NDArray[np.float64]:
+    """T_world_camera of one image, from a text of 4 rows of 4 numbers.
+
+    Raises:
+        BadFrame: ``pose`` when it is missing or no such text, or the tracker was lost.
+    """
+    try:
+        T_world_camera = np.array(path.read_text().split(), np.float64).reshape(4, 4)
+    except (OSError, ValueError) as error:
+        raise BadFrame("pose", f"{path} holds no 4x4 matrix ({error}): fetch the sequence again") from error
+    check_pose(T_world_camera)
+    return T_world_camera
+
+
+def numbered_lines(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """Number and words of each line that is neither empty nor a comment.
+
+    Raises:
+        CaptureError: the file is missing or no text.
+    """
+    for number, line in enumerate(_text(path).splitlines(), start=1):
+        if line.strip() and not line.lstrip().startswith("#"):
+            yield number, line.split()
+
+
+def nanoseconds(text: str, where: str) -> int:
+    """Seconds as text -> nanoseconds, without the rounding of a float.
+
+    Raises:
+        CaptureError: it is no such text; `where` names it.
+    """
+    seconds, _, fraction = text.partition(".")
+    digits = seconds + fraction[:9].ljust(9, "0")
+    if not digits.isdecimal():
+        raise CaptureError(f"{where}: '{text}' is not a stamp in seconds")
+    return int(digits)
+
+
+def _read_tum(path: Path, lines: list[tuple[int, list[str]]]) -> StampedPoses:
+    stamps, poses = [], []
+    for number, words in lines:
+        where = f"{path}:{number}"
+        try:
+            numbers = [float(word) for word in words[1:]]
+            stamps.append(nanoseconds(words[0], where))
+            poses.append(pose_matrix(numbers[:3], numbers[3:]))
+        except (ValueError, BadFrame) as error:
+            raise CaptureError(f"{where}: a pose is a stamp and 7 numbers, this is '{' '.join(words)}'") from error
+    return StampedPoses(stamps, poses, str(path))
+
+
+def _read_numbered(path: Path, lines: list[tuple[int, list[str]]]) -> NumberedPoses:
+    poses: dict[int, NDArray[np.float64]] = {}
+    for number, words in lines:
+        try:
+            poses[int(words[0])] = np.array(words[1:], np.float64).reshape(4, 4)
+        except ValueError as error:
+            raise CaptureError(f"{path}:{number}: a pose is an index and 16 numbers, this has {len(words)}") from error
+    return NumberedPoses(poses, str(path))
+
+
+def _read_log(path: Path) -> NumberedPoses:
+    """Five lines a pose: its number (twice, then another), and T_world_camera."""
+    lines = list(numbered_lines(path))
+    poses: dict[int, NDArray[np.float64]] = {}
+    for start in range(0, len(lines), _LOG_LINES):
+        block = [words for _, words in lines[start : start + _LOG_LINES]]
+        try:
+            number, T_world_camera = int(block[0][0]), np.array(block[1:], np.float64).reshape(4, 4)
+        except ValueError as error:
+            raise CaptureError(
+                f"{path}:{lines[start][0]}: a pose is a line of numbers and four rows of a matrix: is it truncated?"
+            ) from error
+        if number in poses:
+            raise CaptureError(f"{path}:{lines[start][0]}: image {number} has a second pose: this is no trajectory")
+        poses[number] = T_world_camera
+    if not poses:
+        raise CaptureError(f"{path} holds no pose: was the capture tracked?")
+    return NumberedPoses(poses, str(path))
+
+
+def _read_open3d(path: Path) -> NumberedPoses:
+    """PinholeCameraTrajectory: `extrinsic` is T_camera_world, column by column."""
+    try:
+        cameras = json.loads(_text(path))["parameters"]
+        extrinsics = [np.array(camera["extrinsic"], np.float64).reshape(4, 4).T for camera in cameras]
+        poses = {number: np.linalg.inv(T_camera_world) for number, T_camera_world in enumerate(extrinsics)}
+    except (ValueError, KeyError, TypeError, np.linalg.LinAlgError) as error:
+        raise CaptureError(
+            f"{path} is no PinholeCameraTrajectory of Open3D ({type(error).__name__}: {error})"
+        ) from error
+    if not poses:
+        raise CaptureError(f"{path} holds no pose: was the capture tracked?")
+    return NumberedPoses(poses, str(path))
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise CaptureError(f"{path} is missing or no text ({error}): check its name, or fetch it again") from error

@@ -1,0 +1,41 @@
+"""Labels of images in a folder: a PNG of class ids in ``label/``, or an annotation of LabelMe, by the image's name."""
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from s4net_core.io.images.files import read_label
+from s4net_core.io.label_files.labelme import read_labelme
+from s4net_core.labels import LabelMap, LabelSpace
+
+LABELME_FOLDER = "labelme"
+"""Where annotations are written."""
+LABEL_FOLDERS = {LABELME_FOLDER: ".json", "annotations": ".json", "color": ".json", "label": ".png"}
+"""Where labels are looked for, beside ``color/``, and their suffix. What a person has drawn wins over ``label/``."""
+
+
+def find_label(folder: Path, stem: str) -> Path | None:
+    """The label of ``color/STEM`` in a folder, if there is one."""
+    paths = (folder / name / f"{stem}{suffix}" for name, suffix in LABEL_FOLDERS.items())
+    return next((path for path in paths if path.is_file()), None)
+
+
+def read_label_file(
+    path: Path, space: LabelSpace, map_labels: LabelMap | None = None, size: tuple[int, int] | None = None
+) -> NDArray[np.uint8]:
+    """Class ids of one image, (H, W) uint8, 0 = unlabelled.
+
+    Args:
+        path: found by `find_label`.
+        space: what the ids mean, after `map_labels`.
+        map_labels: for a PNG, as in `read_label`; an annotation has names, which need none.
+        size: (H, W) to which an annotation is scaled, as in `read_labelme`.
+
+    Raises:
+        BadFrame: it cannot be read.
+        S4NetError: it has classes outside the label space.
+    """
+    if path.suffix == ".json":
+        return read_labelme(path, space, size)
+    return read_label(path, space, map_labels)

@@ -1,0 +1,121 @@
+"""Images of a source set as batches of tensors, in an order that is drawn."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from s4net_core.errors import SourceSetError
+from s4net_core.io.source_sets.source_set import LabelledImage, SourceSet
+
+BYTES_PER_PIXEL = 8
+"""uint8 red, green, blue and class, float32 depth."""
+
+
+@dataclass(frozen=True)
+class SourceBatch:
+    """Labelled images as tensors.
+
+    Args:
+        images: (B, 3, H, W) float32, RGB, 0..1.
+        labels: (B, H, W) int64, 0 = unlabelled.
+        depth: (B, 1, H, W) float32 metres, 0 = none.
+    """
+
+    images: Tensor
+    labels: Tensor
+    depth: Tensor
+
+    def to(self, device: torch.device) -> "SourceBatch":
+        """The same batch on a device."""
+        return SourceBatch(self.images.to(device), self.labels.to(device), self.depth.to(device))
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+class SourceBatches:
+    """Endless batches: every image once before any comes again, in an order that `rng` draws.
+
+    Args:
+        source: where the images come from.
+        batch: images a batch.
+        width, height: size to which all are resized, pixels.
+        mirror: mirror half of the images, at random.
+        rng: source of every random choice.
+        cache_megabytes: memory for resized images; what does not fit is read again every time.
+        indices: positions to use; None = all.
+        part: those of each batch that are wanted here; the others are read by other processes.
+    """
+
+    def __init__(
+        self,
+        source: SourceSet,
+        batch: int,
+        width: int,
+        height: int,
+        mirror: bool,
+        rng: np.random.Generator,
+        *,
+        cache_megabytes: int,
+        indices: Sequence[int] | None = None,
+        part: slice = slice(None),
+    ) -> None:
+        self._source = source
+        self._batch = batch
+        self._part = part
+        self._width = width
+        self._height = height
+        self._mirror = mirror
+        self._rng = rng
+        self._indices = list(range(len(source)) if indices is None else indices)
+        if not self._indices:
+            raise SourceSetError(f"source set {source.name}: no image is left to train on: add images")
+        self._cache: dict[int, LabelledImage] = {}
+        self._cache_size = cache_megabytes * 1_000_000 // (BYTES_PER_PIXEL * width * height)
+        self._queue: list[int] = []
+
+    def __len__(self) -> int:
+        """Number of different images."""
+        return len(self._indices)
+
+    def __iter__(self) -> "SourceBatches":
+        return self
+
+    def __next__(self) -> SourceBatch:
+        return self.next()
+
+    def next(self) -> SourceBatch:
+        """The next batch; a depth of 0 everywhere for images that have none."""
+        while len(self._queue) < self._batch:
+            self._queue += self._rng.permutation(self._indices).tolist()
+        indices, self._queue = self._queue[: self._batch], self._queue[self._batch :]
+        mirrored = self._rng.random(self._batch) < 0.5 if self._mirror else np.zeros(self._batch, bool)
+        return self._stack(indices[self._part], mirrored[self._part])
+
+    def _stack(self, indices: Sequence[int], mirrored: NDArray[np.bool_]) -> SourceBatch:
+        images = [self._image(index) for index in indices]
+        color, label, depth = (
+            np.stack([part[:, ::-1] if m else part for part, m in zip(parts, mirrored, strict=True)])
+            for parts in zip(*((i.color, i.label, _depth_or_none(i)) for i in images), strict=True)
+        )
+        return SourceBatch(
+            torch.from_numpy(color).permute(0, 3, 1, 2).float().div_(255.0),
+            torch.from_numpy(label).long(),
+            torch.from_numpy(depth).unsqueeze(1),
+        )
+
+    def _image(self, index: int) -> LabelledImage:
+        image = self._cache.get(index)
+        if image is None:
+            image = self._source[index].resized(self._width, self._height)
+            if len(self._cache) < self._cache_size:
+                self._cache[index] = image
+        return image
+
+
+def _depth_or_none(image: LabelledImage) -> NDArray[np.float32]:
+    return np.zeros(image.label.shape, np.float32) if image.depth is None else image.depth

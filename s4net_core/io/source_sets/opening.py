@@ -1,0 +1,85 @@
+"""Opens a labelled source set of any format that is read here."""
+
+from pathlib import Path
+from typing import Literal
+
+from s4net_core.errors import SourceSetError
+from s4net_core.io.source_sets.files import FolderSourceSet
+from s4net_core.io.source_sets.labelme_folder import LabelMeSourceSet, is_labelme_folder
+from s4net_core.io.source_sets.nyu_depth import NyuDepth, is_nyu_depth
+from s4net_core.io.source_sets.packed import PackedSourceSet, is_pack, read_pack_info
+from s4net_core.io.source_sets.source_set import SourceSet
+from s4net_core.io.source_sets.sunrgbd import SunRgbd, is_sunrgbd
+from s4net_core.io.source_sets.sunrgbd_flat import FlatSunRgbd, is_flat_sunrgbd
+from s4net_core.labels import LabelMap
+
+Split = Literal["train", "test", "all"]
+"""Part of a source set that has an official split; a set without one is the same in each."""
+SPLITS: tuple[Split, ...] = ("train", "test")
+"""The parts; "all" is both."""
+
+
+def open_source_set(
+    path: str | Path, *, split: Split = "train", with_depth: bool = False, map_labels: LabelMap | None = None
+) -> SourceSet:
+    """The labelled images at `path`, whatever their format.
+
+    Args:
+        path: SUN RGB-D (the official release, or its flattened form), NYU Depth v2, annotations of LabelMe, folders
+            with ``color/`` and ``label/``, or the file that `write_pack` made of any of them.
+        split: official part, where the format has one.
+        with_depth: read depth as well, where there is some.
+        map_labels: from the ids in the files to SUN RGB-D 37, see `label_map`; None = they are those.
+
+    Raises:
+        SourceSetError: nothing is there, or it is in none of the formats.
+        LabelTableError: the format needs a table of labels that is missing.
+    """
+    if not str(path).strip():  # Path("") would be the folder one happens to be in
+        return FolderSourceSet(path)
+    if is_nyu_depth(Path(path)):
+        return NyuDepth(path, split=split, map_labels=map_labels, with_depth=with_depth)
+    for recognises, reader in ((is_sunrgbd, SunRgbd), (is_pack, PackedSourceSet)):
+        if recognises(Path(path)):
+            if map_labels is not None:
+                raise SourceSetError(f"{path} has the labels of SUN RGB-D already: leave --labels out")
+            return reader(path, split=split, with_depth=with_depth)
+    if is_flat_sunrgbd(Path(path)):
+        return FlatSunRgbd(path, split=split, map_labels=map_labels, with_depth=with_depth)
+    if is_labelme_folder(Path(path)):
+        return LabelMeSourceSet(path)
+    return FolderSourceSet(path, map_labels=map_labels, with_depth=with_depth)
+
+
+def open_test_set(path: str | Path, *, map_labels: LabelMap | None = None) -> SourceSet | None:
+    """The official test images of the source set at `path`; None = it has none, and some images must be held out.
+
+    Raises:
+        SourceSetError, LabelTableError: as `open_source_set`.
+    """
+    return open_source_set(path, split="test", map_labels=map_labels) if has_official_split(path) else None
+
+
+def has_official_split(path: str | Path) -> bool:
+    """Whether "train" and "test" are different images of the source set at `path`.
+
+    Raises:
+        SourceSetError: it is a packed one that cannot be read.
+    """
+    return official_parts(path) == SPLITS
+
+
+def official_parts(path: str | Path) -> tuple[Split, ...]:
+    """Parts of the official split that are at `path`; none where the set has no such split.
+
+    Raises:
+        SourceSetError: it is a packed one that cannot be read.
+    """
+    if not str(path).strip():
+        return ()
+    if is_pack(Path(path)):
+        packed = read_pack_info(path).parts
+        return tuple(split for split in SPLITS if split in packed)
+    if is_nyu_depth(Path(path)) or is_sunrgbd(Path(path)):
+        return SPLITS
+    return tuple(split for split in SPLITS if is_flat_sunrgbd(Path(path), split))

@@ -1,0 +1,195 @@
+"""Packed source set: one file at the size of training, which a robot can carry and which is mapped, not loaded.
+
+A safetensors file of three tensors: colour and depth of every image, its label, and where they begin. Colour is PNG, so
+that a packed set gives the very batches of what it was made from, or JPEG, which is a quarter of it. Depth is kept to
+the millimetre.
+"""
+
+import json
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors import SafetensorError, safe_open
+
+from s4net_core import __version__
+from s4net_core.errors import SourceSetError
+from s4net_core.io.images.codec import MILLIMETRES
+from s4net_core.io.source_sets.source_set import LabelledImage
+from s4net_core.labels import LABEL_SPACES, LabelSpace
+
+SUFFIX = ".s4pack"
+KEY = "s4net_source_pack"
+COLUMNS = ("color_at", "color", "depth", "label_at", "label", "color_crc", "depth_crc", "label_crc")
+"""Of the index: where an image's parts begin, their bytes and their checksums (CRC-32); depth follows colour."""
+_REMEDY = "pack the source set again with s4net pack"
+
+
+class PackInfo(BaseModel):
+    """What a packed source set holds, and what it was made from; the file's header.
+
+    Args:
+        format: version of this format.
+        name: of the source set.
+        label_space: key of `LABEL_SPACES`.
+        class_names: of the ids from 1 on.
+        width, height: of every image, pixels.
+        quality: of JPEG; 0 = PNG, nothing is lost.
+        parts: number of images to "train" and to "test" on, in this order in the file; "all" where there is no split.
+        depth: whether there is depth.
+        source: where it was made from.
+        source_sha256: of colour, label and depth of all its images, before they were resized.
+        version: of s4net, which wrote it.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format: Literal[1] = 1
+    name: str
+    label_space: str
+    class_names: tuple[str, ...]
+    width: int
+    height: int
+    quality: int
+    parts: dict[str, int]
+    depth: bool = False
+    source: str = ""
+    source_sha256: str = ""
+    version: str = __version__
+
+
+class PackedSourceSet:
+    """Images of a file that `write_pack` wrote.
+
+    Args:
+        path: the file.
+        split: part of it; a set without an official split is the same in each.
+        with_depth: give depth as well, where there is some.
+
+    Raises:
+        SourceSetError: the file is missing, truncated or foreign, has other classes, or lacks the part.
+    """
+
+    def __init__(self, path: str | Path, *, split: str = "train", with_depth: bool = False) -> None:
+        self.path = Path(path)
+        self.info = read_pack_info(path)
+        self.name = self.info.name
+        self.label_space = _label_space(self.path, self.info)
+        self._with_depth = with_depth
+        self._range = _range(self.path, self.info, split)
+        with _refusing(self.path), safe_open(str(path), framework="numpy") as file:  # refuses a truncated file
+            self._index: NDArray[np.int64] = file.get_tensor("index")
+        self._images, self._labels = _mapped(self.path, "images"), _mapped(self.path, "labels")
+        if self._index.shape != (sum(self.info.parts.values()), len(COLUMNS)):
+            raise SourceSetError(
+                f"{path} has an index of {len(self._index)} images, not those of its header: {_REMEDY}"
+            )
+
+    def __len__(self) -> int:
+        return len(self._range)
+
+    def __getitem__(self, index: int) -> LabelledImage:
+        """One image.
+
+        Raises:
+            SourceSetError: it is damaged.
+        """
+        row = self._row(index)
+        color_end, size = row["color_at"] + row["color"], (self.info.height, self.info.width)
+        data = self._part(self._images, row["color_at"], color_end, row["color_crc"], index)
+        color = np.asarray(cv2.cvtColor(cv2.imdecode(data, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB), np.uint8)
+        depth = None
+        if row["depth"] and self._with_depth:
+            data = self._part(self._images, color_end, color_end + row["depth"], row["depth_crc"], index)
+            millimetres = np.frombuffer(zlib.decompress(data.data), np.uint16).reshape(size)
+            depth = np.divide(millimetres, np.float32(MILLIMETRES), dtype=np.float32)
+        return LabelledImage(color, self.label(index), depth)
+
+    def label(self, index: int) -> NDArray[np.uint8]:
+        """Label of one image alone, (H, W) uint8, 0 = unlabelled; its colour is not read.
+
+        Raises:
+            SourceSetError: it is damaged.
+        """
+        row = self._row(index)
+        data = self._part(self._labels, row["label_at"], row["label_at"] + row["label"], row["label_crc"], index)
+        return np.frombuffer(zlib.decompress(data.data), np.uint8).reshape(self.info.height, self.info.width)
+
+    def _row(self, index: int) -> dict[str, int]:
+        return dict(zip(COLUMNS, self._index[self._range[index]].tolist(), strict=True))
+
+    def _part(self, tensor: NDArray[np.uint8], begin: int, end: int, checksum: int, index: int) -> NDArray[np.uint8]:
+        data = tensor[begin:end]
+        if zlib.crc32(data.data) != checksum:
+            raise SourceSetError(f"{self.path}, image {index} is damaged (its checksum differs): {_REMEDY}")
+        return data
+
+
+def read_pack_info(path: str | Path) -> PackInfo:
+    """The header alone.
+
+    Raises:
+        SourceSetError: the file is missing, truncated or foreign.
+    """
+    with _refusing(path), safe_open(str(path), framework="numpy") as file:
+        text = (file.metadata() or {})[KEY]
+    try:
+        return PackInfo.model_validate_json(text)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        raise SourceSetError(
+            f"{path} has an unknown header ({'.'.join(map(str, problem['loc']))}: {problem['msg']}): it may come from "
+            "a newer s4net; update this one, or pack the source set again"
+        ) from error
+
+
+def is_pack(path: Path) -> bool:
+    """Whether this is meant to be a packed source set: the one format that is a single file, but for MATLAB's."""
+    return path.is_file() and path.suffix != ".mat"
+
+
+def _mapped(path: Path, name: str) -> NDArray[np.uint8]:
+    """A tensor of bytes where it lies in the file: safetensors itself would copy each part that is read."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        begin, end = json.loads(file.read(length))[name]["data_offsets"]
+    return np.memmap(path, np.uint8, "r", offset=8 + length + begin, shape=(end - begin,))
+
+
+@contextmanager
+def _refusing(path: str | Path) -> Iterator[None]:
+    """Turn what safetensors says into an error with a remedy."""
+    try:
+        yield
+    except OSError as error:
+        raise SourceSetError(f"packed source set {path} cannot be read ({error.strerror or error})") from error
+    except (SafetensorError, KeyError) as error:
+        raise SourceSetError(f"{path} is no packed source set, or is cut off ({error}): {_REMEDY}") from error
+
+
+def _label_space(path: Path, info: PackInfo) -> LabelSpace:
+    space = LABEL_SPACES.get(info.label_space)
+    if space is None or space.names != info.class_names:
+        raise SourceSetError(
+            f"{path} has {len(info.class_names)} classes of '{info.label_space}', which are not those of this s4net: "
+            f"{_REMEDY}"
+        )
+    return space
+
+
+def _range(path: Path, info: PackInfo, split: str) -> range:
+    """Positions of a part in the file."""
+    total = sum(info.parts.values())
+    if split == "all" or "all" in info.parts:
+        return range(total)
+    if split not in info.parts:
+        raise SourceSetError(f"{path} has no images to {split} on, only to {' and '.join(info.parts)} on: {_REMEDY}")
+    names = list(info.parts)
+    begin = sum(info.parts[name] for name in names[: names.index(split)])
+    return range(begin, begin + info.parts[split])

@@ -1,0 +1,80 @@
+"""Labelled source set S: what every format of it gives, and which of its images are held out."""
+
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from s4net_core.errors import SourceSetError
+from s4net_core.geometry.camera import resize_color, resize_nearest
+from s4net_core.labels import LabelSpace
+
+HOLDOUT_SEED = 0
+"""Draws the hold-out of a source set; a constant, not a setting."""
+
+
+@dataclass(frozen=True)
+class LabelledImage:
+    """One image of a source set.
+
+    Args:
+        color: (H, W, 3) uint8 RGB.
+        label: (H, W) uint8 class ids, 0 = unlabelled.
+        depth: (H, W) float32 metres, aligned to `color`, 0 = none; None = not known, or not asked for.
+    """
+
+    color: NDArray[np.uint8]
+    label: NDArray[np.uint8]
+    depth: NDArray[np.float32] | None = None
+
+    def resized(self, width: int, height: int) -> "LabelledImage":
+        """The same image at another size; labels are picked, never mixed."""
+        if self.label.shape == (height, width):
+            return self
+        return LabelledImage(
+            resize_color(self.color, width, height),
+            resize_nearest(self.label, width, height),
+            None if self.depth is None else resize_nearest(self.depth, width, height),
+        )
+
+
+@runtime_checkable
+class SourceSet(Protocol):
+    """Labelled images, by position."""
+
+    @property
+    def name(self) -> str:
+        """Short name for reports."""
+        ...
+
+    @property
+    def label_space(self) -> LabelSpace:
+        """What the ids mean."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> LabelledImage: ...
+
+    def label(self, index: int) -> NDArray[np.uint8]:
+        """Label of one image alone, (H, W) uint8, 0 = unlabelled."""
+        ...
+
+
+def split(source: SourceSet, holdout: int) -> tuple[list[int], list[int]]:
+    """Positions for training and for the hold-out, each in rising order.
+
+    Drawn at random, but the same in every run whatever its seed: what a base model was measured on must stay unseen
+    when it is adapted.
+
+    Raises:
+        SourceSetError: no image would be left for training.
+    """
+    if not 0 <= holdout < len(source):
+        raise SourceSetError(
+            f"source set {source.name} has {len(source)} images, of which {holdout} shall be held out: "
+            "lower guard.holdout or add images"
+        )
+    order = np.random.default_rng(HOLDOUT_SEED).permutation(len(source))
+    return sorted(order[holdout:].tolist()), sorted(order[:holdout].tolist())
