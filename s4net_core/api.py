@@ -79,7 +79,7 @@ def adapt(
         values: single settings, on top of those of `model`.
 
     Returns:
-        The adapted network; the base model again when the guard accepted no weights (`info.version` is 0 then).
+        The adapted network; the base model again, with its `info`, when the guard accepted no weights.
 
     Raises:
         CaptureError, SourceSetError: data that cannot be read.

@@ -153,6 +153,10 @@ class LearnerSettings(Group):
     mirror: bool = setting(True, "Mirror half of the source images.")
     amp: bool = setting(True, "Mixed precision on CUDA; has no effect on a CPU.")
 
+    def target_images(self, architecture: str) -> int:
+        """Target images a step: the setting, or the paper's number for the architecture of the network that learns."""
+        return self.target_batch or PAPER_TARGET_BATCH[architecture]
+
 
 class GuardSettings(Group):
     """When adapted weights are good enough to be handed over."""
@@ -196,6 +200,9 @@ class AdaptationSettings(Group):
     )
     duty_cycle: float = setting(
         0.7, "Share of the time for which the learner may use the device.", gt=0, le=1, live=True
+    )
+    devices: int = setting(
+        1, "GPUs (or processes on a CPU) on which `s4net adapt` learns, each with a batch; 0 = all GPUs.", ge=0, le=1024
     )
     keep_versions: int = setting(5, "Weights files kept for roll-back, beside the base model.", ge=1, le=1000)
 
@@ -328,11 +335,6 @@ class Settings(Group):
     source: SourceSettings = SourceSettings()
     pretrain: PretrainSettings = PretrainSettings()
     registration: RegistrationSettings = RegistrationSettings()
-
-    @property
-    def target_batch(self) -> int:
-        """Target images a step: the setting, or the paper's number for the architecture."""
-        return self.learner.target_batch or PAPER_TARGET_BATCH[self.model.architecture]
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,11 @@ class S4NetError(ValueError):
     """Base of every error that this package raises on purpose; the command line prints it without a traceback."""
 
 
+def first_line(error: Exception) -> str:
+    """Kind and text of another library's exception, for the brackets of one of ours; the rest of it is often long."""
+    return f"{type(error).__name__}: {error}".splitlines()[0]
+
+
 class SettingsError(S4NetError):
     """A setting is unknown, has the wrong type or lies outside its range."""
 

@@ -196,12 +196,6 @@ def to_tensor(colors: Sequence[NDArray[np.uint8]], device: torch.device) -> Tens
     return stacked.permute(0, 3, 1, 2).contiguous().float().div_(255.0)
 
 
-@torch.no_grad()
-def predict_batch(network: SegmentationNetwork, images: Tensor, *, amp: bool = True) -> Tensor:
-    """Class probabilities (B, C, H, W) float32; arguments as `forward`."""
-    return forward(network, images, amp=amp).softmax(dim=1)
-
-
 def predict_labels(
     network: SegmentationNetwork, colors: Sequence[NDArray[np.uint8]], settings: Settings, device: torch.device
 ) -> list[NDArray[np.uint8]]:
@@ -263,7 +257,7 @@ def most_probable(logits: Tensor, size: tuple[int, ...]) -> tuple[Tensor, Tensor
         size: (H, W).
 
     Returns:
-        (B, H, W) uint8 class ids 1..C and (B, H, W) float32 probability 0..1.
+        (B, H, W) uint8 class ids 1..C, 0 where logits are NaN, and (B, H, W) float32 probability 0..1, NaN there.
     """
     if tuple(logits.shape[-2:]) != tuple(size):
         logits = F.interpolate(logits, size=tuple(size), mode="bilinear", align_corners=False)
@@ -282,7 +276,8 @@ def _most_probable(logits: Tensor) -> tuple[Tensor, Tensor]:
     classes = logits.shape[1]
     highest = logits.amax(dim=1, keepdim=True)
     backwards = torch.arange(classes, 0, -1, dtype=torch.uint8, device=logits.device).view(1, -1, 1, 1)
-    label = classes + 1 - ((logits == highest) * backwards).amax(dim=1)
+    first = ((logits == highest) * backwards).amax(dim=1)  # C for class 1, 1 for class C, 0 where nothing is a number
+    label = torch.where(first > 0, classes + 1 - first, UNLABELLED)
     confidence = logits.sub(highest).exp_().sum(dim=1).reciprocal_()
     return label, confidence
 

@@ -1,6 +1,6 @@
 """The losses of S4-Net: cross-entropy on labels and on what neighbours say, and the losses on predicted depth."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import torch
@@ -9,6 +9,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from s4net_core.errors import S4NetError
+
+Share = Callable[[Tensor], Tensor]
+"""Where several processes take the mean of their own pixels each: by how much that of this one counts, from the weight
+of its pixels (scalars), so that the sum over the processes is the mean over all pixels. All of them wait in it."""
 
 IGNORED = -1
 """Channel index of pixels that do not count."""
@@ -50,23 +54,29 @@ def median_frequency_weights(labels: Iterable[NDArray[np.uint8]], num_classes: i
     return torch.tensor(weights, dtype=torch.float32)
 
 
-def supervised_loss(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
+def undivided(weight: Tensor) -> Tensor:
+    """`Share` of a process that has all pixels: 1."""
+    return torch.ones_like(weight)
+
+
+def supervised_loss(logits: Tensor, labels: Tensor, weights: Tensor, share: Share = undivided) -> Tensor:
     """L_S: weighted cross-entropy, mean over the labelled pixels weighted by class.
 
     Args:
         logits: (B, C, H, W).
         labels: (B, H, W) int64 ids 1..C, 0 = unlabelled.
         weights: (C,) from `median_frequency_weights`.
+        share: of this process.
 
     Returns:
         Scalar; 0 with zero gradient when no pixel is labelled.
     """
-    if not bool((labels > 0).any()):
-        return logits.sum() * 0.0
-    return functional.cross_entropy(logits.float(), labels - 1, weight=weights, ignore_index=IGNORED)
+    return _cross_entropy(logits, labels, weights, share)
 
 
-def geometric_loss(logits: Tensor, merged: Tensor, valid: Tensor, weights: Tensor | None = None) -> Tensor:
+def geometric_loss(
+    logits: Tensor, merged: Tensor, valid: Tensor, weights: Tensor | None = None, share: Share = undivided
+) -> Tensor:
     """L_G: cross-entropy against what the neighbours say (paper: L_G).
 
     Plain by default: the weighted one drifts towards rare classes, because the labels here are predictions.
@@ -76,33 +86,45 @@ def geometric_loss(logits: Tensor, merged: Tensor, valid: Tensor, weights: Tenso
         merged: constant for the gradient: (B, H, W) int64 ids 1..C, 0 = none, or (B, C, H, W) float probabilities.
         valid: (B, 1, H, W) bool.
         weights: (C,), one a class; None = all equal.
+        share: of this process.
 
     Returns:
         Scalar, mean over the valid pixels, weighted by class where there are weights; 0 with zero gradient when none
         is valid.
     """
     if merged.is_floating_point():
-        return _soft_cross_entropy(logits, merged, valid, weights)
-    target = torch.where(valid[:, 0] & (merged > 0), merged - 1, torch.full_like(merged, IGNORED))
-    if not bool((target != IGNORED).any()):
-        return logits.sum() * 0.0
-    return functional.cross_entropy(logits.float(), target, weight=weights, ignore_index=IGNORED)
+        return _soft_cross_entropy(logits, merged, valid, weights, share)
+    return _cross_entropy(logits, merged * valid[:, 0], weights, share)
 
 
-def depth_supervised_loss(depth: Tensor, truth: Tensor) -> Tensor:
+def label_weight(labels: Tensor, weights: Tensor | None) -> Tensor:
+    """By how much labels count in a mean: the pixels that have one, weighted by class; scalar.
+
+    Args:
+        labels: int64 ids 1..C, 0 = none; any shape.
+        weights: (C,), one a class; None = all equal.
+    """
+    if weights is None:
+        return (labels > 0).sum().float()
+    return torch.bincount(labels.flatten(), minlength=len(weights) + 1)[1:].to(weights.dtype) @ weights
+
+
+def depth_supervised_loss(depth: Tensor, truth: Tensor, share: Share = undivided) -> Tensor:
     """L_DS: mean absolute difference of predicted and true depth, metres (paper: sec. 3.3).
 
     Args:
         depth: (B, 1, H, W), metres, predicted.
         truth: (B, 1, H, W), metres; not positive = none, such pixels do not count.
+        share: of this process.
 
     Returns:
         Scalar; 0 with zero gradient when no pixel has a depth.
     """
-    return _mean_where((depth.float() - truth).abs(), truth > 0)
+    known = truth > 0
+    return _mean_where(torch.where(known, depth.float() - truth, 0.0).abs(), known, share)
 
 
-def photometric_loss(image: Tensor, warped: Tensor, valid: Tensor) -> Tensor:
+def photometric_loss(image: Tensor, warped: Tensor, valid: Tensor, share: Share = undivided) -> Tensor:
     """L_INT: difference of intensity and of structure (SSIM) between a view and its neighbour warped into it.
 
     Args:
@@ -110,6 +132,7 @@ def photometric_loss(image: Tensor, warped: Tensor, valid: Tensor) -> Tensor:
         warped: (B, 3, H, W) float, 0..1; finite, otherwise any, where it is not valid.
         valid: (B, 1, H, W) bool; a pixel counts when the whole window around it that SSIM sees lies in the image
             and is valid.
+        share: of this process.
 
     Returns:
         Scalar, mean over the pixels that count; 0 with zero gradient when none does.
@@ -118,23 +141,38 @@ def photometric_loss(image: Tensor, warped: Tensor, valid: Tensor) -> Tensor:
     margin = slice(SSIM_WINDOW // 2, -(SSIM_WINDOW // 2))
     difference = (image - warped).abs()[..., margin, margin]
     error = SSIM_SHARE * (1 - _ssim(image, warped)) / 2 + (1 - SSIM_SHARE) * difference
-    return _mean_where(error.mean(dim=1, keepdim=True), whole_window)
+    return _mean_where(error.mean(dim=1, keepdim=True), whole_window, share)
 
 
-def _soft_cross_entropy(logits: Tensor, target: Tensor, valid: Tensor, weights: Tensor | None) -> Tensor:
+def _cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor | None, share: Share) -> Tensor:
+    """Cross-entropy against one class a pixel; `labels` as in `supervised_loss`."""
+    part = share(label_weight(labels, weights))  # also without any: the other processes wait for it
+    if not bool((labels > 0).any()):
+        return _no_loss(logits)
+    return part * functional.cross_entropy(logits.float(), labels - 1, weight=weights, ignore_index=IGNORED)
+
+
+def _soft_cross_entropy(logits: Tensor, target: Tensor, valid: Tensor, weights: Tensor | None, share: Share) -> Tensor:
     """Cross-entropy against probabilities; with one of them 1 and the others 0 it is the one against that class."""
-    share = target * valid if weights is None else target * valid * weights.view(1, -1, 1, 1)
-    total = share.sum()
+    weighted = target * valid if weights is None else target * valid * weights.view(1, -1, 1, 1)
+    total = weighted.sum()
+    part = share(total)
     if not bool(total > 0):
-        return logits.sum() * 0.0
-    return -(share * logits.float().log_softmax(dim=1)).sum() / total
+        return _no_loss(logits)
+    return part * -(weighted * logits.float().log_softmax(dim=1)).sum() / total
 
 
-def _mean_where(values: Tensor, counts: Tensor) -> Tensor:
+def _mean_where(values: Tensor, counts: Tensor, share: Share) -> Tensor:
     """Mean of the values that count; 0 with zero gradient when none does."""
+    part = share(counts.sum().float())
     if not bool(counts.any()):
-        return values.sum() * 0.0
-    return values[counts].mean()
+        return _no_loss(values)
+    return part * values[counts].mean()
+
+
+def _no_loss(values: Tensor) -> Tensor:
+    """0 with zero gradient; added up in float32, for float16 ends at 65504, and infinity times 0 is no number."""
+    return values.float().sum() * 0.0
 
 
 def _ssim(first: Tensor, second: Tensor) -> Tensor:

@@ -84,7 +84,6 @@ class AdaptationNode(S4NetNode):
         self._diagnostics: DiagnosticsPublisher | None = None
         self._assembly: FrameAssembly | None = None
         self._frames: FrameThread | None = None
-        self._timer: Any = None
         self._watch = self._new_watch()
         self._frames_used = 0
         self._failed = Counts()
@@ -133,16 +132,14 @@ class AdaptationNode(S4NetNode):
             depth_topic=self.transport_topic("depth/image_raw", stream.depth_transport),
         )
         self._frames = FrameThread(self._assembly, self._offer, self._frame_failed)
-        self._timer = self.steady_timer(STATUS_S, self._keep_house)
+        self.start_housekeeping(STATUS_S, self._keep_house)
         self._learner.set_active(True)
 
     def deactivate(self) -> None:
         """Stop learning and the subscriptions; a running step ends by itself."""
         if self._learner is not None:
             self._learner.set_active(False)
-        if self._timer is not None:
-            self.destroy_timer(self._timer)
-            self._timer = None
+        self.stop_housekeeping()
         if self._frames is not None and not self._frames.stop():
             self.get_logger().warning("the thread that takes frames still works on one and is left behind")
         self._frames = None

@@ -12,8 +12,9 @@ from typing import Any
 import yaml
 
 from s4net_core.cli.machine import dds_profile_variable
-from s4net_core.config import Settings, leaves, load_settings
+from s4net_core.config import load_settings
 from s4net_core.errors import SettingsError
+from s4net_core.evaluation.provenance import changed_settings
 
 PACKAGE = "s4net_ros"
 FROM_SETTINGS = "from_settings"
@@ -179,24 +180,15 @@ def adaptation_graph(arguments: GraphArguments) -> list[NodeSpec]:
     return [
         NodeSpec(
             package=PACKAGE,
-            executable="segmentation_node",
-            module="s4net_ros.segmentation_node",
-            name="segmentation",
+            executable=f"{name}_node",
+            module=f"s4net_ros.{name}_node",
+            name=name,
             namespace=arguments.namespace.strip("/"),
             parameters=parameters,
             remappings=camera_remappings(arguments),
-            publishes=SEGMENTATION_TOPICS,
-        ),
-        NodeSpec(
-            package=PACKAGE,
-            executable="adaptation_node",
-            module="s4net_ros.adaptation_node",
-            name="adaptation",
-            namespace=arguments.namespace.strip("/"),
-            parameters=parameters,
-            remappings=camera_remappings(arguments),
-            publishes=ADAPTATION_TOPICS,
-        ),
+            publishes=topics,
+        )
+        for name, topics in (("segmentation", SEGMENTATION_TOPICS), ("adaptation", ADAPTATION_TOPICS))
     ]
 
 
@@ -335,8 +327,7 @@ def _settings_parameters(settings_file: str) -> Path | dict[str, ParameterValue]
         raise SettingsError(f"settings file {path} cannot be read: {error}") from error
     if isinstance(content, dict) and any(isinstance(v, dict) and "ros__parameters" in v for v in content.values()):
         return path
-    defaults = {leaf.name: leaf.value for leaf in leaves(Settings())}
-    return {leaf.name: leaf.value for leaf in leaves(load_settings(path)) if leaf.value != defaults[leaf.name]}
+    return changed_settings(load_settings(path))
 
 
 def _overrides(arguments: GraphArguments) -> dict[str, ParameterValue]:

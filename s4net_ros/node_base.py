@@ -45,6 +45,7 @@ class S4NetNode(LifecycleNode):
     def __init__(self, name: str, defaults: Settings | None = None, **options: Any) -> None:
         super().__init__(name, automatically_declare_parameters_from_overrides=True, **options)
         self._running = False
+        self._timer: Any = None
         try:
             self._autostart = self._declare_autostart()
             self.settings = declare_settings(self, defaults or Settings())
@@ -98,9 +99,15 @@ class S4NetNode(LifecycleNode):
         """Whether the node is active."""
         return self._running
 
-    def steady_timer(self, seconds: float, callback: Callable[[], None]) -> Any:
-        """A timer that a stopped or jumping /clock does not touch; end it with `destroy_timer`."""
-        return self.create_timer(seconds, callback, clock=Clock(clock_type=ClockType.STEADY_TIME))
+    def start_housekeeping(self, seconds: float, callback: Callable[[], None]) -> None:
+        """Call something every so often, on a timer that a stopped or jumping /clock does not touch."""
+        self._timer = self.create_timer(seconds, callback, clock=Clock(clock_type=ClockType.STEADY_TIME))
+
+    def stop_housekeeping(self) -> None:
+        """End it, if it was started."""
+        if self._timer is not None:
+            self.destroy_timer(self._timer)
+            self._timer = None
 
     def transport_topic(self, base: str, transport: str) -> str:
         """Topic of an image in a transport, as image_transport names it: ``<base>/<transport>``, raw = `base` itself.

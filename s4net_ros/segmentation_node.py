@@ -70,7 +70,6 @@ class SegmentationNode(S4NetNode):
         self._points: PointsThread | None = None
         self._subscriptions_made: list[Subscription] = []
         self._depth_subscription: Subscription | None = None
-        self._timer: Any = None
         self._camera_info: CameraInfo | None = None
         self._watch = self._new_watch()
         self._last_stamp = 0
@@ -119,13 +118,11 @@ class SegmentationNode(S4NetNode):
         info = self.create_subscription(CameraInfo, "color/camera_info", self._on_camera_info, qos)
         update = self.create_subscription(ModelUpdate, "model_update", self._receiver.offer, latched_qos())
         self._subscriptions_made = [color, info, update]
-        self._timer = self.steady_timer(HOUSEKEEPING_S, self._keep_house)
+        self.start_housekeeping(HOUSEKEEPING_S, self._keep_house)
 
     def deactivate(self) -> None:
         """Stop the subscriptions, then the threads."""
-        if self._timer is not None:
-            self.destroy_timer(self._timer)
-            self._timer = None
+        self.stop_housekeeping()
         self._subscribe_depth(False)
         while self._subscriptions_made:
             self.destroy_subscription(self._subscriptions_made.pop())

@@ -258,6 +258,7 @@ def slow_reason(pixel: tuple[int, int], target: Keyframe, source: Keyframe) -> s
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)  # builds every page; a quarter of a minute on an idle machine
 def test_the_documentation_builds_without_a_warning(tmp_path: Path) -> None:
     if not importlib.util.find_spec("mkdocs") or not importlib.util.find_spec("material"):
         pytest.skip("mkdocs-material is not installed: run `make docs`")

@@ -14,10 +14,10 @@ from s4net_core.inference import (
     forward,
     most_probable,
     pick_device,
-    predict_batch,
     predict_labels,
     to_tensor,
 )
+from s4net_core.labels import UNLABELLED
 from s4net_core.models.build import build_network
 from s4net_core.models.checkpoint import CheckpointInfo, file_sha256, save_checkpoint
 
@@ -193,7 +193,7 @@ class TestPrediction:
         np.testing.assert_allclose(images[1, 2, 5, 7].item(), colors[1][5, 7, 2] / 255, rtol=1e-6)
 
     def test_probabilities_are_constants_that_sum_to_1(self, network):
-        probabilities = predict_batch(network, to_tensor([random_color()], CPU))
+        probabilities = forward(network, to_tensor([random_color()], CPU)).softmax(dim=1)
         assert probabilities.shape == (1, 37, 48, 64)
         assert not probabilities.requires_grad
         torch.testing.assert_close(probabilities.sum(1), torch.ones(1, 48, 64))
@@ -229,6 +229,14 @@ class TestPrediction:
         assert label.dtype == torch.uint8
         np.testing.assert_array_equal(label.numpy(), logits.numpy().argmax(axis=1) + 1)
         np.testing.assert_allclose(confidence.numpy(), probabilities.max(axis=1), rtol=1e-6)
+
+    def test_pixels_without_a_finite_answer_are_unlabelled_and_no_class_beyond_the_last(self):
+        logits = torch.zeros(1, 37, 5, 7)
+        logits[:, 30] = 1.0
+        logits[:, :, 2, 3] = torch.nan  # e.g. overflow in mixed precision
+        label, _ = most_probable(logits, (5, 7))
+        assert label[0, 2, 3] == UNLABELLED
+        assert (label == 31).sum() == 34
 
 
 class TestDevice:

@@ -214,6 +214,39 @@ def test_depth_is_predicted_only_for_a_view_that_is_new_and_sharp() -> None:
     assert all((keyframes.get(id).depth_mm == 3000).all() for id in keyframes.ids())
 
 
+def test_nobody_waits_for_a_prediction_but_the_next_offer() -> None:
+    """A run of the network takes as long as a step of the learner, which draws from this buffer meanwhile."""
+    begun, go_on = threading.Event(), threading.Event()
+
+    def predict(color: np.ndarray) -> np.ndarray:
+        begun.set()
+        assert go_on.wait(10)
+        return np.full(color.shape[:2], 2.0, np.float32)
+
+    keyframes = KeyframeBuffer(KeyframeSettings(), GeometrySettings(), min_overlap=0.25, predict_depth=predict)
+    reasons: list[str] = []
+
+    def offer() -> None:
+        reasons.append(keyframes.offer(replace(view(), depth=None)).reason)
+
+    def ask() -> None:
+        keyframes.draw(4, 4, 0.25, np.random.default_rng(0))
+
+    offers = [threading.Thread(target=offer) for _ in range(2)]
+    asking = threading.Thread(target=ask)
+    offers[0].start()
+    assert begun.wait(10)
+    offers[1].start()
+    asking.start()
+    asking.join(5)
+    waited = asking.is_alive()
+    go_on.set()
+    for thread in (*offers, asking):
+        thread.join()
+    assert not waited
+    assert sorted(reasons) == ["known_view", "new"]
+
+
 def test_a_prediction_out_of_range_is_no_depth() -> None:
     def far(color: np.ndarray) -> np.ndarray:
         return np.full(color.shape[:2], 50.0, np.float32)
@@ -233,8 +266,10 @@ def test_views_overlap_although_their_predicted_depths_contradict_each_other() -
     for frame in frames:
         keyframes.offer(frame)
     assert keyframes.trainable(0.25) == [0, 1]
+    assert keyframes.any_trainable(0.25)
     measured = filled([frames[0], view(x=0.4, stamp=1, depth=3.0)])
     assert measured.trainable(0.25) == []
+    assert not measured.any_trainable(0.25)
 
 
 def test_overlaps_are_shares_of_the_target_view() -> None:

@@ -152,3 +152,28 @@ def test_median_frequency_weights_by_hand():
 def test_median_frequency_weights_refuse_a_set_without_labels():
     with pytest.raises(S4NetError, match="no image of the source set"):
         median_frequency_weights([np.zeros((3, 4), np.uint8)], 4)
+
+
+@pytest.mark.parametrize("soft", [False, True])
+def test_nothing_to_learn_from_is_no_loss_in_half_precision_either(soft):
+    """The logits of a few images add up to more than float16 holds."""
+    logits = torch.full((1, 37, 48, 64), 10.0, dtype=torch.float16, requires_grad=True)
+    nothing = torch.zeros(1, 48, 64, dtype=torch.int64)
+    merged = torch.zeros(1, 37, 48, 64) if soft else nothing
+    loss = supervised_loss(logits, nothing, torch.ones(37))
+    loss = loss + geometric_loss(logits, merged, torch.zeros(1, 1, 48, 64, dtype=torch.bool))
+    loss.backward()
+    assert loss == 0
+    assert (logits.grad == 0).all()
+
+
+@pytest.mark.parametrize("known", [0, 3])
+def test_depth_that_is_no_number_counts_as_none(known):
+    truth = torch.full((1, 1, 4, 6), torch.nan)
+    truth[0, 0, 0, :known] = 2.0
+    depth = torch.full((1, 1, 4, 6), 3.0, requires_grad=True)
+    loss = depth_supervised_loss(depth, truth)
+    loss.backward()
+    assert loss == (1.0 if known else 0.0)
+    assert torch.isfinite(depth.grad).all()
+    assert int((depth.grad != 0).sum()) == known

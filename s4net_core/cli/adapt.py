@@ -20,6 +20,7 @@ from s4net_core.errors import SettingsError
 from s4net_core.io.captures.opening import open_capture
 from s4net_core.learning.adapt import Adaptation, AdaptationStatus, Handover
 from s4net_core.learning.base_model import open_source
+from s4net_core.learning.devices import adaptation_processes
 from s4net_core.learning.training_log import TrainingLog
 
 
@@ -43,8 +44,11 @@ def run(args: argparse.Namespace) -> int:
     """Feed the whole capture, learn until finished, write the version that serves at the end."""
     settings = _settings(args)
     state = state_path(args)
-    adaptation = Adaptation(settings, settings.checkpoint, open_source(settings), state, track=track_labels)
-    console = Console()
+    processes = adaptation_processes(settings)
+    track_source = track_labels if processes.first else iter
+    source = open_source(settings)
+    adaptation = Adaptation(settings, settings.checkpoint, source, state, track=track_source, processes=processes)
+    console = Console(quiet=not processes.first)
     capture = open_capture(
         args.capture, stream=settings.stream, poses=args.poses, with_depth=settings.geometry.from_sensor
     )
@@ -59,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
             f"{status.keyframes} keyframes with too little overlap to learn from (adaptation.min_keyframes is "
             f"{settings.adaptation.min_keyframes}): record a longer capture or lower keyframes.min_translation"
         )
-    with TrainingLog(args.log, status.step) as curves:
+    with TrainingLog(args.log if processes.first else None, status.step) as curves:
         _learn(adaptation, console, curves)
     sha256 = adaptation.save_model(args.output)
     console.print(f"{args.output}: version {adaptation.current.number}, sha256 {sha256[:12]}")

@@ -15,6 +15,7 @@ from s4net_core.errors import SettingsError
 from s4net_core.io.captures.opening import open_capture
 from s4net_core.learning.adapt import Adaptation
 from s4net_core.learning.base_model import open_source
+from s4net_core.models.checkpoint import read_info
 
 
 def bench_step(settings: Settings, capture: Path, *, steps: int = 20) -> list[Row]:
@@ -30,9 +31,11 @@ def bench_step(settings: Settings, capture: Path, *, steps: int = 20) -> list[Ro
     Raises:
         SettingsError: the capture gives too few keyframes.
     """
+    learner, architecture = settings.learner, read_info(Path(settings.checkpoint).expanduser()).model.architecture
+    target_batch = learner.target_images(architecture)
     supervised = settings.model_copy(deep=True)
     supervised.learner.lambda_geometric = supervised.learner.lambda_depth = 0.0
-    supervised.learner.source_batch = settings.learner.source_batch + settings.target_batch
+    supervised.learner.source_batch = learner.source_batch + target_batch
     source = open_source(settings)
     with tempfile.TemporaryDirectory() as folder:
         ours, plain = (
@@ -54,9 +57,9 @@ def bench_step(settings: Settings, capture: Path, *, steps: int = 20) -> list[Ro
     of_ours, of_plain = zip(*times, strict=True)
     cached, alone = statistics.median(of_ours), statistics.median(of_plain)
     # What the first steps took longer was the teacher's look at every view; it is paid once a refresh.
-    refresh = settings.learner.teacher_refresh
+    refresh = learner.teacher_refresh
     spread = cached + max(0.0, sum(of_ours) - steps * cached) / refresh
-    images = f"{settings.learner.source_batch} + {settings.target_batch} images"
+    images = f"{learner.source_batch} + {target_batch} images"
     return [
         Row(f"L_S alone, {supervised.learner.source_batch} images", alone * 1e3, "ms", None),
         Row(f"S4-Net, {images}, teacher's predictions cached", cached * 1e3, "ms", alone / cached),

@@ -20,8 +20,21 @@ if TYPE_CHECKING:
 def add_settings_options(parser: argparse.ArgumentParser) -> None:
     """Add ``--settings``, ``--set``, ``--device`` and ``--seed``; `settings_from` reads them."""
     group = parser.add_argument_group("settings", "`s4net settings` lists all of them with their defaults")
-    group.add_argument("--settings", type=Path, metavar="FILE", help="YAML file, or a ROS parameters file")
-    group.add_argument(
+    add_settings_file_options(group)
+    group.add_argument("--device", help="auto, cpu, cuda or cuda:N; short for --set device=...")
+    group.add_argument("--seed", type=int, help="seed of every random choice; short for --set seed=...")
+
+
+def add_settings_file_options(parser: "argparse._ActionsContainer", file: str = "") -> None:
+    """Add ``--settings`` and ``--set`` alone.
+
+    Args:
+        parser: or a group of one.
+        file: which settings are read without the option, for the help; empty = the defaults.
+    """
+    default = f" (default: {file})" if file else ""
+    parser.add_argument("--settings", type=Path, metavar="FILE", help=f"YAML file, or a ROS parameters file{default}")
+    parser.add_argument(
         "--set",
         action="append",
         default=[],
@@ -29,8 +42,6 @@ def add_settings_options(parser: argparse.ArgumentParser) -> None:
         dest="overrides",
         help="one setting, e.g. learner.learning_rate=1e-4; may be repeated; wins over the file",
     )
-    group.add_argument("--device", help="auto, cpu, cuda or cuda:N; short for --set device=...")
-    group.add_argument("--seed", type=int, help="seed of every random choice; short for --set seed=...")
 
 
 def settings_from(args: argparse.Namespace) -> Settings:

@@ -14,7 +14,7 @@ from s4net_core.evaluation.depth import DepthErrors, DepthEvaluation
 from s4net_core.evaluation.metrics import ConfusionMatrix, SegmentationScores
 from s4net_core.evaluation.pictures import PictureRow
 from s4net_core.frames import Frame, FrameSource
-from s4net_core.geometry.camera import rescale_frame, undistort_frame
+from s4net_core.geometry.camera import working_frame
 from s4net_core.inference import Segmenter, pick_device
 from s4net_core.keyframes import DepthPrediction, KeyframeBuffer
 from s4net_core.labels import LABEL_SPACES
@@ -165,7 +165,7 @@ def keyframes_of(
         predict_depth=predict_depth,
     )
     for frame in source:
-        keyframes.offer(rescale_frame(undistort_frame(frame), settings.model.width, settings.model.height))
+        keyframes.offer(working_frame(frame, settings.model.width, settings.model.height))
         on_frame()
     return keyframes
 

@@ -12,8 +12,8 @@ from s4net_core.evaluation.depth import DepthEvaluation, DepthScores
 from s4net_core.evaluation.evaluate import Evaluation, Measurement
 from s4net_core.evaluation.metrics import SegmentationScores
 
-NETWORKS = {"deeplabv3plus": "DeepLabV3+", "pspnet": "PSPNet"}
-"""Names of architectures as the paper writes them."""
+NETWORKS = {"deeplabv3plus": "DeepLabV3+", "pspnet": "PSPNet", "transformers": "transformers"}
+"""Names of architectures in tables, the paper's as it writes them."""
 NO_AGREEMENT = Agreement(math.nan, 0, 0)
 
 

@@ -118,6 +118,11 @@ def undistort_frame(frame: Frame) -> Frame:
     )
 
 
+def working_frame(frame: Frame, width: int, height: int) -> Frame:
+    """The view as networks see it: of one size and without distortion; arguments and errors as of its two parts."""
+    return rescale_frame(undistort_frame(frame), width, height)
+
+
 def resize_color(color: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint8]:
     """Averaged over areas when it shrinks, so that nothing aliases; interpolated when it grows.
 

@@ -45,8 +45,9 @@ class KeyframeBuffer:
         geometry: which pixels of two views count as the same point.
         min_overlap: share of a view that another one must see to count as covering it.
         predict_depth: gives the depth of a view from its colour, for a camera without depth; what a frame has of its
-            own is not used then. It is called once for each view that is new and sharp, on the caller's thread; what
-            is predicted of a view later does not change its depth and overlaps here.
+            own is not used then. It is called once for each view that is new and sharp, on the caller's thread, while
+            nobody but other callers of `offer` waits; what is predicted of a view later does not change its depth and
+            overlaps here.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class KeyframeBuffer:
         self._geometry = geometry
         self._min_overlap = min_overlap
         self._lock = threading.RLock()
+        self._offering = threading.Lock()
         self._save_lock = threading.Lock()
         self._next_id = 0
         self._reset()
@@ -88,17 +90,13 @@ class KeyframeBuffer:
         Raises:
             KeyframeError: it has another size than the keyframes, or is larger than the whole buffer may be.
         """
-        with self._lock:
-            self._check_size(frame)
-            depth, reason = self._judge(frame)
-            if reason:
-                self._rejected[reason] += 1
-                return Offer(None, reason)
-            keyframe = keyframe_of(frame, depth, self._next_id)
-            self._next_id += 1
-            self._insert(keyframe, None)
-            self._evict(newest=keyframe.id)
-            return Offer(keyframe.id, "new")
+        with self._offering:
+            with self._lock:
+                self._check_size(frame)
+                refused = self._refusal(frame)
+            depth, lacking = self._depth_of(frame, refused)
+            with self._lock:
+                return self._take(frame, depth, lacking or refused)
 
     def neighbours(self, id: int, n: int, min_overlap: float, rng: np.random.Generator) -> list[int]:
         """Up to `n` keyframes at random among those that see at least `min_overlap` of view `id`; [] if there is none.
@@ -150,6 +148,11 @@ class KeyframeBuffer:
         """Ids of the keyframes that have a neighbour with at least this overlap, ascending."""
         with self._lock:
             return [id for id in self._keyframes if self._graph.best(id) >= min_overlap]
+
+    def any_trainable(self, min_overlap: float) -> bool:
+        """Whether there is one of `trainable`; looks no further than to the first."""
+        with self._lock:
+            return any(self._graph.best(id) >= min_overlap for id in self._keyframes)
 
     def __len__(self) -> int:
         return len(self._keyframes)
@@ -216,27 +219,34 @@ class KeyframeBuffer:
         with self._save_lock:
             with self._lock:
                 saved = store.Saved(
-                    self._next_id, self._evicted, [(k, self._measured[k.id]) for k in self._keyframes.values()]
+                    self._next_id,
+                    self._evicted,
+                    [(k, self._measured[k.id]) for k in self._keyframes.values()],
+                    predicted=self._predict_depth is not None,
                 )
             store.write(Path(folder), saved)
 
     def load(self, folder: Path | str) -> list[str]:
         """Replace the contents by saved ones.
 
-        Keyframes that would not fit any more (another size, less memory) are left out or evicted.
+        Keyframes that would not fit any more (another size, less memory) are left out or evicted, and so are all whose
+        depth was predicted, where this buffer holds that of a camera.
 
         Returns:
-            For each keyframe file that had to be left out: what is wrong with it.
+            What was left out, and why; one text a keyframe where it is about single ones.
 
         Raises:
             KeyframeError: there is no index in `folder`, or it is damaged or of an unknown version.
         """
         saved, problems = store.read(Path(folder))
+        keyframes = saved.keyframes
+        if saved.predicted and self._predict_depth is None:
+            keyframes, problems = [], ["left out, their depth was predicted (setting geometry.depth_source)"]
         with self._lock:
             self._reset()
             self._next_id = max(self._next_id, saved.next_id)
             self._evicted = saved.evicted
-            for keyframe, overlaps in saved.keyframes:
+            for keyframe, overlaps in keyframes:
                 try:
                     self._check_size(keyframe)
                 except KeyframeError as error:
@@ -259,16 +269,30 @@ class KeyframeBuffer:
                 f"{self._settings.max_megabytes}: raise it"
             )
 
-    def _judge(self, frame: Frame) -> tuple[NDArray[np.float32], str]:
-        """Usable depth, and why the frame is not taken ('' = it is)."""
+    def _refusal(self, frame: Frame) -> str:
+        """Why the frame is not taken whatever its depth is ('' = it is); to be asked once, it notes the sharpness."""
         blurred = self._is_blurred(frame)
-        refused = "known_view" if self._is_known(frame.T_world_camera) else "blurred" if blurred else ""
+        return "known_view" if self._is_known(frame.T_world_camera) else "blurred" if blurred else ""
+
+    def _depth_of(self, frame: Frame, refused: str) -> tuple[NDArray[np.float32], str]:
+        """Usable depth, and what is wrong with it ('' = nothing)."""
         if self._predict_depth is None:
-            depth, lacking = self._usable(frame.depth)
-            return depth, lacking or refused
+            return self._usable(frame.depth)
         if refused:
-            return NO_DEPTH, refused  # what is not taken is not worth a run of the network
+            return NO_DEPTH, ""  # what is not taken is not worth a run of the network
         return self._usable(self._predict_depth(frame.color))
+
+    def _take(self, frame: Frame, depth: NDArray[np.float32], reason: str) -> Offer:
+        """Make the frame a keyframe, unless there is a reason against it."""
+        if reason:
+            self._rejected[reason] += 1
+            return Offer(None, reason)
+        self._check_size(frame)  # once more: others may have been loaded while its depth was predicted
+        keyframe = keyframe_of(frame, depth, self._next_id)
+        self._next_id += 1
+        self._insert(keyframe, None)
+        self._evict(newest=keyframe.id)
+        return Offer(keyframe.id, "new")
 
     def _usable(self, depth: NDArray[np.float32] | None) -> tuple[NDArray[np.float32], str]:
         """Depth within range, and what is wrong with it ('' = nothing)."""

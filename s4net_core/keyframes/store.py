@@ -30,11 +30,13 @@ class Saved:
         next_id: of the next new keyframe.
         evicted: keyframes forgotten so far.
         keyframes: in the order of their ids, each with the overlaps that were measured when it came in.
+        predicted: whether their depth was predicted, or that of a depth camera.
     """
 
     next_id: int
     evicted: int
     keyframes: list[tuple[Keyframe, dict[int, tuple[float, float]]]]
+    predicted: bool = False
 
 
 def write(folder: Path, saved: Saved) -> None:
@@ -51,7 +53,13 @@ def write(folder: Path, saved: Saved) -> None:
             names[keyframe.id] = _file_name(keyframe)
             if not (folder / names[keyframe.id]).exists():
                 write_atomically(folder / names[keyframe.id], _packed(keyframe, overlaps))
-        index = {"version": VERSION, "next_id": saved.next_id, "evicted": saved.evicted, "files": list(names.values())}
+        index = {
+            "version": VERSION,
+            "next_id": saved.next_id,
+            "evicted": saved.evicted,
+            "predicted_depth": saved.predicted,
+            "files": list(names.values()),
+        }
         write_atomically(folder / INDEX, json.dumps(index, indent=1))
         for path in folder.glob("keyframe_*.npz"):
             if path.name not in names.values():
@@ -75,7 +83,8 @@ def read(folder: Path) -> tuple[Saved, list[str]]:
             problems.append(f"keyframe file {folder / name} is damaged or missing and is left out: {error}")
     keyframes.sort(key=lambda pair: pair[0].id)
     next_id = max([index["next_id"], *(keyframe.id + 1 for keyframe, _ in keyframes)])
-    return Saved(next_id, index["evicted"], keyframes), problems
+    predicted = bool(index.get("predicted_depth"))  # an older s4net took depth of cameras alone
+    return Saved(next_id, index["evicted"], keyframes, predicted), problems
 
 
 def _read_index(path: Path) -> dict[str, Any]:

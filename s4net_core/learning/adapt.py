@@ -10,16 +10,17 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from s4net_core.config import Settings
+from s4net_core.config import Settings, with_values
 from s4net_core.errors import CheckpointError, KeyframeError, LearningError
 from s4net_core.files import write_atomically
 from s4net_core.frames import Frame
-from s4net_core.geometry.camera import rescale_frame, undistort_frame
+from s4net_core.geometry.camera import working_frame
 from s4net_core.inference import Segmenter, pick_device
 from s4net_core.io.source_sets.batches import SourceBatches
 from s4net_core.io.source_sets.source_set import SourceSet, split
 from s4net_core.keyframes import KeyframeBuffer, Offer
 from s4net_core.learning.base_model import check_branches
+from s4net_core.learning.devices import Processes
 from s4net_core.learning.guard import Guard
 from s4net_core.learning.learner import Learner
 from s4net_core.learning.versions import Version, VersionStore, base_version
@@ -98,6 +99,7 @@ class Adaptation:
         source: labelled source set; a hold-out is split off for the guard.
         state_dir: keyframes and weights; what is found there is taken up again.
         track: goes through the labels of the source set, which are all read here, e.g. with a progress bar.
+        processes: those that adapt together, each on its device: all of them make the same calls, the first one writes.
 
     Raises:
         CheckpointError: the base model cannot be loaded, or lacks a branch that the settings ask for.
@@ -112,17 +114,20 @@ class Adaptation:
         state_dir: str | Path,
         *,
         track: Callable[[Sequence[int]], Iterable[int]] = iter,
+        processes: Processes | None = None,
     ) -> None:
         self.settings = settings
         self._lock = threading.RLock()
-        self._device = pick_device(settings.device)
+        self._processes = processes or Processes()
+        self._device = self._processes.device or pick_device(settings.device)
         network, base = base_version(checkpoint)
         check_branches(base.path, base.info.model, settings)
         self._take_over_size(network, base)
         self._base_network = network.to(self._device).eval().requires_grad_(False)
         self._folder = Path(state_dir).expanduser() / base.sha256[:12]
-        self._versions = VersionStore(base, self._folder, settings.adaptation.keep_versions)
-        self._depth_model = None if settings.geometry.from_sensor else Segmenter(base.path, self._device, settings)
+        self._versions = VersionStore(base, self._folder, settings.adaptation.keep_versions, self._processes)
+        self._depth_model = None if settings.geometry.from_sensor else self._new_depth_model()
+        self._depth_version = self.current
         self.keyframes = KeyframeBuffer(
             settings.keyframes,
             settings.geometry,
@@ -139,6 +144,11 @@ class Adaptation:
         self._status = AdaptationStatus()
         self._resume()
 
+    def _new_depth_model(self) -> Segmenter:
+        """Predicts depth with copies of the weights of its own; a graph that serves labels as ONNX could not."""
+        settings = with_values(self.settings, {"segmentation.runtime": "torch"})
+        return Segmenter(self.current.path, self._device, settings)
+
     def _take_over_size(self, network: SegmentationNetwork, base: Version) -> None:
         """What is written from here on was learnt at the size in the settings."""
         trained, model = base.info.model, self.settings.model
@@ -152,22 +162,23 @@ class Adaptation:
     def _new_learner(
         self, source: SourceSet, train: list[int], track: Callable[[Sequence[int]], Iterable[int]]
     ) -> Learner:
-        model, learner = self.settings.model, self.settings.learner
+        model, learner, processes = self.settings.model, self.settings.learner, self._processes
         batches = SourceBatches(
             source,
-            learner.source_batch,
+            learner.source_batch * processes.count,
             model.width,
             model.height,
             learner.mirror,
             np.random.default_rng(self.settings.seed),
             cache_megabytes=self.settings.source.cache_megabytes,
             indices=train,
+            part=slice(processes.rank, None, processes.count),
         )
         network = copy.deepcopy(self._base_network).requires_grad_(True)
         if network.settings.depth_decoder and source[train[0]].depth is None:
             log.warning("source set %s has no depth: the depth decoder learns from pairs of views alone", source.name)
         weights = median_frequency_weights(map(source.label, track(train)), network.num_classes)
-        return Learner(network, batches, weights, self.keyframes, self.settings, self._device)
+        return Learner(network, batches, weights, self.keyframes, self.settings, self._device, processes)
 
     def _resume(self) -> None:
         for problem in self._load_keyframes():
@@ -206,17 +217,18 @@ class Adaptation:
                 predicted it needs no depth: the weights that serve predict it.
         """
         model = self.settings.model
-        return self.keyframes.offer(rescale_frame(undistort_frame(frame), model.width, model.height))
+        return self.keyframes.offer(working_frame(frame, model.width, model.height))
 
     def _predict_depth(self, color: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Depth as the weights that serve predict it, in copies of their own: the learner is not waited for."""
         assert self._depth_model is not None
         current = self.current
-        if self._depth_model.info.version != current.number:
+        if self._depth_version.sha256 != current.sha256:
             try:
                 self._depth_model.load(current.path, current.sha256)
+                self._depth_version = current
             except CheckpointError as error:  # e.g. removed meanwhile; older weights predict almost the same
-                log.warning("depth is predicted by version %d: %s", self._depth_model.info.version, error)
+                log.warning("depth is predicted by version %d: %s", self._depth_version.number, error)
         return self._depth_model.depth(color)
 
     # Learning --------------------------------------------------------------------------------------------------------
@@ -240,7 +252,7 @@ class Adaptation:
     def has_enough_views(self) -> bool:
         """Whether there are `adaptation.min_keyframes`, some of which overlap."""
         enough = len(self.keyframes) >= self.settings.adaptation.min_keyframes
-        return enough and bool(self.keyframes.trainable(self.settings.learner.min_overlap))
+        return enough and self.keyframes.any_trainable(self.settings.learner.min_overlap)
 
     @property
     def _has_learnt_the_views(self) -> bool:
@@ -310,7 +322,7 @@ class Adaptation:
             CheckpointError: the weights file cannot be written; the last good version goes on serving.
         """
         with self._lock:
-            health, base = self._guard.measure(self._learner.averaged)
+            health, base = self._processes.once(lambda: self._guard.measure(self._learner.averaged))
             self._status = replace(
                 self._status,
                 agreement=health.agreement,
@@ -431,7 +443,7 @@ class Adaptation:
             CheckpointError: it cannot be written, or the current file has been damaged or removed.
         """
         version = self.current
-        return save_checkpoint(path, self._versions.load(version), version.info)
+        return self._processes.once(lambda: save_checkpoint(path, self._versions.load(version), version.info))
 
     def save_state(self) -> None:
         """Write the keyframes that are not on disk yet; weights and versions are written when they are handed over.
@@ -439,6 +451,9 @@ class Adaptation:
         Raises:
             KeyframeError: the folder is not writable or the disk is full.
         """
+        self._processes.once(self._save_keyframes)
+
+    def _save_keyframes(self) -> None:
         self.keyframes.save(self._folder / "keyframes")
         write_atomically(self._folder / BOOT, boot_id())
 

@@ -21,7 +21,7 @@ BASE, S4NET, CONTROL = "base", "S4-Net", "control (λ = 0)"
 
 
 def with_control(settings: Settings) -> dict[str, Settings]:
-    """S4-Net and the same steps on the same source images without the geometric loss."""
+    """S4-Net, and the same steps on the same source images without any loss between views."""
     control = settings.model_copy(deep=True)
     control.learner.lambda_geometric = control.learner.lambda_depth = 0.0
     return {S4NET: settings, CONTROL: control}

@@ -11,7 +11,7 @@ from s4net_core.geometry.warp import correspond, sample, sample_mask, sample_nea
 from s4net_core.inference import to_tensor
 from s4net_core.keyframes import Keyframe, pairs_of
 from s4net_core.learning.teacher import Teacher
-from s4net_core.losses import photometric_loss
+from s4net_core.losses import Share, photometric_loss, undivided
 
 
 def depth_geometric_loss(
@@ -20,6 +20,7 @@ def depth_geometric_loss(
     drawn: Sequence[tuple[Keyframe, Sequence[Keyframe]]],
     teacher: Teacher,
     settings: GeometrySettings,
+    share: Share = undivided,
 ) -> Tensor:
     """L_DG = Σ_{e} Σ_{e'∈N(e)} L_INT( I_e, Warp_{e'→e}(I_e') ) with the predicted depth of e (paper: sec. 3.3).
 
@@ -32,6 +33,7 @@ def depth_geometric_loss(
         drawn: each target view with its neighbours N(e).
         teacher: predicts the segments.
         settings: range of depth.
+        share: of this process.
 
     Returns:
         Scalar, mean over the pixels that count in all pairs; 0 with zero gradient when none does.
@@ -50,4 +52,5 @@ def depth_geometric_loss(
     here, here_inner = teacher.segments(targets)
     there, there_inner = teacher.segments(sources)
     same = here == sample_nearest(there, fixed)[0]
-    return photometric_loss(images[of_pair], warped, valid & same & here_inner & sample_mask(there_inner, fixed))
+    counts = valid & same & here_inner & sample_mask(there_inner, fixed)
+    return photometric_loss(images[of_pair], warped, counts, share)

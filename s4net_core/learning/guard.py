@@ -107,6 +107,8 @@ class Guard:
                 f"agreement between views fell from {base.agreement:.3f} to {health.agreement:.3f}, "
                 f"more than guard.max_agreement_drop {guard.max_agreement_drop}"
             )
+        if health.classes and math.isnan(health.agreement):  # views were labelled, all of which overlap
+            reasons.append("no pixel of two overlapping views could be compared: their predicted depths fit nowhere")
         # A wall can fill the view: only a share that the base model does not have either is a collapse.
         if health.largest_share > max(guard.max_class_share, base.largest_share):
             reasons.append(f"one class covers {health.largest_share:.1%} of the keyframes")

@@ -16,10 +16,11 @@ from s4net_core.inference import BATCH, predict_labels
 from s4net_core.io.source_sets.batches import SourceBatch
 from s4net_core.io.source_sets.source_set import SourceSet, split
 from s4net_core.learning.augment import Augmentation
+from s4net_core.learning.devices import Processes
 from s4net_core.learning.source_loader import AugmentedImages, Item, draw_seed, source_loader, to_batch
 from s4net_core.learning.source_loss import source_loss
 from s4net_core.learning.training_state import load_state, save_state
-from s4net_core.losses import median_frequency_weights
+from s4net_core.losses import label_weight, median_frequency_weights
 from s4net_core.models.build import SegmentationNetwork, build_network, freeze_batch_norm
 from s4net_core.models.checkpoint import CheckpointInfo, save_checkpoint
 
@@ -73,8 +74,7 @@ class SourceLosses(nn.Module):
 
     def weight(self, batch: SourceBatch) -> Tensor:
         """(2,): by how much a batch counts in L_S (labelled pixels, by class) and in L_DS (pixels with depth)."""
-        counts = torch.bincount(batch.labels.flatten(), minlength=len(self.class_weights) + 1)[1:]
-        return torch.stack([counts.float() @ self.class_weights, (batch.depth > 0).sum().float()])
+        return torch.stack([label_weight(batch.labels, self.class_weights), (batch.depth > 0).sum().float()])
 
     def forward(self, images: Tensor, labels: Tensor, depth: Tensor, share: Tensor) -> Tensor:
         """Losses of one batch.
@@ -117,7 +117,7 @@ class Pretraining:
     ) -> None:
         self._settings = settings
         self._output, self._half, self._state = output, half, state
-        self._fabric = fabric
+        self._fabric, self._processes = fabric, Processes(fabric)
         train, holdout = split(source, settings.guard.holdout)
         self._test, self._test_indices = (source, holdout) if test is None else (test, list(range(len(test))))
         model = settings.model
@@ -193,8 +193,10 @@ class Pretraining:
         batch = to_batch(items, fabric.device)
         self.network.train()
         torch.manual_seed(draw_seed(self._settings.seed, DROPOUT, self.steps, fabric.global_rank))
-        losses = self._on_devices(batch.images, batch.labels, batch.depth, self._share(batch))
-        mean = self._sum(torch.cat([losses.detach(), losses.new_tensor([float(asked)])])) / fabric.world_size
+        # Gradients and losses are averaged over the processes, not summed.
+        share = self._processes.share(self._losses.weight(batch)) * fabric.world_size
+        losses = self._on_devices(batch.images, batch.labels, batch.depth, share)
+        mean = self._processes.sum(torch.cat([losses.detach(), losses.new_tensor([float(asked)])])) / fabric.world_size
         if not bool(torch.isfinite(mean[0])):
             raise LearningError(f"loss is {float(mean[0])} at step {self.steps + 1}: lower pretrain.learning_rate")
         self._optimiser.zero_grad(set_to_none=True)
@@ -204,19 +206,6 @@ class Pretraining:
         self.steps += 1
         total, segmentation, auxiliary, depth, any_asked = mean.tolist()
         return (total, segmentation, auxiliary, depth), any_asked > 0
-
-    def _share(self, batch: SourceBatch) -> Tensor:
-        """By how much this process's means count beside those of the others: their mean would not be that of all."""
-        weight = self._losses.weight(batch)
-        mean = self._sum(weight) / self._fabric.world_size
-        share: Tensor = weight / mean.clamp(min=torch.finfo(torch.float32).tiny)
-        return share
-
-    def _sum(self, values: Tensor) -> Tensor:
-        """Over the processes; `values` stay as they are."""
-        total = self._fabric.all_reduce(values.clone(), reduce_op="sum")
-        assert isinstance(total, Tensor)
-        return total
 
     def measure(self) -> Score:
         """Scores on the test images; the best weights so far are written."""
@@ -229,7 +218,7 @@ class Pretraining:
             labels = predict_labels(self.network, [i.color for i in images], self._settings, fabric.device)
             for image, label in zip(images, labels, strict=True):
                 matrix.add(image.label, label)
-        counts = self._sum(torch.from_numpy(matrix.counts).to(fabric.device))
+        counts = self._processes.sum(torch.from_numpy(matrix.counts).to(fabric.device))
         scores = pooled_scores(counts.cpu().numpy())
         best = scores.miou > self._best or not self._settings.pretrain.evaluate_every
         self._scores_without_gain = 0 if best else self._scores_without_gain + 1
@@ -246,7 +235,7 @@ class Pretraining:
         """Live batch norm on several CPU processes: all of them measure, and keep, the mean of their statistics."""
         for buffer in self.network.buffers():
             if buffer.is_floating_point():
-                buffer.copy_(self._sum(buffer) / self._fabric.world_size)
+                buffer.copy_(self._processes.sum(buffer) / self._fabric.world_size)
 
     def save(self) -> None:
         """Write what a resumed run reads.

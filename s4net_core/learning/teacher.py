@@ -107,8 +107,9 @@ class Teacher:
             ids = (label + 1).to(torch.uint8).unsqueeze(1)
             for i, view in enumerate(missing):
                 one = slice(i, i + 1)
-                depth = None if outputs.depth is None else outputs.depth[one]
-                fresh[view.id] = _Prediction(probabilities[one].half(), ids[one], inner[one], depth)
+                depth = None if outputs.depth is None else outputs.depth[one].clone()
+                # Copies: a part of a batch would keep the whole of it in memory.
+                fresh[view.id] = _Prediction(probabilities[one].half(), ids[one].clone(), inner[one].clone(), depth)
         predictions = [fresh.get(view.id) or self._cache[view.id] for view in views]
         for view in views:
             if view.id in self._cache:

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from s4net_core.errors import CheckpointError, SettingsError
+from s4net_core.errors import CheckpointError, SettingsError, first_line
 from s4net_core.files import write_atomically
 
 
@@ -52,9 +52,8 @@ def load_state(path: Path, run: Mapping[str, Any]) -> dict[str, Any]:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
         before, state = json.loads(loaded["run"]), dict(loaded["state"])
     except (OSError, RuntimeError, EOFError, ValueError, KeyError, TypeError, pickle.UnpicklingError) as error:
-        problem = f"{type(error).__name__}: {error}".splitlines()[0]
         raise CheckpointError(
-            f"{path} holds no training run to go on with ({problem}): leave out --resume to start anew"
+            f"{path} holds no training run to go on with ({first_line(error)}): leave out --resume to start anew"
         ) from error
     differing = sorted(name for name in before.keys() | run.keys() if before.get(name) != run.get(name))
     if differing:

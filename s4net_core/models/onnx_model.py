@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from s4net_core.errors import ExportError, S4NetError, SettingsError
+from s4net_core.errors import ExportError, S4NetError, SettingsError, first_line
 from s4net_core.labels import LABEL_SPACES
 from s4net_core.models.build import SegmentationNetwork
 from s4net_core.models.checkpoint import CheckpointInfo
@@ -102,7 +102,7 @@ class OnnxTemplate:
                 )
         except Exception as error:
             raise ExportError(
-                f"{model.architecture} on {model.encoder} cannot be exported to ONNX ({_first_line(error)}): use "
+                f"{model.architecture} on {model.encoder} cannot be exported to ONNX ({first_line(error)}): use "
                 "another encoder, or segmentation.runtime torch"
             ) from error
         finally:
@@ -192,7 +192,7 @@ class OnnxModel:
                 graph, options, providers=[chosen] if self.provider == CPU_PROVIDER else [chosen, CPU_PROVIDER]
             )
         except Exception as error:
-            raise ExportError(f"ONNX Runtime refuses the graph ({_first_line(error)}): export it again") from error
+            raise ExportError(f"ONNX Runtime refuses the graph ({first_line(error)}): export it again") from error
         if self._session.get_providers()[0] != self.provider:  # it falls back to the CPU without an error
             raise SettingsError(
                 f"execution provider {self.provider} does not start on this machine: are its driver and libraries "
@@ -221,7 +221,7 @@ class OnnxModel:
             self._session.run_with_iobinding(binding)
         except Exception as error:
             raise ExportError(
-                f"ONNX Runtime cannot label an image of {tuple(image.shape)} ({_first_line(error)}): export for the "
+                f"ONNX Runtime cannot label an image of {tuple(image.shape)} ({first_line(error)}): export for the "
                 "size in model.width and model.height"
             ) from error
         return logits
@@ -289,7 +289,3 @@ def _onnxruntime() -> Any:
 
 def _not_installed(error: ImportError) -> S4NetError:
     return S4NetError(f"ONNX needs libraries that are not installed ({error}): pip install onnx onnxruntime onnxscript")
-
-
-def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".splitlines()[0]

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from s4net_core.config import ModelSettings
-from s4net_core.errors import CheckpointError, S4NetError, SettingsError
+from s4net_core.errors import CheckpointError, S4NetError, SettingsError, first_line
 from s4net_core.labels import ADE20K_NAMES, ADE20K_TO_SUNRGBD37, LABEL_SPACES, SUNRGBD37, UNLABELLED
 
 log = logging.getLogger(__name__)
@@ -132,7 +132,7 @@ def rebuild_body(model: ModelSettings, config: Mapping[str, Any]) -> Transformer
     except Exception as error:
         raise CheckpointError(
             f"transformers {transformers.__version__} cannot build {model.encoder} "
-            f"({config.get('model_type', 'no model_type')}: {_first_line(error)}): "
+            f"({config.get('model_type', 'no model_type')}: {first_line(error)}): "
             f"install version {config.get('transformers_version', 'of the one who wrote it')} or newer"
         ) from error
 
@@ -188,7 +188,7 @@ def _fetch(name: str, load: Callable[..., Loaded]) -> Loaded:
     except Exception as error:
         what = "folder" if Path(name).exists() else "network"
         raise CheckpointError(
-            f"{what} {name} cannot be loaded by transformers ({_first_line(error)}): name a semantic segmentation "
+            f"{what} {name} cannot be loaded by transformers ({first_line(error)}): name a semantic segmentation "
             f"network of huggingface.co, e.g. {_FOR_EXAMPLE}, and connect to it once, or run `hf download {name} "
             "--local-dir FOLDER` on a machine that can, and name the folder"
         ) from error
@@ -210,7 +210,7 @@ def _try_size(body: TransformersBody, model: ModelSettings) -> None:
             body.eval()(torch.zeros(1, 3, *size))
     except Exception as error:
         raise SettingsError(
-            f"{model.encoder} cannot label images of {size[1]}x{size[0]} ({_first_line(error)}): set model.width and "
+            f"{model.encoder} cannot label images of {size[1]}x{size[0]} ({first_line(error)}): set model.width and "
             "model.height to the size that it was trained for"
         ) from error
 
@@ -220,7 +220,7 @@ def _normalisation(name: str, transformers: Any) -> tuple[tuple[float, ...], tup
     try:
         processor = transformers.AutoImageProcessor.from_pretrained(name)
     except (OSError, ValueError) as error:
-        log.warning("%s does not say how images are normalised (%s): as ImageNet's", name, _first_line(error))
+        log.warning("%s does not say how images are normalised (%s): as ImageNet's", name, first_line(error))
         return IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
     if getattr(processor, "do_flip_channel_order", False):
         raise SettingsError(f"{name} takes blue, green, red, which is not supported: use e.g. {_FOR_EXAMPLE}")
@@ -237,7 +237,3 @@ def _transformers() -> Any:
     except ImportError as error:
         raise S4NetError(f"this network needs the library transformers ({error}): pip install transformers") from error
     return transformers
-
-
-def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".splitlines()[0]

@@ -9,9 +9,10 @@ from typing import Any
 from rich.console import Console
 from rich.progress import Progress
 
-from s4net_core.config import Settings, leaves
+from s4net_core.config import Settings
 from s4net_core.evaluation.evaluate import Measurement, measure
 from s4net_core.evaluation.pictures import Curve, save_picture
+from s4net_core.evaluation.provenance import changed_settings
 from s4net_core.evaluation.report import Cell, Report, Table, class_table, score_table, to_rich, write_report
 from s4net_core.inference import Segmenter
 from s4net_core.io.captures.opening import open_capture
@@ -102,7 +103,7 @@ def write_pages(
     if comparison:
         tables = [*comparison.tables(), *tables]
     title = f"Before and after adaptation: {comparison.scene}" if comparison else "Live run"
-    report = Report(title, tables, _curves(record), pictures, settings=_changed(settings))
+    report = Report(title, tables, _curves(record), pictures, settings=changed_settings(settings))
     write_report(out / REPORT, report)
     if not pictures:
         return [out / REPORT]
@@ -128,8 +129,3 @@ def _curves(record: Record) -> list[Curve]:
             lines = {"base": series(measured, f"base_{name}"), "learner": series(measured, name)}
             curves.append(Curve(title, lines))
     return curves
-
-
-def _changed(settings: Settings) -> dict[str, object]:
-    defaults = {leaf.name: leaf.value for leaf in leaves(Settings())}
-    return {leaf.name: leaf.value for leaf in leaves(settings) if leaf.value != defaults[leaf.name]}

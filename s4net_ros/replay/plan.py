@@ -9,6 +9,7 @@ from pathlib import Path
 
 import yaml
 
+from s4net_core.cli.options import add_settings_file_options
 from s4net_core.config import Settings, load_settings
 from s4net_core.errors import CaptureError
 from s4net_core.io.bags.storage import Bag
@@ -129,15 +130,7 @@ def make_plan(args: argparse.Namespace) -> Plan:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options; those of the graph are the arguments of the launch files."""
     parser.add_argument("bag", type=Path, nargs="?", help="rosbag2 recording to play; none = a running camera")
-    parser.add_argument("--settings", type=Path, metavar="FILE", help="settings of both nodes (config/adapt.yaml)")
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        dest="overrides",
-        help="one setting; may be repeated",
-    )
+    add_settings_file_options(parser, "config/adapt.yaml")
     parser.add_argument("--out", type=Path, default=Path("s4net_live"), help="folder for all results (%(default)s)")
     parser.add_argument("--rate", type=float, default=1.0, help="speed of the replay (%(default)s)")
     parser.add_argument(

@@ -147,6 +147,16 @@ def test_the_teachers_cache_changes_nothing_and_stays_small(make, settings):
         assert torch.equal(one[1], cached[1])
 
 
+def test_a_view_that_leaves_the_teachers_cache_leaves_nothing_of_its_batch_behind(make, settings):
+    learner = make()
+    keyframes = learner._keyframes
+    learner._teacher.segments(list(keyframes.views(keyframes.ids()[:4]).values()))
+    learner._teacher._cache.popitem(last=False)
+    for prediction in learner._teacher._cache.values():
+        kept = [part.untyped_storage().nbytes() for part in vars(prediction).values() if part is not None]
+        assert sum(kept) == prediction.nbytes
+
+
 def test_without_keyframes_it_learns_from_the_source_alone(make):
     learner = make()
     learner._keyframes.clear()

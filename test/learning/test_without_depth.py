@@ -91,6 +91,61 @@ def test_a_view_whose_weights_are_gone_gets_its_depth_from_the_ones_before(
     assert "depth is predicted by version 0" in caplog.text
 
 
+def test_versions_of_the_base_model_s_own_past_are_not_taken_for_those_learnt_here(
+    settings, base, source, tmp_path, colors
+):
+    """Weights that were adapted elsewhere are base models too: version 1 of there is not version 1 of here."""
+    settings.learner.learning_rate = 1e-2
+    network, info = load_checkpoint(base)
+    save_checkpoint(base, network, info.model_copy(update={"version": 1}))
+    adaptation = Adaptation(settings, base, source, tmp_path / "state")
+    for frame in colors[:16]:
+        adaptation.offer(frame)
+    adaptation.advance()
+    assert adaptation.handover().version.number == 1
+    last = next(offer for frame in colors[16:] if (offer := adaptation.offer(frame)).id is not None)
+    view = adaptation.keyframes.get(last.id)
+    served = Segmenter(adaptation.current.path, "cpu", settings).depth(view.color)
+    np.testing.assert_allclose(view.depth, served, atol=6e-4)
+
+
+def test_depth_is_predicted_by_torch_whatever_serves_the_labels(settings, base, source, tmp_path, colors, monkeypatch):
+    """Both nodes read the same settings; an export would take seconds at each hand-over, and depth is not in it."""
+    monkeypatch.setattr("s4net_core.backends.OnnxTemplate", None)
+    settings.segmentation.runtime = "onnx"
+    adaptation = Adaptation(settings, base, source, tmp_path / "state")
+    assert adaptation.offer(colors[0]).reason == "new"
+
+
+def test_predicted_depth_is_not_taken_for_that_of_a_camera_after_a_restart(
+    settings, base, source, tmp_path, colors, caplog
+):
+    adaptation = Adaptation(settings, base, source, tmp_path / "state")
+    for frame in colors[:8]:
+        adaptation.offer(frame)
+    adaptation.save_state()
+    again = Adaptation(settings, base, source, tmp_path / "state")
+    assert again.keyframes.ids() == adaptation.keyframes.ids()
+    settings.geometry.depth_source = "sensor"
+    with_camera = Adaptation(settings, base, source, tmp_path / "state")
+    assert len(with_camera.keyframes) == 0
+    assert "depth was predicted" in caplog.text
+
+
+def test_a_depth_branch_that_no_pixel_can_be_compared_with_is_refused(settings, base, source, frames):
+    """All depth beyond the largest that counts: no loss between views is left, and nothing could be measured."""
+    keyframes = KeyframeBuffer(settings.keyframes, settings.geometry, min_overlap=settings.learner.min_overlap)
+    for frame in frames:
+        keyframes.offer(frame)
+    guard = Guard(load_checkpoint(base)[0], source, [0], keyframes, settings, torch.device("cpu"))
+    network = load_checkpoint(base)[0]
+    with torch.no_grad():
+        network.depth_branch.head[0].weight.zero_()
+        network.depth_branch.head[0].bias.fill_(-20.0)
+    (reason,) = guard.objections(*guard.measure(network))
+    assert "no pixel" in reason
+
+
 def test_the_guard_compares_both_networks_with_the_depth_of_the_newer(settings, base, source, frames, monkeypatch):
     keyframes = KeyframeBuffer(settings.keyframes, settings.geometry, min_overlap=settings.learner.min_overlap)
     for frame in frames:

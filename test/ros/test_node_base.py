@@ -133,7 +133,7 @@ def test_an_unexpected_exception_is_logged_with_its_traceback(ros, capfd):
 def test_time_that_goes_back_is_told_and_timers_go_on(ros):
     node = ros.add(Recorder(ros, parameter_overrides=[Parameter("use_sim_time", value=True)]))
     ticks = []
-    node.steady_timer(0.02, lambda: ticks.append(1))
+    node.start_housekeeping(0.02, lambda: ticks.append(1))
     clock = ros.node().create_publisher(Clock, "/clock", QoSProfile(depth=10))
     ros.wait_for(lambda: clock.get_subscription_count())
 
@@ -178,7 +178,7 @@ class Node(S4NetNode):
         if self.settings.seed == 1:
             raise S4NetError("seed 1 brings bad luck")
     def activate(self):
-        self.steady_timer(0.01, self.tick)
+        self.start_housekeeping(0.01, self.tick)
         print("active", flush=True)
         self.ticks = 0
     def tick(self):

@@ -48,6 +48,7 @@ class SourceBatches:
         rng: source of every random choice.
         cache_megabytes: memory for resized images; what does not fit is read again every time.
         indices: positions to use; None = all.
+        part: those of each batch that are wanted here; the others are read by other processes.
     """
 
     def __init__(
@@ -61,9 +62,11 @@ class SourceBatches:
         *,
         cache_megabytes: int,
         indices: Sequence[int] | None = None,
+        part: slice = slice(None),
     ) -> None:
         self._source = source
         self._batch = batch
+        self._part = part
         self._width = width
         self._height = height
         self._mirror = mirror
@@ -91,7 +94,7 @@ class SourceBatches:
             self._queue += self._rng.permutation(self._indices).tolist()
         indices, self._queue = self._queue[: self._batch], self._queue[self._batch :]
         mirrored = self._rng.random(self._batch) < 0.5 if self._mirror else np.zeros(self._batch, bool)
-        return self._stack(indices, mirrored)
+        return self._stack(indices[self._part], mirrored[self._part])
 
     def _stack(self, indices: Sequence[int], mirrored: NDArray[np.bool_]) -> SourceBatch:
         images = [self._image(index) for index in indices]

@@ -1,0 +1,182 @@
+"""Several processes adapt as one does with twice the batches, and one of them writes; they stand for devices."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from test_pretrain import write_source_with_depth
+
+from s4net_core.cli.main import main
+from s4net_core.errors import CheckpointError, S4NetError, SettingsError
+from s4net_core.io.captures.scene_folder import write_scene_folder
+from s4net_core.learning.devices import Processes, adaptation_processes
+from s4net_core.learning.guard import Guard
+from s4net_core.models.build import build_network
+from s4net_core.models.checkpoint import load_checkpoint, save_checkpoint
+
+ROOT = Path(__file__).resolve().parents[2]
+
+SCRIPT = """
+import json, os, sys
+from pathlib import Path
+sys.path[:0] = json.loads(os.environ["FOLDERS"])
+from test_devices import adapt, watch_writing
+
+if __name__ == "__main__":
+    rank, written = os.environ.get("LOCAL_RANK", "0"), watch_writing(Path.cwd())
+    code = adapt("two")
+    Path(f"written.{rank}.json").write_text(json.dumps(written))
+    sys.exit(code)
+"""
+
+
+def adapt(name):
+    """Run the command without dropout, which draws other numbers in two processes; the second hand-over is refused."""
+    reasons = iter([(), ("too bad",), ()])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Guard, "objections", lambda *_: next(reasons))
+        for kind in (torch.nn.Dropout, torch.nn.Dropout2d):
+            patch.setattr(kind, "forward", lambda module, x: x)
+        return main(["adapt", "room", f"{name}.safetensors", "--settings", f"{name}.yaml", "--log", f"{name}.log"])
+
+
+def watch_writing(folder):
+    """Names below `folder` that are opened for writing, renamed, made or removed from now on."""
+    written = []
+
+    def watch(event, arguments):
+        writes = event == "open" and not isinstance(arguments[0], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR)
+        if writes or event in ("os.rename", "os.remove", "os.mkdir"):
+            path = Path(os.path.abspath(os.fsdecode(arguments[0])))
+            if folder in path.parents:
+                written.append(str(path.relative_to(folder)))
+
+    sys.addaudithook(watch)
+    return written
+
+
+@pytest.fixture
+def place(settings, frames, tmp_path, monkeypatch):
+    """A network with all losses, a source set whose images count very differently, and a room."""
+    monkeypatch.chdir(tmp_path)
+    write_source_with_depth(tmp_path / "source")
+    write_scene_folder(tmp_path / "room", frames)
+    settings.model.encoder, settings.model.depth_decoder, settings.model.auxiliary = "tu-test_resnet", True, "always"
+    torch.manual_seed(7)
+    save_checkpoint(tmp_path / "base.safetensors", build_network(settings.model))
+    settings.checkpoint, settings.source.path = "base.safetensors", "source"
+    settings.learner.teacher_refresh, settings.learner.weight_average = 3, 0.9
+    settings.adaptation.max_steps, settings.adaptation.keep_versions = 6, 1
+    settings.learner.learning_rate = 1e-4
+    return tmp_path
+
+
+def curves(folder):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(folder)).Reload()
+    names = [name for name in events.Tags()["scalars"] if not name.startswith("speed")]
+    return {name: [event.value for event in events.Scalars(name)] for name in names}
+
+
+@pytest.mark.timeout(300)
+def test_two_processes_adapt_as_one_does_with_twice_the_batches(settings, place):
+    learner = settings.learner
+    settings.adaptation.devices = 2
+    (place / "two.yaml").write_text(yaml.safe_dump(settings.model_dump()))
+    (place / "adapt.py").write_text(SCRIPT)
+    folders = json.dumps([str(ROOT / folder) for folder in (".", "test", "test/learning")])
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "FOLDERS": folders}
+    done = subprocess.run(
+        [sys.executable, "adapt.py"], cwd=place, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    told = " ".join(done.stdout.split())
+    assert told.count("step 4: refused, back to version 1") == told.count("step 6: version 2") == 1
+
+    settings.adaptation.devices = 1
+    learner.source_batch, learner.target_batch = 2 * learner.source_batch, 2 * learner.target_batch
+    (place / "one.yaml").write_text(yaml.safe_dump(settings.model_dump()))
+    assert adapt("one") == 0
+    found, expected = curves(place / "two.log"), curves(place / "one.log")
+    assert found.keys() == expected.keys() >= {"loss/geometric", "loss/depth_geometric", "coverage", "agreement/base"}
+    for name, values in expected.items():
+        assert found[name] == pytest.approx(values, rel=1e-4), name
+        assert min(values) > 0 or not name.startswith("loss"), name
+    weights, info = load_checkpoint(place / "two.safetensors")
+    expected_weights, expected_info = load_checkpoint(place / "one.safetensors")
+    assert (info.version, info.step) == (expected_info.version, expected_info.step) == (2, 6)
+    for name, value in weights.state_dict().items():
+        # Adam moves each weight by about the rate a step, whatever its gradient: a small part of that is rounding.
+        assert (value - expected_weights.state_dict()[name]).abs().max() < 0.03 * learner.learning_rate, name
+
+    first, second = (json.loads((place / f"written.{rank}.json").read_text()) for rank in (0, 1))
+    assert [name for name in second if name != "written.1.json"] == []
+    assert any("state.json" in name for name in first)
+    names = sorted(path.name for path in (place / "two.safetensors.state").rglob("*.*") if path.suffix != ".npz")
+    assert names == ["000002.safetensors", "index.json", "state.json"]
+
+
+class StandIn:
+    """Fabric of one of two processes that run one after the other; the second finds what the first one sent."""
+
+    world_size, device = 2, torch.device("cpu")
+
+    def __init__(self, rank, messages):
+        self.global_rank, self._messages = rank, messages
+
+    def barrier(self):
+        pass
+
+    def broadcast(self, message):
+        if self.global_rank == 0:
+            self._messages.append(message)
+        return self._messages[-1]
+
+
+@pytest.fixture
+def pair():
+    messages = []
+    return [Processes(StandIn(rank, messages)) for rank in (0, 1)]
+
+
+def test_what_one_process_does_once_all_of_them_know(pair):
+    ranks = iter([0, 1])
+    assert [processes.once(lambda: next(ranks)) for processes in pair] == [0, 0]
+
+
+def test_what_fails_in_the_first_process_fails_in_all_of_them(pair):
+    def fail():
+        raise CheckpointError("disk is full")
+
+    for processes in pair:
+        with pytest.raises(CheckpointError, match="disk is full"):
+            processes.once(fail)
+
+
+@pytest.mark.parametrize(
+    ("items", "parts"),
+    [([1, 2, 3], [[1, 3], [2]]), ([1, 2], [[1], [2]]), ([1], [[1], [1]]), ([], [[], []])],
+)
+def test_every_process_has_something_when_there_is_anything(pair, items, parts):
+    """They wait for each other in every loss; what all of them have counts equally and leaves the means as they are."""
+    assert [processes.part(items) for processes in pair] == parts
+
+
+def test_live_batch_norm_on_several_devices_is_refused(settings):
+    settings.adaptation.devices, settings.learner.batch_norm = 2, "live"
+    with pytest.raises(SettingsError, match=r"set learner\.batch_norm to frozen"):
+        adaptation_processes(settings)
+
+
+def test_one_device_needs_no_lightning_and_several_say_what_to_install(settings, monkeypatch):
+    monkeypatch.setitem(sys.modules, "lightning_fabric", None)
+    assert adaptation_processes(settings).count == 1
+    settings.adaptation.devices = 2
+    with pytest.raises(S4NetError, match=r"pip install lightning-fabric"):
+        adaptation_processes(settings)
