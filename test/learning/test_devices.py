@@ -13,7 +13,7 @@ from test_pretrain import write_source_with_depth
 
 from s4net_core.cli.main import main
 from s4net_core.errors import CheckpointError, S4NetError, SettingsError
-from s4net_core.io.scene_folder import write_scene_folder
+from s4net_core.io.captures.scene_folder import write_scene_folder
 from s4net_core.learning.devices import Processes, adaptation_processes
 from s4net_core.learning.guard import Guard
 from s4net_core.models.build import build_network
