@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import re
 import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -15,6 +16,9 @@ from s4net_core.errors import SettingsError
 
 if TYPE_CHECKING:
     from s4net_core.labels import LabelMap
+
+STATE_ENTRY = re.compile(r"[0-9a-f]{12}|\.lock")
+"""What lies in a folder of states: a folder for each base model, named by its hash, and the lock of a node."""
 
 
 def add_settings_options(parser: argparse.ArgumentParser) -> None:
@@ -109,13 +113,15 @@ def state_path(args: argparse.Namespace) -> Path:
     """Where the state of a run is kept; that of an earlier one is neither used nor removed unasked.
 
     Raises:
-        SettingsError: there is one, and nobody said what shall become of it.
+        SettingsError: there is one, and nobody said what shall become of it; or it is a folder of something else.
     """
     state: Path = args.state or args.output.with_name(args.output.name + ".state")
     if state.exists() and not args.resume:
         if not args.force:
             raise SettingsError(f"state {state} exists: add --resume to go on from it, or --force to remove it")
         if state.is_dir():
+            if any(not STATE_ENTRY.fullmatch(entry.name) for entry in state.iterdir()):
+                raise SettingsError(f"{state} holds more than the state of a run, so --force does not remove it")
             shutil.rmtree(state)
         else:
             state.unlink(missing_ok=True)

@@ -111,6 +111,15 @@ def test_adapt_never_overwrites_state_unasked(base, place, capsys):
     assert main(["adapt", "room", "adapted.safetensors", *GIVEN, "--force"]) == 0
 
 
+def test_force_removes_no_folder_but_a_state(place, capsys):
+    photos = place / "photos"
+    photos.mkdir()
+    (photos / "holiday.jpg").write_bytes(b"dear to somebody")
+    assert main(["adapt", "room", "adapted.safetensors", *GIVEN, "--state", "photos", "--force"]) == 2
+    assert "photos holds more than the state" in capsys.readouterr().err
+    assert (photos / "holiday.jpg").exists()
+
+
 def test_adapt_resumes(base, place):
     assert main(["adapt", "room", "adapted.safetensors", *GIVEN]) == 0
     more = ["--resume", "--set", "adaptation.max_steps=8"]
