@@ -63,7 +63,7 @@ def publish() -> None:
     publisher = node.create_publisher(Image, "color/image_raw", stream_qos("best_effort", 5))
     while not publisher.get_subscription_count():
         time.sleep(0.02)
-    time.sleep(0.2)  # the listener has to have seen us, too
+    time.sleep(1.0)  # the listener has to have seen us, too
     message = Image(width=WIDTH, height=HEIGHT, step=3 * WIDTH, encoding="rgb8")
     message.data = array.array("B", bytes(3 * WIDTH * HEIGHT))
     start = time.monotonic()
