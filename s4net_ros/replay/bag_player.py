@@ -25,7 +25,7 @@ CLOCK_TOPIC = "/clock"
 CLOCK_PERIOD = NANOSECONDS // 100
 SUBSCRIBER_CHECK = 0.05  # s between two looks for subscribers
 DISCOVERY_SETTLE = 0.5  # s: a subscriber that is seen here may not have seen this publisher yet
-ACKNOWLEDGE_TIMEOUT = 2.0  # s that reliable subscribers get for their last messages
+ACKNOWLEDGE_TIMEOUT = 2.0  # s that reliable subscribers of all topics get for their last messages
 BEST_EFFORT_DRAIN = 0.3  # s
 LATCHED = DurabilityPolicy.TRANSIENT_LOCAL
 
@@ -270,8 +270,9 @@ class BagPlayer:
 
     def _drain(self) -> None:
         """Give subscribers the last messages before the publishers vanish."""
+        end = time.monotonic() + ACKNOWLEDGE_TIMEOUT
         for publisher in self._publishers.values():
-            publisher.wait_for_all_acked(Duration(seconds=ACKNOWLEDGE_TIMEOUT))
+            publisher.wait_for_all_acked(Duration(seconds=max(0.0, end - time.monotonic())))
         self._stopped.wait(BEST_EFFORT_DRAIN)  # best effort acknowledges nothing, and is still on its way
 
     def _on_pause(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
