@@ -15,10 +15,12 @@ from rclpy.duration import Duration
 from rclpy.node import Node
 from rclpy.time import Time
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from tf2_msgs.msg import TFMessage
 
 from s4net_core.config import StreamSettings
 from s4net_core.frames import Frame
-from s4net_core.geometry.transforms import TIME_JUMP_NS, TransformUnavailable
+from s4net_core.geometry.time_jumps import TIME_JUMP_NS, TimeJumps
+from s4net_core.geometry.transforms import TransformUnavailable
 from s4net_core.io.captures.assembly import FrameAssembler, Picture
 from s4net_ros.compat import message_filters, tf2_ros
 from s4net_ros.conversions import color_from_image, depth_from_image, intrinsics_from_info, stamp_ns, transform_matrix
@@ -60,13 +62,13 @@ class FrameAssembly:
         self._stream = stream
         self._watch = watch
         self._buffer = tf2_ros.Buffer(cache_time=Duration(nanoseconds=round(stream.tf_history * 1e9)))
-        self._listener = tf2_ros.TransformListener(self._buffer, node)
+        self._listener = _Listener(self._buffer, node)
         self._assembler = FrameAssembler(stream, self._pose)
         self._events: deque[Callable[[], object]] = deque()
         self._views_queued = 0
         self._passed_over = 0
         self._passed_stamps: deque[int] = deque(maxlen=stream.sync_queue)
-        self._newest_color: int | None = None
+        self._jumps = TimeJumps()
         self._lock = threading.Lock()
         self._arrival = threading.Event()
         self._subscribers = {
@@ -89,7 +91,7 @@ class FrameAssembly:
                 depth_topic,
                 stream.depth_reliability,
             )
-            self._subscribers[DEPTH].registerCallback(partial(self._on_arrival, DEPTH))
+            self._subscribers[DEPTH].registerCallback(self._on_depth)
             self._synchroniser = self._make_synchroniser()
         else:
             self._subscribers[COLOR].registerCallback(self._on_view)
@@ -138,12 +140,14 @@ class FrameAssembly:
             self._watch.frame()
         return frames
 
-    def time_jumped(self) -> None:
-        """The clock went back: forget everything from before. Call it from the clock's jump callback."""
-        self._buffer.clear()
-        self._restart()
-        if not self._events or self._events[-1] != self._assembler.reset:
-            self._events.append(self._assembler.reset)
+    def time_jumped(self, stamp: int, within: int) -> None:
+        """The clock went back to `stamp`: forget what is farther from it than `within`. Call it on a jump of the clock.
+
+        Both in nanoseconds. Messages of the new time may have come before the clock's: they stay.
+        """
+        self._listener.back_to(stamp, within)
+        self._forget(self._jumps.back_to(stamp, within))
+        self._queue(partial(self._assembler.back_to, stamp, within))
 
     def destroy(self) -> None:
         """End all subscriptions."""
@@ -180,25 +184,21 @@ class FrameAssembly:
 
     # Callbacks, on the executor's thread.
 
-    def _on_arrival(self, name: str, message: Any) -> None:
-        if self._watch is not None:
-            self._watch.arrived(name, stamp_ns(message.header))
-
     def _on_color(self, message: Any) -> None:
-        self._on_arrival(COLOR, message)
         stamp = stamp_ns(message.header)
-        if self._newest_color is not None and stamp < self._newest_color - TIME_JUMP_NS:
-            self._forget_old_transforms(message.header.frame_id, stamp)
-            self._restart()
-        self._newest_color = stamp if self._newest_color is None else max(stamp, self._newest_color)
+        self._see(COLOR, stamp)
         if not self._queue(partial(self._assembler.see_color, stamp)):
             self._passed_over += 1
             self._passed_stamps.append(stamp)
 
+    def _on_depth(self, message: Any) -> None:
+        self._see(DEPTH, stamp_ns(message.header))
+
     def _on_info(self, message: CameraInfo) -> None:
-        self._on_arrival(INFO, message)
-        read = partial(intrinsics_from_info, message)
-        self._queue(partial(self._assembler.add_camera_info, stamp_ns(message.header), read))
+        stamp = stamp_ns(message.header)
+        if self._watch is not None:
+            self._watch.arrived(INFO, stamp)
+        self._queue(partial(self._assembler.add_camera_info, stamp, partial(intrinsics_from_info, message)))
 
     def _on_view(self, color: Any, depth: Any = None) -> None:
         stamp = stamp_ns(color.header)
@@ -218,36 +218,38 @@ class FrameAssembly:
         return f"{self._stream.sync_queue} images wait to be processed: lower the camera's rate or resolution"
 
     def _queue(self, event: Callable[[], object]) -> bool:
-        """Leave an event to `poll`; False when too many wait already. A view left out counts as unmatched later."""
+        """Leave an event to `poll`; False when too many wait already.
+
+        A view left out counts as unmatched later, and a jump left out is seen at the next colour image.
+        """
         room = len(self._events) < EVENTS_PER_IMAGE * self._stream.sync_queue
         if room:
             self._events.append(event)
         self._arrival.set()
         return room
 
-    def _restart(self) -> None:
-        """Forget the stamps that the synchroniser waits for: it would prefer them to all that come now."""
-        self._newest_color = None
-        self._passed_stamps.clear()
+    def _see(self, name: str, stamp: int) -> None:
+        """An image came, and the synchroniser gets it next: what it holds of an earlier time must be gone by then."""
+        if stale := self._jumps.see(name, stamp):
+            self._listener.back_to(stamp)
+            self._forget(stale)
+        if self._watch is not None:
+            self._watch.arrived(name, stamp)
+
+    def _forget(self, stale: list[str]) -> None:
+        """Images of an earlier time: the synchroniser would prefer them to all that come now."""
+        if not stale:
+            return
+        if COLOR in stale:
+            self._passed_stamps.clear()
         if self._watch is not None:
             self._watch.clear_stamps()
         if self._synchroniser is None:
             return
-        if hasattr(self._synchroniser, "clear"):
-            self._synchroniser.clear()
-            return
         with self._synchroniser.lock:
-            for queue in self._synchroniser.queues:
-                queue.clear()
-
-    def _forget_old_transforms(self, frame_id: str, stamp: int) -> None:
-        """Clear tf unless it is already that of the new time (the clock's jump or its own stamps may have done it)."""
-        try:
-            newest = self._buffer.lookup_transform(self._stream.fixed_frame, frame_id, Time())
-        except tf2_ros.TransformException:
-            return
-        if stamp_ns(newest.header) > stamp + TIME_JUMP_NS:
-            self._buffer.clear()
+            for name, queue in zip((COLOR, DEPTH), self._synchroniser.queues, strict=True):
+                if name in stale:
+                    queue.clear()
 
     # On the thread of `poll`.
 
@@ -271,3 +273,23 @@ class FrameAssembly:
         except tf2_ros.TransformException as error:
             raise TransformUnavailable("not_connected", str(error)) from error
         return transform_matrix(transform.transform)
+
+
+class _Listener(tf2_ros.TransformListener):
+    """Clears the buffer before the first transform of a new time, as tf2 would take it for one that is too old."""
+
+    def __init__(self, buffer: Any, node: Node) -> None:
+        self._jumps = TimeJumps()
+        super().__init__(buffer, node)
+
+    def callback(self, data: TFMessage) -> None:
+        """One message of /tf."""
+        for transform in data.transforms:
+            if self._jumps.see(transform.child_frame_id, stamp_ns(transform.header)):
+                self.buffer.clear()
+        super().callback(data)
+
+    def back_to(self, stamp: int, within: int = TIME_JUMP_NS) -> None:
+        """Time went back to `stamp`, as another topic says."""
+        if self._jumps.back_to(stamp, within):
+            self.buffer.clear()

@@ -17,7 +17,7 @@ from rclpy.signals import SignalHandlerOptions
 
 from s4net_core.config import Settings
 from s4net_core.errors import S4NetError
-from s4net_core.geometry.transforms import TIME_JUMP_NS
+from s4net_core.geometry.time_jumps import TIME_JUMP_NS
 from s4net_ros.parameters import declare_settings
 
 SPIN_S = 0.1
@@ -75,8 +75,13 @@ class S4NetNode(LifecycleNode):
     def cleanup(self) -> None:
         """Give back everything that `configure` made."""
 
-    def time_jumped(self, seconds: float) -> None:
-        """Time went back by `-seconds`: forget what belongs to the old time, go on with the new one."""
+    def time_jumped(self, stamp: int, within: int) -> None:
+        """The clock went back to `stamp`: forget what belongs to the old time, go on with the new one.
+
+        Args:
+            stamp: new time of the clock, nanoseconds.
+            within: a message this far from `stamp` at most belongs to the new time, and came before the clock's.
+        """
 
     # What they use.
 
@@ -199,9 +204,9 @@ class S4NetNode(LifecycleNode):
 
     def _on_jump(self, jump: TimeJump) -> None:
         if jump.clock_change in (ClockChange.ROS_TIME_NO_CHANGE, ClockChange.SYSTEM_TIME_NO_CHANGE):
-            seconds = jump.delta.nanoseconds / 1e9
-            self.get_logger().info(f"time went back by {-seconds:.1f} s: going on with the new time")
-            self.time_jumped(seconds)
+            back = -jump.delta.nanoseconds
+            self.get_logger().info(f"time went back by {back / 1e9:.1f} s: going on with the new time")
+            self.time_jumped(self.get_clock().now().nanoseconds, min(back // 2, TIME_JUMP_NS))
 
     def _state_label(self) -> str:
         label: str = self._state_machine.current_state[1]

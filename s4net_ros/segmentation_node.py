@@ -18,7 +18,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from s4net_core.config import Settings
 from s4net_core.errors import BadFrame, CheckpointError, S4NetError
-from s4net_core.geometry.transforms import TIME_JUMP_NS
+from s4net_core.geometry.time_jumps import TIME_JUMP_NS, TimeJumps
 from s4net_core.labels import LABEL_SPACES
 from s4net_ros.conversions import color_from_image, stamp_ns
 from s4net_ros.diagnostics import Counts, DiagnosticsPublisher, Latency, Report, StallWatch
@@ -72,7 +72,7 @@ class SegmentationNode(S4NetNode):
         self._depth_subscription: Subscription | None = None
         self._camera_info: CameraInfo | None = None
         self._watch = self._new_watch()
-        self._last_stamp = 0
+        self._jumps = TimeJumps()
         self._last_failure = ""
         self._logged: dict[str, float] = {}
 
@@ -142,12 +142,16 @@ class SegmentationNode(S4NetNode):
             self._outputs = None
         self._segmenter = None
 
-    def time_jumped(self, seconds: float) -> None:
+    def time_jumped(self, stamp: int, within: int) -> None:
+        """Nothing to do where colour was the first to go back."""
+        if self._jumps.back_to(stamp, within):
+            self._start_new_time(stamp, within)
+
+    def _start_new_time(self, stamp: int, within: int) -> None:
         """Depth from before the jump fits no colour image after it; everything else has no memory of time."""
         if self._points is not None:
-            self._points.clear()
+            self._points.time_jumped(stamp, within)
         self._watch.clear_stamps()
-        self._last_stamp = 0
         self.counts.add("time_jumps")
 
     # Callbacks: they only note and hand over.
@@ -156,9 +160,8 @@ class SegmentationNode(S4NetNode):
         stamp = stamp_ns(message.header)
         self.counts.add("received")
         self._watch.arrived("color", stamp)
-        if stamp < self._last_stamp - TIME_JUMP_NS:  # a bag that starts again without /clock
-            self.time_jumped((stamp - self._last_stamp) * 1e-9)
-        self._last_stamp = stamp
+        if self._jumps.see("color", stamp):  # a bag that starts again, without /clock or before it
+            self._start_new_time(stamp, TIME_JUMP_NS)
         if self._worker is None or self._outputs is None or self._points is None:
             return
         if not self._outputs.wanted:

@@ -4,7 +4,7 @@ The rules are the same live and offline. Stamps are integer nanoseconds througho
 """
 
 from bisect import bisect_left, insort
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from s4net_core.errors import S4NetError
@@ -61,14 +61,14 @@ class Synchroniser:
                 self._drop_oldest(name)
         return matches
 
-    def clear(self) -> None:
-        """Forget everything that waits and every stamp seen, e.g. after time went back; what waited is dropped."""
-        for name in self.streams:
+    def clear(self, streams: Iterable[str]) -> None:
+        """Forget what waits in `streams` and the stamps seen there, as time went back; what waited is dropped."""
+        for name in streams:
             self.dropped[name] += len(self._stamps[name])
             self._stamps[name].clear()
             self._items[name].clear()
-        self._latest.clear()
-        self._used.clear()
+            self._latest.pop(name, None)
+            self._used.pop(name, None)
 
     def _next_match(self) -> list[int] | None:
         """Stamps of the oldest match that is final, dropping pivot items that cannot be matched any more."""

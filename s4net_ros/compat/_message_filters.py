@@ -54,21 +54,30 @@ class TimeSynchronizer(SimpleFilter):
     def _connect(self, fs: Sequence[SimpleFilter], queue_size: int, slop_ns: int) -> None:
         self.lock = threading.Lock()
         self.input_filters = list(fs)
-        self._synchroniser = Synchroniser([str(i) for i in range(len(fs))], slop_ns=slop_ns, queue=queue_size)
-        for i, source in enumerate(fs):
-            source.registerCallback(self.add, str(i))
+        names = [str(i) for i in range(len(fs))]
+        self._synchroniser = Synchroniser(names, slop_ns=slop_ns, queue=queue_size)
+        self.queues = [_Queue(self._synchroniser, name) for name in names]
+        for source, queue in zip(fs, self.queues, strict=True):
+            source.registerCallback(self.add, queue)
 
-    def add(self, msg: Any, stream: str) -> None:
+    def add(self, msg: Any, my_queue: "_Queue") -> None:
         """One message of one filter."""
         with self.lock:
-            matches = self._synchroniser.add(stream, stamp_ns(msg.header), msg)
+            matches = self._synchroniser.add(my_queue.name, stamp_ns(msg.header), msg)
         for match in matches:
             self.signalMessage(*match)
 
+
+class _Queue:
+    """The messages of one filter that wait: what message_filters has a dict for. Hold the lock of its owner."""
+
+    def __init__(self, synchroniser: Synchroniser, name: str) -> None:
+        self.name = name
+        self._synchroniser = synchroniser
+
     def clear(self) -> None:
-        """Forget what waits. Not part of message_filters, which has no remedy for time that goes back."""
-        with self.lock:
-            self._synchroniser.clear()
+        """Forget them, and the stamps seen."""
+        self._synchroniser.clear([self.name])
 
 
 class ApproximateTimeSynchronizer(TimeSynchronizer):

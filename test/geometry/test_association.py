@@ -87,7 +87,9 @@ class TestSynchroniser:
         synchroniser = two()
         feed(synchroniser, "c1000 d1000 c1033")
         assert synchroniser.latest == {"color": 1033 * MS, "depth": 1000 * MS}
-        synchroniser.clear()
+        synchroniser.clear(["color"])
+        assert synchroniser.latest == {"depth": 1000 * MS}
+        synchroniser.clear(synchroniser.streams)
         assert synchroniser.latest == {}
         assert synchroniser.dropped == {"color": 1, "depth": 0}
         assert feed(synchroniser, "c0 d0") == ["c0+d0"]

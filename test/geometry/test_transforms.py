@@ -116,9 +116,32 @@ class TestTransformBuffer:
     def test_time_that_goes_back_clears_dynamic_transforms_only(self):
         buffer = robot()
         buffer.set("odom", "base", 200 * MS, pose(x=-7))
-        assert buffer.newest == 200 * MS
+        assert buffer.latest("map", "camera") == 200 * MS
         assert buffer.resets == 1
         np.testing.assert_allclose(buffer.lookup("map", "camera", 200 * MS)[:3, 3], [93, 0, 1], atol=1e-12)
+
+    def test_each_edge_may_be_the_first_in_the_new_time(self):
+        buffer = TransformBuffer(10 * S)
+        for stamp in (100 * S, S):
+            buffer.set("map", "odom", stamp, pose(x=stamp / S))
+            buffer.set("odom", "base", stamp, pose(x=stamp / S))
+        assert buffer.lookup("map", "base", S)[0, 3] == 2
+        assert buffer.resets == 1
+
+    def test_an_edge_that_went_quiet_before_the_jump_is_forgotten_with_the_others(self):
+        buffer = TransformBuffer(10 * S)
+        buffer.set("map", "odom", 2 * S, pose())
+        for stamp in (2 * S, 100 * S, 5 * S):
+            buffer.set("odom", "base", stamp, pose())
+        assert buffer.frames() == ["base", "odom"]
+
+    def test_back_to_keeps_what_belongs_to_the_new_time(self):
+        buffer = TransformBuffer(10 * S)
+        buffer.set("map", "odom", 100 * S, pose())
+        buffer.set("base", "camera", 0, pose(), static=True)
+        buffer.set("odom", "base", S, pose())
+        buffer.back_to(S + 500 * MS)
+        assert buffer.frames() == ["base", "camera", "odom"]
 
     def test_a_late_transform_is_no_jump(self):
         buffer = robot()
@@ -129,7 +152,8 @@ class TestTransformBuffer:
     def test_clear_keeps_static_transforms(self):
         buffer = robot()
         buffer.clear()
-        assert buffer.newest is None
+        buffer.set("odom", "other", 0, pose())
+        assert buffer.resets == 0
         buffer.lookup("base", "camera", 5)
         with pytest.raises(TransformUnavailable) as caught:
             buffer.lookup("odom", "base", S)
@@ -166,10 +190,11 @@ class TestTransformBuffer:
     )
     def test_what_is_no_transform_is_refused_and_leaves_the_buffer_as_it_was(self, parent, child, T):
         buffer = robot()
+        newest = buffer.latest("map", "camera")
         with pytest.raises(BadFrame) as caught:
             buffer.set(parent, child, 2 * S, T)
         assert caught.value.reason == "pose"
-        assert buffer.newest == S + 400 * MS
+        assert buffer.latest("map", "camera") == newest
 
     def test_stored_transforms_do_not_change_with_the_callers_array(self):
         buffer = TransformBuffer(S)

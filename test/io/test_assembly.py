@@ -1,5 +1,6 @@
 """Frames from streams: what comes out, and under which reason everything else is counted."""
 
+import itertools
 import re
 from pathlib import Path
 
@@ -393,6 +394,30 @@ class TestTimeGoingBack:
         assert camera.end() == {"time_jump": 2, "unmatched": 1}
         assert camera.stamps == [S + i * STEP for i in range(99)] * 3
         assert [frame.T_world_camera[0, 3] for frame in camera.frames] == [0.5] * 99 + [1.5] * 99 + [2.5] * 99
+
+    @pytest.mark.parametrize("order", list(itertools.permutations(("tf", "info", "color", "depth"))), ids="-".join)
+    def test_whatever_comes_first_from_behind_the_jump_no_frame_of_the_new_time_is_lost(self, order):
+        """Topics have no common order: each may be ahead of the others by some messages when time goes back."""
+        camera = Camera()
+        old = [5 * S + i * STEP for i in range(10)]
+        for stamp in old:
+            camera.shoot(stamp)
+        new = [S + i * STEP for i in range(10)]
+        deliver = {
+            "tf": lambda stamp: camera.assembler.add_transform("odom", "base", stamp, pose(7.0)),
+            "info": lambda stamp: camera.assembler.add_camera_info(stamp, lambda: INTRINSICS),
+            "color": lambda stamp: camera.assembler.add_color(color_at(stamp)),
+            "depth": lambda stamp: camera.assembler.add_depth(depth_at(stamp)),
+        }
+        for part in (new[:4], new[4:]):
+            for topic in order:
+                for stamp in part:
+                    camera.expected += topic == "color"
+                    deliver[topic](stamp)
+                    camera.poll()
+        assert camera.end() == {}
+        assert camera.stamps == old + new
+        assert [frame.T_world_camera[0, 3] for frame in camera.frames] == [0.5] * 10 + [7.5] * 10
 
     def test_frames_that_wait_when_time_goes_back_are_dropped_as_such(self):
         camera = Camera(pose_wait=60.0)

@@ -32,9 +32,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if here in item.path.parents:
             item.add_marker(pytest.mark.ros)
-            # Discovery and the rhythm of several processes depend on how busy the machine is: once more, and the
-            # summary counts it as a rerun. A fault fails twice.
-            item.add_marker(pytest.mark.flaky(reruns=1))
 
 
 class Ros:

@@ -111,7 +111,8 @@ class TestMessageFilters:
         sources = [message_filters.SimpleFilter() for _ in range(2)]
         synchroniser = message_filters.TimeSynchronizer(sources, 1)
         sources[0].signalMessage(info(900 * MS))
-        synchroniser.clear()
+        with synchroniser.lock:
+            synchroniser.queues[0].clear()
         assert self.synchronise(synchroniser, sources, [(0, 100), (1, 100)]) == [(100, 100)]
 
     def test_subscriber_passes_messages_and_options_on(self, ros):

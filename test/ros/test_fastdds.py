@@ -14,26 +14,34 @@ import array
 
 import rclpy
 from sensor_msgs.msg import Image
+from std_msgs.msg import Empty
 
 from s4net_core.cli.machine import dds_profile_variable
 from s4net_ros.graph import GraphArguments, fastdds_environment
 from s4net_ros.qos import stream_qos
 
-WIDTH, HEIGHT, FRAMES, HZ = 640, 480, 60, 60.0
+WIDTH, HEIGHT, FRAMES, HZ = 640, 480, 60, 30.0
 
 LISTENER = f"""
 import sys, time
 import rclpy
 from rclpy.executors import SingleThreadedExecutor
 from sensor_msgs.msg import Image
+from std_msgs.msg import Empty
 from s4net_ros.qos import stream_qos
 
 rclpy.init()
 node = rclpy.create_node("listener")
+heard = node.create_publisher(Empty, "heard", 1)
 stamps = []
-node.create_subscription(
-    Image, "color/image_raw", lambda m: len(m.data) and stamps.append(m.header.stamp.sec), stream_qos("best_effort", 5)
-)
+
+def on_image(message):
+    if message.header.stamp.sec:
+        stamps.append(message.header.stamp.sec)
+    else:
+        heard.publish(Empty())
+
+node.create_subscription(Image, "color/image_raw", on_image, stream_qos("best_effort", 10))
 executor = SingleThreadedExecutor()
 executor.add_node(node)
 end = time.monotonic() + 30
@@ -60,12 +68,14 @@ def publish() -> None:
     """Run in a process of its own, so that the profile is read before rclpy is imported."""
     rclpy.init()
     node = rclpy.create_node("camera")
-    publisher = node.create_publisher(Image, "color/image_raw", stream_qos("best_effort", 5))
-    while not publisher.get_subscription_count():
-        time.sleep(0.02)
-    time.sleep(1.0)  # the listener has to have seen us, too
+    publisher = node.create_publisher(Image, "color/image_raw", stream_qos("best_effort", 10))
+    heard: list[Empty] = []
+    node.create_subscription(Empty, "heard", heard.append, 1)
     message = Image(width=WIDTH, height=HEIGHT, step=3 * WIDTH, encoding="rgb8")
     message.data = array.array("B", bytes(3 * WIDTH * HEIGHT))
+    while not heard:  # stamp 0 until discovery is over in both directions
+        publisher.publish(message)
+        rclpy.spin_once(node, timeout_sec=0.2)
     start = time.monotonic()
     for i in range(1, FRAMES + 1):
         message.header.stamp.sec = i

@@ -24,7 +24,7 @@ from s4net_core.frames import Intrinsics
 from s4net_core.inference import Segmentation, Segmenter
 from s4net_core.models.checkpoint import read_info
 from s4net_ros import segmentation_node
-from s4net_ros.conversions import camera_info_message, image_message
+from s4net_ros.conversions import camera_info_message, image_message, stamp_ns
 from s4net_ros.msg import LabelInfo, ModelUpdate
 from s4net_ros.points import nearest
 from s4net_ros.qos import latched_qos, stream_qos
@@ -364,6 +364,19 @@ def test_a_slow_network_gets_the_newest_image_and_blocks_nobody(ros, start, netw
     assert network.seen == [1, 5]
     counts = node.counts
     assert counts["received"] == counts["labelled"] + counts["superseded"] == 5
+
+
+def test_depth_from_behind_a_jump_of_time_is_kept_for_the_labels_that_follow(ros, start):
+    node, camera = start()
+    clouds = camera.listen(PointCloud2, "segmentation/points")
+    camera.calibrate()
+    camera.ready(camera.depth)
+    for count, stamp in enumerate((100_000, 2_000), 1):
+        camera.depth.publish(image_message(np.full((HEIGHT, WIDTH), 900, np.uint16), "16UC1", header(stamp)))
+        ros.wait_for(lambda stamp=stamp: any(stamp_ns(d.header) == stamp * 10**6 for d in node._points.depths))
+        camera.show(stamp)
+        ros.wait_for(lambda count=count: len(clouds) == count, f"points of {stamp}")
+    assert node.counts["time_jumps"] == 1
 
 
 def test_time_going_back_stops_nothing(ros, start):

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from s4net_core.config import StreamSettings
 from s4net_core.errors import BadFrame
 from s4net_core.frames import Frame, Intrinsics
-from s4net_core.geometry.transforms import TIME_JUMP_NS, TransformUnavailable
+from s4net_core.geometry.time_jumps import TIME_JUMP_NS
+from s4net_core.geometry.transforms import TransformUnavailable
 
 DROP_REASONS: dict[str, str] = {
     "unmatched": "colour had no depth of the same time: set enable_sync:=true or raise stream.sync_slop; harmless when "
@@ -116,13 +117,11 @@ class FrameAssembler:
         """Announce a colour image before it is matched, so that unmatched ones are counted and jumps of time are seen.
 
         Returns:
-            True when time went back and this assembler was reset; the caller resets what stands in front of it.
+            True when time went back; the caller then resets what stands in front of this assembler.
         """
         jumped = self._newest is not None and stamp < self._newest - TIME_JUMP_NS
         if jumped:
-            ahead = [info for info in self._infos if info.last <= stamp + TIME_JUMP_NS]  # came before its image
-            self.reset()
-            self._infos.extend(ahead)
+            self.back_to(stamp)
         self._newest = stamp if self._newest is None else max(stamp, self._newest)
         self.received += 1
         if stamp in self._unmatched:
@@ -176,15 +175,19 @@ class FrameAssembler:
         self._settle(stamp)
         self._drop(reason, message)
 
-    def reset(self) -> None:
-        """Time was restarted: drop what waits and forget stamps and calibration. Counters stay."""
+    def back_to(self, stamp: int, within: int = TIME_JUMP_NS) -> None:
+        """Time went back to `stamp`, ns: drop what waits, unless colour is within `within` ns of it already."""
+        if self._newest is None or abs(self._newest - stamp) <= within:
+            return
         self.resets += 1
         for _ in range(self.waiting):
             self._drop("time_jump", "time went back while the frame waited for its partner, pose or camera_info")
         self._views.clear()
         self._ready.clear()
         self._unmatched.clear()
+        ahead = [info for info in self._infos if abs(info.last - stamp) <= within]  # came before its first image
         self._infos.clear()
+        self._infos.extend(ahead)
         self._newest = self._last_stamp = self._last_pose = None
 
     def _settle(self, stamp: int) -> None:

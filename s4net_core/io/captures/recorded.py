@@ -14,7 +14,8 @@ from s4net_core.config import StreamSettings
 from s4net_core.errors import BadFrame, CaptureError
 from s4net_core.frames import Frame
 from s4net_core.geometry.association import Synchroniser
-from s4net_core.geometry.transforms import TIME_JUMP_NS, TransformBuffer
+from s4net_core.geometry.time_jumps import TimeJumps
+from s4net_core.geometry.transforms import TransformBuffer
 from s4net_core.io.captures.assembly import FrameAssembler, Picture
 from s4net_core.io.captures.trajectory import Poses
 
@@ -114,6 +115,7 @@ class StreamAssembler(FrameAssembler):
         self.transforms = TransformBuffer(round(stream.tf_history * 1e9))
         streams = ("color", "depth") if with_depth else ("color",)
         self.synchroniser = Synchroniser(streams, slop_ns=round(stream.sync_slop * 1e9), queue=stream.sync_queue)
+        self._jumps = TimeJumps()
         self._numbers: dict[int, int] = {}
         super().__init__(stream, self.transforms.lookup if poses is None else partial(self._pose_from, poses))
 
@@ -121,7 +123,7 @@ class StreamAssembler(FrameAssembler):
         """One colour image."""
         self._numbers[color.stamp] = self.received
         if self.see_color(color.stamp):
-            self._restart(color.stamp)
+            self.transforms.back_to(color.stamp)
         self._match("color", color)
 
     def add_depth(self, depth: Picture) -> None:
@@ -142,15 +144,9 @@ class StreamAssembler(FrameAssembler):
         return poses.at(stamp, self._numbers[stamp])
 
     def _match(self, stream: str, picture: Picture) -> None:
+        self.synchroniser.clear(self._jumps.see(stream, picture.stamp))
         for color, *depth in self.synchroniser.add(stream, picture.stamp, picture):
             self.add_view(color, depth[0] if depth else None)
-
-    def _restart(self, stamp: int) -> None:
-        self.synchroniser.clear()
-        newest = self.transforms.newest
-        # Transforms of the new run may have come first; the buffer has then cleared itself already.
-        if newest is not None and newest > stamp + TIME_JUMP_NS:
-            self.transforms.clear()
 
 
 def _no_frames(path: Path, assembler: FrameAssembler, damage: str) -> CaptureError:
