@@ -484,7 +484,7 @@ def test_deactivated_it_neither_learns_nor_listens_and_goes_on_when_activated(ro
     ros.wait_for(lambda: s.learning.current.number >= 1)
     s.node.trigger_deactivate()
     ros.wait_for(lambda: not s.robot.color.get_subscription_count(), "subscription is gone")
-    time.sleep(0.05)
+    time.sleep(0.2)
     steps, heard = s.learning.steps, len(s.robot.updates)
     time.sleep(0.1)
     assert s.learning.steps == steps
@@ -609,7 +609,8 @@ def test_the_process_adapts_saves_at_sigterm_and_resumes(ros, real, room, tmp_pa
         ros.wait_for(lambda: [m for m in robot.updates if m.version >= 2], "two hand-overs", timeout=60)
         assert robot.call(SetBool, "adaptation/pause", data=True).success
         robot.wait_for_status(lambda m: m.state == "paused" and m.keyframes >= 3)
-        time.sleep(0.5)  # the step in hand may still hand over
+        told = len(robot.status)  # the step in hand may still hand over
+        ros.wait_for(lambda: len({m.step for m in robot.status[told:][-2:]}) == 1 and len(robot.status) > told + 1)
         update, keyframes = robot.updates[-1], robot.status[-1].keyframes
         assert file_sha256(update.path) == update.sha256
     finally:

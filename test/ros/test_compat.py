@@ -168,10 +168,10 @@ class TestBuffer:
         start = time.monotonic()
         with pytest.raises(tf2_ros.ExtrapolationException):
             buffer.lookup_transform("odom", "base", Time(nanoseconds=2 * S))
-        assert time.monotonic() - start < 0.05
+        assert time.monotonic() - start < 0.5
         with pytest.raises(tf2_ros.ExtrapolationException):
-            buffer.lookup_transform("odom", "base", Time(nanoseconds=2 * S), timeout=Duration(seconds=0.1))
-        assert time.monotonic() - start > 0.1
+            buffer.lookup_transform("odom", "base", Time(nanoseconds=2 * S), timeout=Duration(seconds=0.6))
+        assert time.monotonic() - start > 0.6
 
     def test_clear_keeps_static_transforms(self):
         buffer = self.buffer()

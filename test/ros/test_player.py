@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 pytest.importorskip("rclpy", reason="the player needs rclpy")
@@ -133,8 +134,8 @@ def test_messages_arrive_once_in_order_and_in_their_rhythm(
     ros.wait_for(lambda: len(listener.counts) == COUNT)
     assert [value for _, value in listener.counts] == list(range(COUNT))
     assert listener.raw[3] == b"\x00\x01\x00\x00\x03\x00\x00\x00"
-    elapsed = listener.counts[-1][0] - listener.counts[0][0]
-    assert elapsed == pytest.approx((COUNT - 1) * STEP * 1e-9 / 2, abs=0.1)
+    delays = [arrival - value * STEP * 1e-9 / 2 for arrival, value in listener.counts]
+    assert np.median(delays) - min(delays) < 0.05  # single ones may be late on a busy machine
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert summary["messages"] == {"/count": COUNT, "/tf_static": 2}
     assert summary["finished"]
@@ -146,7 +147,7 @@ def test_messages_arrive_once_in_order_and_in_their_rhythm(
 def test_clock_runs_at_100_hz_from_the_bags_start_and_never_behind_a_message(bag: Path, listener: Listener) -> None:
     code, _, err = finish(start_player(bag, "--wait-for", "/count"))
     assert code == 0, err
-    assert listener.clock[0] == START
+    assert START <= listener.clock[0] <= START + 50_000_000  # nobody waits for subscribers of /clock
     assert listener.clock == sorted(listener.clock)
     assert len(listener.clock) == pytest.approx(96, abs=8)
     assert listener.clock[-1] >= START + (COUNT - 1) * STEP - 10_000_000
