@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from s4net_core.errors import S4NetError
 from s4net_core.evaluation.confusion import confusion_png
 from s4net_core.evaluation.paper_tables import (
     CONVENTIONS,
@@ -22,7 +21,7 @@ from s4net_core.evaluation.pictures import PictureRow
 from s4net_core.evaluation.provenance import Provenance
 from s4net_core.evaluation.report import Report, Table, to_csv, to_markdown, write_report
 from s4net_core.evaluation.results import Result
-from s4net_core.files import write_atomically
+from s4net_core.files import write_result
 
 
 @dataclass(frozen=True)
@@ -73,11 +72,8 @@ def write_paper_report(folder: str | Path, report: PaperReport) -> None:
         table = stacked({c: layout(report.results, c, report.published) for c in CONVENTIONS}, "scores")
         if table.rows:
             files[f"{name}.csv"] = to_csv(table, [report.title, *comments])
-    try:
-        for file, text in files.items():
-            write_atomically(folder / file, text)
-    except OSError as error:
-        raise S4NetError(f"results cannot be written to {folder} ({error}): check the folder's rights") from error
+    for file, text in files.items():
+        write_result(folder / file, text)
     write_report(folder / "results.html", _page(report))
 
 

@@ -12,7 +12,7 @@ from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
 from s4net_core.errors import S4NetError, ShapeError
-from s4net_core.files import write_atomically
+from s4net_core.files import write_result
 from s4net_core.labels import SUNRGBD37, UNLABELLED, LabelSpace, from_mask
 
 FIXED, BROKEN, OTHER = (46, 160, 67), (215, 58, 73), (227, 160, 8)
@@ -112,10 +112,7 @@ def save_picture(path: str | Path, rows: Sequence[PictureRow], label_space: Labe
     figure.subplots_adjust(left=0, right=1, top=top, bottom=bottom, wspace=0.015, hspace=0.02)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
-    try:
-        write_atomically(path, buffer.getvalue())
-    except OSError as error:
-        raise S4NetError(f"picture {path} cannot be written ({error}): check the folder's rights") from error
+    write_result(path, buffer.getvalue())
 
 
 def panels(row: PictureRow, label_space: LabelSpace) -> list[tuple[str, NDArray[np.uint8], bool]]:

@@ -11,10 +11,9 @@ from pathlib import Path
 
 from rich.table import Table as RichTable
 
-from s4net_core.errors import S4NetError
 from s4net_core.evaluation.evaluate import Evaluation
 from s4net_core.evaluation.pictures import Curve, PictureRow, curve_png, encode, panels
-from s4net_core.files import write_atomically
+from s4net_core.files import write_result
 from s4net_core.labels import SUNRGBD37, LabelSpace
 
 Cell = str | int | float
@@ -74,10 +73,7 @@ def write_report(path: str | Path, report: Report) -> None:
     Raises:
         S4NetError: the file cannot be written.
     """
-    try:
-        write_atomically(path, _page(report))
-    except OSError as error:
-        raise S4NetError(f"report {path} cannot be written ({error}): check the folder's rights") from error
+    write_result(path, _page(report))
 
 
 def score_table(title: str, evaluations: Mapping[str, Evaluation]) -> Table:

@@ -7,9 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from s4net_core.errors import S4NetError
 from s4net_core.evaluation.results import Result, result_from_dict
-from s4net_core.files import write_atomically
+from s4net_core.files import write_result
 
 log = logging.getLogger(__name__)
 
@@ -45,10 +44,7 @@ class ResultStore:
                 log.warning("%s is damaged (%s): it is made again", path, error)
         results = list(make())
         content = {"follows_from": follows_from, "results": [result.as_dict() for result in results]}
-        try:
-            write_atomically(path, json.dumps(content) + "\n")
-        except OSError as error:
-            raise S4NetError(f"results {path} cannot be written ({error}): check rights and free space") from error
+        write_result(path, json.dumps(content) + "\n")
         return results
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from s4net_core.errors import CheckpointError, SettingsError, first_line
-from s4net_core.files import write_atomically
+from s4net_core.files import write_result
 
 
 def save_state(path: Path, run: Mapping[str, Any], state: Mapping[str, Any]) -> None:
@@ -26,12 +26,7 @@ def save_state(path: Path, run: Mapping[str, Any], state: Mapping[str, Any]) -> 
     """
     buffer = io.BytesIO()
     torch.save({"run": json.dumps(run), "state": dict(state)}, buffer)
-    try:
-        write_atomically(path, buffer.getvalue())
-    except OSError as error:
-        raise CheckpointError(
-            f"state of the training run cannot be written to {path} ({error}): check the folder's rights and free space"
-        ) from error
+    write_result(path, buffer.getvalue(), CheckpointError)
 
 
 def load_state(path: Path, run: Mapping[str, Any]) -> dict[str, Any]:

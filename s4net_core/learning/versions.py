@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from s4net_core.errors import CheckpointError
-from s4net_core.files import write_atomically
+from s4net_core.files import write_result
 from s4net_core.learning.devices import Processes
 from s4net_core.models.build import SegmentationNetwork
 from s4net_core.models.checkpoint import CheckpointInfo, file_sha256, load_checkpoint, save_checkpoint
@@ -141,12 +141,7 @@ class VersionStore:
             "steps": steps,
             "versions": [{"number": v.number, "sha256": v.sha256} for v in kept],
         }
-        try:
-            write_atomically(self._folder / "state.json", json.dumps(state, indent=1))
-        except OSError as error:
-            raise CheckpointError(
-                f"state of the adaptation cannot be written to {self._folder} ({error}): check rights and free space"
-            ) from error
+        write_result(self._folder / "state.json", json.dumps(state, indent=1), CheckpointError)
 
 
 def base_version(path: str | Path) -> tuple[SegmentationNetwork, Version]:

@@ -17,7 +17,7 @@ from safetensors.torch import save as serialise_tensors
 
 from s4net_core.config import ModelSettings, Settings
 from s4net_core.errors import CheckpointError
-from s4net_core.files import write_atomically
+from s4net_core.files import write_result
 from s4net_core.models.build import SegmentationNetwork, build_network
 
 _KEY = "s4net"
@@ -82,12 +82,7 @@ def save_checkpoint(
     tensors = {key: _stored(value, half) for key, value in network.state_dict().items()}
     info = info.model_copy(update={"content_sha256": _content_sha256(tensors, info.model_dump(mode="json"))})
     data = serialise_tensors(tensors, metadata={_KEY: info.model_dump_json()})
-    try:
-        write_atomically(path, data)
-    except OSError as error:
-        raise CheckpointError(
-            f"weights file {path} cannot be written ({error}): check the folder's rights and free space"
-        ) from error
+    write_result(path, data, CheckpointError)
     return hashlib.sha256(data).hexdigest()
 
 

@@ -10,7 +10,7 @@ from rich.console import Group, RenderableType
 from rich.panel import Panel
 from rich.table import Table
 
-from s4net_core.files import write_atomically
+from s4net_core.files import write_result
 from s4net_ros.replay.monitor import ADAPTATION, SEGMENTATION, Record, as_json
 
 SUMMARY = "summary.json"
@@ -94,8 +94,12 @@ def summarise(record: Record, stopped_by: str, seconds: float, out: Path) -> dic
 
 
 def write(summary: Mapping[str, Any], record: Record, out: Path) -> None:
-    """Write the summary, with the history for curves, to ``summary.json``."""
-    write_atomically(out / SUMMARY, json.dumps({**summary, **as_json(record)}, indent=2))
+    """Write the summary, with the history for curves, to ``summary.json``.
+
+    Raises:
+        S4NetError: the file cannot be written.
+    """
+    write_result(out / SUMMARY, json.dumps({**summary, **as_json(record)}, indent=2))
 
 
 def rows(summary: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from s4net_core.errors import CheckpointError, LearningError, SourceSetError
+from s4net_core.files import write_atomically
 from s4net_core.learning.adapt import Adaptation
 from s4net_core.learning.guard import Health
 from s4net_core.models.checkpoint import load_checkpoint, read_info
@@ -151,14 +152,17 @@ def test_a_refused_version_counts_as_no_gain_and_never_as_the_best(adaptation, m
     assert (adaptation._best_gain, adaptation._handovers_without_gain) == (0.0, 1)
 
 
-def test_a_full_disk_keeps_the_old_version_serving(adaptation, monkeypatch):
+@pytest.mark.parametrize("file", ["000002.safetensors", "state.json"])
+def test_a_full_disk_keeps_the_old_version_serving(adaptation, monkeypatch, file):
     adaptation.advance()
     adaptation.advance()
 
     def full(path, data):
-        raise OSError(28, "No space left on device")
+        if path.name == file:
+            raise OSError(28, "No space left on device")
+        write_atomically(path, data)
 
-    monkeypatch.setattr("s4net_core.learning.versions.write_atomically", full)
+    monkeypatch.setattr("s4net_core.files.write_atomically", full)
     adaptation.advance()
     with pytest.raises(CheckpointError, match="No space left"):
         adaptation.advance()
