@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from s4net_core.config import Settings, with_values
 from s4net_core.errors import CheckpointError, KeyframeError, LearningError
-from s4net_core.files import write_atomically
+from s4net_core.files import write_result
 from s4net_core.frames import Frame
 from s4net_core.geometry.camera import working_frame
 from s4net_core.inference import Segmenter, pick_device
@@ -455,7 +455,7 @@ class Adaptation:
 
     def _save_keyframes(self) -> None:
         self.keyframes.save(self._folder / "keyframes")
-        write_atomically(self._folder / BOOT, boot_id())
+        write_result(self._folder / BOOT, boot_id(), KeyframeError)
 
 
 def boot_id() -> str:
