@@ -10,6 +10,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from geometry_msgs.msg import TransformStamped
 from numpy.typing import NDArray
 from rclpy.duration import Duration
 from rclpy.node import Node
@@ -19,7 +20,7 @@ from tf2_msgs.msg import TFMessage
 
 from s4net_core.config import StreamSettings
 from s4net_core.frames import Frame
-from s4net_core.geometry.time_jumps import TIME_JUMP_NS, TimeJumps
+from s4net_core.geometry.time_jumps import TimeJumps
 from s4net_core.geometry.transforms import TransformUnavailable
 from s4net_core.io.captures.assembly import FrameAssembler, Picture
 from s4net_ros.compat import message_filters, tf2_ros
@@ -80,7 +81,8 @@ class FrameAssembly:
             ),
             INFO: self._subscribe(INFO, CameraInfo, info_topic, stream.color_reliability),
         }
-        # Before the synchroniser, so that a jump of time is seen before the first message from behind it is matched.
+        # Between subscribers and synchroniser, so that a jump of time is seen before what comes from behind is matched.
+        self._images = {COLOR: message_filters.SimpleFilter(), DEPTH: message_filters.SimpleFilter()}
         self._subscribers[COLOR].registerCallback(self._on_color)
         self._subscribers[INFO].registerCallback(self._on_info)
         self._synchroniser: Any = None
@@ -94,7 +96,7 @@ class FrameAssembly:
             self._subscribers[DEPTH].registerCallback(self._on_depth)
             self._synchroniser = self._make_synchroniser()
         else:
-            self._subscribers[COLOR].registerCallback(self._on_view)
+            self._images[COLOR].registerCallback(self._on_view)
 
     @property
     def received(self) -> int:
@@ -140,14 +142,14 @@ class FrameAssembly:
             self._watch.frame()
         return frames
 
-    def time_jumped(self, stamp: int, within: int) -> None:
-        """The clock went back to `stamp`: forget what is farther from it than `within`. Call it on a jump of the clock.
+    def time_jumped(self, stamp: int) -> None:
+        """The clock went back to `stamp`, nanoseconds: forget the time before. Call it on a jump of the clock.
 
-        Both in nanoseconds. Messages of the new time may have come before the clock's: they stay.
+        Messages of the new time may have come before the clock's: they stay.
         """
-        self._listener.back_to(stamp, within)
-        self._forget(self._jumps.back_to(stamp, within))
-        self._queue(partial(self._assembler.back_to, stamp, within))
+        self._listener.back_to(stamp, "clock")
+        if stale := self._jumps.back_to(stamp, "clock"):
+            self._leave_old_time(stale, stamp)
 
     def destroy(self) -> None:
         """End all subscriptions."""
@@ -172,7 +174,7 @@ class FrameAssembly:
 
     def _make_synchroniser(self) -> Any:
         """message_filters compares with `<`, so that slop 0 would match nothing."""
-        filters = [self._subscribers[COLOR], self._subscribers[DEPTH]]
+        filters = [self._images[COLOR], self._images[DEPTH]]
         if self._stream.sync_slop > 0:
             synchroniser = message_filters.ApproximateTimeSynchronizer(
                 filters, self._stream.sync_queue, self._stream.sync_slop
@@ -186,13 +188,17 @@ class FrameAssembly:
 
     def _on_color(self, message: Any) -> None:
         stamp = stamp_ns(message.header)
-        self._see(COLOR, stamp)
-        if not self._queue(partial(self._assembler.see_color, stamp)):
+        of_this_time = self._is_of_this_time(COLOR, stamp)
+        note = self._assembler.see_color if of_this_time else self._assembler.see_left_over_color
+        if not self._queue(partial(note, stamp)):
             self._passed_over += 1
             self._passed_stamps.append(stamp)
+        if of_this_time:
+            self._images[COLOR].signalMessage(message)
 
     def _on_depth(self, message: Any) -> None:
-        self._see(DEPTH, stamp_ns(message.header))
+        if self._is_of_this_time(DEPTH, stamp_ns(message.header)):
+            self._images[DEPTH].signalMessage(message)
 
     def _on_info(self, message: CameraInfo) -> None:
         stamp = stamp_ns(message.header)
@@ -228,18 +234,20 @@ class FrameAssembly:
         self._arrival.set()
         return room
 
-    def _see(self, name: str, stamp: int) -> None:
-        """An image came, and the synchroniser gets it next: what it holds of an earlier time must be gone by then."""
+    def _is_of_this_time(self, name: str, stamp: int) -> bool:
+        """False = left over from the time before a jump; when this topic is the first to jump, the others follow."""
+        if self._jumps.is_left_over(name, stamp):
+            return False
         if stale := self._jumps.see(name, stamp):
-            self._listener.back_to(stamp)
-            self._forget(stale)
+            self._listener.back_to(stamp, "images")
+            self._leave_old_time(stale, stamp)
         if self._watch is not None:
             self._watch.arrived(name, stamp)
+        return True
 
-    def _forget(self, stale: list[str]) -> None:
-        """Images of an earlier time: the synchroniser would prefer them to all that come now."""
-        if not stale:
-            return
+    def _leave_old_time(self, stale: list[str], stamp: int) -> None:
+        """Forget the frames that wait, and images of stale topics, to which message_filters would cling."""
+        self._queue(partial(self._assembler.back_to, stamp))
         if COLOR in stale:
             self._passed_stamps.clear()
         if self._watch is not None:
@@ -276,7 +284,7 @@ class FrameAssembly:
 
 
 class _Listener(tf2_ros.TransformListener):
-    """Clears the buffer before the first transform of a new time, as tf2 would take it for one that is too old."""
+    """Clears the buffer before the first transform of a new time, which tf2 would mix with the old ones or refuse."""
 
     def __init__(self, buffer: Any, node: Node) -> None:
         self._jumps = TimeJumps()
@@ -284,12 +292,18 @@ class _Listener(tf2_ros.TransformListener):
 
     def callback(self, data: TFMessage) -> None:
         """One message of /tf."""
-        for transform in data.transforms:
-            if self._jumps.see(transform.child_frame_id, stamp_ns(transform.header)):
-                self.buffer.clear()
+        data.transforms = list(filter(self._is_of_this_time, data.transforms))
         super().callback(data)
 
-    def back_to(self, stamp: int, within: int = TIME_JUMP_NS) -> None:
-        """Time went back to `stamp`, as another topic says."""
-        if self._jumps.back_to(stamp, within):
+    def back_to(self, stamp: int, teller: str) -> None:
+        """Time went back to `stamp`, as others have seen."""
+        if self._jumps.back_to(stamp, teller):
             self.buffer.clear()
+
+    def _is_of_this_time(self, transform: TransformStamped) -> bool:
+        child, stamp = transform.child_frame_id, stamp_ns(transform.header)
+        if self._jumps.is_left_over(child, stamp):
+            return False
+        if self._jumps.see(child, stamp):
+            self.buffer.clear()
+        return True

@@ -53,7 +53,8 @@ class S4NetNode(LifecycleNode):
         except Exception:
             self.destroy_node()
             raise
-        self._jumps = self.get_clock().create_jump_callback(
+        # Of this very name in no sub-class: rclpy does not keep the handle alive, and uses it at every jump.
+        self._clock_jump_handle = self.get_clock().create_jump_callback(
             JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-TIME_JUMP_NS), on_clock_change=False),
             post_callback=self._on_jump,
         )
@@ -76,12 +77,10 @@ class S4NetNode(LifecycleNode):
     def cleanup(self) -> None:
         """Give back everything that `configure` made."""
 
-    def time_jumped(self, stamp: int, within: int) -> None:
-        """The clock went back to `stamp`: forget what belongs to the old time, go on with the new one.
+    def time_jumped(self, stamp: int) -> None:
+        """The clock went back to `stamp` (ns): forget what belongs to the old time, go on with the new one.
 
-        Args:
-            stamp: new time of the clock, nanoseconds.
-            within: a message this far from `stamp` at most belongs to the new time, and came before the clock's.
+        Messages of the new time may have come before the clock's.
         """
 
     # What they use.
@@ -205,9 +204,9 @@ class S4NetNode(LifecycleNode):
 
     def _on_jump(self, jump: TimeJump) -> None:
         if jump.clock_change in (ClockChange.ROS_TIME_NO_CHANGE, ClockChange.SYSTEM_TIME_NO_CHANGE):
-            back = -jump.delta.nanoseconds
-            self.get_logger().info(f"time went back by {back / 1e9:.1f} s: going on with the new time")
-            self.time_jumped(self.get_clock().now().nanoseconds, min(back // 2, TIME_JUMP_NS))
+            seconds = jump.delta.nanoseconds / 1e9
+            self.get_logger().info(f"time went back by {-seconds:.1f} s: going on with the new time")
+            self.time_jumped(self.get_clock().now().nanoseconds)
 
     def _state_label(self) -> str:
         label: str = self._state_machine.current_state[1]

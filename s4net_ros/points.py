@@ -97,19 +97,13 @@ class PointsThread:
             self._counts.add("points_skipped.no_depth")
         self._worker.put(True)
 
-    def clear(self) -> None:
-        """Forget depth and labels that wait."""
+    def clear(self, *, depth: bool = True, labels: bool = True) -> None:
+        """Forget depth or labels that wait, or both."""
         with self._lock:
-            self._depths.clear()
-            self._waiting.clear()
-
-    def time_jumped(self, stamp: int, within: int) -> None:
-        """Time went back to `stamp`: forget depth and labels that are farther from it than `within`, nanoseconds."""
-        with self._lock:
-            for queue in (self._depths, self._waiting):
-                new = [item for item in queue if abs(stamp_ns(item.header) - stamp) <= within]
-                queue.clear()
-                queue.extend(new)
+            if depth:
+                self._depths.clear()
+            if labels:
+                self._waiting.clear()
 
     def stop(self) -> bool:
         """End the thread; returns whether it has ended."""

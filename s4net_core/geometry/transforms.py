@@ -72,6 +72,7 @@ class TransformBuffer:
 
     As in tf2 a frame has one parent; a frame that gets another parent starts a new history. When the stamps of an edge
     go back by more than `TIME_JUMP_NS`, the dynamic edges from before are forgotten: they are of another run of time.
+    What still comes from there is left out.
 
     Args:
         history_ns: dynamic transforms older than this, counted from the newest of the same edge, are forgotten.
@@ -106,9 +107,12 @@ class TransformBuffer:
         if not parent or not child or parent == child:
             raise BadFrame("pose", f"transform from '{child}' to '{parent}': two different frame names are needed")
         with self._lock:
-            if not static and (stale := self._jumps.see(child, stamp_ns)):
-                self._forget(stale)
-                self.resets += 1
+            if not static:
+                if self._jumps.is_left_over(child, stamp_ns):
+                    return
+                if stale := self._jumps.see(child, stamp_ns):
+                    self._forget(stale)
+                    self.resets += 1
             edge = self._edges.get(child)
             if edge is None or edge.parent != parent or edge.static or static:
                 edge = self._edges[child] = _Edge(parent, static)
@@ -121,9 +125,9 @@ class TransformBuffer:
             self._forget(list(self._edges))
 
     def back_to(self, stamp_ns: int) -> None:
-        """Time went back to `stamp_ns`: forget the dynamic transforms of the time before."""
+        """Time went back to `stamp_ns`, as images say: forget the dynamic transforms of the time before."""
         with self._lock:
-            self._forget(self._jumps.back_to(stamp_ns))
+            self._forget(self._jumps.back_to(stamp_ns, "images"))
 
     def lookup(self, target: str, source: str, stamp_ns: int) -> NDArray[np.float64]:
         """T_target_source (4, 4) float64 at a stamp: maps coordinates of `source` to `target`.

@@ -135,13 +135,28 @@ class TestTransformBuffer:
             buffer.set("odom", "base", stamp, pose())
         assert buffer.frames() == ["base", "odom"]
 
-    def test_back_to_keeps_what_belongs_to_the_new_time(self):
+    def test_a_jump_that_another_stream_tells_clears_unless_the_transforms_have_made_it(self):
         buffer = TransformBuffer(10 * S)
-        buffer.set("map", "odom", 100 * S, pose())
         buffer.set("base", "camera", 0, pose(), static=True)
-        buffer.set("odom", "base", S, pose())
-        buffer.back_to(S + 500 * MS)
-        assert buffer.frames() == ["base", "camera", "odom"]
+        for stamp in (100 * S, S, 4 * S):
+            buffer.set("map", "base", stamp, pose())
+        buffer.back_to(S)
+        assert buffer.latest("map", "camera") == 4 * S
+        buffer.back_to(S)
+        with pytest.raises(TransformUnavailable):
+            buffer.lookup("map", "camera", S)
+        buffer.lookup("base", "camera", S)  # static
+
+    def test_what_comes_late_from_the_time_before_is_left_out(self):
+        buffer = TransformBuffer(10 * S)
+        for child in ("a", "b"):
+            buffer.set("odom", child, 100 * S, pose())
+        buffer.set("odom", "a", S, pose())
+        buffer.set("odom", "b", 101 * S, pose())
+        assert buffer.frames() == ["a", "odom"]
+        buffer.set("odom", "b", S, pose())
+        assert buffer.resets == 1
+        buffer.lookup("a", "b", S)
 
     def test_a_late_transform_is_no_jump(self):
         buffer = robot()

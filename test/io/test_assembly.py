@@ -57,6 +57,20 @@ class Camera:
             self.assembler.add_depth(depth or depth_at(stamp))
         self.poll()
 
+    def deliver(self, topic: str, stamp: int, x: float) -> None:
+        """One message of one topic."""
+        self.expected += topic == "color"
+        match topic:
+            case "tf":
+                self.assembler.add_transform("odom", "base", stamp, pose(x))
+            case "info":
+                self.assembler.add_camera_info(stamp, lambda: INTRINSICS)
+            case "color":
+                self.assembler.add_color(color_at(stamp))
+            case "depth":
+                self.assembler.add_depth(depth_at(stamp))
+        self.poll()
+
     def poll(self) -> None:
         self.frames += self.assembler.poll()
         self.check()
@@ -399,25 +413,38 @@ class TestTimeGoingBack:
     def test_whatever_comes_first_from_behind_the_jump_no_frame_of_the_new_time_is_lost(self, order):
         """Topics have no common order: each may be ahead of the others by some messages when time goes back."""
         camera = Camera()
-        old = [5 * S + i * STEP for i in range(10)]
+        old, new = [5 * S + i * STEP for i in range(10)], [S + i * STEP for i in range(10)]
         for stamp in old:
             camera.shoot(stamp)
-        new = [S + i * STEP for i in range(10)]
-        deliver = {
-            "tf": lambda stamp: camera.assembler.add_transform("odom", "base", stamp, pose(7.0)),
-            "info": lambda stamp: camera.assembler.add_camera_info(stamp, lambda: INTRINSICS),
-            "color": lambda stamp: camera.assembler.add_color(color_at(stamp)),
-            "depth": lambda stamp: camera.assembler.add_depth(depth_at(stamp)),
-        }
         for part in (new[:4], new[4:]):
             for topic in order:
                 for stamp in part:
-                    camera.expected += topic == "color"
-                    deliver[topic](stamp)
-                    camera.poll()
+                    camera.deliver(topic, stamp, 7.0)
         assert camera.end() == {}
         assert camera.stamps == old + new
         assert [frame.T_world_camera[0, 3] for frame in camera.frames] == [0.5] * 10 + [7.5] * 10
+
+    @pytest.mark.parametrize("back", [1.02, 1.5, 4.0])
+    @pytest.mark.parametrize(("late", "first"), list(itertools.permutations(("tf", "info", "color", "depth"), 2)))
+    def test_what_comes_late_from_before_the_jump_costs_no_frame_of_the_new_time(self, late, first, back):
+        """The last messages of one topic come after the first ones of another from the new time."""
+        camera = Camera()
+        start = 5 * S + 9 * STEP - round(back * S)
+        old, new = [5 * S + i * STEP for i in range(10)], [start + i * STEP for i in range(10)]
+        for stamp in old[:7]:
+            camera.shoot(stamp)
+        others = [topic for topic in ("tf", "info", "color", "depth") if topic != late]
+        events = [(topic, stamp, 0.0) for topic in others for stamp in old[7:]]
+        events += [(first, stamp, 7.0) for stamp in new[:3]]
+        events += [(late, stamp, 0.0) for stamp in old[7:]]
+        events += [(topic, stamp, 7.0) for topic in (*others, late) if topic != first for stamp in new[:3]]
+        for event in events:
+            camera.deliver(*event)
+        for stamp in new[3:]:
+            camera.shoot(stamp, x=7.0)
+        assert set(camera.end()) <= {"time_jump"}  # frames of the old time
+        assert [stamp for stamp in camera.stamps if stamp < 5 * S] == new
+        assert [frame.T_world_camera[0, 3] for frame in camera.frames if frame.stamp < 5 * S] == [7.5] * 10
 
     def test_frames_that_wait_when_time_goes_back_are_dropped_as_such(self):
         camera = Camera(pose_wait=60.0)

@@ -138,7 +138,7 @@ def test_without_a_depth_camera_time_may_go_back():
         camera.node.deliver("color/camera_info", camera_info_message(INTRINSICS, header(stamp)))
         camera.node.deliver("color/image_raw", color_message(stamp))
         camera.poll()
-        camera.assembly.time_jumped(S, S)
+        camera.assembly.time_jumped(S)
     assert camera.stamps == [100 * S, S]
 
 
@@ -217,7 +217,7 @@ def test_a_looped_bag_goes_on_with_the_poses_of_the_new_round(clock: str, transf
     camera = Camera(sync_slop=sync_slop, sync_queue=5)
     for lap in range(3):
         if lap and clock == "jumps":
-            camera.assembly.time_jumped(S, S)
+            camera.assembly.time_jumped(S)
         for i in range(60):
             camera.shoot(S + i * STEP, x=float(lap) if transforms == "first" else None)
             if transforms == "last":
@@ -247,42 +247,98 @@ def test_transforms_of_the_new_round_may_come_before_its_first_image():
 class NoJumps(TimeJumps):
     """tf2 takes a transform from behind a jump of time for a late one."""
 
+    def is_left_over(self, stream: str, stamp_ns: int) -> bool:
+        return False
+
     def see(self, stream: str, stamp_ns: int) -> list[str]:
         return []
 
 
-@pytest.mark.parametrize(("sync_slop", "like_tf2"), [(0.0, True), (0.017, False)])
-@pytest.mark.parametrize(
-    "order", list(itertools.permutations(("/clock", "/tf", "color/camera_info", "color/image_raw", "depth/image_raw")))
-)
-def test_whatever_comes_first_from_behind_the_jump_no_frame_of_the_new_time_is_lost(
-    order: tuple[str, ...], sync_slop: float, like_tf2: bool
+TOPICS = ("/clock", "/tf", "color/camera_info", "color/image_raw", "depth/image_raw")
+MAKE: dict[str, Callable[[int], Any]] = {
+    "/tf": lambda stamp: transform("odom", "base", stamp, 7.0),
+    "color/camera_info": lambda stamp: camera_info_message(INTRINSICS, header(stamp)),
+    "color/image_raw": color_message,
+    "depth/image_raw": depth_message,
+}
+
+
+@pytest.mark.parametrize(("sync_slop", "like_tf2", "step"), [(0.0, True, STEP), (0.017, False, 600 * MS)])
+@pytest.mark.parametrize("order", list(itertools.permutations(TOPICS)))
+def test_whatever_comes_first_from_behind_a_jump_no_frame_of_the_new_time_is_lost(
+    monkeypatch: pytest.MonkeyPatch, order: tuple[str, ...], sync_slop: float, like_tf2: bool, step: int
 ):
     """Topics have no common order: each may be ahead of the others by some messages when time goes back."""
-    camera = Camera(sync_slop=sync_slop)
-    if like_tf2 and hasattr(camera.assembly._buffer, "_buffer"):  # not the real one
-        camera.assembly._buffer._buffer._jumps = NoJumps()
-    old, new = [5 * S + i * STEP for i in range(10)], [S + i * STEP for i in range(10)]
+    history = {"tf_history": 30.0}
+    if like_tf2:
+        monkeypatch.setattr("s4net_core.geometry.transforms.TimeJumps", NoJumps)
+        history = {"tf_history": 1.0}
+    camera = Camera(sync_slop=sync_slop, pose_wait=5.0, **history)
+    old, new = [5 * S + i * STEP for i in range(10)], [S + i * step for i in range(10)]
     for stamp in old:
+        camera.node.deliver("/tf", transform("map", "robot", stamp + S, 0.0))  # dated ahead, as amcl does
+        camera.node.deliver("/tf", transform("map", "other", stamp + 1000 * S, 0.0))  # on another clock
         camera.shoot(stamp)
-    make: dict[str, Callable[[int], Any]] = {
-        "/tf": lambda stamp: transform("odom", "base", stamp, 7.0),
-        "color/camera_info": lambda stamp: camera_info_message(INTRINSICS, header(stamp)),
-        "color/image_raw": color_message,
-        "depth/image_raw": depth_message,
-    }
     for part in (new[:4], new[4:]):
         for topic in order:
-            if topic == "/clock":
-                if part == new[:4]:
-                    camera.assembly.time_jumped(S, S)
-                continue
-            for stamp in part:
-                camera.node.deliver(topic, make[topic](stamp))
+            if topic == "/clock" and part == new[:4]:
+                camera.assembly.time_jumped(S)
+            for stamp in part if topic != "/clock" else ():
+                if topic == "/tf":
+                    camera.node.deliver("/tf", transform("map", "robot", stamp + S, 0.0))
+                    camera.node.deliver("/tf", transform("map", "other", stamp + 1005 * S, 0.0))
+                camera.node.deliver(topic, MAKE[topic](stamp))
                 camera.poll()
     assert camera.stamps == old + new
     assert [frame.T_world_camera[0, 3] for frame in camera.frames] == [0.5] * 10 + [7.5] * 10
     assert camera.assembly.skipped == {}
+
+
+@pytest.mark.parametrize("back", [1.02, 1.5, 4.0])
+@pytest.mark.parametrize(("late", "first"), [pair for pair in itertools.permutations(TOPICS, 2) if pair[0] != "/clock"])
+def test_what_comes_late_from_before_a_jump_costs_no_frame_of_the_new_time(late: str, first: str, back: float):
+    """The last messages of one topic come after the first ones of another from the new time."""
+    camera = Camera()
+    start = 5 * S + 9 * STEP - round(back * S)
+    old, new = [5 * S + i * STEP for i in range(10)], [start + i * STEP for i in range(10)]
+    for stamp in old[:7]:
+        camera.shoot(stamp)
+    for topic in TOPICS[1:]:
+        for stamp in old[7:] if topic != late else ():
+            camera.node.deliver(topic, transform("odom", "base", stamp, 0.0) if topic == "/tf" else MAKE[topic](stamp))
+    for stamp in new[:3]:
+        if first == "/clock":
+            camera.assembly.time_jumped(start)
+        else:
+            camera.node.deliver(first, MAKE[first](stamp))
+        camera.poll()
+    for stamp in old[7:]:
+        camera.node.deliver(late, transform("odom", "base", stamp, 0.0) if late == "/tf" else MAKE[late](stamp))
+        camera.poll()
+    for topic in TOPICS[1:]:
+        for stamp in new[:3] if topic != first else ():
+            camera.node.deliver(topic, MAKE[topic](stamp))
+            camera.poll()
+    for stamp in new[3:]:
+        camera.shoot(stamp, x=7.0)
+    assert [stamp for stamp in camera.stamps if stamp < 5 * S] == new
+    assert [frame.T_world_camera[0, 3] for frame in camera.frames if frame.stamp < 5 * S] == [7.5] * 10
+    assert set(camera.assembly.skipped) <= {"time_jump"}  # frames of the old time
+
+
+def test_a_publisher_of_transforms_that_is_late_costs_another_none_of_its_new_ones():
+    camera = Camera()
+    for i in range(10):
+        camera.node.deliver("/tf", transform("odom", "arm", 5 * S + i * STEP, 0.0))
+        camera.shoot(5 * S + i * STEP)
+    for i in range(5):
+        camera.shoot(S + i * STEP, x=7.0)
+        camera.node.deliver("/tf", transform("odom", "arm", 5 * S + (10 + i) * STEP, 0.0))
+    camera.node.deliver("/tf", transform("odom", "arm", S, 0.0))
+    for i in range(5, 10):
+        camera.shoot(S + i * STEP, x=7.0)
+    assert camera.stamps[10:] == [S + i * STEP for i in range(10)]
+    assert camera.assembly._buffer.lookup_transform("odom", FRAME, Time(nanoseconds=S))
 
 
 def test_frames_that_nobody_fetches_are_bounded_and_counted():
@@ -318,7 +374,7 @@ def test_everything_that_arrives_while_nobody_polls_is_bounded_and_counted_once(
     assert sum(camera.assembly.skipped.values()) == 320 - 24 - camera.assembly._assembler.waiting
     assert "lower the camera's rate" in camera.assembly.details["backlog"]
     for _ in range(1000):
-        camera.assembly.time_jumped(S, S)
+        camera.assembly.time_jumped(S)
     assert len(camera.assembly._events) <= EVENTS_PER_IMAGE * 4
 
 

@@ -16,6 +16,8 @@ import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile
+from rclpy.time import Time
+from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from std_msgs.msg import Header
 
@@ -377,6 +379,38 @@ def test_depth_from_behind_a_jump_of_time_is_kept_for_the_labels_that_follow(ros
         camera.show(stamp)
         ros.wait_for(lambda count=count: len(clouds) == count, f"points of {stamp}")
     assert node.counts["time_jumps"] == 1
+
+
+@pytest.mark.parametrize("first", ["clock", "color"])
+def test_a_clock_that_goes_back_stops_nothing_and_counts_once(ros, start, first):
+    node, camera = start(use_sim_time=True)
+    masks = camera.listen(Image, "segmentation/mask")
+    clock = camera.ros_node.create_publisher(Clock, "/clock", 10)
+    camera.ready(clock)
+
+    def tell(second):
+        clock.publish(Clock(clock=Time(seconds=second).to_msg()))
+        ros.wait_for(lambda: node.get_clock().now().nanoseconds == second * 10**9, f"clock at {second}")
+
+    def show(second, count):
+        camera.show(1000 * second)
+        ros.wait_for(lambda: len(masks) == count, f"mask {count}")
+
+    tell(100)
+    show(100, 1)
+    if first == "clock":
+        tell(2)
+        show(2, 2)
+    else:
+        show(2, 2)
+        tell(2)
+    show(3, 3)
+    assert node.counts["time_jumps"] == 1
+    tell(50)
+    show(50, 4)
+    tell(4)
+    show(4, 5)
+    assert node.counts["time_jumps"] == 2
 
 
 def test_time_going_back_stops_nothing(ros, start):

@@ -121,14 +121,16 @@ class StreamAssembler(FrameAssembler):
 
     def add_color(self, color: Picture) -> None:
         """One colour image."""
+        if not self._is_of_this_time("color", color.stamp):
+            self.see_left_over_color(color.stamp)
+            return
         self._numbers[color.stamp] = self.received
-        if self.see_color(color.stamp):
-            self.transforms.back_to(color.stamp)
+        self.see_color(color.stamp)
         self._match("color", color)
 
     def add_depth(self, depth: Picture) -> None:
         """One depth image, registered to colour."""
-        if self._with_depth:
+        if self._with_depth and self._is_of_this_time("depth", depth.stamp):
             self._match("depth", depth)
 
     def add_transform(
@@ -143,8 +145,17 @@ class StreamAssembler(FrameAssembler):
     def _pose_from(self, poses: Poses, target: str, source: str, stamp: int) -> NDArray[np.float64]:
         return poses.at(stamp, self._numbers[stamp])
 
+    def _is_of_this_time(self, stream: str, stamp: int) -> bool:
+        """False = left over from the time before a jump; when this stream is the first to jump, the others follow."""
+        if self._jumps.is_left_over(stream, stamp):
+            return False
+        if stale := self._jumps.see(stream, stamp):
+            self.synchroniser.clear(stale)
+            self.transforms.back_to(stamp)
+            self.back_to(stamp)
+        return True
+
     def _match(self, stream: str, picture: Picture) -> None:
-        self.synchroniser.clear(self._jumps.see(stream, picture.stamp))
         for color, *depth in self.synchroniser.add(stream, picture.stamp, picture):
             self.add_view(color, depth[0] if depth else None)
 
