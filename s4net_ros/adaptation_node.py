@@ -164,11 +164,6 @@ class AdaptationNode(S4NetNode):
             self._lock.release()
             self._lock = None
 
-    def time_jumped(self, stamp: int) -> None:
-        """What waits for its pose is from another time; keyframes and learner know no time."""
-        if self._assembly is not None:
-            self._assembly.time_jumped(stamp)
-
     def _lock_state_dir(self) -> FolderLock | None:
         """None when it cannot be written: said now, not only at the first hand-over; keyframes are collected anyway.
 

@@ -20,7 +20,7 @@ from tf2_msgs.msg import TFMessage
 
 from s4net_core.config import StreamSettings
 from s4net_core.frames import Frame
-from s4net_core.geometry.time_jumps import TimeJumps
+from s4net_core.geometry.time_jumps import EDGE, Stamp, TimeJumps
 from s4net_core.geometry.transforms import TransformUnavailable
 from s4net_core.io.captures.assembly import FrameAssembler, Picture
 from s4net_ros.compat import message_filters, tf2_ros
@@ -30,6 +30,9 @@ from s4net_ros.qos import stream_qos
 
 COLOR, DEPTH, INFO = "color", "depth", "camera_info"
 
+MOST_AHEAD = 500
+"""Transforms of one edge that are kept until colour has gone back as well."""
+
 EVENTS_PER_IMAGE = 8
 """Arrivals that wait for `poll`, in multiples of ``stream.sync_queue``; a matched image is three of them."""
 
@@ -37,7 +40,8 @@ EVENTS_PER_IMAGE = 8
 class FrameAssembly:
     """Subscribes to colour, depth, camera_info and tf; `poll` gives what has become a frame.
 
-    Construct, `destroy` and `time_jumped` on the executor's thread; `wait` and `poll` on one other thread.
+    Construct and `destroy` it on the executor's thread; `wait` and `poll` on one other thread. Time is where colour is:
+    when its stamps go back, what is left of the time before is dropped; the clock is not asked.
 
     Args:
         node: subscribes; its QoS and topics are those of `stream` and the arguments.
@@ -63,13 +67,13 @@ class FrameAssembly:
         self._stream = stream
         self._watch = watch
         self._buffer = tf2_ros.Buffer(cache_time=Duration(nanoseconds=round(stream.tf_history * 1e9)))
-        self._listener = _Listener(self._buffer, node)
+        self._jumps = TimeJumps()
+        self._listener = _Listener(self._buffer, node, self._jumps)
         self._assembler = FrameAssembler(stream, self._pose)
         self._events: deque[Callable[[], object]] = deque()
         self._views_queued = 0
         self._passed_over = 0
         self._passed_stamps: deque[int] = deque(maxlen=stream.sync_queue)
-        self._jumps = TimeJumps()
         self._lock = threading.Lock()
         self._arrival = threading.Event()
         self._subscribers = {
@@ -142,15 +146,6 @@ class FrameAssembly:
             self._watch.frame()
         return frames
 
-    def time_jumped(self, stamp: int) -> None:
-        """The clock went back to `stamp`, nanoseconds: forget the time before. Call it on a jump of the clock.
-
-        Messages of the new time may have come before the clock's: they stay.
-        """
-        self._listener.back_to(stamp, "clock")
-        if stale := self._jumps.back_to(stamp, "clock"):
-            self._leave_old_time(stale, stamp)
-
     def destroy(self) -> None:
         """End all subscriptions."""
         for name, subscriber in self._subscribers.items():
@@ -188,22 +183,27 @@ class FrameAssembly:
 
     def _on_color(self, message: Any) -> None:
         stamp = stamp_ns(message.header)
-        of_this_time = self._is_of_this_time(COLOR, stamp)
-        note = self._assembler.see_color if of_this_time else self._assembler.see_left_over_color
-        if not self._queue(partial(note, stamp)):
+        stale = self._jumps.see_color(stamp)
+        if stale is not None:
+            self._leave_old_time(stale, stamp)
+        self._note_arrival(COLOR, stamp)
+        if not self._queue(partial(self._assembler.see_color, stamp)):
             self._passed_over += 1
             self._passed_stamps.append(stamp)
-        if of_this_time:
-            self._images[COLOR].signalMessage(message)
+        self._images[COLOR].signalMessage(message)
 
     def _on_depth(self, message: Any) -> None:
-        if self._is_of_this_time(DEPTH, stamp_ns(message.header)):
+        stamp = stamp_ns(message.header)
+        seen = self._jumps.see(DEPTH, stamp)
+        self._note_arrival(DEPTH, stamp)
+        if seen == Stamp.WENT_BACK:
+            self._clear_queue(DEPTH)
+        if seen != Stamp.LEFT_OVER:
             self._images[DEPTH].signalMessage(message)
 
     def _on_info(self, message: CameraInfo) -> None:
         stamp = stamp_ns(message.header)
-        if self._watch is not None:
-            self._watch.arrived(INFO, stamp)
+        self._note_arrival(INFO, stamp)
         self._queue(partial(self._assembler.add_camera_info, stamp, partial(intrinsics_from_info, message)))
 
     def _on_view(self, color: Any, depth: Any = None) -> None:
@@ -234,30 +234,26 @@ class FrameAssembly:
         self._arrival.set()
         return room
 
-    def _is_of_this_time(self, name: str, stamp: int) -> bool:
-        """False = left over from the time before a jump; when this topic is the first to jump, the others follow."""
-        if self._jumps.is_left_over(name, stamp):
-            return False
-        if stale := self._jumps.see(name, stamp):
-            self._listener.back_to(stamp, "images")
-            self._leave_old_time(stale, stamp)
+    def _note_arrival(self, name: str, stamp: int) -> None:
         if self._watch is not None:
             self._watch.arrived(name, stamp)
-        return True
 
     def _leave_old_time(self, stale: list[str], stamp: int) -> None:
-        """Forget the frames that wait, and images of stale topics, to which message_filters would cling."""
+        """Colour goes back to `stamp`."""
+        self._listener.leave_old_time()
         self._queue(partial(self._assembler.back_to, stamp))
-        if COLOR in stale:
-            self._passed_stamps.clear()
+        self._passed_stamps.clear()
         if self._watch is not None:
             self._watch.clear_stamps()
-        if self._synchroniser is None:
-            return
-        with self._synchroniser.lock:
-            for name, queue in zip((COLOR, DEPTH), self._synchroniser.queues, strict=True):
-                if name in stale:
-                    queue.clear()
+        self._clear_queue(COLOR)
+        if DEPTH in stale:
+            self._clear_queue(DEPTH)
+
+    def _clear_queue(self, name: str) -> None:
+        """Forget images that wait for their partners: message_filters would prefer them to all that come now."""
+        if self._synchroniser is not None:
+            with self._synchroniser.lock:
+                self._synchroniser.queues[(COLOR, DEPTH).index(name)].clear()
 
     # On the thread of `poll`.
 
@@ -284,26 +280,34 @@ class FrameAssembly:
 
 
 class _Listener(tf2_ros.TransformListener):
-    """Clears the buffer before the first transform of a new time, which tf2 would mix with the old ones or refuse."""
+    """Clears the buffer when colour goes back, as tf2 mixes transforms of a new time with the old ones or refuses them.
 
-    def __init__(self, buffer: Any, node: Node) -> None:
-        self._jumps = TimeJumps()
+    What has come from the new time by then is kept, and put back.
+    """
+
+    def __init__(self, buffer: Any, node: Node, jumps: TimeJumps) -> None:
+        self._jumps = jumps
+        self._ahead: dict[str, deque[TransformStamped]] = {}
         super().__init__(buffer, node)
 
     def callback(self, data: TFMessage) -> None:
         """One message of /tf."""
-        data.transforms = list(filter(self._is_of_this_time, data.transforms))
+        data.transforms = list(filter(self._is_wanted, data.transforms))
         super().callback(data)
 
-    def back_to(self, stamp: int, teller: str) -> None:
-        """Time went back to `stamp`, as others have seen."""
-        if self._jumps.back_to(stamp, teller):
+    def leave_old_time(self) -> None:
+        """Colour has gone back, and `jumps` knows it."""
+        ahead, self._ahead = self._ahead, {}
+        # Where no edge went back before, but one is where colour is now, only colour was somewhere else.
+        if ahead or not any(stream.startswith(EDGE) for stream in self._jumps.streams):
             self.buffer.clear()
+            super().callback(TFMessage(transforms=[item for items in ahead.values() for item in items]))
 
-    def _is_of_this_time(self, transform: TransformStamped) -> bool:
-        child, stamp = transform.child_frame_id, stamp_ns(transform.header)
-        if self._jumps.is_left_over(child, stamp):
-            return False
-        if self._jumps.see(child, stamp):
-            self.buffer.clear()
-        return True
+    def _is_wanted(self, transform: TransformStamped) -> bool:
+        name, stamp = EDGE + transform.child_frame_id, stamp_ns(transform.header)
+        seen = self._jumps.see(name, stamp)
+        if seen == Stamp.WENT_BACK:
+            self._ahead[name] = deque(maxlen=MOST_AHEAD)
+        if name in self._ahead:
+            self._ahead[name].append(transform)
+        return seen != Stamp.LEFT_OVER

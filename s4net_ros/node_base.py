@@ -30,9 +30,9 @@ MAX_ERRORS_IN_A_ROW = 20
 class S4NetNode(LifecycleNode):
     """Lifecycle node whose parameters are the settings.
 
-    Sub-classes say what happens in `configure`, `activate`, `deactivate`, `cleanup` and `time_jumped`; they raise to
-    refuse. `deactivate` and `cleanup` must bear being called when little or nothing was set up. All five are called on
-    the executor's thread.
+    Sub-classes say what happens in `configure`, `activate`, `deactivate` and `cleanup`; they raise to refuse.
+    `deactivate` and `cleanup` must bear being called when little or nothing was set up. All four are called on the
+    executor's thread.
 
     Args:
         name: node name.
@@ -76,12 +76,6 @@ class S4NetNode(LifecycleNode):
 
     def cleanup(self) -> None:
         """Give back everything that `configure` made."""
-
-    def time_jumped(self, stamp: int) -> None:
-        """The clock went back to `stamp` (ns): forget what belongs to the old time, go on with the new one.
-
-        Messages of the new time may have come before the clock's.
-        """
 
     # What they use.
 
@@ -205,8 +199,7 @@ class S4NetNode(LifecycleNode):
     def _on_jump(self, jump: TimeJump) -> None:
         if jump.clock_change in (ClockChange.ROS_TIME_NO_CHANGE, ClockChange.SYSTEM_TIME_NO_CHANGE):
             seconds = jump.delta.nanoseconds / 1e9
-            self.get_logger().info(f"time went back by {-seconds:.1f} s: going on with the new time")
-            self.time_jumped(self.get_clock().now().nanoseconds)
+            self.get_logger().info(f"the clock went back by {-seconds:.1f} s: going on with the stamps of colour")
 
     def _state_label(self) -> str:
         label: str = self._state_machine.current_state[1]

@@ -97,13 +97,12 @@ class PointsThread:
             self._counts.add("points_skipped.no_depth")
         self._worker.put(True)
 
-    def clear(self, *, depth: bool = True, labels: bool = True) -> None:
-        """Forget depth or labels that wait, or both."""
+    def clear(self, *, depth: bool = True) -> None:
+        """Forget labels that wait, and depth unless it is not wanted."""
         with self._lock:
+            self._waiting.clear()
             if depth:
                 self._depths.clear()
-            if labels:
-                self._waiting.clear()
 
     def stop(self) -> bool:
         """End the thread; returns whether it has ended."""

@@ -18,7 +18,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from s4net_core.config import Settings
 from s4net_core.errors import BadFrame, CheckpointError, S4NetError
-from s4net_core.geometry.time_jumps import TimeJumps
+from s4net_core.geometry.time_jumps import Stamp, TimeJumps
 from s4net_core.labels import LABEL_SPACES
 from s4net_ros.conversions import color_from_image, stamp_ns
 from s4net_ros.diagnostics import Counts, DiagnosticsPublisher, Latency, Report, StallWatch
@@ -142,33 +142,14 @@ class SegmentationNode(S4NetNode):
             self._outputs = None
         self._segmenter = None
 
-    def time_jumped(self, stamp: int) -> None:
-        """Nothing to do where images were the first to go back."""
-        if stale := self._jumps.back_to(stamp, "clock"):
-            self._leave_old_time(stale)
-
-    def _leave_old_time(self, stale: list[str]) -> None:
-        """Depth from before the jump fits no colour image after it; everything else has no memory of time."""
-        if self._points is not None:
-            self._points.clear(depth="depth" in stale, labels="color" in stale)
-        self._watch.clear_stamps()
-        self.counts.add("time_jumps")
-
-    def _is_of_this_time(self, name: str, stamp: int) -> bool:
-        """False = left over from the time before a jump (a looped bag, with /clock or without)."""
-        if self._jumps.is_left_over(name, stamp):
-            return False
-        if stale := self._jumps.see(name, stamp):
-            self._leave_old_time(stale)
-        return True
-
     # Callbacks: they only note and hand over.
 
     def _on_color(self, message: Image | CompressedImage) -> None:
         stamp = stamp_ns(message.header)
         self.counts.add("received")
         self._watch.arrived("color", stamp)
-        self._is_of_this_time("color", stamp)  # labels come in any case
+        if (stale := self._jumps.see_color(stamp)) is not None:
+            self._leave_old_time(stale)
         if self._worker is None or self._outputs is None or self._points is None:
             return
         if not self._outputs.wanted:
@@ -177,11 +158,18 @@ class SegmentationNode(S4NetNode):
         elif self._worker.put(_Item(message, time.monotonic(), self._points.depths)):
             self.counts.add("superseded")
 
+    def _leave_old_time(self, stale: list[str]) -> None:
+        """Depth from before a jump of time fits no colour image after it; everything else has no memory of time."""
+        if self._points is not None:
+            self._points.clear(depth="depth" in stale)
+        self._watch.clear_stamps()
+        self.counts.add("time_jumps")
+
     def _on_camera_info(self, message: CameraInfo) -> None:
         self._camera_info = message
 
     def _on_depth(self, message: DepthMessage) -> None:
-        if self._is_of_this_time("depth", stamp_ns(message.header)) and self._points is not None:
+        if self._jumps.see("depth", stamp_ns(message.header)) != Stamp.LEFT_OVER and self._points is not None:
             self._points.add_depth(message)
 
     # Worker thread.

@@ -1,74 +1,84 @@
-"""Time that goes back: a looped bag, a restarted simulation. The rule is the same for images and transforms."""
+"""Time that goes back: a looped bag, a restarted simulation. The rule is the same live and offline."""
+
+from enum import Enum
 
 TIME_JUMP_NS = 1_000_000_000
 """A stamp that goes back by more than this means that time was restarted, not that a message is late."""
 
-NEW_TIME_NS = TIME_JUMP_NS // 2
-"""Jumps that lead to stamps this near to each other are the same jump."""
+NEAR_NS = TIME_JUMP_NS // 2
+"""A stream whose newest stamp is this near to that to which colour went back is not of another time."""
 
-MAX_LEFT_OVER = 10
-"""Items in a row that a stream may still bring from the time before; after them it is believed to be there."""
+SETTLED_NS = 2 * TIME_JUMP_NS
+"""So long after a jump, by the stamps of colour, nothing from before it is expected any more."""
+
+
+EDGE = "edge to "
+"""Before the names of tf's frames, where they are streams."""
+
+
+class Stamp(Enum):
+    """What the stamp of an item says about it."""
+
+    GOES_ON = "goes on"
+    WENT_BACK = "went back"
+    """The first of its stream in another time; the stream's older items are of no use."""
+    LEFT_OVER = "left over"
+    """From before a jump that colour has made: to be left out."""
 
 
 class TimeJumps:
-    """Follows the stamps of some streams, and tells which belong to an earlier time when they go back.
+    """Follows colour, and streams beside it (depth, edges of tf) that have no common order with it.
 
-    Streams have no common order, so that one may be in the new time while another still is in the old one: what the
-    first has brought from the new time stays, what the other holds from the old one goes, and so does what still comes.
+    Time is where colour is: only when colour goes back, other streams are asked to forget. One that has gone back
+    before colour keeps what it has brought from the new time; one that still brings an item from the old time after
+    colour has left it is told to leave that out.
     """
 
     def __init__(self) -> None:
+        self._color: int | None = None
+        self._jump: int | None = None
         self._newest: dict[str, int] = {}
-        self._before: dict[str, tuple[int, int]] = {}
-        self._now = 0
-        self._target: int | None = None
-        self._told_by: set[str] = set()
+        self._before: dict[str, int] = {}
+        self._ahead: set[str] = set()
 
-    def is_left_over(self, stream: str, stamp_ns: int) -> bool:
-        """Whether an item still is of the time before a jump that another stream has made: then leave it out."""
-        if stream not in self._before:
-            return False
-        newest, more = self._before[stream]
-        left_over = more > 0 and abs(stamp_ns - newest) < abs(stamp_ns - self._now)
-        if left_over:
-            self._before[stream] = (newest, more - 1)
-        else:
+    @property
+    def streams(self) -> set[str]:
+        """Streams beside colour that have brought something, and not of an earlier time alone."""
+        return set(self._newest)
+
+    def see_color(self, stamp_ns: int) -> list[str] | None:
+        """Note the stamp of a colour image, before the image is used.
+
+        Returns:
+            None while time goes on. When it has gone back: the other streams whose items are of the time before.
+        """
+        if self._color is None or stamp_ns >= self._color - TIME_JUMP_NS:
+            self._color = stamp_ns if self._color is None else max(stamp_ns, self._color)
+            if self._jump is not None and stamp_ns > self._jump + SETTLED_NS:
+                self._jump = None
+                self._before.clear()
+            return None
+        self._color = self._jump = stamp_ns
+        stale = [
+            stream
+            for stream, newest in self._newest.items()
+            if stream not in self._ahead and abs(newest - stamp_ns) > NEAR_NS
+        ]
+        self._before = {stream: self._newest.pop(stream) for stream in stale}
+        self._ahead.clear()
+        return stale
+
+    def see(self, stream: str, stamp_ns: int) -> Stamp:
+        """Note the stamp of an item of another stream, before the item is used."""
+        if stream in self._before and self._color is not None:
+            beyond = abs(stamp_ns - self._before[stream])
+            if beyond < min(TIME_JUMP_NS, abs(stamp_ns - self._color)):
+                return Stamp.LEFT_OVER
             del self._before[stream]
-        return left_over
-
-    def see(self, stream: str, stamp_ns: int) -> list[str]:
-        """Note the stamp of an item that is not left over, before the item is used.
-
-        Returns:
-            Streams whose items are of an earlier time; empty while time goes on.
-        """
-        stale = []
-        if stream in self._newest and stamp_ns < self._newest[stream] - TIME_JUMP_NS:
-            stale = self._forget(stamp_ns)
-            self._told_by = set()
-        self._before.pop(stream, None)
-        self._newest[stream] = max(stamp_ns, self._newest.get(stream, stamp_ns))
-        self._now = max(stamp_ns, self._now)
-        if self._target is not None:
-            self._target = min(stamp_ns, self._target)  # transforms may be dated ahead, and be the first
-        return stale
-
-    def back_to(self, stamp_ns: int, teller: str) -> list[str]:
-        """Time went back to `stamp_ns`, as `teller` has seen, who tells each jump once.
-
-        Returns:
-            Streams whose items are of an earlier time; empty when this jump is known already.
-        """
-        known = self._target is not None and abs(stamp_ns - self._target) <= NEW_TIME_NS
-        if known and teller not in self._told_by:
-            self._told_by.add(teller)
-            return []
-        self._told_by = {teller}
-        return self._forget(stamp_ns)
-
-    def _forget(self, stamp_ns: int) -> list[str]:
-        stale = [stream for stream, newest in self._newest.items() if abs(newest - stamp_ns) > NEW_TIME_NS]
-        for stream in stale:
-            self._before[stream] = (self._newest.pop(stream), MAX_LEFT_OVER)
-        self._now = self._target = stamp_ns
-        return stale
+        newest = self._newest.get(stream, stamp_ns)
+        if stamp_ns < newest - TIME_JUMP_NS:
+            self._newest[stream] = stamp_ns
+            self._ahead.add(stream)
+            return Stamp.WENT_BACK
+        self._newest[stream] = max(stamp_ns, newest)
+        return Stamp.GOES_ON

@@ -6,7 +6,7 @@ live and offline. Stamps are integer nanoseconds throughout.
 
 import threading
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -16,7 +16,7 @@ from scipy.spatial.transform import Rotation, Slerp
 
 from s4net_core.errors import BadFrame, S4NetError
 from s4net_core.frames import check_pose
-from s4net_core.geometry.time_jumps import TimeJumps
+from s4net_core.geometry.time_jumps import TIME_JUMP_NS
 
 MAX_TREE_DEPTH = 1000
 """Longest chain of frames; a longer one is a loop (tf2 uses the same bound)."""
@@ -70,9 +70,8 @@ def interpolate(T_a: NDArray[np.float64], T_b: NDArray[np.float64], share: float
 class TransformBuffer:
     """Tree of coordinate frames with a bounded history; safe to fill and ask from different threads.
 
-    As in tf2 a frame has one parent; a frame that gets another parent starts a new history. When the stamps of an edge
-    go back by more than `TIME_JUMP_NS`, the dynamic edges from before are forgotten: they are of another run of time.
-    What still comes from there is left out.
+    As in tf2 a frame has one parent; a frame that gets another parent starts a new history. So does one whose stamps go
+    back by more than `TIME_JUMP_NS`: its older transforms are of another run of time.
 
     Args:
         history_ns: dynamic transforms older than this, counted from the newest of the same edge, are forgotten.
@@ -80,9 +79,7 @@ class TransformBuffer:
 
     def __init__(self, history_ns: int) -> None:
         self.history_ns = history_ns
-        self.resets = 0
         self._edges: dict[str, _Edge] = {}
-        self._jumps = TimeJumps()
         self._lock = threading.RLock()
 
     def frames(self) -> list[str]:
@@ -107,13 +104,9 @@ class TransformBuffer:
         if not parent or not child or parent == child:
             raise BadFrame("pose", f"transform from '{child}' to '{parent}': two different frame names are needed")
         with self._lock:
-            if not static:
-                if self._jumps.is_left_over(child, stamp_ns):
-                    return
-                if stale := self._jumps.see(child, stamp_ns):
-                    self._forget(stale)
-                    self.resets += 1
             edge = self._edges.get(child)
+            if edge is not None and not (static or edge.static) and stamp_ns < edge.stamps[-1] - TIME_JUMP_NS:
+                edge = None
             if edge is None or edge.parent != parent or edge.static or static:
                 edge = self._edges[child] = _Edge(parent, static)
             edge.insert(stamp_ns, np.array(T_parent_child, np.float64), self.history_ns)
@@ -121,13 +114,14 @@ class TransformBuffer:
     def clear(self) -> None:
         """Forget all dynamic transforms; static ones stay."""
         with self._lock:
-            self._jumps = TimeJumps()
-            self._forget(list(self._edges))
+            self._edges = {child: edge for child, edge in self._edges.items() if edge.static}
 
-    def back_to(self, stamp_ns: int) -> None:
-        """Time went back to `stamp_ns`, as images say: forget the dynamic transforms of the time before."""
+    def forget(self, children: Iterable[str]) -> None:
+        """Forget the dynamic transforms of some frames."""
         with self._lock:
-            self._forget(self._jumps.back_to(stamp_ns, "images"))
+            for child in children:
+                if child in self._edges and not self._edges[child].static:
+                    del self._edges[child]
 
     def lookup(self, target: str, source: str, stamp_ns: int) -> NDArray[np.float64]:
         """T_target_source (4, 4) float64 at a stamp: maps coordinates of `source` to `target`.
@@ -152,11 +146,6 @@ class TransformBuffer:
         """
         with self._lock:
             return self._latest(*self._path(target, source))
-
-    def _forget(self, children: list[str]) -> None:
-        for child in children:
-            if child in self._edges and not self._edges[child].static:
-                del self._edges[child]
 
     def _latest(self, down: list[str], up: list[str]) -> int:
         return min((self._edges[n].stamps[-1] for n in (*down, *up) if not self._edges[n].static), default=0)

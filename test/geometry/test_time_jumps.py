@@ -1,74 +1,64 @@
-"""Time that goes back: which streams are still in the time before."""
+"""Time that goes back: which streams are still in the time before, and which items are left over from it."""
 
 import pytest
 
-from s4net_core.geometry.time_jumps import MAX_LEFT_OVER, TIME_JUMP_NS, TimeJumps
+from s4net_core.geometry.time_jumps import SETTLED_NS, TIME_JUMP_NS, Stamp, TimeJumps
 
 S = 1_000_000_000
 
 
 def feed(jumps: TimeJumps, events: str) -> list[str]:
-    """ "a100 b101" = stream a at 100 s, then b at 101 s; streams that were stale, for each event that named any."""
-    items = ((event[0], int(event[1:]) * S) for event in events.split())
-    stale = (jumps.see(*item) for item in items if not jumps.is_left_over(*item))
-    return ["".join(streams) for streams in stale if streams]
+    """ "c100 d101" = colour at 100 s, then stream d at 101 s; what there is to say of events, in order."""
+    said = []
+    for event in events.split():
+        stream, stamp = event[0], round(float(event[1:]) * S)
+        if stream == "c":
+            stale = jumps.see_color(stamp)
+            said += [] if stale is None else [f"{event}: forget {''.join(sorted(stale)) or 'none'}"]
+        elif (seen := jumps.see(stream, stamp)) != Stamp.GOES_ON:
+            said.append(f"{event}: {seen.value}")
+    return said
 
 
 @pytest.mark.parametrize(
-    ("events", "stale"),
+    ("events", "said"),
     [
-        ("a1 b1 a2 b2 a50 b50", []),
-        ("a100 b100 a1 b1 a2 b2", ["ab"]),
-        ("a100 b100 b1 a1 b2 a2", ["ab"]),
-        ("a100 b100 a1 b1 b2 a2 a1 b1", ["ab"]),
-        ("a100 b100 a1 b101 b1 a2 b2", ["ab"]),  # the last one of b is left over
-        ("a100 b100 a1 b1 a90 b90 b2 a2", ["ab", "ab"]),
-        ("b2 a100 a50 b51", ["ba"]),  # b was silent since: it is of the time before too
+        ("c1 d1 c2 d2 c50 d50", []),
+        ("c100 d100 t100 c1 d1 t1 c2", ["c1: forget dt"]),
+        ("c100 d100 t100 d1 c1 t1 c2", ["d1: went back", "c1: forget t"]),
+        ("c100 d100 d1 d5 c1 c100 d100 c1 d1", ["d1: went back", "c1: forget none", "c1: forget d"]),
+        ("c100 d100 c1 d100.1 d1 d1.1", ["c1: forget d", "d100.1: left over"]),
+        ("c100 d100 d100.1 c1 d100.2 d100.3 d1 d100.4", ["c1: forget d", "d100.2: left over", "d100.3: left over"]),
+        ("c100 d100 c1 d102 d1", ["c1: forget d", "d1: went back"]),  # too far ahead to be a late one
+        ("d2 c100 c50 d2", ["c50: forget d", "d2: left over"]),  # d was silent since: of the time before
+        ("c100 t101 t1001 c1 t2", ["c1: forget t"]),
     ],
 )
-def test_streams_are_stale_once_for_each_time_that_is_over(events: str, stale: list[str]):
-    assert feed(TimeJumps(), events) == stale
+def test_time_is_where_colour_is(events: str, said: list[str]):
+    assert feed(TimeJumps(), events) == said
 
 
 def test_a_late_item_is_no_jump():
     jumps = TimeJumps()
-    assert jumps.see("a", 10 * S) == []
-    assert jumps.see("a", 10 * S - TIME_JUMP_NS) == []
-    assert jumps.see("a", 10 * S - TIME_JUMP_NS - 1) == ["a"]
+    feed(jumps, "c10 d10")
+    for late, expected in ((0, (None, Stamp.GOES_ON)), (1, ([], Stamp.WENT_BACK))):
+        stamp = 10 * S - TIME_JUMP_NS - late
+        seen = jumps.see("d", stamp)
+        assert (jumps.see_color(stamp), seen) == expected
 
 
-def test_each_teller_of_a_jump_is_heard_once_a_round():
+def test_nothing_is_left_over_once_colour_has_gone_on():
     jumps = TimeJumps()
-    feed(jumps, "a100 b100")
-    assert jumps.back_to(S, "clock") == ["a", "b"]
-    feed(jumps, "a1 b1 a5 b5")
-    assert jumps.back_to(S, "images") == []
-    assert jumps.back_to(S, "images") == ["a", "b"]  # the next round
-    assert jumps.back_to(S, "clock") == []
+    feed(jumps, "c100 d100 c1")
+    jumps.see_color(S + SETTLED_NS + 1)
+    assert jumps.see("d", 100 * S) == Stamp.GOES_ON
 
 
-def test_a_jump_that_a_stream_has_made_is_known_however_far_it_is_ahead():
+def test_a_wrong_stamp_of_colour_is_forgotten_with_the_next_right_one():
     jumps = TimeJumps()
-    assert feed(jumps, "a100 b100 a1 a5 b1 b9") == ["ab"]
-    assert jumps.back_to(S, "clock") == []
-    assert jumps.back_to(S, "images") == []
-    assert jumps.back_to(S, "clock") == ["a", "b"]
+    assert feed(jumps, "c100 d100 c0 c100.1 d100.1") == ["c0: forget d"]
+    assert feed(jumps, "c105 c100.2 d100.2") == ["c100.2: forget none"]
 
 
-def test_what_is_left_over_is_told_until_the_stream_goes_back_itself():
-    jumps = TimeJumps()
-    feed(jumps, "a100 b100 a1")
-    assert [jumps.is_left_over("b", t * S) for t in (101, 102, 1, 102)] == [True, True, False, False]
-
-
-def test_a_stream_that_stays_where_it_is_is_believed_in_the_end():
-    jumps = TimeJumps()
-    feed(jumps, "a100 b100 a1")
-    told = [jumps.is_left_over("b", (100 + i) * S) for i in range(MAX_LEFT_OVER + 5)]
-    assert told == [True] * MAX_LEFT_OVER + [False] * 5
-
-
-def test_one_wrong_stamp_makes_nothing_left_over():
-    jumps = TimeJumps()
-    feed(jumps, "a100 b100 a1 a101")
-    assert not jumps.is_left_over("b", 101 * S)
+def test_what_another_stream_does_is_its_own_matter():
+    assert feed(TimeJumps(), "c100 d100 e100 d0 c100.1 d100.1 e100.1") == ["d0: went back"]

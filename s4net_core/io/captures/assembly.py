@@ -104,7 +104,6 @@ class FrameAssembler:
         self._views: deque[tuple[Picture, Picture | None]] = deque()
         self._ready: list[Frame] = []
         self._infos: deque[_Info] = deque(maxlen=stream.sync_queue)
-        self._infos_jumped = False
         self._newest: int | None = None
         self._last_stamp: int | None = None
         self._last_pose: tuple[int, NDArray[np.float64]] | None = None
@@ -126,11 +125,6 @@ class FrameAssembler:
         while len(self._unmatched) > self.stream.sync_queue:
             self._drop_unmatched()
 
-    def see_left_over_color(self, stamp: int) -> None:
-        """Count a colour image of the time before a jump that another topic made first; it is not matched."""
-        self.received += 1
-        self._drop("time_jump", f"colour at {stamp} ns is of the time before, which another topic has left")
-
     def add_camera_info(self, stamp: int, read: Callable[[], Intrinsics]) -> None:
         """Calibration of the colour camera; if `read` raises BadFrame, frames that need it are dropped for that."""
         value: Intrinsics | BadFrame
@@ -138,11 +132,8 @@ class FrameAssembler:
             value = read()
         except BadFrame as error:
             value = error
-        if self._infos and stamp < self._infos[-1].last - TIME_JUMP_NS:
-            self._forget_infos(stamp)
-            self._infos_jumped = True
         last = self._infos[-1] if self._infos else None
-        if last is not None and str(value) == str(last.value):
+        if last is not None and str(value) == str(last.value) and stamp >= last.last - TIME_JUMP_NS:
             last.first, last.last = min(stamp, last.first), max(stamp, last.last)
         else:
             self._infos.append(_Info(stamp, stamp, value))
@@ -179,21 +170,17 @@ class FrameAssembler:
         self._drop(reason, message)
 
     def back_to(self, stamp: int) -> None:
-        """Time went back to `stamp`, ns: drop what waits. Call it before the first colour image of the new time."""
+        """Colour goes back to `stamp`, ns: drop what waits. Call it before `see_color`."""
         self.resets += 1
         for _ in range(self.waiting):
             self._drop("time_jump", "time went back while the frame waited for its partner, pose or camera_info")
         self._views.clear()
         self._ready.clear()
         self._unmatched.clear()
-        if not self._infos_jumped:
-            self._forget_infos(stamp)
-        self._infos_jumped = False
+        # One that was published only once, or is ahead of colour, still holds.
+        kept = [info for info in self._infos if info.last <= stamp + TIME_JUMP_NS]
+        self._infos = deque(kept or list(self._infos)[-1:], self._infos.maxlen)
         self._newest = self._last_stamp = self._last_pose = None
-
-    def _forget_infos(self, stamp: int) -> None:
-        """Time went back to `stamp`. A calibration that was published once, before that, still holds."""
-        self._infos = deque((i for i in self._infos if i.last <= stamp + TIME_JUMP_NS), self._infos.maxlen)
 
     def _settle(self, stamp: int) -> None:
         """The colour image at `stamp` waits for its depth no longer; one that was not announced counts as received."""

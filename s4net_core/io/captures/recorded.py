@@ -14,7 +14,7 @@ from s4net_core.config import StreamSettings
 from s4net_core.errors import BadFrame, CaptureError
 from s4net_core.frames import Frame
 from s4net_core.geometry.association import Synchroniser
-from s4net_core.geometry.time_jumps import TimeJumps
+from s4net_core.geometry.time_jumps import EDGE, Stamp, TimeJumps
 from s4net_core.geometry.transforms import TransformBuffer
 from s4net_core.io.captures.assembly import FrameAssembler, Picture
 from s4net_core.io.captures.trajectory import Poses
@@ -121,22 +121,29 @@ class StreamAssembler(FrameAssembler):
 
     def add_color(self, color: Picture) -> None:
         """One colour image."""
-        if not self._is_of_this_time("color", color.stamp):
-            self.see_left_over_color(color.stamp)
-            return
+        stale = self._jumps.see_color(color.stamp)
+        if stale is not None:
+            self.synchroniser.clear(["color", *(stream for stream in stale if stream == "depth")])
+            self.transforms.forget(stream.removeprefix(EDGE) for stream in stale if stream.startswith(EDGE))
+            self.back_to(color.stamp)
         self._numbers[color.stamp] = self.received
         self.see_color(color.stamp)
         self._match("color", color)
 
     def add_depth(self, depth: Picture) -> None:
         """One depth image, registered to colour."""
-        if self._with_depth and self._is_of_this_time("depth", depth.stamp):
+        seen = self._jumps.see("depth", depth.stamp)
+        if self._with_depth and seen != Stamp.LEFT_OVER:
+            if seen == Stamp.WENT_BACK:
+                self.synchroniser.clear(["depth"])
             self._match("depth", depth)
 
     def add_transform(
         self, parent: str, child: str, stamp: int, T_parent_child: NDArray[np.float64], static: bool = False
     ) -> None:
         """One transform of /tf or /tf_static; one that is no rigid transform is left out, see `details["pose"]`."""
+        if not static and self._jumps.see(EDGE + child.lstrip("/"), stamp) == Stamp.LEFT_OVER:
+            return
         try:
             self.transforms.set(parent, child, stamp, T_parent_child, static)
         except BadFrame as error:
@@ -144,16 +151,6 @@ class StreamAssembler(FrameAssembler):
 
     def _pose_from(self, poses: Poses, target: str, source: str, stamp: int) -> NDArray[np.float64]:
         return poses.at(stamp, self._numbers[stamp])
-
-    def _is_of_this_time(self, stream: str, stamp: int) -> bool:
-        """False = left over from the time before a jump; when this stream is the first to jump, the others follow."""
-        if self._jumps.is_left_over(stream, stamp):
-            return False
-        if stale := self._jumps.see(stream, stamp):
-            self.synchroniser.clear(stale)
-            self.transforms.back_to(stamp)
-            self.back_to(stamp)
-        return True
 
     def _match(self, stream: str, picture: Picture) -> None:
         for color, *depth in self.synchroniser.add(stream, picture.stamp, picture):
