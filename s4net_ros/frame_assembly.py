@@ -185,7 +185,7 @@ class FrameAssembly:
         stamp = stamp_ns(message.header)
         stale = self._jumps.see_color(stamp)
         if stale is not None:
-            self._leave_old_time(stale, stamp)
+            self._leave_old_time(stale)
         self._note_arrival(COLOR, stamp)
         if not self._queue(partial(self._assembler.see_color, stamp)):
             self._passed_over += 1
@@ -224,10 +224,7 @@ class FrameAssembly:
         return f"{self._stream.sync_queue} images wait to be processed: lower the camera's rate or resolution"
 
     def _queue(self, event: Callable[[], object]) -> bool:
-        """Leave an event to `poll`; False when too many wait already.
-
-        A view left out counts as unmatched later, and a jump left out is seen at the next colour image.
-        """
+        """Leave an event to `poll`; False when too many wait already. A view left out counts as unmatched later."""
         room = len(self._events) < EVENTS_PER_IMAGE * self._stream.sync_queue
         if room:
             self._events.append(event)
@@ -238,10 +235,9 @@ class FrameAssembly:
         if self._watch is not None:
             self._watch.arrived(name, stamp)
 
-    def _leave_old_time(self, stale: list[str], stamp: int) -> None:
-        """Colour goes back to `stamp`."""
+    def _leave_old_time(self, stale: list[str]) -> None:
+        """Colour goes back: forget all else that is of the time before; the assembler sees to its own."""
         self._listener.leave_old_time()
-        self._queue(partial(self._assembler.back_to, stamp))
         self._passed_stamps.clear()
         if self._watch is not None:
             self._watch.clear_stamps()

@@ -114,9 +114,9 @@ class FrameAssembler:
         return len(self._unmatched) + len(self._views) + len(self._ready)
 
     def see_color(self, stamp: int) -> None:
-        """Announce a colour image before it is matched, so that unmatched ones are counted."""
+        """Announce a colour image before it is matched, so that unmatched ones and jumps are seen."""
         if self._newest is not None and stamp < self._newest - TIME_JUMP_NS:
-            self.back_to(stamp)
+            self._restart(stamp)
         self._newest = stamp if self._newest is None else max(stamp, self._newest)
         self.received += 1
         if stamp in self._unmatched:
@@ -169,8 +169,8 @@ class FrameAssembler:
         self._settle(stamp)
         self._drop(reason, message)
 
-    def back_to(self, stamp: int) -> None:
-        """Colour goes back to `stamp`, ns: drop what waits. Call it before `see_color`."""
+    def _restart(self, stamp: int) -> None:
+        """Colour goes back to `stamp`: drop what waits."""
         self.resets += 1
         for _ in range(self.waiting):
             self._drop("time_jump", "time went back while the frame waited for its partner, pose or camera_info")

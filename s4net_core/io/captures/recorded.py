@@ -125,7 +125,6 @@ class StreamAssembler(FrameAssembler):
         if stale is not None:
             self.synchroniser.clear(["color", *(stream for stream in stale if stream == "depth")])
             self.transforms.forget(stream.removeprefix(EDGE) for stream in stale if stream.startswith(EDGE))
-            self.back_to(color.stamp)
         self._numbers[color.stamp] = self.received
         self.see_color(color.stamp)
         self._match("color", color)
