@@ -53,7 +53,7 @@ class S4NetNode(LifecycleNode):
         except Exception:
             self.destroy_node()
             raise
-        # Of this very name in no sub-class: rclpy does not keep the handle alive, and uses it at every jump.
+        # No sub-class may use this name for something else: rclpy does not keep the handle alive, and needs it.
         self._clock_jump_handle = self.get_clock().create_jump_callback(
             JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-TIME_JUMP_NS), on_clock_change=False),
             post_callback=self._on_jump,

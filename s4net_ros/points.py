@@ -98,7 +98,7 @@ class PointsThread:
         self._worker.put(True)
 
     def clear(self, *, depth: bool = True) -> None:
-        """Forget labels that wait, and depth unless it is not wanted."""
+        """Forget the labels that wait, and with `depth` the depth images as well."""
         with self._lock:
             self._waiting.clear()
             if depth:

@@ -11,7 +11,6 @@ NEAR_NS = TIME_JUMP_NS // 2
 SETTLED_NS = 2 * TIME_JUMP_NS
 """So long after a jump, by the stamps of colour, nothing from before it is expected any more."""
 
-
 EDGE = "edge to "
 """Before the names of tf's frames, where they are streams."""
 
@@ -43,7 +42,7 @@ class TimeJumps:
 
     @property
     def streams(self) -> set[str]:
-        """Streams beside colour that have brought something, and not of an earlier time alone."""
+        """Streams beside colour that have brought something of the present time."""
         return set(self._newest)
 
     def see_color(self, stamp_ns: int) -> list[str] | None:
@@ -70,9 +69,9 @@ class TimeJumps:
 
     def see(self, stream: str, stamp_ns: int) -> Stamp:
         """Note the stamp of an item of another stream, before the item is used."""
-        if stream in self._before and self._color is not None:
-            beyond = abs(stamp_ns - self._before[stream])
-            if beyond < min(TIME_JUMP_NS, abs(stamp_ns - self._color)):
+        before = self._before.get(stream)
+        if before is not None and self._color is not None:
+            if abs(stamp_ns - before) < min(TIME_JUMP_NS, abs(stamp_ns - self._color)):
                 return Stamp.LEFT_OVER
             del self._before[stream]
         newest = self._newest.get(stream, stamp_ns)
