@@ -12,6 +12,8 @@ from s4net_core.errors import S4NetError
 
 TEMPORARY = ".tmp"
 """Suffix of files that are being written, and of those that a crash left behind."""
+LOCK = ".lock"
+"""File in a folder that one process has for itself."""
 
 
 def write_atomically(path: str | Path, data: bytes | str) -> None:
@@ -83,7 +85,7 @@ class FolderLock:
     """
 
     def __init__(self, folder: Path, remedy: str) -> None:
-        self._descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        self._descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

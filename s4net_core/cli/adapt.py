@@ -2,11 +2,14 @@
 
 import argparse
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from rich.console import Console
 
 from s4net_core.cli.options import (
+    STATE_IN_USE,
     add_learning_options,
     add_poses_option,
     add_training_options,
@@ -16,11 +19,12 @@ from s4net_core.cli.options import (
 )
 from s4net_core.cli.output import progress_bar, tracked
 from s4net_core.config import Settings
-from s4net_core.errors import SettingsError
+from s4net_core.errors import CheckpointError, SettingsError
+from s4net_core.files import FolderLock
 from s4net_core.io.captures.opening import open_capture
 from s4net_core.learning.adapt import Adaptation, AdaptationStatus, Handover
 from s4net_core.learning.base_model import open_source
-from s4net_core.learning.devices import adaptation_processes
+from s4net_core.learning.devices import Processes, adaptation_processes
 from s4net_core.learning.training_log import TrainingLog
 
 
@@ -45,6 +49,11 @@ def run(args: argparse.Namespace) -> int:
     settings = _settings(args)
     state = state_path(args)
     processes = adaptation_processes(settings)
+    with _alone(state) if processes.first else nullcontext():
+        return _adapt(args, settings, state, processes)
+
+
+def _adapt(args: argparse.Namespace, settings: Settings, state: Path, processes: Processes) -> int:
     track_source = track_labels if processes.first else iter
     source = open_source(settings)
     adaptation = Adaptation(settings, settings.checkpoint, source, state, track=track_source, processes=processes)
@@ -68,6 +77,20 @@ def run(args: argparse.Namespace) -> int:
     sha256 = adaptation.save_model(args.output)
     console.print(f"{args.output}: version {adaptation.current.number}, sha256 {sha256[:12]}")
     return 0
+
+
+@contextmanager
+def _alone(state: Path) -> Iterator[None]:
+    """A node that learnt in the same folder would mix its versions with ours."""
+    try:
+        state.mkdir(parents=True, exist_ok=True)
+        lock = FolderLock(state, STATE_IN_USE)
+    except OSError as error:
+        raise CheckpointError(f"{state} cannot be written ({error}): check its rights and free space") from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _settings(args: argparse.Namespace) -> Settings:

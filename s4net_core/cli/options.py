@@ -13,12 +13,15 @@ from rich.progress import track
 
 from s4net_core.config import Settings, load_settings
 from s4net_core.errors import SettingsError
+from s4net_core.files import LOCK, FolderLock
 
 if TYPE_CHECKING:
     from s4net_core.labels import LabelMap
 
-STATE_ENTRY = re.compile(r"[0-9a-f]{12}|\.lock")
-"""What lies in a folder of states: a folder for each base model, named by its hash, and the lock of a node."""
+STATE_ENTRY = re.compile(rf"[0-9a-f]{{12}}|{re.escape(LOCK)}")
+"""What lies in a folder of states: a folder for each base model, named by its hash, and the lock of who uses it."""
+STATE_IN_USE = "wait until it has ended, or give this run a folder of its own with --state"
+"""What may be done about a folder of states that is in use."""
 
 
 def add_settings_options(parser: argparse.ArgumentParser) -> None:
@@ -114,18 +117,26 @@ def state_path(args: argparse.Namespace) -> Path:
 
     Raises:
         SettingsError: there is one, and nobody said what shall become of it; or it is a folder of something else.
+        S4NetError: it is to be removed, but somebody uses it.
     """
     state: Path = args.state or args.output.with_name(args.output.name + ".state")
-    if state.exists() and not args.resume:
+    if _holds_something(state) and not args.resume:
         if not args.force:
             raise SettingsError(f"state {state} exists: add --resume to go on from it, or --force to remove it")
         if state.is_dir():
             if any(not STATE_ENTRY.fullmatch(entry.name) for entry in state.iterdir()):
                 raise SettingsError(f"{state} holds more than the state of a run, so --force does not remove it")
+            in_use = FolderLock(state, STATE_IN_USE)
             shutil.rmtree(state)
+            in_use.release()
         else:
             state.unlink(missing_ok=True)
     return state
+
+
+def _holds_something(state: Path) -> bool:
+    """An error before the first hand-over leaves a folder with nothing but the lock."""
+    return any(entry.name != LOCK for entry in state.iterdir()) if state.is_dir() else state.exists()
 
 
 def add_poses_option(parser: argparse.ArgumentParser) -> None:

@@ -5,6 +5,7 @@ import yaml
 from scenes import make_room_frames, make_source_images, write_source_set
 
 from s4net_core.cli.main import main
+from s4net_core.files import FolderLock
 from s4net_core.io.captures.scene_folder import write_scene_folder
 from s4net_core.io.images.files import write_color, write_label
 from s4net_core.models.checkpoint import read_info
@@ -118,6 +119,24 @@ def test_force_removes_no_folder_but_a_state(place, capsys):
     assert main(["adapt", "room", "adapted.safetensors", *GIVEN, "--state", "photos", "--force"]) == 2
     assert "photos holds more than the state" in capsys.readouterr().err
     assert (photos / "holiday.jpg").exists()
+
+
+@pytest.mark.parametrize("choice", ["--resume", "--force"])
+def test_a_state_in_use_is_left_alone(base, place, capsys, choice):
+    assert main(["adapt", "room", "adapted.safetensors", *GIVEN]) == 0
+    state = place / "adapted.safetensors.state"
+    before = sorted(state.rglob("*"))
+    node = FolderLock(state, "")
+    assert main(["adapt", "room", "adapted.safetensors", *GIVEN, choice]) == 2
+    assert "is in use by another process" in capsys.readouterr().err
+    assert sorted(state.rglob("*")) == before
+    node.release()
+    assert main(["adapt", "room", "adapted.safetensors", *GIVEN, choice]) == 0
+
+
+def test_a_mistake_leaves_no_state(base, place, capsys):
+    assert main(["adapt", "nowhere", "adapted.safetensors", *GIVEN]) == 2
+    assert main(["adapt", "room", "adapted.safetensors", *GIVEN]) == 0
 
 
 def test_adapt_resumes(base, place):
