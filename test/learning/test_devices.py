@@ -119,7 +119,7 @@ def test_two_processes_adapt_as_one_does_with_twice_the_batches(settings, place)
     assert [name for name in second if name != "written.1.json"] == []
     assert any("state.json" in name for name in first)
     names = sorted(path.name for path in (place / "two.safetensors.state").rglob("*.*") if path.suffix != ".npz")
-    assert names == ["000002.safetensors", "index.json", "state.json"]
+    assert names == [".lock", "000002.safetensors", "index.json", "state.json"]
 
 
 class StandIn:
