@@ -106,15 +106,12 @@ def rows(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     """The numbers that matter: name and value."""
     frames = summary["frames"]
     refusal = f" (last: {summary['last_refusal']})" if summary["refused"] else ""
-    dropped = [
-        (f"not used by {node}", _reasons(reasons))
-        for node in (SEGMENTATION, ADAPTATION)
-        if (reasons := frames["dropped"].get(node))
-    ]
+    unused = frames["dropped"].get(ADAPTATION)
     return [
         ("frames in", str(frames["in"])),
         ("frames labelled", str(frames["labelled"])),
-        *dropped,
+        ("frames dropped", _dropped(frames)),
+        *([(f"not used by {ADAPTATION}", _reasons(unused))] if unused else []),
         ("keyframes", str(summary["keyframes"])),
         ("learner steps", str(summary["steps"])),
         ("model versions handed over", str(summary["handovers"])),
@@ -125,6 +122,15 @@ def rows(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
         *([("bag is damaged", damage)] if (damage := (summary["player"] or {}).get("damage")) else []),
         ("time", f"{summary['seconds']:.0f} s, stopped by: {summary['stopped_by']}"),
     ]
+
+
+def _dropped(frames: Mapping[str, Any]) -> str:
+    """Frames without a mask; the node does not know of those that a newer one overtook before it had taken them."""
+    missing = max(frames["in"] - frames["labelled"], 0)
+    reasons = dict(frames["dropped"].get(SEGMENTATION, {}))
+    if (unknown := missing - sum(reasons.values())) > 0:
+        reasons["overtaken or lost on the way"] = unknown
+    return f"{missing}: {_reasons(reasons)}" if reasons else str(missing)
 
 
 def table(summary: Mapping[str, Any]) -> Table:

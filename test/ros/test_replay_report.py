@@ -109,6 +109,21 @@ def test_the_table_shows_every_number_that_matters(record: Record, tmp_path: Pat
         assert words in text
 
 
+@pytest.mark.parametrize(
+    ("labelled", "superseded", "shown"),
+    [
+        (100, {}, "0"),
+        (90, {"superseded": 10}, "10: 10 superseded"),
+        (90, {"superseded": 3}, "10: 7 overtaken or lost on the way, 3 superseded"),
+    ],
+)
+def test_every_frame_without_a_mask_is_accounted_for(
+    record: Record, tmp_path: Path, labelled: int, superseded: dict[str, int], shown: str
+) -> None:
+    record.labelled, record.dropped["segmentation"] = labelled, superseded
+    assert ("frames dropped", shown) in report.rows(report.summarise(record, "2 versions", 12.0, tmp_path))
+
+
 def test_the_panel_and_the_line_show_the_same_state(record: Record, tmp_path: Path) -> None:
     record.values = {"segmentation": {"message": "labelling"}}
     console = Console(width=120, record=True, file=(tmp_path / "log").open("w"))
