@@ -5,6 +5,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import BinaryIO
 
@@ -40,6 +41,20 @@ def write_result(path: str | Path, data: bytes | str, error: type[S4NetError] = 
         write_atomically(path, data)
     except OSError as reason:
         raise error(f"{path} cannot be written ({reason}): check the folder's rights and free space") from reason
+
+
+def creation_time() -> str:
+    """Now, UTC, ISO 8601, for what a file says about itself; or the time in SOURCE_DATE_EPOCH, for the same file again.
+
+    Raises:
+        S4NetError: that variable is set, but is no number of seconds.
+    """
+    epoch = os.environ.get("SOURCE_DATE_EPOCH", "")
+    try:
+        time = datetime.fromtimestamp(int(epoch), timezone.utc) if epoch else datetime.now(timezone.utc)
+    except (ValueError, OverflowError, OSError) as error:
+        raise S4NetError(f"SOURCE_DATE_EPOCH is '{epoch}': give seconds since 1970, or unset it") from error
+    return time.isoformat(timespec="seconds")
 
 
 @contextmanager

@@ -3,11 +3,12 @@
 import os
 import subprocess
 import sys
+from datetime import datetime, timedelta, timezone
 
 import pytest
 
 from s4net_core.errors import ExportError, S4NetError
-from s4net_core.files import FolderLock, write_atomically, write_result
+from s4net_core.files import FolderLock, creation_time, write_atomically, write_result
 
 
 def test_it_writes_bytes_and_text_and_makes_folders(tmp_path):
@@ -30,6 +31,16 @@ def test_a_failure_leaves_the_old_content_and_no_litter(tmp_path, monkeypatch):
         write_atomically(path, "new")
     assert path.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["state.json"]
+
+
+def test_a_given_time_of_creation_makes_the_same_file_again(monkeypatch):
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "86400")
+    assert creation_time() == "1970-01-02T00:00:00+00:00"
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "yesterday")
+    with pytest.raises(S4NetError, match="SOURCE_DATE_EPOCH is 'yesterday'"):
+        creation_time()
+    monkeypatch.delenv("SOURCE_DATE_EPOCH")
+    assert abs(datetime.fromisoformat(creation_time()) - datetime.now(timezone.utc)) < timedelta(minutes=1)
 
 
 def test_a_result_that_cannot_be_written_is_an_error_of_the_kind_asked_for(tmp_path):

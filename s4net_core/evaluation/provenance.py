@@ -3,7 +3,6 @@
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from datetime import datetime, timezone
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 from s4net_core import __version__
 from s4net_core.config import Settings, leaves
 from s4net_core.errors import S4NetError
+from s4net_core.files import creation_time
 
 BLOCK = 1 << 20
 """Bytes that are read at once."""
@@ -38,7 +38,7 @@ class Provenance:
     weights: Mapping[str, str] = field(default_factory=dict)
     data: Mapping[str, str] = field(default_factory=dict)
     package: str = f"s4net {__version__}"
-    created: str = field(default_factory=lambda: datetime.now(timezone.utc).isoformat(timespec="seconds"))
+    created: str = field(default_factory=creation_time)
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""

@@ -5,7 +5,6 @@ import json
 import math
 import os
 from collections.abc import Mapping
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from safetensors.torch import save as serialise_tensors
 
 from s4net_core.config import ModelSettings, Settings
 from s4net_core.errors import CheckpointError
-from s4net_core.files import write_result
+from s4net_core.files import creation_time, write_result
 from s4net_core.models.build import SegmentationNetwork, build_network
 
 _KEY = "s4net"
@@ -37,7 +36,7 @@ class CheckpointInfo(BaseModel):
         parent: SHA-256 of the file from which these weights were learned; empty = none.
         metrics: measured values by name, e.g. ``source_miou``; those that are not finite were not measured, and are
             left out.
-        created: UTC, ISO 8601.
+        created: UTC, ISO 8601 (`files.creation_time`).
         step: learner steps since the base model.
         config: of a network that settings alone do not describe, see `SegmentationNetwork.config`.
         content_sha256: over the tensors and every other entry of this description.
@@ -49,7 +48,7 @@ class CheckpointInfo(BaseModel):
     version: int = Field(default=0, ge=0)
     parent: str = ""
     metrics: dict[str, float] = {}
-    created: str = Field(default_factory=lambda: datetime.now(timezone.utc).isoformat(timespec="seconds"))
+    created: str = Field(default_factory=creation_time)
     step: int = Field(default=0, ge=0)
     config: dict[str, Any] = {}
     content_sha256: str = ""
