@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from s4net_core.config import ModelSettings
+from s4net_core.config import ModelSettings, load_settings
 from s4net_core.errors import CheckpointError
 from s4net_core.models.build import build_network
 from s4net_core.models.checkpoint import (
@@ -183,9 +183,13 @@ def test_a_file_from_before_there_were_branches_loads_as_a_network_without_them(
     assert load_weights(network, path) == info
 
 
-def test_the_demos_weights_which_are_older_still_load():
-    demo = Path(__file__).parents[2] / "demo" / "weights" / "base.safetensors"
-    assert load_checkpoint(demo)[1].model.encoder == "tu-tf_efficientnet_lite0"
+def test_the_demos_weights_fit_the_recipe_beside_them():
+    demo = Path(__file__).parents[2] / "demo"
+    recipe = load_settings(demo / "pretrain.yaml")
+    info = load_checkpoint(demo / "weights" / "base.safetensors", expect=recipe.model)[1]
+    assert (info.version, info.step) == (0, recipe.pretrain.steps)
+    assert (info.model.width, info.model.height) == (recipe.model.width, recipe.model.height)
+    assert recipe.threads == 1  # else the sums depend on the number of cores
 
 
 def test_another_setting_of_the_same_branches_is_no_other_network(tmp_path):
