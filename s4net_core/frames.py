@@ -125,6 +125,20 @@ def _check_depth(depth: NDArray[np.float32] | None, size: tuple[int, ...]) -> No
         )
 
 
+def check_aligned(color_frame: str, depth_frame: str) -> None:
+    """Refuse depth that names another tf frame than its colour image; an empty name says nothing.
+
+    Raises:
+        BadFrame: ``depth_frame``.
+    """
+    if color_frame and depth_frame and color_frame.lstrip("/") != depth_frame.lstrip("/"):
+        raise BadFrame(
+            "depth_frame",
+            f"depth is in frame {depth_frame} but colour in {color_frame}: launch the camera with "
+            "align_depth.enable:=true and subscribe to the aligned depth",
+        )
+
+
 def check_pose(T: NDArray[np.float64]) -> None:
     """Refuse what is not a rigid transform.
 

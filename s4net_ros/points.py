@@ -13,6 +13,7 @@ from std_msgs.msg import Header
 
 from s4net_core.config import StreamSettings
 from s4net_core.errors import BadFrame
+from s4net_core.frames import check_aligned
 from s4net_ros.conversions import depth_from_image, stamp_ns
 from s4net_ros.diagnostics import Counts
 from s4net_ros.publishers import SegmentationPublishers
@@ -111,6 +112,7 @@ class PointsThread:
     def _publish_matches(self) -> None:
         for labelled, depth in self._take_matches():
             try:
+                check_aligned(labelled.header.frame_id, depth.header.frame_id)
                 depth_m = depth_from_image(depth)
                 self._outputs.publish_points(labelled.header, labelled.color, labelled.result, labelled.info, depth_m)
             except BadFrame as error:

@@ -24,8 +24,9 @@ from std_msgs.msg import Header
 from s4net_core import inference
 from s4net_core.frames import Intrinsics
 from s4net_core.inference import Segmentation, Segmenter
+from s4net_core.labels import LabelSpace
 from s4net_core.models.checkpoint import read_info
-from s4net_ros import segmentation_node
+from s4net_ros import publishers, segmentation_node
 from s4net_ros.conversions import camera_info_message, image_message, stamp_ns
 from s4net_ros.msg import LabelInfo, ModelUpdate
 from s4net_ros.points import nearest
@@ -235,6 +236,24 @@ def test_nothing_is_computed_while_nobody_listens(ros, start, network):
     assert node.counts["labelled"] == 1
 
 
+@pytest.mark.parametrize("heard", ["mask", "confidence", "overlay"])
+def test_only_the_output_that_is_listened_to_is_made(ros, start, monkeypatch, heard):
+    made = []
+    real = publishers.image_message
+    monkeypatch.setattr(publishers, "image_message", lambda *args: (made.append(args[1]), real(*args))[1])
+    monkeypatch.setattr(publishers, "points_message", lambda *args, **_: made.append("points"))
+    node, camera = start()
+    overlay = node._outputs._space.overlay
+    monkeypatch.setattr(LabelSpace, "overlay", lambda _, *args: (made.append("picture"), overlay(*args))[1])
+    answers = camera.listen(Image, f"segmentation/{heard}")
+    camera.calibrate()
+    for count, stamp in enumerate((1, 2), 1):
+        camera.show(stamp)
+        ros.wait_for(lambda count=count: len(answers) == count)
+    expected = {"mask": ["mono8"], "confidence": ["32FC1"], "overlay": ["picture", "rgb8"]}
+    assert made == 2 * expected[heard]
+
+
 # Points.
 
 
@@ -262,22 +281,23 @@ def test_points_carry_position_colour_and_label_where_depth_is(ros, start):
 
 
 @pytest.mark.parametrize(
-    ("depth_size", "depth_stamp", "calibration", "reason"),
+    ("depth_size", "depth_header", "calibration", "reason"),
     [
-        ((HEIGHT, WIDTH), 500, {}, "no_depth"),
-        ((WIDTH, HEIGHT), 1000, {}, "depth_size"),
-        ((HEIGHT, WIDTH), 1000, {"width": 80}, "intrinsics_size"),
-        ((HEIGHT, WIDTH), 1000, {"k": np.zeros(9)}, "intrinsics"),
-        ((HEIGHT, WIDTH), 1000, {"k": np.full(9, np.nan)}, "intrinsics"),
+        ((HEIGHT, WIDTH), header(500), {}, "no_depth"),
+        ((HEIGHT, WIDTH), header(1000, "camera_depth_optical_frame"), {}, "depth_frame"),
+        ((WIDTH, HEIGHT), header(1000), {}, "depth_size"),
+        ((HEIGHT, WIDTH), header(1000), {"width": 80}, "intrinsics_size"),
+        ((HEIGHT, WIDTH), header(1000), {"k": np.zeros(9)}, "intrinsics"),
+        ((HEIGHT, WIDTH), header(1000), {"k": np.full(9, np.nan)}, "intrinsics"),
     ],
 )
-def test_labels_come_even_when_points_cannot(ros, start, depth_size, depth_stamp, calibration, reason):
+def test_labels_come_even_when_points_cannot(ros, start, depth_size, depth_header, calibration, reason):
     node, camera = start()
     clouds = camera.listen(PointCloud2, "segmentation/points")
     masks = camera.listen(Image, "segmentation/mask")
     camera.calibrate(**calibration)
     camera.ready(camera.depth)
-    camera.depth.publish(image_message(np.full(depth_size, 900, np.uint16), "16UC1", header(depth_stamp)))
+    camera.depth.publish(image_message(np.full(depth_size, 900, np.uint16), "16UC1", depth_header))
     ros.wait_for(lambda: node._points.depths)
     for count, stamp in enumerate((1000, 2000, 3000), 1):  # the first one gives up its depth when the third one comes
         camera.show(stamp)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from s4net_core.config import StreamSettings
 from s4net_core.errors import BadFrame
-from s4net_core.frames import Frame, Intrinsics
+from s4net_core.frames import Frame, Intrinsics, check_aligned
 from s4net_core.geometry.time_jumps import TIME_JUMP_NS
 from s4net_core.geometry.transforms import TransformUnavailable
 
@@ -141,12 +141,10 @@ class FrameAssembler:
     def add_view(self, color: Picture, depth: Picture | None) -> None:
         """A colour image, announced by `see_color`, and the depth image that belongs to it; None = no depth camera."""
         self._settle(color.stamp)
-        if depth and color.frame_id and depth.frame_id and color.frame_id.lstrip("/") != depth.frame_id.lstrip("/"):
-            self._drop(
-                "depth_frame",
-                f"depth is in frame {depth.frame_id} but colour in {color.frame_id}: launch the camera with "
-                "align_depth.enable:=true and subscribe to the aligned depth",
-            )
+        try:
+            check_aligned(color.frame_id, depth.frame_id if depth else "")
+        except BadFrame as error:
+            self._drop(error.reason, str(error))
             return
         self._views.append((color, depth))
         if len(self._views) > WAITING_QUEUES * self.stream.sync_queue:
