@@ -63,7 +63,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     bag.add_argument("--storage", choices=("mcap", "sqlite3"), default="mcap", help="storage plugin (%(default)s)")
     bag.add_argument("--color", choices=("raw", "jpeg"), default="raw", help="transport of colour (%(default)s)")
     bag.add_argument(
-        "--depth", choices=("raw", "compressedDepth"), default="raw", help="transport of depth (%(default)s)"
+        "--depth",
+        choices=("raw", "32FC1", "compressedDepth"),
+        default="raw",
+        help="of depth: raw = 16UC1, millimetres; 32FC1 = metres; compressedDepth = PNG (%(default)s)",
     )
     add_force_option(parser)
     add_settings_options(parser)

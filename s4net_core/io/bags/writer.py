@@ -41,18 +41,19 @@ def write_bag(
     frames: Iterable[Frame],
     *,
     color: Literal["raw", "jpeg"] = "raw",
-    depth: Literal["raw", "compressedDepth"] = "raw",
+    depth: Literal["raw", "32FC1", "compressedDepth"] = "raw",
     storage: Literal["mcap", "sqlite3"] = "mcap",
     fixed_frame: str = "odom",
     quality: int = 90,
 ) -> int:
-    """Write colour, aligned depth (16UC1, millimetres), camera_info, tf and tf_static. Labels are not written.
+    """Write colour, aligned depth, camera_info, tf and tf_static. Labels are not written.
 
     Args:
         path: folder that does not exist yet.
         frames: in time order; frames without depth get no depth message.
         color: ``raw`` = rgb8 on ``image_raw``, ``jpeg`` on ``image_raw/compressed``.
-        depth: ``raw`` on ``image_raw``, ``compressedDepth`` = PNG on ``image_raw/compressedDepth``.
+        depth: ``raw`` = 16UC1, millimetres, and ``32FC1``, metres with NaN = none (REP 118), on ``image_raw``;
+            ``compressedDepth`` = PNG, millimetres, on ``image_raw/compressedDepth``.
         storage: rosbag2 storage plugin.
         fixed_frame: name of the world; the tree is fixed_frame -> camera_link -> camera_color_optical_frame.
         quality: of JPEG, 1..100.
@@ -94,7 +95,7 @@ class _Topics:
         self._writer = writer
         self._fixed_frame = fixed_frame
         self._jpeg = color == "jpeg"
-        self._png_depth = depth == "compressedDepth"
+        self._depth = depth
         self._quality = quality
         self._connections: dict[str, Connection] = {}
 
@@ -112,8 +113,11 @@ class _Topics:
         yield COLOR_INFO, _INFO, _camera_info(frame.stamp, frame.intrinsics)
         if frame.depth is not None:
             yield DEPTH_INFO, _INFO, _camera_info(frame.stamp, frame.intrinsics)
-            if self._png_depth:
+            if self._depth == "compressedDepth":
                 yield DEPTH + PNG_DEPTH, _COMPRESSED, _compressed(frame.stamp, encode_compressed_depth(frame.depth))
+            elif self._depth == "32FC1":
+                metres = np.where(frame.depth > 0, frame.depth, np.float32(np.nan))
+                yield DEPTH, _IMAGE, _image(frame.stamp, metres, "32FC1")
             else:
                 yield DEPTH, _IMAGE, _image(frame.stamp, depth_to_millimetres(frame.depth), "16UC1")
         if self._jpeg:
@@ -150,7 +154,7 @@ def _header(stamp: int, frame_id: str) -> Any:
     return _STORE.types["std_msgs/msg/Header"](stamp=time, frame_id=frame_id)
 
 
-def _image(stamp: int, image: NDArray[np.uint8] | NDArray[np.uint16], encoding: str) -> object:
+def _image(stamp: int, image: NDArray[np.uint8] | NDArray[np.uint16] | NDArray[np.float32], encoding: str) -> object:
     rows = np.ascontiguousarray(image, image.dtype.newbyteorder("<"))
     return _STORE.types[_IMAGE](
         header=_header(stamp, OPTICAL_FRAME),
