@@ -17,6 +17,7 @@ from s4net_core.config import Settings, with_values
 from s4net_core.errors import LearningError
 from s4net_core.evaluation.evaluate import Evaluation
 from s4net_core.evaluation.evaluate import evaluate as evaluate_frames
+from s4net_core.files import FolderLock
 from s4net_core.frames import Frame, FrameSource
 from s4net_core.inference import Segmentation, Segmenter
 from s4net_core.io.captures.opening import open_capture
@@ -84,6 +85,7 @@ def adapt(
     Raises:
         CaptureError, SourceSetError: data that cannot be read.
         LearningError: too few views that overlap, or a loss that stays infinite.
+        S4NetError: another run, or a node, uses `state_dir`, or it cannot be written.
     """
     settings = with_values(model.settings, values)
     frames, labelled = capture, source
@@ -92,22 +94,23 @@ def adapt(
     if isinstance(labelled, str | Path):
         labelled = open_source_set(labelled, with_depth=model.info.model.depth_decoder)
     with tempfile.TemporaryDirectory() as folder:
-        base = Path(folder, "base.safetensors")
+        base, state = Path(folder, "base.safetensors"), Path(state_dir or folder)
         model.save(base)
-        adaptation = Adaptation(settings, base, labelled, state_dir or folder)
-        for frame in frames:
-            adaptation.offer(frame)
-        if state_dir is not None:
-            adaptation.save_state()
-        if not adaptation.has_enough_views:
-            raise LearningError(
-                f"{adaptation.status.keyframes} keyframes with too little overlap to learn from: use a longer capture, "
-                "or lower keyframes.min_translation or adaptation.min_keyframes"
-            )
-        while adaptation.ready:
-            if (handover := adaptation.advance()) is not None:
-                on_handover(handover)
-        return Segmenter(adaptation.current.path, settings.device, settings)
+        with FolderLock.of_new(state, "wait until it has ended, or give another state_dir"):
+            adaptation = Adaptation(settings, base, labelled, state)
+            for frame in frames:
+                adaptation.offer(frame)
+            if state_dir is not None:
+                adaptation.save_state()
+            if not adaptation.has_enough_views:
+                raise LearningError(
+                    f"{adaptation.status.keyframes} keyframes with too little overlap to learn from: use a longer "
+                    "capture, or lower keyframes.min_translation or adaptation.min_keyframes"
+                )
+            while adaptation.ready:
+                if (handover := adaptation.advance()) is not None:
+                    on_handover(handover)
+            return Segmenter(adaptation.current.path, settings.device, settings)
 
 
 def evaluate(model: Segmenter, capture: str | Path | FrameSource) -> Evaluation:

@@ -110,6 +110,26 @@ class FolderLock:
             os.close(self._descriptor)
             raise
 
+    @classmethod
+    def of_new(cls, folder: Path, remedy: str) -> "FolderLock":
+        """The same for a folder that is made where it is missing.
+
+        Raises:
+            S4NetError: somebody else has it, or it cannot be written.
+        """
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            return cls(folder, remedy)
+        except OSError as error:
+            raise S4NetError(f"{folder} cannot be written ({error}): check its rights and free space") from error
+
+    def __enter__(self) -> "FolderLock":
+        """For a ``with`` block, at the end of which it is released."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
     def release(self) -> None:
         """Leave the folder to others; the lock file stays, since removing it would let two have it."""
         os.close(self._descriptor)

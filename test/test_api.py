@@ -11,7 +11,8 @@ from scenes import make_room_frames, make_source_images, write_source_set
 import s4net_core
 from s4net_core import adapt, evaluate, load_model, save_model, segment
 from s4net_core.config import ModelSettings, from_values
-from s4net_core.errors import BadFrame, CaptureError, LearningError, SettingsError
+from s4net_core.errors import BadFrame, CaptureError, LearningError, S4NetError, SettingsError
+from s4net_core.files import FolderLock
 from s4net_core.inference import Segmenter
 from s4net_core.io.captures.scene_folder import write_scene_folder
 from s4net_core.io.images.files import write_color
@@ -109,6 +110,8 @@ class TestAdapt:
         again = adapt(adapted, frames, source, state_dir=tmp_path / "state", adaptation={"max_steps": 2})
         assert again.info.parent == sha256
         assert list((tmp_path / "state").glob("*/keyframes"))
+        with FolderLock(tmp_path / "state", ""), pytest.raises(S4NetError, match="in use by another process"):
+            adapt(adapted, frames, source, state_dir=tmp_path / "state")
 
     def test_network_of_transformers_adapts_like_any_other(self, source, tmp_path):
         transformers = pytest.importorskip("transformers")

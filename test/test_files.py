@@ -33,7 +33,7 @@ def test_a_failure_leaves_the_old_content_and_no_litter(tmp_path, monkeypatch):
     assert [p.name for p in tmp_path.iterdir()] == ["state.json"]
 
 
-def test_a_given_time_of_creation_makes_the_same_file_again(monkeypatch):
+def test_the_time_of_creation_can_be_given(monkeypatch):
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "86400")
     assert creation_time() == "1970-01-02T00:00:00+00:00"
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "yesterday")

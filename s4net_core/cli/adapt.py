@@ -2,24 +2,15 @@
 
 import argparse
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from rich.console import Console
 
-from s4net_core.cli.options import (
-    STATE_IN_USE,
-    add_learning_options,
-    add_poses_option,
-    add_training_options,
-    learning_settings_from,
-    state_path,
-    track_labels,
-)
+from s4net_core.cli.options import add_learning_options, add_poses_option, learning_settings_from, track_labels
 from s4net_core.cli.output import progress_bar, tracked
+from s4net_core.cli.training_state import add_training_options, state_path, take_state_folder
 from s4net_core.config import Settings
-from s4net_core.errors import CheckpointError, SettingsError
+from s4net_core.errors import SettingsError
 from s4net_core.files import FolderLock
 from s4net_core.io.captures.opening import open_capture
 from s4net_core.learning.adapt import Adaptation, AdaptationStatus, Handover
@@ -47,16 +38,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Feed the whole capture, learn until finished, write the version that serves at the end."""
     settings = _settings(args)
-    state = state_path(args)
     processes = adaptation_processes(settings)
-    with _alone(state) if processes.first else nullcontext():
-        return _adapt(args, settings, state, processes)
+    locks: list[FolderLock] = []  # of the first process; without it none of them starts
+    processes.once(lambda: locks.append(take_state_folder(args)))
+    try:
+        return _adapt(args, settings, processes)
+    finally:
+        for lock in locks:
+            lock.release()
 
 
-def _adapt(args: argparse.Namespace, settings: Settings, state: Path, processes: Processes) -> int:
+def _adapt(args: argparse.Namespace, settings: Settings, processes: Processes) -> int:
     track_source = track_labels if processes.first else iter
     source = open_source(settings)
-    adaptation = Adaptation(settings, settings.checkpoint, source, state, track=track_source, processes=processes)
+    adaptation = Adaptation(
+        settings, settings.checkpoint, source, state_path(args), track=track_source, processes=processes
+    )
     console = Console(quiet=not processes.first)
     capture = open_capture(
         args.capture, stream=settings.stream, poses=args.poses, with_depth=settings.geometry.from_sensor
@@ -77,20 +74,6 @@ def _adapt(args: argparse.Namespace, settings: Settings, state: Path, processes:
     sha256 = adaptation.save_model(args.output)
     console.print(f"{args.output}: version {adaptation.current.number}, sha256 {sha256[:12]}")
     return 0
-
-
-@contextmanager
-def _alone(state: Path) -> Iterator[None]:
-    """A node that learnt in the same folder would mix its versions with ours."""
-    try:
-        state.mkdir(parents=True, exist_ok=True)
-        lock = FolderLock(state, STATE_IN_USE)
-    except OSError as error:
-        raise CheckpointError(f"{state} cannot be written ({error}): check its rights and free space") from error
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _settings(args: argparse.Namespace) -> Settings:

@@ -2,8 +2,6 @@
 
 import argparse
 import json
-import re
-import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,15 +11,9 @@ from rich.progress import track
 
 from s4net_core.config import Settings, load_settings
 from s4net_core.errors import SettingsError
-from s4net_core.files import LOCK, FolderLock
 
 if TYPE_CHECKING:
     from s4net_core.labels import LabelMap
-
-STATE_ENTRY = re.compile(rf"[0-9a-f]{{12}}|{re.escape(LOCK)}")
-"""What lies in a folder of states: a folder for each base model, named by its hash, and the lock of who uses it."""
-STATE_IN_USE = "wait until it has ended, or give this run a folder of its own with --state"
-"""What may be done about a folder of states that is in use."""
 
 
 def add_settings_options(parser: argparse.ArgumentParser) -> None:
@@ -57,17 +49,18 @@ def settings_from(args: argparse.Namespace) -> Settings:
     Raises:
         SettingsError: unknown name, wrong type, out of range, or a file that is not there.
     """
-    overrides = list(args.overrides)
-    for name in ("device", "seed"):
-        value = getattr(args, name)
-        if value is not None:
-            overrides.append(f"{name}={value}")
-    settings = load_settings(args.settings, overrides)
+    settings = load_settings(args.settings, overrides_from(args))
     if settings.threads:
         import torch  # late: commands that need no network must not wait for it
 
         torch.set_num_threads(settings.threads)
     return settings
+
+
+def overrides_from(args: argparse.Namespace) -> list[str]:
+    """``--set``, ``--device`` and ``--seed`` as NAME=VALUE; later ones win."""
+    short = {"device": args.device, "seed": args.seed}
+    return [*args.overrides, *(f"{name}={value}" for name, value in short.items() if value is not None)]
 
 
 def track_labels(positions: Sequence[int]) -> Iterable[int]:
@@ -97,46 +90,6 @@ def learning_settings_from(args: argparse.Namespace) -> Settings:
     if not settings.checkpoint or not settings.source.path:
         raise SettingsError("no base model or no source set: give --checkpoint FILE and --source FOLDER")
     return settings
-
-
-def add_training_options(parser: argparse.ArgumentParser, state: str) -> None:
-    """Add ``--state``, ``--resume``, ``--force`` and ``--log``; `state_path` reads the first three.
-
-    Args:
-        parser: of the command, which has an argument ``output``.
-        state: what is kept there, for the help.
-    """
-    parser.add_argument("--state", type=Path, help=f"{state} (default: OUTPUT.state)")
-    parser.add_argument("--resume", action="store_true", help="go on from what is in the state")
-    parser.add_argument("--force", action="store_true", help="remove the state and start anew")
-    parser.add_argument("--log", type=Path, metavar="DIR", help="write curves for TensorBoard into this folder")
-
-
-def state_path(args: argparse.Namespace) -> Path:
-    """Where the state of a run is kept; that of an earlier one is neither used nor removed unasked.
-
-    Raises:
-        SettingsError: there is one, and nobody said what shall become of it; or it is a folder of something else.
-        S4NetError: it is to be removed, but somebody uses it.
-    """
-    state: Path = args.state or args.output.with_name(args.output.name + ".state")
-    if _holds_something(state) and not args.resume:
-        if not args.force:
-            raise SettingsError(f"state {state} exists: add --resume to go on from it, or --force to remove it")
-        if state.is_dir():
-            if any(not STATE_ENTRY.fullmatch(entry.name) for entry in state.iterdir()):
-                raise SettingsError(f"{state} holds more than the state of a run, so --force does not remove it")
-            in_use = FolderLock(state, STATE_IN_USE)
-            shutil.rmtree(state)
-            in_use.release()
-        else:
-            state.unlink(missing_ok=True)
-    return state
-
-
-def _holds_something(state: Path) -> bool:
-    """An error before the first hand-over leaves a folder with nothing but the lock."""
-    return any(entry.name != LOCK for entry in state.iterdir()) if state.is_dir() else state.exists()
 
 
 def add_poses_option(parser: argparse.ArgumentParser) -> None:

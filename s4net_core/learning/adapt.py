@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from s4net_core.config import Settings, with_values
 from s4net_core.errors import CheckpointError, KeyframeError, LearningError
-from s4net_core.files import write_result
+from s4net_core.files import creation_time, write_result
 from s4net_core.frames import Frame
 from s4net_core.geometry.camera import working_frame
 from s4net_core.inference import Segmenter, pick_device
@@ -116,6 +116,7 @@ class Adaptation:
         track: Callable[[Sequence[int]], Iterable[int]] = iter,
         processes: Processes | None = None,
     ) -> None:
+        creation_time()  # if it cannot be told, now, and not after the first steps
         self.settings = settings
         self._lock = threading.RLock()
         self._processes = processes or Processes()

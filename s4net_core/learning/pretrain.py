@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from s4net_core.config import Settings
 from s4net_core.errors import SettingsError
+from s4net_core.files import creation_time
 from s4net_core.io.source_sets.source_set import SourceSet
 from s4net_core.learning.devices import training_fabric
 from s4net_core.learning.interrupt import Interrupt
@@ -87,6 +88,7 @@ def pretrain(
         CheckpointError, SettingsError: there is no run in `state` to resume, or it is another one.
         KeyboardInterrupt: after Ctrl-C or SIGTERM.
     """
+    creation_time()  # if it cannot be told, now, and not after the last step
     fabric = fabric or training_fabric(settings)
     if state is None and resume:
         raise SettingsError("there is nothing to resume without a state: give the file of the interrupted run")

@@ -1,10 +1,13 @@
 """`s4net pretrain`, `adapt`, `compare` and `bench step` as a user runs them, on a tiny network and room."""
 
+import shutil
+
 import pytest
 import yaml
 from scenes import make_room_frames, make_source_images, write_source_set
 
 from s4net_core.cli.main import main
+from s4net_core.errors import S4NetError
 from s4net_core.files import FolderLock
 from s4net_core.io.captures.scene_folder import write_scene_folder
 from s4net_core.io.images.files import write_color, write_label
@@ -132,6 +135,50 @@ def test_a_state_in_use_is_left_alone(base, place, capsys, choice):
     assert sorted(state.rglob("*")) == before
     node.release()
     assert main(["adapt", "room", "adapted.safetensors", *GIVEN, choice]) == 0
+
+
+def test_force_keeps_the_lock_file_so_that_nobody_gets_in_meanwhile(base, place, monkeypatch):
+    """Whoever makes a new lock file shares the folder with who holds the old one."""
+    assert main(["adapt", "room", "adapted.safetensors", *GIVEN]) == 0
+    state = place / "adapted.safetensors.state"
+    rmtree, tried = shutil.rmtree, []
+
+    def removed_while_a_node_starts(folder):
+        with pytest.raises(S4NetError, match="in use"):
+            FolderLock(state, "")
+        tried.append(folder.name)
+        rmtree(folder)
+
+    monkeypatch.setattr(shutil, "rmtree", removed_while_a_node_starts)
+    assert main(["adapt", "room", "adapted.safetensors", *GIVEN, "--force"]) == 0
+    assert len(tried) >= 1
+    assert read_info(place / "adapted.safetensors").step == 4
+
+
+def test_a_state_that_cannot_be_written_is_named(base, place, capsys):
+    (place / "file").write_text("")
+    assert main(["adapt", "room", "adapted.safetensors", *GIVEN, "--state", "file/state"]) == 2
+    assert "file/state cannot be written" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("choice", ["--resume", "--force"])
+def test_pretrain_takes_no_folder_for_its_state(place, capsys, choice):
+    (place / "folder").mkdir()
+    given = ["pretrain", "source", "new.safetensors", "--settings", "small.yaml", "--state", "folder", choice]
+    assert main(given) == 2
+    assert "folder is a folder: name a file" in capsys.readouterr().err
+    assert (place / "folder").is_dir()
+
+
+@pytest.mark.parametrize("command", [["pretrain", "source", "new.safetensors"], ["adapt", "room", "new.safetensors"]])
+def test_a_time_that_is_none_is_refused_before_anything_is_learnt(base, place, capsys, monkeypatch, command):
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "yesterday")
+    given = GIVEN if command[0] == "adapt" else ["--settings", "small.yaml"]
+    assert main([*command, *given]) == 2
+    told = capsys.readouterr()
+    assert "SOURCE_DATE_EPOCH is 'yesterday'" in told.err
+    assert "keyframes" not in told.out
+    assert not (place / "new.safetensors").exists()
 
 
 def test_a_mistake_leaves_no_state(base, place, capsys):

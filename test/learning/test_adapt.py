@@ -100,6 +100,18 @@ def test_a_refused_version_rolls_back_and_says_why(adaptation, base, monkeypatch
     assert same(adaptation._learner.network.state_dict(), weights_of(good.path))
 
 
+def test_a_network_that_collapsed_to_one_class_rolls_back_to_the_base_model(adaptation, settings, base):
+    settings.guard.max_class_share = 0.9
+    head = [m for m in adaptation._learner.network.modules() if isinstance(m, torch.nn.Conv2d)][-1]
+    with torch.no_grad():
+        head.weight.zero_()
+        head.bias.copy_(torch.eye(len(head.bias))[0])
+    refused = adaptation.handover()
+    assert (refused.accepted, adaptation.current.number, adaptation.status.refused) == (False, 0, 1)
+    assert "one class" in adaptation.status.last_refusal
+    assert same(adaptation._learner.network.state_dict(), weights_of(base))
+
+
 def test_a_loss_that_is_not_finite_rolls_back(adaptation):
     with torch.no_grad():
         next(adaptation._learner.network.parameters()).fill_(float("nan"))

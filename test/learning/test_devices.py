@@ -13,6 +13,7 @@ from test_pretrain import write_source_with_depth
 
 from s4net_core.cli.main import main
 from s4net_core.errors import CheckpointError, S4NetError, SettingsError
+from s4net_core.files import FolderLock
 from s4net_core.io.captures.scene_folder import write_scene_folder
 from s4net_core.learning.devices import Processes, adaptation_processes
 from s4net_core.learning.guard import Guard
@@ -84,17 +85,21 @@ def curves(folder):
     return {name: [event.value for event in events.Scalars(name)] for name in names}
 
 
-@pytest.mark.timeout(300)
-def test_two_processes_adapt_as_one_does_with_twice_the_batches(settings, place):
-    learner = settings.learner
+def adapt_in_two_processes(settings, place):
     settings.adaptation.devices = 2
     (place / "two.yaml").write_text(yaml.safe_dump(settings.model_dump()))
     (place / "adapt.py").write_text(SCRIPT)
     folders = json.dumps([str(ROOT / folder) for folder in (".", "test", "test/learning")])
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "FOLDERS": folders}
-    done = subprocess.run(
+    return subprocess.run(
         [sys.executable, "adapt.py"], cwd=place, env=environment, capture_output=True, text=True, check=False
     )
+
+
+@pytest.mark.timeout(300)
+def test_two_processes_adapt_as_one_does_with_twice_the_batches(settings, place):
+    learner = settings.learner
+    done = adapt_in_two_processes(settings, place)
     assert done.returncode == 0, done.stderr
     told = " ".join(done.stdout.split())
     assert told.count("step 4: refused, back to version 1") == told.count("step 6: version 2") == 1
@@ -120,6 +125,15 @@ def test_two_processes_adapt_as_one_does_with_twice_the_batches(settings, place)
     assert any("state.json" in name for name in first)
     names = sorted(path.name for path in (place / "two.safetensors.state").rglob("*.*") if path.suffix != ".npz")
     assert names == [".lock", "000002.safetensors", "index.json", "state.json"]
+
+
+def test_a_state_in_use_ends_all_processes(settings, place):
+    with FolderLock.of_new(place / "two.safetensors.state", ""):
+        done = adapt_in_two_processes(settings, place)
+    assert done.returncode == 2
+    assert "is in use by another process" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert (place / "written.1.json").is_file()  # the second one has ended by itself
 
 
 class StandIn:

@@ -68,6 +68,15 @@ def test_what_could_not_be_measured_is_left_out_and_the_file_stays_readable(tmp_
     assert load_checkpoint(tmp_path / "weights.safetensors")[1].metrics == {"source_miou": 0.5}
 
 
+def test_the_same_weights_give_the_same_file_when_their_time_is_given(tmp_path, network, monkeypatch):
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "86400")
+    first, second = (save_checkpoint(tmp_path / name, network) for name in ("first", "second"))
+    assert first == second
+    assert read_info(tmp_path / "first").created == "1970-01-02T00:00:00+00:00"
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "86401")
+    assert save_checkpoint(tmp_path / "third", network) != first
+
+
 def test_hash_that_saving_returns_is_that_of_the_file(tmp_path, network):
     path = tmp_path / "new" / "folder" / "weights.safetensors"
     sha256 = save_checkpoint(path, network)

@@ -1,0 +1,89 @@
+"""Where a training keeps what it needs to go on: never used or removed unasked, nor by two at once."""
+
+import argparse
+import re
+import shutil
+from pathlib import Path
+
+from s4net_core.errors import S4NetError, SettingsError
+from s4net_core.files import LOCK, FolderLock
+
+BASE_MODEL = re.compile(r"[0-9a-f]{12}")
+"""Name of a folder in that of an adaptation: one for each base model, by its hash."""
+
+
+def add_training_options(parser: argparse.ArgumentParser, state: str) -> None:
+    """Add ``--state``, ``--resume``, ``--force`` and ``--log``; `state_file` or `take_state_folder` read the others.
+
+    Args:
+        parser: of the command, which has an argument ``output``.
+        state: what is kept there, for the help.
+    """
+    parser.add_argument("--state", type=Path, help=f"{state} (default: OUTPUT.state)")
+    parser.add_argument("--resume", action="store_true", help="go on from what is in the state")
+    parser.add_argument("--force", action="store_true", help="remove the state and start anew")
+    parser.add_argument("--log", type=Path, metavar="DIR", help="write curves for TensorBoard into this folder")
+
+
+def state_path(args: argparse.Namespace) -> Path:
+    """Where the state of a run is kept."""
+    state: Path = args.state or args.output.with_name(args.output.name + ".state")
+    return state
+
+
+def state_file(args: argparse.Namespace) -> Path:
+    """A state that is one file; that of an earlier run is removed where somebody asks for it.
+
+    Raises:
+        SettingsError: there is one, and nobody said what shall become of it; or it is a folder.
+    """
+    state = state_path(args)
+    if state.is_dir():
+        raise SettingsError(f"state {state} is a folder: name a file with --state")
+    if not args.resume:
+        if state.exists() and not args.force:
+            raise _unasked(state)
+        state.unlink(missing_ok=True)
+    return state
+
+
+def take_state_folder(args: argparse.Namespace) -> FolderLock:
+    """A state that is a folder, for this run alone; what an earlier run left there is removed where somebody asks.
+
+    The lock file is never removed: whoever made a new one would share the folder with who holds the old one.
+
+    Raises:
+        SettingsError: there is one, and nobody said what shall become of it; or it is a folder of something else.
+        S4NetError: somebody uses it, or it cannot be written.
+    """
+    state = state_path(args)
+    if not args.resume and any(not BASE_MODEL.fullmatch(entry.name) for entry in _entries(state)):
+        raise SettingsError(f"{state} holds more than the state of a run: give this one a folder with --state")
+    lock = FolderLock.of_new(state, "wait until it has ended, or give this run a folder of its own with --state")
+    try:
+        if not args.resume:
+            _clear(state, force=args.force)
+    except BaseException:
+        lock.release()
+        raise
+    return lock
+
+
+def _clear(state: Path, *, force: bool) -> None:
+    entries = _entries(state)
+    if entries and not force:
+        raise _unasked(state)
+    try:
+        for entry in entries:
+            shutil.rmtree(entry)
+    except OSError as error:
+        raise S4NetError(f"state {state} cannot be removed ({error}): check its rights") from error
+
+
+def _entries(state: Path) -> list[Path]:
+    """What lies there beside the lock, which an error before the keyframes are saved leaves alone."""
+    return [entry for entry in state.iterdir() if entry.name != LOCK] if state.is_dir() else []
+
+
+def _unasked(state: Path) -> SettingsError:
+    return SettingsError(f"state {state} exists: add --resume to go on from it, or --force to remove it")
