@@ -12,7 +12,13 @@ from rich.table import Table
 from s4net_core.cli.bench_geometry import Row, bench_neighbours, bench_warp
 from s4net_core.cli.bench_source import bench_source
 from s4net_core.cli.bench_step import bench_step
-from s4net_core.cli.options import add_learning_options, learning_settings_from, positive, settings_from
+from s4net_core.cli.options import (
+    add_learning_options,
+    learning_settings_from,
+    overrides_from,
+    positive,
+    settings_from,
+)
 from s4net_core.inference import pick_device
 
 DEMO = Path(__file__).resolve().parents[2] / "demo"
@@ -47,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
         settings = learning_settings_from(args)
         if args.case == "live":  # a ROS program: the core imports no ROS
             module = [sys.executable, "-m", "s4net_ros.replay.bench"]
-            os.execv(sys.executable, [*module, str(args.settings), str(args.repeats), *args.overrides])
+            os.execv(sys.executable, [*module, str(args.settings), str(args.repeats), *overrides_from(args)])
         if args.case == "source":
             rows = bench_source(settings, repeats=args.repeats)
         else:

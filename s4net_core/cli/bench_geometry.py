@@ -22,6 +22,8 @@ CHANNELS = (3, 37)
 MIN_OVERLAP = 0.25
 NEIGHBOURS = 4
 QUERIES = 500
+TARGETS = 4
+DRAWS = 20
 WARM_UP = 2
 """Rounds that do not count, as they allocate."""
 NEAR_METRES, NEAR_DEGREES = 1.5, 40.0
@@ -80,9 +82,10 @@ def bench_warp(*, repeats: int = 25, device: str = "cpu") -> list[Row]:
 
 
 def bench_neighbours(*, sizes: Sequence[int] = (100, 1000, 10_000)) -> list[Row]:
-    """A neighbour query, and taking in one view, in buffers of growing size.
+    """A neighbour query, drawing a batch, and taking in one view, in buffers of growing size.
 
-    The query is compared with a vectorised scan over all poses, which knows nothing of occlusion.
+    The query is compared with a vectorised scan over all poses, which knows nothing of occlusion. A batch is drawn
+    once a step: targets among all views that have a neighbour, and their neighbours.
 
     Args:
         sizes: numbers of keyframes, ascending.
@@ -108,6 +111,9 @@ def bench_neighbours(*, sizes: Sequence[int] = (100, 1000, 10_000)) -> list[Row]
         query, scan = _interleaved(calls, "cpu")
         rows.append(Row(f"neighbours among {size}", query * 1e6, "µs", scan / query))
         rows.append(Row(f"scan over {size} poses", scan * 1e6, "µs", None))
+        draw = partial(buffer.draw, TARGETS, NEIGHBOURS, MIN_OVERLAP, rng)
+        (drawn,) = _interleaved([(draw,)] * DRAWS, "cpu")
+        rows.append(Row(f"a batch of {TARGETS} among {size}", drawn * 1e3, "ms", None))
         rows.append(Row(f"offer up to {size}, mean", statistics.fmean(offers) * 1e3, "ms", None))
     return rows
 

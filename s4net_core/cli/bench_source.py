@@ -62,18 +62,20 @@ def bench_source(settings: Settings, *, repeats: int = 20) -> list[Row]:
     with_depth = settings.model.depth_decoder
     source = open_source_set(settings.source.path, with_depth=with_depth)
     batch, width, height = settings.learner.source_batch, settings.model.width, settings.model.height
-    need = batch / _step_seconds(settings, source, repeats)
+    console = Console(stderr=True)
+    with console.status("steps of L_S"):
+        need = batch / _step_seconds(settings, source, repeats)
     rows = [Row(f"a step of L_S takes, {batch} images at {width}x{height}", need, "images/s", None)]
     with tempfile.TemporaryDirectory() as folder:
         sets = {f"{source.name}, {'packed' if is_pack(Path(settings.source.path)) else 'as it is'}": source}
         if not is_pack(Path(settings.source.path)):
-            for quality in QUALITIES:
+            for quality in track(QUALITIES, "pack", console=console, transient=True):
                 path, few = Path(folder) / str(quality), _First(source, MAX_PACKED)
                 write_pack(path, {"all": few}, width, height, quality=quality)
                 size = path.stat().st_size / len(few) / 1e3
                 name = f"JPEG {quality}" if quality else "PNG, exact"
                 sets[f"packed, {name}, {size:.0f} kB an image"] = PackedSourceSet(path, with_depth=with_depth)
-        for name, one in track(sets.items(), "read", console=Console(stderr=True), transient=True):
+        for name, one in track(sets.items(), "read", console=console, transient=True):
             rate = _images_per_second(one, settings, repeats)
             rows.append(Row(name, rate, "images/s", rate / need))
     return rows

@@ -37,10 +37,11 @@ def run(args: argparse.Namespace) -> int:
     console = Console(stderr=True)
     seeds = range(settings.seed, settings.seed + args.seeds)
     with Progress(console=console) as progress:
-        task = progress.add_task("adapt", total=2 * len(seeds) * steps)
+        task = progress.add_task("base model", total=2 * len(seeds) * steps)
 
         def advance(method: str, seed: int, step: int) -> None:
-            progress.update(task, advance=1, description=f"{method}, seed {seed}")
+            doing = ", measuring" if step == steps else ""
+            progress.update(task, advance=1, description=f"{method}, seed {seed}{doing}")
 
         with_depth = settings.geometry.from_sensor
         results = compare(

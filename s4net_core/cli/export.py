@@ -33,12 +33,13 @@ def run(args: argparse.Namespace) -> int:
         raise ExportError("--half is for --format tensorrt: an ONNX graph is float32, its runtime may use less")
     if args.format == "tensorrt":
         check_tensorrt()
-    sha256 = file_sha256(args.checkpoint)
-    network, info = load_checkpoint(args.checkpoint, sha256=sha256)
-    model = with_size_of(settings_from(args), info).model
-    data = export_onnx(network, info, model.width, model.height, sha256)
-    compared = compare_with_torch(OnnxModel(data), network)
-    console = Console()
+    console, waiting = Console(), Console(stderr=True)
+    with waiting.status("exporting, and comparing with PyTorch"):
+        sha256 = file_sha256(args.checkpoint)
+        network, info = load_checkpoint(args.checkpoint, sha256=sha256)
+        model = with_size_of(settings_from(args), info).model
+        data = export_onnx(network, info, model.width, model.height, sha256)
+        compared = compare_with_torch(OnnxModel(data), network)
     console.print(
         f"ONNX opset {OPSET}, {model.width}x{model.height}; {compared.images} images against PyTorch: logits "
         f"of up to {compared.largest_logit:.3g} differ by up to {compared.logit_error:.2g}, "
@@ -46,7 +47,8 @@ def run(args: argparse.Namespace) -> int:
     )
     compared.check()
     if args.format == "tensorrt":
-        data = build_engine(data, half=args.half)
+        with waiting.status("building the engine"):
+            data = build_engine(data, half=args.half)
     write_result(args.output, data, ExportError)
     console.print(f"{args.output}: {len(data) / 1e6:.1f} MB")
     return 0

@@ -31,7 +31,8 @@ def run(args: argparse.Namespace) -> int:
     model = settings.model.model_copy(
         update={"architecture": "transformers", "encoder": args.network, "encoder_weights": "imagenet"}
     )
-    network = build_network(model)
+    with Console(stderr=True).status(f"fetching {args.network}"):
+        network = build_network(model)
     sha256 = save_checkpoint(args.output, network, half=args.half)
     names = LABEL_SPACES[model.label_space].names
     absent = [names[id - 1] for id in network.body.without_members]

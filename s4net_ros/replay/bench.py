@@ -7,11 +7,12 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import rclpy
+import torch
 from numpy.typing import NDArray
 from rclpy.node import Node
 from rich.console import Console
@@ -21,13 +22,14 @@ from std_msgs.msg import Header
 
 from s4net_core.cli.bench import CASES, print_rows
 from s4net_core.cli.bench_geometry import Row
-from s4net_core.config import Settings, load_settings
+from s4net_core.config import load_settings
 from s4net_core.errors import S4NetError
 from s4net_core.frames import Intrinsics
 from s4net_core.inference import Segmenter, pick_device, to_tensor
 from s4net_ros.conversions import camera_info_message, image_message, stamp_ns
 from s4net_ros.graph import GraphArguments, adaptation_graph, fastdds_environment
 from s4net_ros.qos import stream_qos
+from s4net_ros.replay.plan import with_overrides
 from s4net_ros.replay.processes import Children
 
 WIDTH, HEIGHT = 640, 480
@@ -67,19 +69,27 @@ class Camera(Node):
         return self._seen_at - start if self._seen_at else None
 
 
-def measure(settings: Settings, settings_file: str, repeats: int) -> list[Row]:
-    """Start the node, send frames, and time the same network here between them.
+def measure(settings_file: str, overrides: Sequence[str], repeats: int) -> list[Row]:
+    """Start the node, send frames, and time the same network, with the same settings, here between them.
+
+    Args:
+        settings_file: YAML.
+        overrides: NAME=VALUE, which win over it; ``checkpoint`` and ``source.path`` must be among them or in the file.
+        repeats: frames that count.
 
     Raises:
         S4NetError: the node dies or does not answer.
     """
+    settings = load_settings(settings_file, overrides)
+    if settings.threads:
+        torch.set_num_threads(settings.threads)  # as the node does
     arguments = GraphArguments(
         settings_file=settings_file,
         checkpoint=settings.checkpoint,
         source_set=settings.source.path,
         fastdds_profile="local",
     )
-    spec = adaptation_graph(arguments)[0]
+    spec = with_overrides(adaptation_graph(arguments)[0], overrides)
     segmenter = Segmenter(settings.checkpoint, settings.device, settings)
     rng = np.random.default_rng(0)
     color = rng.integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
@@ -128,7 +138,7 @@ def main() -> int:
     file, repeats, *overrides = sys.argv[1:]
     rclpy.init()
     try:
-        print_rows(CASES["live"], measure(load_settings(file, overrides), file, int(repeats)))
+        print_rows(CASES["live"], measure(file, overrides, int(repeats)))
     except S4NetError as error:
         print(f"s4net bench: {error}", file=sys.stderr)
         return 2

@@ -113,7 +113,7 @@ def make_plan(args: argparse.Namespace) -> Plan:
         with_depth = load_settings(file, overrides).geometry.from_sensor
         overrides += _bag_transports(args.bag, arguments, with_depth)
     settings = load_settings(file, [*_as_overrides(arguments), *overrides])
-    specs = [_with_overrides(spec, overrides) for spec in adaptation_graph(arguments)]
+    specs = [with_overrides(spec, overrides) for spec in adaptation_graph(arguments)]
     limits = Limits(args.seconds, args.versions, args.steps)
     color, depth = _input_topics(specs[0], settings)
     player = []
@@ -172,7 +172,8 @@ def _as_overrides(arguments: GraphArguments) -> list[str]:
     return [f"{name}={yaml.safe_dump(value).splitlines()[0]}" for name, value in given.items() if value]
 
 
-def _with_overrides(spec: NodeSpec, overrides: Sequence[str]) -> NodeSpec:
+def with_overrides(spec: NodeSpec, overrides: Sequence[str]) -> NodeSpec:
+    """The same node with settings given as NAME=VALUE, which win over its own."""
     values = {name: yaml.safe_load(value) for name, _, value in (text.partition("=") for text in overrides)}
     return replace(spec, parameters=(*spec.parameters, values)) if values else spec
 

@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -31,6 +32,7 @@ from s4net_core.geometry.camera import rescale_frame
 from s4net_core.io.bags.writer import write_bag
 from s4net_core.io.captures.opening import open_capture
 from s4net_core.io.captures.scene_folder import write_scene_folder
+from s4net_core.io.source_sets.opening import open_source_set
 from s4net_core.keyframes import KeyframeBuffer
 from s4net_core.models.checkpoint import read_info
 from s4net_ros.conversions import image_message, stamp_ns
@@ -44,6 +46,7 @@ from s4net_ros.weights import update_message
 
 pytestmark = pytest.mark.timeout(240)  # less than a minute each on an idle machine
 
+ROOT = Path(__file__).resolve().parents[2]
 COLOR = "/camera/camera/color/image_raw"
 FRAME_ID = "camera_color_optical_frame"
 SMALL_FRAMES = 40
@@ -254,18 +257,30 @@ def test_labels_flow_without_the_learner_and_it_resumes_where_it_was(make_chain:
     chain.watch_until(lambda: record.history and record.updates, "first report after the restart")
     assert record.history[0].keyframes >= 4
     assert record.history[0].version >= version
-    assert record.updates[0].version >= version
+    resumed = record.updates[0].version
+    assert resumed >= version
     assert Path(record.updates[0].path).is_file()
     served = record.values["segmentation"]
     chain.watch_until(lambda: int(served["weights_version"]) >= version, "segmentation serves the version")
+    chain.play(small_bag, "--loop", subscribers=2)
+    chain.watch_until(lambda: record.status.version > resumed, "learning goes on")
+
+
+@pytest.fixture(params=["rendered", pytest.param("real", marks=pytest.mark.slow)])
+def looped_bag(request: pytest.FixtureRequest, small_bag: Path, tmp_path: Path) -> Path:
+    """`SMALL_FRAMES` frames that a computer or a HoloLens saw."""
+    if request.param == "rendered":
+        return small_bag
+    shared_data = request.getfixturevalue("shared_data")
+    return convert(shorten(shared_data / "real" / "hololens", tmp_path / "hololens", SMALL_FRAMES), tmp_path / "bag")
 
 
 def test_a_looped_bag_gives_the_keyframes_that_s4net_adapt_gives(
-    make_chain: Any, small_bag: Path, settings_file: Path, checkpoint: Path, source_set: Path, tmp_path: Path
+    make_chain: Any, looped_bag: Path, settings_file: Path, checkpoint: Path, source_set: Path, tmp_path: Path
 ) -> None:
     chain = make_chain()
     chain.start("adaptation", **{"adaptation.min_keyframes": 10000})
-    chain.play(small_bag, "--loop", subscribers=1)
+    chain.play(looped_bag, "--loop", subscribers=1)
     used = lambda: int(chain.monitor.record.values.get("adaptation", {}).get("frames_used", 0))  # noqa: E731
     chain.watch_until(lambda: used() > 2.5 * SMALL_FRAMES, "two and a half rounds")
     chain.children["adaptation"].send(signal.SIGINT)
@@ -273,7 +288,7 @@ def test_a_looped_bag_gives_the_keyframes_that_s4net_adapt_gives(
 
     options = ["--checkpoint", checkpoint, "--source", source_set, "--settings", settings_file]
     options += ["--set", "adaptation.max_steps=2", "--state", tmp_path / "offline"]
-    assert s4net([str(word) for word in ["adapt", small_bag, tmp_path / "adapted.safetensors", *options]]) == 0
+    assert s4net([str(word) for word in ["adapt", looped_bag, tmp_path / "adapted.safetensors", *options]]) == 0
 
     settings = load_settings(settings_file)
     live, offline = buffer(settings), buffer(settings)
@@ -345,12 +360,52 @@ def test_live_adapts_evaluates_and_writes_a_report(
     assert 0 <= summary["agreement"]["before"] <= 1
     assert 0 <= summary["agreement"]["after"] <= 1
     assert [point["step"] for point in summary["history"]] == sorted(point["step"] for point in summary["history"])
+    reports = np.diff([point["seconds"] for point in summary["history"]])
+    assert 0.5 < np.median(reports) < 1.5  # once a second, on a busy machine as well
     assert set(summary["evaluation"]) == {"scene", "base", "adapted"}
     assert 0 <= summary["evaluation"]["adapted"]["pooled"]["miou"] <= 1
     assert "<img" in (out / "report.html").read_text()
     assert (out / "before_after.png").read_bytes().startswith(b"\x89PNG")
     for words in ("frames labelled", "model versions handed over", "agreement between views", "mIoU"):
         assert words in output
+
+
+def test_the_demo_asks_live_for_what_is_in_the_repository(
+    ros: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    demo = runpy.run_path(str(ROOT / "demo" / "run.py"))
+    started: list[tuple[list[str], dict[str, str]]] = []
+    monkeypatch.setattr(os, "execve", lambda _, words, environment: started.append((words, environment)))
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setitem(demo["main"].__globals__, "OUT", tmp_path)
+    demo["main"](["--steps", "2"])
+    ((words, environment),) = started
+    assert 1 <= int(environment["ROS_DOMAIN_ID"]) <= 101
+    assert words[:4] == [sys.executable, "-m", "s4net_core.cli.main", "live"]
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    args = parser.parse_args(words[4:])
+    plan = make_plan(args)
+    assert (plan.limits.steps, plan.out) == (2, tmp_path)
+    assert str(tmp_path / "bag") in plan.player
+    assert "--loop" in plan.player
+    assert plan.settings.adaptation.max_steps == 100
+    assert read_info(plan.settings.checkpoint).model.encoder == plan.settings.model.encoder
+    assert len(open_source_set(plan.settings.source.path)) == 360
+    assert len(open_capture(args.evaluate, with_depth=False)) == 60
+
+
+def test_bench_live_times_the_node_with_the_settings_of_the_command_line(
+    ros: Any, settings_file: Path, checkpoint: Path, source_set: Path
+) -> None:
+    settings_file.write_text(SETTINGS.replace("tu-test_resnet", "tu-resnet18"))  # does not fit the weights
+    command = [sys.executable, "-m", "s4net_core.cli.main", "bench", "live", "--repeats", 2]
+    command += ["--settings", settings_file, "--checkpoint", checkpoint, "--source", source_set]
+    command += ["--set", "model.encoder=tu-test_resnet"]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    for words in ("bare forward pass at 64x48", "Segmenter, 640x480 in and out", "live node, message to message"):
+        assert words in done.stdout
 
 
 def test_live_ends_everything_at_ctrl_c_and_still_reports(
@@ -418,11 +473,9 @@ def test_a_real_capture_goes_through_convert_and_live(
     ros: Any, shared_data: Path, tmp_path: Path, settings_file: Path, checkpoint: Path, source_set: Path
 ) -> None:
     capture = shorten(shared_data / "real" / "hololens", tmp_path / "hololens", frames=60)
-    command = [sys.executable, "-m", "s4net_core.cli.main", "convert", capture, tmp_path / "bag", "--size", "270x180"]
-    subprocess.run(list(map(str, command)), check=True, timeout=60)
-    out = tmp_path / "out"
+    bag, out = convert(capture, tmp_path / "bag"), tmp_path / "out"
     options = graph_options(settings_file, checkpoint, source_set, out)
-    code, output = finish(live(tmp_path / "bag", *options, "--versions", 2, "--seconds", 120))
+    code, output = finish(live(bag, *options, "--versions", 2, "--seconds", 120))
     assert code == 0, output
     summary = json.loads((out / "summary.json").read_text())
     assert summary["handovers"] >= 2
@@ -430,6 +483,13 @@ def test_a_real_capture_goes_through_convert_and_live(
     assert summary["agreement"]["before"] is not None
     assert summary["agreement"]["after"] is not None
     assert "agreement between views, before and after" in output
+
+
+def convert(capture: Path, bag: Path) -> Path:
+    """`s4net convert` to a smaller size."""
+    command = [sys.executable, "-m", "s4net_core.cli.main", "convert", capture, bag, "--size", "270x180"]
+    subprocess.run(list(map(str, command)), check=True, timeout=60)
+    return bag
 
 
 def shorten(capture: Path, folder: Path, frames: int) -> Path:
