@@ -28,6 +28,7 @@ DISCOVERY_SETTLE = 0.5  # s: a subscriber that is seen here may not have seen th
 ACKNOWLEDGE_TIMEOUT = 2.0  # s that reliable subscribers of all topics get for their last messages
 BEST_EFFORT_DRAIN = 0.3  # s
 LATCHED = DurabilityPolicy.TRANSIENT_LOCAL
+IMAGES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class PlayerOptions:
 
     Args:
         rate: seconds of the bag a second.
-        loop: start again at the end; /clock jumps back to the start.
+        loop: start again at the end, one image interval later, as a camera goes on; /clock jumps back to the start.
         clock: publish /clock at 100 Hz (wall time).
         start: seconds of the bag to leave out at its beginning.
         duration: seconds of the bag to play; 0 = all.
@@ -143,6 +144,7 @@ class BagPlayer:
         if not options.start_paused:
             self._running.set()
         self._publishers: dict[str, Publisher] = {}
+        self._images: set[str] = set()
         self._awaited = dict(map(_topic_and_count, options.wait_for))
         self._open_topics()
         self._clock = self.node.create_publisher(Clock, CLOCK_TOPIC, 10) if options.clock else None
@@ -166,7 +168,7 @@ class BagPlayer:
         pacer = Pacer(self.options.rate)
         begin = wall = time.monotonic_ns()
         while not self._stopped.is_set():
-            first, last = self._play_once(pacer, wall, progress)
+            end = self._play_once(pacer, wall, progress)
             if self._stopped.is_set():
                 break
             self.summary.rounds += 1
@@ -174,14 +176,15 @@ class BagPlayer:
             if not self.options.loop:
                 self.summary.finished = True
                 break
-            wall = pacer.wall(max(last, first + CLOCK_PERIOD))
+            wall = pacer.wall(end)
         self.summary.wall_seconds = (time.monotonic_ns() - begin) / NANOSECONDS
         self._drain()
         return self.summary
 
-    def _play_once(self, pacer: Pacer, wall: int, progress: Callable[[int], None]) -> tuple[int, int]:
-        """One round from wall time `wall` (ns) on; returns the bag times (ns) of its first and its last message."""
+    def _play_once(self, pacer: Pacer, wall: int, progress: Callable[[int], None]) -> int:
+        """One round from wall time `wall` (ns) on; returns the bag time (ns) at which the next one may begin."""
         first = last = tick = -1
+        images: Counter[str] = Counter()
         step = max(1, round(CLOCK_PERIOD * self.options.rate))
         for count, (topic, stamp, data) in enumerate(self._messages(), start=1):
             if first < 0:
@@ -191,7 +194,8 @@ class BagPlayer:
                 self._publish_clock(tick)
                 tick += step
             if not self._wait_until(pacer, stamp):
-                return first, stamp
+                return stamp
+            images[topic] += topic in self._images
             self._publishers[topic].publish(bytes(data))
             self.summary.messages[topic] += 1
             late = (time.monotonic_ns() - pacer.wall(stamp)) / 1e6
@@ -200,7 +204,9 @@ class BagPlayer:
             last = stamp
         if first < 0:
             raise CaptureError(f"bag {self._bag.path} has nothing left to play after --start {self.options.start:g}")
-        return first, last
+        frames = max(images.values(), default=0)
+        interval = (last - first) // (frames - 1) if frames > 1 else 0
+        return max(last + interval, first + CLOCK_PERIOD)
 
     def _messages(self) -> Iterator[tuple[str, int, bytes]]:
         """Topic, time (ns) and bytes of what is to be played; what was latched before `start` comes at `start`."""
@@ -249,6 +255,8 @@ class BagPlayer:
                 self.summary.skipped_topics[connection.topic] = str(error)
                 self.node.get_logger().warning(f"{connection.topic} is left out: {error}")
                 continue
+            if connection.msgtype in IMAGES:
+                self._images.add(connection.topic)
             if connection.topic not in self._publishers:
                 qos = publisher_qos(connection, self.options)
                 self._publishers[connection.topic] = self.node.create_publisher(message, connection.topic, qos)

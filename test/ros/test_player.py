@@ -22,11 +22,16 @@ from rosbags.rosbag1 import Writer as Rosbag1Writer
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 from rosgraph_msgs.msg import Clock
+from scenes import make_room_frames
+from sensor_msgs.msg import Image
 from std_msgs.msg import Int32
 from tf2_msgs.msg import TFMessage
 
 from s4net_core.errors import CaptureError
 from s4net_core.io.bags.storage import Bag
+from s4net_core.io.bags.writer import COLOR
+from s4net_core.io.bags.writer import write_bag as write_camera_bag
+from s4net_ros.conversions import stamp_ns
 from s4net_ros.replay.bag_player import BagPlayer, Pacer, PlayerOptions, message_class, publisher_qos
 
 START = 1_700_000_000_000_000_000
@@ -189,6 +194,27 @@ def test_loop_starts_again_and_the_clock_jumps_back_until_a_signal_ends_it(
     assert values[: 2 * COUNT] == [*range(COUNT), *range(COUNT)]
     assert sum(after < before for before, after in zip(listener.clock, listener.clock[1:], strict=False)) >= 2
     assert "played" in out
+
+
+def test_a_loop_keeps_the_rhythm_of_the_camera(ros: Any, tmp_path: Path) -> None:
+    """Without the interval between them, the first image of a round overtakes the last one of the round before."""
+    frames = make_room_frames(6, 32, 24)  # 10 Hz
+    write_camera_bag(tmp_path / "bag", frames)
+    sent: list[tuple[float, int]] = []
+
+    def on_image(message: Image, info: dict[str, Any]) -> None:
+        sent.append((info["source_timestamp"] / 1e9, stamp_ns(message.header)))
+
+    ros.node("listener").create_subscription(Image, COLOR, on_image, QoSProfile(depth=100))
+    player = start_player(tmp_path / "bag", "--loop", "--rate", "2", "--wait-for", COLOR)
+    ros.wait_for(lambda: len(sent) > 5 * len(frames))
+    player.send_signal(signal.SIGINT)
+    assert finish(player)[0] == 0
+    assert [stamp for _, stamp in sent[: 2 * len(frames)]] == 2 * [frame.stamp for frame in frames]
+    begins = [seconds for seconds, stamp in sent if stamp == frames[0].stamp]
+    ends = [seconds for seconds, stamp in sent if stamp == frames[-1].stamp]
+    pauses = [begin - end for begin, end in zip(begins[1:], ends, strict=False)]
+    assert 0.025 < np.median(pauses) < 0.1
 
 
 def test_a_paused_player_starts_with_its_service(bag: Path, listener: Listener, ros: Any) -> None:
