@@ -94,7 +94,7 @@ def adapt(
     if isinstance(labelled, str | Path):
         labelled = open_source_set(labelled, with_depth=model.info.model.depth_decoder)
     with tempfile.TemporaryDirectory() as folder:
-        base, state = Path(folder, "base.safetensors"), Path(state_dir or folder)
+        base, state = Path(folder, "base.safetensors"), Path(state_dir or folder).expanduser()
         model.save(base)
         with FolderLock.of_new(state, "wait until it has ended, or give another state_dir"):
             adaptation = Adaptation(settings, base, labelled, state)

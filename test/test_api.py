@@ -100,7 +100,7 @@ class TestAdapt:
         np.testing.assert_array_equal(base.segment(frames[0].color).confidence, before.confidence)
         assert not np.array_equal(result.confidence, before.confidence)
 
-    def test_what_it_learnt_can_be_saved_and_adapted_again(self, checkpoint, source, tmp_path):
+    def test_what_it_learnt_can_be_saved_and_adapted_again(self, checkpoint, source, tmp_path, monkeypatch):
         frames = make_room_frames(16, seed=5)
         adapted = adapt(load_model(checkpoint, from_values(SETTINGS)), frames, source, adaptation={"max_steps": 2})
         sha256 = save_model(adapted, tmp_path / "adapted.safetensors")
@@ -110,8 +110,9 @@ class TestAdapt:
         again = adapt(adapted, frames, source, state_dir=tmp_path / "state", adaptation={"max_steps": 2})
         assert again.info.parent == sha256
         assert list((tmp_path / "state").glob("*/keyframes"))
+        monkeypatch.setenv("HOME", str(tmp_path))
         with FolderLock(tmp_path / "state", ""), pytest.raises(S4NetError, match="in use by another process"):
-            adapt(adapted, frames, source, state_dir=tmp_path / "state")
+            adapt(adapted, frames, source, state_dir="~/state")
 
     def test_network_of_transformers_adapts_like_any_other(self, source, tmp_path):
         transformers = pytest.importorskip("transformers")

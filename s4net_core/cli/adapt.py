@@ -10,8 +10,8 @@ from s4net_core.cli.options import add_learning_options, add_poses_option, learn
 from s4net_core.cli.output import progress_bar, tracked
 from s4net_core.cli.training_state import add_training_options, state_path, take_state_folder
 from s4net_core.config import Settings
-from s4net_core.errors import SettingsError
-from s4net_core.files import FolderLock
+from s4net_core.errors import S4NetError, SettingsError
+from s4net_core.files import FolderLock, creation_time
 from s4net_core.io.captures.opening import open_capture
 from s4net_core.learning.adapt import Adaptation, AdaptationStatus, Handover
 from s4net_core.learning.base_model import open_source
@@ -38,11 +38,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Feed the whole capture, learn until finished, write the version that serves at the end."""
     settings = _settings(args)
+    creation_time()  # if it cannot be told, now, and not when a state has been removed
     processes = adaptation_processes(settings)
     locks: list[FolderLock] = []  # of the first process; without it none of them starts
-    processes.once(lambda: locks.append(take_state_folder(args)))
     try:
+        processes.once(lambda: locks.append(take_state_folder(args)))
         return _adapt(args, settings, processes)
+    except S4NetError as error:
+        if processes.first:
+            raise
+        # Others than the first end well and say nothing: Lightning would kill the first if one of them failed.
+        raise SystemExit(0) from error
     finally:
         for lock in locks:
             lock.release()

@@ -8,6 +8,7 @@ from rich.console import Console
 from s4net_core.cli.options import add_settings_options, settings_from, track_labels
 from s4net_core.cli.output import progress_bar
 from s4net_core.cli.training_state import add_training_options, state_file
+from s4net_core.files import creation_time
 from s4net_core.io.source_sets.opening import open_source_set, open_test_set
 from s4net_core.learning.devices import training_fabric
 from s4net_core.learning.pretrain import TrainingReport, pretrain
@@ -26,6 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Train, and tell every measurement."""
     settings = settings_from(args)
+    creation_time()  # if it cannot be told, now, and not when a state has been removed
     state = state_file(args)
     source = open_source_set(args.source, with_depth=settings.model.depth_decoder)
     fabric = training_fabric(settings)

@@ -28,7 +28,7 @@ def add_training_options(parser: argparse.ArgumentParser, state: str) -> None:
 def state_path(args: argparse.Namespace) -> Path:
     """Where the state of a run is kept."""
     state: Path = args.state or args.output.with_name(args.output.name + ".state")
-    return state
+    return state.expanduser()
 
 
 def state_file(args: argparse.Namespace) -> Path:
@@ -53,10 +53,12 @@ def take_state_folder(args: argparse.Namespace) -> FolderLock:
     The lock file is never removed: whoever made a new one would share the folder with who holds the old one.
 
     Raises:
-        SettingsError: there is one, and nobody said what shall become of it; or it is a folder of something else.
+        SettingsError: there is one, and nobody said what shall become of it; or it is a file, or of something else.
         S4NetError: somebody uses it, or it cannot be written.
     """
     state = state_path(args)
+    if state.exists() and not state.is_dir():
+        raise SettingsError(f"state {state} is a file: name a folder with --state")
     if not args.resume and any(not BASE_MODEL.fullmatch(entry.name) for entry in _entries(state)):
         raise SettingsError(f"{state} holds more than the state of a run: give this one a folder with --state")
     lock = FolderLock.of_new(state, "wait until it has ended, or give this run a folder of its own with --state")
@@ -81,8 +83,11 @@ def _clear(state: Path, *, force: bool) -> None:
 
 
 def _entries(state: Path) -> list[Path]:
-    """What lies there beside the lock, which an error before the keyframes are saved leaves alone."""
-    return [entry for entry in state.iterdir() if entry.name != LOCK] if state.is_dir() else []
+    """What lies there beside the lock; a run that failed before it saved keyframes leaves nothing but that."""
+    try:
+        return [entry for entry in state.iterdir() if entry.name != LOCK] if state.is_dir() else []
+    except OSError as error:
+        raise S4NetError(f"state {state} cannot be read ({error}): check its rights") from error
 
 
 def _unasked(state: Path) -> SettingsError:

@@ -104,6 +104,7 @@ class Adaptation:
     Raises:
         CheckpointError: the base model cannot be loaded, or lacks a branch that the settings ask for.
         SourceSetError: the source set is too small for a hold-out.
+        S4NetError: SOURCE_DATE_EPOCH is no time.
     """
 
     def __init__(

@@ -86,6 +86,7 @@ def pretrain(
         LearningError: the loss is not finite.
         SourceSetError: the source set is too small.
         CheckpointError, SettingsError: there is no run in `state` to resume, or it is another one.
+        S4NetError: SOURCE_DATE_EPOCH is no time.
         KeyboardInterrupt: after Ctrl-C or SIGTERM.
     """
     creation_time()  # if it cannot be told, now, and not after the last step

@@ -1,6 +1,7 @@
 """`s4net pretrain`, `adapt`, `compare` and `bench step` as a user runs them, on a tiny network and room."""
 
 import shutil
+from pathlib import Path
 
 import pytest
 import yaml
@@ -143,11 +144,12 @@ def test_force_keeps_the_lock_file_so_that_nobody_gets_in_meanwhile(base, place,
     state = place / "adapted.safetensors.state"
     rmtree, tried = shutil.rmtree, []
 
-    def removed_while_a_node_starts(folder):
-        with pytest.raises(S4NetError, match="in use"):
-            FolderLock(state, "")
-        tried.append(folder.name)
-        rmtree(folder)
+    def removed_while_a_node_starts(folder, *args, **kwargs):
+        rmtree(folder, *args, **kwargs)
+        if state in (path := Path(folder).absolute(), *path.parents):
+            with pytest.raises(S4NetError, match="in use"):
+                FolderLock(state, "")
+            tried.append(folder)
 
     monkeypatch.setattr(shutil, "rmtree", removed_while_a_node_starts)
     assert main(["adapt", "room", "adapted.safetensors", *GIVEN, "--force"]) == 0
@@ -159,6 +161,8 @@ def test_a_state_that_cannot_be_written_is_named(base, place, capsys):
     (place / "file").write_text("")
     assert main(["adapt", "room", "adapted.safetensors", *GIVEN, "--state", "file/state"]) == 2
     assert "file/state cannot be written" in capsys.readouterr().err
+    assert main(["adapt", "room", "adapted.safetensors", *GIVEN, "--state", "file", "--force"]) == 2
+    assert "state file is a file: name a folder" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("choice", ["--resume", "--force"])
@@ -178,7 +182,8 @@ def test_a_time_that_is_none_is_refused_before_anything_is_learnt(base, place, c
     told = capsys.readouterr()
     assert "SOURCE_DATE_EPOCH is 'yesterday'" in told.err
     assert "keyframes" not in told.out
-    assert not (place / "new.safetensors").exists()
+    assert "4/4" not in told.out
+    assert not list(place.glob("new.*"))
 
 
 def test_a_mistake_leaves_no_state(base, place, capsys):

@@ -54,6 +54,19 @@ def test_frames_come_back_as_they_were_written(tmp_path, frames, storage, color,
     assert len(list(reader)) == 6
 
 
+def test_a_hole_in_the_depth_is_nan_in_metres(tmp_path, frames):
+    depth = frames[0].depth.copy()
+    depth[3, 5] = 0
+    write_bag(tmp_path / "bag", [replace(frames[0], depth=depth)], depth="32FC1")
+    with Bag(tmp_path / "bag") as bag:
+        ((connection, _, data),) = bag.messages({"/camera/camera/aligned_depth_to_color/image_raw"})
+        message = bag.deserialize(connection, data)
+    written = np.frombuffer(message.data, "<f4").reshape(HEIGHT, WIDTH)
+    assert (message.encoding, np.argwhere(np.isnan(written)).tolist()) == ("32FC1", [[3, 5]])
+    (read,) = BagReader(tmp_path / "bag")
+    np.testing.assert_array_equal(read.depth, depth)
+
+
 def test_metadata_says_what_ros2_bag_play_needs(tmp_path, frames):
     write_bag(tmp_path / "bag", frames, color="jpeg", depth="compressedDepth", storage="sqlite3")
     info = yaml.safe_load((tmp_path / "bag/metadata.yaml").read_text())["rosbag2_bagfile_information"]

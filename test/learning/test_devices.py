@@ -30,9 +30,10 @@ from test_devices import adapt, watch_writing
 
 if __name__ == "__main__":
     rank, written = os.environ.get("LOCAL_RANK", "0"), watch_writing(Path.cwd())
-    code = adapt("two")
-    Path(f"written.{rank}.json").write_text(json.dumps(written))
-    sys.exit(code)
+    try:
+        sys.exit(adapt("two"))
+    finally:
+        Path(f"written.{rank}.json").write_text(json.dumps(written))
 """
 
 
@@ -127,11 +128,12 @@ def test_two_processes_adapt_as_one_does_with_twice_the_batches(settings, place)
     assert names == [".lock", "000002.safetensors", "index.json", "state.json"]
 
 
+@pytest.mark.timeout(300)
 def test_a_state_in_use_ends_all_processes(settings, place):
     with FolderLock.of_new(place / "two.safetensors.state", ""):
         done = adapt_in_two_processes(settings, place)
     assert done.returncode == 2
-    assert "is in use by another process" in done.stderr
+    assert " ".join(done.stderr.split()).count("is in use by another process") == 1
     assert "Traceback" not in done.stderr
     assert (place / "written.1.json").is_file()  # the second one has ended by itself
 

@@ -260,10 +260,10 @@ def test_labels_flow_without_the_learner_and_it_resumes_where_it_was(make_chain:
     resumed = record.updates[0].version
     assert resumed >= version
     assert Path(record.updates[0].path).is_file()
-    served = record.values["segmentation"]
-    chain.watch_until(lambda: int(served["weights_version"]) >= version, "segmentation serves the version")
+    chain.watch_until(lambda: int(chain.served["weights_version"]) >= version, "segmentation serves the version")
     chain.play(small_bag, "--loop", subscribers=2)
-    chain.watch_until(lambda: record.status.version > resumed, "learning goes on")
+    used = lambda: int(record.values["adaptation"].get("frames_used", 0))  # noqa: E731
+    chain.watch_until(lambda: used() and record.status.version > resumed, "it takes frames, and learning goes on")
 
 
 @pytest.fixture(params=["rendered", pytest.param("real", marks=pytest.mark.slow)])
@@ -345,9 +345,7 @@ def test_live_adapts_evaluates_and_writes_a_report(
     out = tmp_path / "out"
     write_scene_folder(tmp_path / "scan2", make_room_frames(6, 96, 72, seed=1))
     options = graph_options(settings_file, checkpoint, source_set, out)
-    code, output = finish(
-        live(small_bag, *options, "--versions", 2, "--evaluate", tmp_path / "scan2", "--seconds", 120)
-    )
+    code, output = finish(live(small_bag, *options, "--seconds", 8, "--evaluate", tmp_path / "scan2"))
     assert code == 0, output
     assert processes_about(out) == []
     summary = json.loads((out / "summary.json").read_text())
@@ -360,7 +358,8 @@ def test_live_adapts_evaluates_and_writes_a_report(
     assert 0 <= summary["agreement"]["before"] <= 1
     assert 0 <= summary["agreement"]["after"] <= 1
     assert [point["step"] for point in summary["history"]] == sorted(point["step"] for point in summary["history"])
-    reports = np.diff([point["seconds"] for point in summary["history"]])
+    reports = np.diff([point["seconds"] for point in summary["history"] if point["seconds"]])
+    assert len(reports) >= 4
     assert 0.5 < np.median(reports) < 1.5  # once a second, on a busy machine as well
     assert set(summary["evaluation"]) == {"scene", "base", "adapted"}
     assert 0 <= summary["evaluation"]["adapted"]["pooled"]["miou"] <= 1
@@ -375,6 +374,7 @@ def test_the_demo_asks_live_for_what_is_in_the_repository(
 ) -> None:
     demo = runpy.run_path(str(ROOT / "demo" / "run.py"))
     started: list[tuple[list[str], dict[str, str]]] = []
+    monkeypatch.delenv("ROS_DOMAIN_ID")
     monkeypatch.setattr(os, "execve", lambda _, words, environment: started.append((words, environment)))
     monkeypatch.chdir(ROOT)
     monkeypatch.setitem(demo["main"].__globals__, "OUT", tmp_path)
@@ -398,10 +398,10 @@ def test_the_demo_asks_live_for_what_is_in_the_repository(
 def test_bench_live_times_the_node_with_the_settings_of_the_command_line(
     ros: Any, settings_file: Path, checkpoint: Path, source_set: Path
 ) -> None:
-    settings_file.write_text(SETTINGS.replace("tu-test_resnet", "tu-resnet18"))  # does not fit the weights
+    settings_file.write_text(f"{SETTINGS}device: 'cuda:99'\n")  # the node would not start with it
     command = [sys.executable, "-m", "s4net_core.cli.main", "bench", "live", "--repeats", 2]
     command += ["--settings", settings_file, "--checkpoint", checkpoint, "--source", source_set]
-    command += ["--set", "model.encoder=tu-test_resnet"]
+    command += ["--device", "cpu"]
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     for words in ("bare forward pass at 64x48", "Segmenter, 640x480 in and out", "live node, message to message"):
