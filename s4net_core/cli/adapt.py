@@ -8,7 +8,7 @@ from rich.console import Console
 
 from s4net_core.cli.options import add_learning_options, add_poses_option, learning_settings_from, track_labels
 from s4net_core.cli.output import progress_bar, tracked
-from s4net_core.cli.training_state import add_training_options, state_path, take_state_folder
+from s4net_core.cli.state_options import add_training_options, state_path, take_state_folder
 from s4net_core.config import Settings
 from s4net_core.errors import S4NetError, SettingsError
 from s4net_core.files import FolderLock, creation_time
@@ -43,12 +43,13 @@ def run(args: argparse.Namespace) -> int:
     locks: list[FolderLock] = []  # of the first process; without it none of them starts
     try:
         processes.once(lambda: locks.append(take_state_folder(args)))
-        return _adapt(args, settings, processes)
     except S4NetError as error:
         if processes.first:
             raise
-        # Others than the first end well and say nothing: Lightning would kill the first if one of them failed.
+        # The first one says it. Others end well: Lightning would kill the first if one of them failed.
         raise SystemExit(0) from error
+    try:
+        return _adapt(args, settings, processes)
     finally:
         for lock in locks:
             lock.release()

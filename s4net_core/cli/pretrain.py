@@ -7,7 +7,7 @@ from rich.console import Console
 
 from s4net_core.cli.options import add_settings_options, settings_from, track_labels
 from s4net_core.cli.output import progress_bar
-from s4net_core.cli.training_state import add_training_options, state_file
+from s4net_core.cli.state_options import add_training_options, state_file
 from s4net_core.files import creation_time
 from s4net_core.io.source_sets.opening import open_source_set, open_test_set
 from s4net_core.learning.devices import training_fabric

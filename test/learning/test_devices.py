@@ -12,7 +12,7 @@ import yaml
 from test_pretrain import write_source_with_depth
 
 from s4net_core.cli.main import main
-from s4net_core.errors import CheckpointError, S4NetError, SettingsError
+from s4net_core.errors import CaptureError, CheckpointError, S4NetError, SettingsError
 from s4net_core.files import FolderLock
 from s4net_core.io.captures.scene_folder import write_scene_folder
 from s4net_core.learning.devices import Processes, adaptation_processes
@@ -172,6 +172,20 @@ def test_a_state_in_use_ends_all_processes_with_one_message(settings, place, pai
         with pytest.raises(SystemExit) as ended:
             adapt("two")
     assert (ended.value.code, capsys.readouterr().err) == (0, "")
+
+
+def test_an_error_of_one_process_alone_is_not_kept_quiet(settings, place, pair, monkeypatch, capsys):
+    """The others wait for it: it has to say why, and to end as one that failed."""
+
+    def damaged(*_):
+        raise CaptureError("image 7 is damaged")
+
+    (place / "two.yaml").write_text(yaml.safe_dump(settings.model_dump()))
+    pair[0].once(lambda: None)  # the first one has its state
+    monkeypatch.setattr("s4net_core.cli.adapt.adaptation_processes", lambda settings: pair[1])
+    monkeypatch.setattr("s4net_core.cli.adapt._adapt", damaged)
+    assert adapt("two") == 2
+    assert "image 7 is damaged" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
