@@ -98,12 +98,7 @@ class Frame:
         size = self.color.shape[:2]
         for depth in (self.depth, self.true_depth):
             _check_depth(depth, size)
-        if (self.intrinsics.height, self.intrinsics.width) != size:
-            raise BadFrame(
-                "intrinsics_size",
-                f"camera_info is {self.intrinsics.width}x{self.intrinsics.height} but colour is {size[1]}x{size[0]}: "
-                "use the camera_info of the colour stream",
-            )
+        check_intrinsics_size(self.intrinsics, size)
         if self.label is not None and (self.label.shape != size or self.label.dtype != np.uint8):
             raise BadFrame(
                 "label_format",
@@ -117,11 +112,34 @@ def _check_depth(depth: NDArray[np.float32] | None, size: tuple[int, ...]) -> No
         return
     if depth.ndim != 2 or depth.dtype != np.float32:
         raise BadFrame("depth_format", f"depth is {depth.shape} {depth.dtype}: it must be (H, W) float32 metres")
+    check_depth_size(depth, size)
+
+
+def check_depth_size(depth: NDArray[np.float32], size: tuple[int, ...]) -> None:
+    """Refuse depth, (H, W), of another size than its colour image's (height, width).
+
+    Raises:
+        BadFrame: ``depth_size``.
+    """
     if depth.shape != size:
         raise BadFrame(
             "depth_size",
             f"depth is {depth.shape[1]}x{depth.shape[0]} but colour is {size[1]}x{size[0]}: "
             "launch the camera with align_depth.enable:=true",
+        )
+
+
+def check_intrinsics_size(intrinsics: Intrinsics, size: tuple[int, ...]) -> None:
+    """Refuse the calibration of an image of another size than (height, width).
+
+    Raises:
+        BadFrame: ``intrinsics_size``.
+    """
+    if (intrinsics.height, intrinsics.width) != size:
+        raise BadFrame(
+            "intrinsics_size",
+            f"camera_info is {intrinsics.width}x{intrinsics.height} but colour is {size[1]}x{size[0]}: "
+            "use the camera_info of the colour stream",
         )
 
 

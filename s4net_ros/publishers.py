@@ -9,7 +9,7 @@ from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from std_msgs.msg import Header
 
 from s4net_core.config import SegmentationSettings
-from s4net_core.errors import BadFrame
+from s4net_core.frames import check_depth_size, check_intrinsics_size
 from s4net_core.labels import MASK_UNLABELLED, LabelSpace, to_mask
 from s4net_ros.conversions import image_message, intrinsics_from_info, points_message
 from s4net_ros.msg import LabelInfo
@@ -100,19 +100,10 @@ class SegmentationPublishers:
         """
         if self._points is None:
             return
-        if depth.shape != color.shape[:2]:
-            raise BadFrame(
-                "depth_size",
-                f"depth is {depth.shape[1]}x{depth.shape[0]} but colour is {color.shape[1]}x{color.shape[0]}: launch "
-                "the camera with align_depth.enable:=true",
-            )
+        size = color.shape[:2]
+        check_depth_size(depth, size)
         intrinsics = intrinsics_from_info(info)
-        if (intrinsics.height, intrinsics.width) != color.shape[:2]:
-            raise BadFrame(
-                "intrinsics_size",
-                f"camera_info is {intrinsics.width}x{intrinsics.height} but colour is {color.shape[1]}x"
-                f"{color.shape[0]}: use the camera_info of the colour stream",
-            )
+        check_intrinsics_size(intrinsics, size)
         stride = self._settings.points_stride
         self._points.publish(points_message(depth, color, to_mask(result.label), intrinsics, header, stride=stride))
 

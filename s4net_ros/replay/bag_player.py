@@ -18,7 +18,7 @@ from rosgraph_msgs.msg import Clock
 from std_srvs.srv import SetBool
 
 from s4net_core.errors import CaptureError
-from s4net_core.io.bags.storage import Bag
+from s4net_core.io.bags.storage import COMPRESSED, IMAGE, Bag
 
 NANOSECONDS = 1_000_000_000
 CLOCK_TOPIC = "/clock"
@@ -28,7 +28,6 @@ DISCOVERY_SETTLE = 0.5  # s: a subscriber that is seen here may not have seen th
 ACKNOWLEDGE_TIMEOUT = 2.0  # s that reliable subscribers of all topics get for their last messages
 BEST_EFFORT_DRAIN = 0.3  # s
 LATCHED = DurabilityPolicy.TRANSIENT_LOCAL
-IMAGES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
 
 
 @dataclass(frozen=True)
@@ -144,7 +143,6 @@ class BagPlayer:
         if not options.start_paused:
             self._running.set()
         self._publishers: dict[str, Publisher] = {}
-        self._images: set[str] = set()
         self._awaited = dict(map(_topic_and_count, options.wait_for))
         self._open_topics()
         self._clock = self.node.create_publisher(Clock, CLOCK_TOPIC, 10) if options.clock else None
@@ -184,7 +182,7 @@ class BagPlayer:
     def _play_once(self, pacer: Pacer, wall: int, progress: Callable[[int], None]) -> int:
         """One round from wall time `wall` (ns) on; returns the bag time (ns) at which the next one may begin."""
         first = last = tick = -1
-        images: Counter[str] = Counter()
+        sent: Counter[str] = Counter()
         step = max(1, round(CLOCK_PERIOD * self.options.rate))
         for count, (topic, stamp, data) in enumerate(self._messages(), start=1):
             if first < 0:
@@ -195,8 +193,8 @@ class BagPlayer:
                 tick += step
             if not self._wait_until(pacer, stamp):
                 return stamp
-            images[topic] += topic in self._images
             self._publishers[topic].publish(bytes(data))
+            sent[topic] += 1
             self.summary.messages[topic] += 1
             late = (time.monotonic_ns() - pacer.wall(stamp)) / 1e6
             self.summary.latest_ms = max(self.summary.latest_ms, late)
@@ -204,7 +202,8 @@ class BagPlayer:
             last = stamp
         if first < 0:
             raise CaptureError(f"bag {self._bag.path} has nothing left to play after --start {self.options.start:g}")
-        frames = max(images.values(), default=0)
+        types = self._bag.topics
+        frames = max((number for topic, number in sent.items() if types[topic] in (IMAGE, COMPRESSED)), default=0)
         interval = (last - first) // (frames - 1) if frames > 1 else 0
         return max(last + interval, first + CLOCK_PERIOD)
 
@@ -255,8 +254,6 @@ class BagPlayer:
                 self.summary.skipped_topics[connection.topic] = str(error)
                 self.node.get_logger().warning(f"{connection.topic} is left out: {error}")
                 continue
-            if connection.msgtype in IMAGES:
-                self._images.add(connection.topic)
             if connection.topic not in self._publishers:
                 qos = publisher_qos(connection, self.options)
                 self._publishers[connection.topic] = self.node.create_publisher(message, connection.topic, qos)

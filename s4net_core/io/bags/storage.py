@@ -25,6 +25,8 @@ from rosbags.typesys.store import Typestore
 from s4net_core.errors import CaptureError
 from s4net_core.io.bags.rosbag1 import Rosbag1Remains, deserialize_ros1, is_rosbag1
 
+IMAGE, COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
+"""Types of images, the same in ROS 1 and 2."""
 STORAGE_SUFFIXES = (".mcap", ".db3")
 MCAP_MAGIC = b"\x89MCAP0\r\n"
 DEFAULT_STORE = Stores.ROS2_JAZZY

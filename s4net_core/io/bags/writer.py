@@ -15,6 +15,7 @@ from s4net_core.errors import CaptureError
 from s4net_core.frames import Frame, Intrinsics
 from s4net_core.geometry.transforms import quaternion_of
 from s4net_core.io.bags.messages import calibration_of
+from s4net_core.io.bags.storage import COMPRESSED, IMAGE
 from s4net_core.io.images.codec import depth_to_millimetres, encode_compressed_color, encode_compressed_depth
 
 COLOR = "/camera/camera/color/image_raw"
@@ -32,7 +33,6 @@ _BAG_VERSION: Literal[8] = 8  # the newest whose QoS profiles Humble's rosbag2 c
 _STORE = get_typestore(Stores.ROS2_HUMBLE)  # these message types are the same in all distributions
 _FOREVER = QosTime(9223372036, 854775807)  # as rosbag2 writes "no deadline"
 _STEP = 1000  # nanoseconds between the log times of two messages of one frame: players keep their order
-_IMAGE, _COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
 _INFO, _TF = "sensor_msgs/msg/CameraInfo", "tf2_msgs/msg/TFMessage"
 
 
@@ -114,17 +114,17 @@ class _Topics:
         if frame.depth is not None:
             yield DEPTH_INFO, _INFO, _camera_info(frame.stamp, frame.intrinsics)
             if self._depth == "compressedDepth":
-                yield DEPTH + PNG_DEPTH, _COMPRESSED, _compressed(frame.stamp, encode_compressed_depth(frame.depth))
+                yield DEPTH + PNG_DEPTH, COMPRESSED, _compressed(frame.stamp, encode_compressed_depth(frame.depth))
             elif self._depth == "32FC1":
                 metres = np.where(frame.depth > 0, frame.depth, np.float32(np.nan))
-                yield DEPTH, _IMAGE, _image(frame.stamp, metres, "32FC1")
+                yield DEPTH, IMAGE, _image(frame.stamp, metres, "32FC1")
             else:
-                yield DEPTH, _IMAGE, _image(frame.stamp, depth_to_millimetres(frame.depth), "16UC1")
+                yield DEPTH, IMAGE, _image(frame.stamp, depth_to_millimetres(frame.depth), "16UC1")
         if self._jpeg:
             jpeg = encode_compressed_color(frame.color, self._quality)
-            yield COLOR + JPEG, _COMPRESSED, _compressed(frame.stamp, jpeg)
+            yield COLOR + JPEG, COMPRESSED, _compressed(frame.stamp, jpeg)
         else:
-            yield COLOR, _IMAGE, _image(frame.stamp, frame.color, "rgb8")
+            yield COLOR, IMAGE, _image(frame.stamp, frame.color, "rgb8")
 
     def _write(self, topic: str, kind: str, message: object, stamp: int, latched: bool = False) -> None:
         connection = self._connections.get(topic)
@@ -156,7 +156,7 @@ def _header(stamp: int, frame_id: str) -> Any:
 
 def _image(stamp: int, image: NDArray[np.uint8] | NDArray[np.uint16] | NDArray[np.float32], encoding: str) -> object:
     rows = np.ascontiguousarray(image, image.dtype.newbyteorder("<"))
-    return _STORE.types[_IMAGE](
+    return _STORE.types[IMAGE](
         header=_header(stamp, OPTICAL_FRAME),
         height=image.shape[0],
         width=image.shape[1],
@@ -168,7 +168,7 @@ def _image(stamp: int, image: NDArray[np.uint8] | NDArray[np.uint16] | NDArray[n
 
 
 def _compressed(stamp: int, payload: tuple[str, bytes]) -> object:
-    return _STORE.types[_COMPRESSED](
+    return _STORE.types[COMPRESSED](
         header=_header(stamp, OPTICAL_FRAME), format=payload[0], data=np.frombuffer(payload[1], np.uint8)
     )
 

@@ -15,12 +15,11 @@ from s4net_core.io.bags.messages import (
     stamp_ns,
     transform_matrix,
 )
-from s4net_core.io.bags.storage import Bag
+from s4net_core.io.bags.storage import COMPRESSED, IMAGE, Bag
 from s4net_core.io.captures.assembly import Picture
 from s4net_core.io.captures.recorded import RecordedCapture, StreamAssembler
 from s4net_core.io.captures.trajectory import Poses
 
-IMAGE, COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
 CAMERA_INFO = "sensor_msgs/msg/CameraInfo"
 TRANSFORMS = ("tf2_msgs/msg/TFMessage", "tf/msg/tfMessage")
 """The second is that of bags from before ROS Hydro."""
