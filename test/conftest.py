@@ -11,11 +11,17 @@ SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
 @pytest.fixture(scope="session")
-def shared_data() -> Path:
-    """Folder of the development data; tests that need it are skipped where it is missing."""
-    if not SHARED_DATA.is_dir():
+def shared_data_if_any() -> Path | None:
+    """Folder of the development data."""
+    return SHARED_DATA if SHARED_DATA.is_dir() else None
+
+
+@pytest.fixture(scope="session")
+def shared_data(shared_data_if_any: Path | None) -> Path:
+    """The same; tests that need it are skipped where it is missing."""
+    if shared_data_if_any is None:
         pytest.skip(f"development data not found at {SHARED_DATA}")
-    return SHARED_DATA
+    return shared_data_if_any
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
