@@ -1,4 +1,4 @@
-"""What every capture is made of: `Intrinsics`, `Frame`, and the `FrameSource` that yields frames in time order."""
+"""What every capture is made of: `Intrinsics`, `View`, `Frame`, and the `FrameSource` that yields frames."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -63,6 +63,28 @@ class Intrinsics:
         )
 
 
+class View(Protocol):
+    """Something seen from a known pose whose images may not have been decoded yet. A `Frame` is one."""
+
+    @property
+    def stamp(self) -> int:
+        """Acquisition time, nanoseconds."""
+        ...
+
+    @property
+    def T_world_camera(self) -> NDArray[np.float64]:
+        """(4, 4), maps camera coordinates (x right, y down, z forward, metres) to world."""
+        ...
+
+    def decode(self) -> "Frame":
+        """The frame with its images.
+
+        Raises:
+            BadFrame: an image is damaged or does not fit the others.
+        """
+        ...
+
+
 @dataclass(frozen=True)
 class Frame:
     """One posed RGB-D view. Arrays are never modified after construction.
@@ -105,6 +127,10 @@ class Frame:
                 f"label is {self.label.shape} {self.label.dtype}: it must be ({size[0]}, {size[1]}) uint8",
             )
         check_pose(self.T_world_camera)
+
+    def decode(self) -> "Frame":
+        """As `View`: the frame itself, which is decoded already."""
+        return self
 
 
 def _check_depth(depth: NDArray[np.float32] | None, size: tuple[int, ...]) -> None:
