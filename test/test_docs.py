@@ -12,12 +12,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from s4net_core.cli.main import COMMANDS, command_parser
 from s4net_core.config import Settings, leaves, load_settings
-from s4net_core.keyframes import Keyframe
 from s4net_ros.graph import (
     ADAPTATION_TOPICS,
     ARGUMENTS,
@@ -29,7 +27,7 @@ from s4net_ros.graph import (
     GraphArguments,
     camera_remappings,
 )
-from tools.docs import pictures, reference
+from tools.docs import reference
 from tools.docs.text import BLOCK, INCLUDED, INLINE, LINK, SETTING, SETTINGS, included_page, link_settings
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -136,7 +134,6 @@ class TestTexts:
 
     def test_every_link_leads_to_a_file(self, file: Path) -> None:
         generated = {str(DOCS / path) for path in (*reference.PAGES, *INCLUDED.values())}
-        generated |= {str(DOCS / "pictures" / name) for name in pictures.NAMES}
         paths = [match["path"] for match in LINK.finditer(BLOCK.sub("", file.read_text())) if match["path"]]
         targets = [os.path.normpath(file.parent / path) for path in paths]
         assert [path for path in targets if not os.path.exists(path) and path not in generated] == []
@@ -221,43 +218,6 @@ class TestText:
         )
 
 
-def test_the_picture_of_the_warp_gives_each_pixel_the_reason_that_slow_geometry_gives_it() -> None:
-    scene = pictures.load_scene()
-    target, source, _ = pictures.pair(scene)
-    _, reasons = pictures.warp(target, source, scene)
-    assert {*np.unique(reasons)} == {*pictures.REASONS}
-    pixels = [(x, y) for y in range(0, reasons.shape[0], 3) for x in range(0, reasons.shape[1], 3)]
-    expected = {pixel: slow_reason(pixel, target, source) for pixel in pixels}
-    assert [(x, y) for (x, y), allowed in expected.items() if reasons[y, x] not in allowed] == []
-    certain = [min(allowed) for allowed in expected.values() if len(allowed) == 1]
-    assert certain.count(pictures.OUTSIDE) > 100
-    assert certain.count(pictures.OCCLUDED) > 10
-
-
-def slow_reason(pixel: tuple[int, int], target: Keyframe, source: Keyframe) -> set[int]:
-    """What may become of a pixel, one pixel at a time; several answers where it is a matter of rounding."""
-    x, y = pixel
-    depth = float(target.depth[y, x])
-    if depth == 0:
-        return {pictures.NO_DEPTH}
-    K, (height, width) = target.intrinsics.matrix, target.depth.shape
-    T_source_target = np.linalg.inv(source.T_world_camera) @ target.T_world_camera
-    point = T_source_target @ [*(np.linalg.inv(K) @ [x, y, 1.0] * depth), 1.0]
-    u, v, _ = K @ point[:3] / point[2]
-    outside = max(-0.5 - u, u - width + 0.5, -0.5 - v, v - height + 0.5, -point[2])
-    if outside > 0.01:
-        return {pictures.OUTSIDE}
-    if outside > -0.01 or min(abs(u % 1 - 0.5), abs(v % 1 - 0.5)) < 0.01:
-        return {*pictures.REASONS}
-    seen = float(source.depth[round(v), round(u)])
-    if seen == 0:
-        return {pictures.NO_DEPTH}
-    difference = abs(seen - point[2]) / point[2]
-    if abs(difference - 0.05) < 0.001:
-        return {*pictures.REASONS}
-    return {pictures.OCCLUDED} if difference > 0.05 else {pictures.COUNTS, pictures.BORDER}
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(300)  # builds every page; a quarter of a minute on an idle machine
 def test_the_documentation_builds_without_a_warning(tmp_path: Path) -> None:
@@ -269,8 +229,6 @@ def test_the_documentation_builds_without_a_warning(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "WARNING" not in done.stderr
-    for name in pictures.NAMES:
-        assert 1000 < (tmp_path / "site" / "pictures" / name).stat().st_size < 100_000
     loads = re.compile(r'(?:<script[^>]* src|<link[^>]* href|<img[^>]* src)="(https?:[^"]*)')
     fetched = [address for page in (tmp_path / "site").rglob("*.html") for address in loads.findall(page.read_text())]
     assert not fetched, "a page loads something from elsewhere"

@@ -1,9 +1,9 @@
-"""Pictures of ``docs/how-it-works.md``: drawn from the demo's data by the code that they explain.
+"""Draws the pictures of ``docs/how-it-works.md`` from the demo's data, with the functions that the page explains.
 
-``python -m tools.docs.pictures [FOLDER]`` draws them into a folder (build/pictures).
+The pictures are committed. After a change of what they show, run ``python -m tools.docs.pictures`` and commit them again.
 """
 
-import sys
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
 from s4net_core.config import GeometrySettings, Settings, load_settings
@@ -31,8 +32,7 @@ from s4net_core.models.checkpoint import load_checkpoint
 ROOT = Path(__file__).resolve().parents[2]
 DEMO = ROOT / "demo"
 CPU = torch.device("cpu")
-NAMES = ("warp.webp", "merge.webp", "keyframes.webp")
-"""Files that `make` draws."""
+FOLDER = ROOT / "docs" / "pictures"
 TARGET = 12
 """Keyframe that two of the pictures show."""
 SHARED = 0.6
@@ -69,22 +69,16 @@ class Scene:
     network: SegmentationNetwork
 
 
-def make(folder: Path) -> list[Path]:
-    """Draw all pictures.
-
-    Args:
-        folder: where to; made if it is not there.
-
-    Returns:
-        The files, WebP.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
+def main() -> None:
+    """Draw all pictures into `FOLDER`, as PNG with a palette of 256 colours: a third of the size."""
+    FOLDER.mkdir(exist_ok=True)
     scene = load_scene()
-    paths = []
-    for name, draw in zip(NAMES, (draw_warp, draw_merge, draw_keyframes), strict=True):
-        paths.append(folder / name)
-        draw(scene).savefig(paths[-1], dpi=110, pil_kwargs={"quality": 85})
-    return paths
+    for name, draw in (("keyframes", draw_keyframes), ("warp", draw_warp), ("merge", draw_merge)):
+        drawn = io.BytesIO()
+        draw(scene).savefig(drawn, format="png", dpi=110)
+        path = FOLDER / f"{name}.png"
+        Image.open(drawn).convert("RGB").quantize(256).save(path, optimize=True)
+        print(path)
 
 
 def load_scene() -> Scene:
@@ -284,5 +278,4 @@ def _predict(views: Sequence[Keyframe], scene: Scene) -> list[NDArray[np.uint8]]
 
 
 if __name__ == "__main__":
-    for path in make(Path(sys.argv[1] if len(sys.argv) > 1 else ROOT / "build" / "pictures")):
-        print(path)
+    main()
