@@ -1,6 +1,6 @@
 """Draws the pictures of ``docs/how-it-works.md`` from the demo's data, with the functions that the page explains.
 
-The pictures are committed. After a change of what they show, run ``python -m tools.docs.pictures`` and commit them again.
+The pictures are committed. ``python -m tools.docs.pictures`` draws them again when what they show has changed.
 """
 
 import io
