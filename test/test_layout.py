@@ -161,7 +161,7 @@ def test_no_class_of_rclpy_is_subscripted_at_run_time() -> None:
 def test_the_line_for_robots_shows_the_environment_to_the_python_outside_of_it() -> None:
     if sys.prefix == sys.base_prefix:
         pytest.skip("not in a virtual environment")
-    line = re.search(r"^export PYTHONPATH=.*$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    line = re.search(r"^export PYTHONPATH=.*$", (ROOT / "docs/robot.md").read_text(), re.MULTILINE)
     assert line
     script = f"{line[0]}\n{sys._base_executable} -c 'import pydantic, s4net_ros.graph; print(pydantic.__file__)'"
     environment = {"PATH": f"{sys.prefix}/bin:/usr/bin:/bin", "PYTHONPATH": str(ROOT)}
