@@ -1,4 +1,4 @@
-"""Adapt a network to a room without labels, and measure it before and after on a second scan that it never saw.
+"""Adapt a network to a room without labels. Measure it before and after on a second scan, which it never saw.
 
 python examples/adapt_to_capture.py [STEPS [OUT]]     (100 steps: a few minutes on a CPU)
 """
@@ -14,13 +14,13 @@ DEMO = Path(__file__).resolve().parents[1] / "demo"
 
 
 def show(handover: Handover) -> None:
-    """Whether the guard let the new weights pass."""
+    """Print whether the guard accepted the new weights."""
     outcome = "; ".join(handover.reasons) or f"agreement between views {handover.version.info.metrics['agreement']:.3f}"
     print(f"version {handover.version.number}: {outcome}")
 
 
 def main(steps: str = "100", out: str = "adapted.safetensors") -> None:
-    """Adapt to the demo's office."""
+    """Adapt the demo's network to the demo's office and write the result."""
     base = load_model(DEMO / "weights/base.safetensors", load_settings(DEMO / "demo.yaml"))
     adapted = adapt(base, DEMO / "capture", DEMO / "source", on_handover=show, adaptation={"max_steps": int(steps)})
     for name, model in (("before", base), ("after", adapted)):

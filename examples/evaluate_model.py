@@ -1,4 +1,4 @@
-"""Measure a network on a capture with labels: both averages of the paper's tables, and the classes it is worst at.
+"""Measure a network on a capture with labels: scores over all pixels and over images, and its five worst classes.
 
 python examples/evaluate_model.py [CHECKPOINT [CAPTURE]]
 """

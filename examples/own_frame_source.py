@@ -1,7 +1,7 @@
-"""Bring your own data: a `FrameSource` is anything that yields posed frames in time order.
+"""Adapt to frames of your own: a `FrameSource` is any object that yields posed frames in time order.
 
-This one renders a box-shaped room; put your camera, simulator or file format in its place. Everything that takes a
-capture takes it: `adapt`, `evaluate`, the readers' tests, `s4net_core.io.captures.scene_folder.write_scene_folder`.
+This one renders a box-shaped room. Put your camera, simulator or file format in its place. Whatever takes a capture
+takes a `FrameSource`: `adapt`, `evaluate`, `s4net_core.io.captures.scene_folder.write_scene_folder`.
 
 python examples/own_frame_source.py [FRAMES [STEPS]]     (20 steps: a minute on a CPU)
 """
@@ -63,7 +63,7 @@ class BoxRoom:
         )
 
     def _render(self, T_world_camera: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Depth (H, W) float32 metres, colour (H, W, 3) uint8 and class ids (H, W) uint8 where rays leave the room."""
+        """Follow a ray from each pixel: depth (H, W) float32 metres, colour (H, W, 3) uint8 and class ids (H, W) uint8."""
         lens, eye = self._lens, T_world_camera[:3, 3]
         v, u = np.mgrid[: lens.height, : lens.width]
         rays = (
@@ -81,10 +81,10 @@ class BoxRoom:
 
 
 def main(frames: str = "72", steps: str = "20") -> None:
-    """Adapt the demo's network to the room, and measure it there before and after."""
+    """Adapt the demo's network to the room, and measure it before and after."""
     room = BoxRoom(int(frames))
     base = load_model(DEMO / "weights/base.safetensors", load_settings(DEMO / "demo.yaml"))
-    # An empty room has three classes. The guard would take their victory over all others for a collapse.
+    # An empty room has three classes. With its default the guard would take the loss of all others for a collapse.
     guard = {"min_class_ratio": 0.0}
     adapted = adapt(base, room, DEMO / "source", adaptation={"max_steps": int(steps)}, guard=guard)
     for name, model in (("before", base), ("after", adapted)):

@@ -1,4 +1,4 @@
-"""Label one picture: what is in it, how sure the network is, and a coloured picture of the labels.
+"""Label one image. Print each class with its share and probability, and write the labels as a coloured image.
 
 python examples/segment_image.py [IMAGE [CHECKPOINT [OUT]]]
 """

@@ -1,6 +1,6 @@
-"""Pages of the documentation that are written by the code itself, so that they cannot differ from it.
+"""Makes the reference pages of the documentation from the code, so that they cannot differ from it.
 
-Each function returns the Markdown of one page. `PAGES` says which file of the documentation each of them becomes.
+Each function returns the Markdown of one page. `PAGES` has the path of each page in the documentation.
 """
 
 import argparse
@@ -35,18 +35,18 @@ SETTINGS_PAGE = "reference/settings.md"
 
 SETTINGS_INTRODUCTION = """# Settings
 
-Each setting has one name everywhere: in YAML files, in `--set NAME=VALUE` on the command line, and as ROS parameter.
-`s4net settings` prints this list as YAML, `ros2 param describe` shows it for a running node. Settings marked *live* may
-change while a node runs (`ros2 param set`); all others are read once, at start-up. Values outside their range are
-refused, and so is 0 where only a positive value makes sense.
+A setting has the same name in YAML files, in `--set NAME=VALUE` on the command line, and as ROS parameter.
+`s4net settings` prints this list as YAML, and `ros2 param describe` shows one setting of a running node. Settings
+marked *live* may change while a node runs (`ros2 param set`). All others are read once, at start-up. Values outside
+their range are refused, and so is 0 where only a positive value makes sense.
 
 ```
 s4net adapt CAPTURE OUT --settings mine.yaml --set learner.neighbours=8
 ros2 run s4net_ros adaptation_node --ros-args --params-file mine.yaml -p learner.neighbours:=8
 ```
 
-A settings file names only what differs, plainly (for `s4net` and for the launch files) or as ROS parameters (for these
-and for `ros2 run`):
+A settings file names only what differs from the defaults. `s4net` and the launch files read both of these forms,
+`ros2 run` reads the second one:
 
 ```yaml
 learner:
@@ -110,7 +110,7 @@ def commands_page() -> str:
 
 
 def help_of(parser: argparse.ArgumentParser) -> str:
-    """What ``--help`` prints, the same on every terminal."""
+    """The text that ``--help`` prints, the same on every terminal."""
     with mock.patch.dict(os.environ, {"COLUMNS": HELP_COLUMNS, "NO_COLOR": "1"}):
         return parser.format_help().strip()
 
@@ -125,9 +125,9 @@ def ros_page() -> str:
         "# Topics, services, messages",
         "All names but `/diagnostics` are relative: namespaces and remappings work.",
         "## What the nodes read",
-        "The last column is where the launch files find it with their default arguments: at the names of "
-        "realsense2_camera 4.x. The segmentation node reads depth only while somebody listens to "
-        "`segmentation/points`; with `geometry.depth_source` = predicted the adaptation node reads none.",
+        "The last column is the topic to which the launch files map it by default, a topic of realsense2_camera 4.x. "
+        "The segmentation node reads depth only while somebody listens to `segmentation/points`. With "
+        "`geometry.depth_source` = predicted the adaptation node reads no depth.",
         table(("topic", "type", "", "remapped to"), inputs),
         "The adaptation node also listens to `/tf` and `/tf_static`; both nodes to `/clock` with `use_sim_time`.",
     ]
@@ -146,8 +146,8 @@ def ros_page() -> str:
         table(("argument", "default", "what it is"), map(_argument_row, REPLAY_ARGUMENTS)),
         f"Other defaults in a replay: {', '.join(f'`{name}:={value}`' for name, value in REPLAY_DEFAULTS.items())}.",
         "## Parameters",
-        "Every [setting](settings.md) is a parameter of both nodes. Besides, `autostart` (`true`): the node configures "
-        "and activates itself; with `false` a lifecycle manager does.",
+        "Every [setting](settings.md) is a parameter of both nodes. Both also have `autostart`: with `true` (default) "
+        "a node configures and activates itself; with `false` a lifecycle manager does.",
     ]
     for folder in ("msg", "srv"):
         for path in sorted((ROOT / folder).iterdir()):
@@ -171,7 +171,7 @@ def classes_page() -> str:
     """Ids, names and colours of the classes."""
     text = [
         "# Classes",
-        "What the values of a label image mean. In files of this project 0 is unlabelled, in the published masks 255.",
+        "The values of label images. 0 is unlabelled in the files of this project, and 255 in the published masks.",
     ]
     for space in LABEL_SPACES.values():
         named = enumerate(zip(space.names, space.colors, strict=True), start=1)

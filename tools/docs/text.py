@@ -1,4 +1,4 @@
-"""What is done to the text of pages: files of the repository become pages, settings become links."""
+"""Changes the text of pages: files at the root of the repository become pages, settings become links."""
 
 import posixpath
 import re
@@ -15,7 +15,7 @@ INCLUDED = {
     "CHANGELOG.md": "changelog.md",
     "demo/README.md": "demo.md",
 }
-"""Files of the repository that are pages as well, by their path in the documentation."""
+"""Files outside of docs/ that are pages as well, with their path in the documentation."""
 
 LINK = re.compile(r"(?P<image>!?)\[(?P<text>[^\]]*)\]\((?P<path>[^)#:\s]*)(?P<anchor>#[^)\s]*)?\)")
 """Markdown link or image whose target is a file; a target with a colon is an address."""
@@ -31,7 +31,7 @@ SETTINGS = frozenset(leaf.name for leaf in leaves(Settings()))
 
 
 def included_page(source: str) -> str:
-    """A file of the repository as a page: links to pages lead there, links to what is no page become code.
+    """A file of the repository as a page: its links lead to pages; a link to a file that is no page becomes code.
 
     Args:
         source: key of `INCLUDED`.
