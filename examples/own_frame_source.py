@@ -63,7 +63,7 @@ class BoxRoom:
         )
 
     def _render(self, T_world_camera: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Follow a ray from each pixel: depth (H, W) float32 metres, colour (H, W, 3) uint8 and class ids (H, W) uint8."""
+        """Follow a ray from each pixel: depth (H, W) float32 metres, colour (H, W, 3) uint8, class ids (H, W) uint8."""
         lens, eye = self._lens, T_world_camera[:3, 3]
         v, u = np.mgrid[: lens.height, : lens.width]
         rays = (
