@@ -1,8 +1,6 @@
 """``s4net evaluate``: networks on a capture, against labels where it has some, or on many scenes as the paper does."""
 
 import argparse
-import json
-from collections.abc import Mapping
 from pathlib import Path
 
 from rich.console import Console
@@ -11,18 +9,14 @@ from s4net_core.cli.options import add_poses_option, add_settings_options, setti
 from s4net_core.cli.output import progress_bar
 from s4net_core.config import Settings
 from s4net_core.errors import SettingsError
-from s4net_core.evaluation.evaluate import Measurement, measure_networks
-from s4net_core.evaluation.page import HtmlPage, write_page
-from s4net_core.evaluation.summary import class_table, confusion_figures, summary_numbers, summary_tables
-from s4net_core.evaluation.tables import Table, to_csv, to_markdown, to_rich
+from s4net_core.evaluation.page import write_page
+from s4net_core.evaluation.tables import to_markdown, to_rich
+from s4net_core.experiments.evaluate_capture import evaluate_capture
 from s4net_core.experiments.evaluate_scenes import evaluate_scenes
-from s4net_core.experiments.provenance import Provenance, data_sha256
 from s4net_core.experiments.report import write_experiment_report
 from s4net_core.files import write_result
-from s4net_core.frames import FrameSource
-from s4net_core.inference import Segmenter
 from s4net_core.io.captures.opening import open_capture
-from s4net_core.models.checkpoint import CheckpointInfo, file_sha256, read_info, with_size_of
+from s4net_core.models.checkpoint import read_info, with_size_of
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -108,88 +102,29 @@ def _evaluate_capture(args: argparse.Namespace, settings: Settings) -> None:
         raise SettingsError("--out belongs to --network and --scene: give --report, --json or --csv FILE")
     files = {"base": args.baseline, "adapted": args.checkpoint} if args.baseline else {"network": args.checkpoint}
     settings = with_size_of(settings, read_info(args.checkpoint))
-    segmenters = {name: Segmenter(path, settings.device, settings) for name, path in files.items()}
-    capture = open_capture(
-        args.capture, stream=settings.stream, poses=args.poses, with_depth=settings.geometry.from_sensor
-    )
+    with_depth = settings.geometry.from_sensor
+    capture = open_capture(args.capture, stream=settings.stream, poses=args.poses, with_depth=with_depth)
     console = Console()
-    measured = _measured(segmenters, capture, settings, max(args.pictures, 0) if args.report else 0, console)
-    tables = summary_tables(measured, capture.name)
-    if measured.evaluations:
-        tables.append(class_table(measured))
-    for table in tables:
+    with progress_bar(console) as progress:
+        task = progress.add_task("evaluate", total=len(capture) or None)
+        found = evaluate_capture(
+            files,
+            capture,
+            args.capture,
+            settings,
+            pictures=max(args.pictures, 0) if args.report else 0,
+            on_frame=lambda: progress.advance(task),
+            on_view=lambda done, total: progress.update(task, description="compare views", completed=done, total=total),
+        )
+    for table in found.tables():
         if args.markdown:
             print(f"{table.title}\n\n{to_markdown(table)}")  # not by rich, which would break long lines
         else:
             console.print(to_rich(table))
-    infos = {name: segmenter.info for name, segmenter in segmenters.items()}
-    weights = {name: file_sha256(path) for name, path in files.items()}
-    origin = Provenance.of(settings, weights=weights, data={capture.name: data_sha256(args.capture)})
     if args.json:
-        write_result(args.json, _json(capture.name, measured, files, infos, origin))
+        write_result(args.json, found.json())
     if args.csv:
-        write_result(args.csv, to_csv(tables[0], [tables[0].title, *origin.lines()]))
+        write_result(args.csv, found.csv())
     if args.report:
-        write_page(args.report, _page(capture, measured, tables, _shown(settings, files, infos, origin)))
+        write_page(args.report, found.page())
         console.print(f"report: {args.report}")
-
-
-def _measured(
-    segmenters: Mapping[str, Segmenter], capture: FrameSource, settings: Settings, pictures: int, console: Console
-) -> Measurement:
-    """Everything that can be measured on the capture, under a progress bar.
-
-    Raises:
-        SettingsError: nothing can.
-    """
-    with progress_bar(console) as progress:
-        task = progress.add_task("evaluate", total=len(capture) or None)
-        measured = measure_networks(
-            segmenters,
-            capture,
-            settings,
-            pictures=pictures,
-            on_frame=lambda: progress.advance(task),
-            on_view=lambda done, total: progress.update(task, description="compare views", completed=done, total=total),
-        )
-    if not summary_tables(measured, capture.name):
-        raise SettingsError(
-            f"capture {capture.name} has neither labels nor overlapping views with depth, so nothing can be measured: "
-            "use another capture"
-        )
-    return measured
-
-
-def _json(
-    capture: str,
-    measured: Measurement,
-    files: Mapping[str, Path],
-    infos: Mapping[str, CheckpointInfo],
-    origin: Provenance,
-) -> str:
-    networks = {
-        name: {"checkpoint": str(files[name]), "version": infos[name].version, **numbers}
-        for name, numbers in summary_numbers(measured).items()
-    }
-    content = {"capture": capture, "keyframes": measured.keyframes, "networks": networks}
-    return json.dumps(content | {"provenance": origin.as_dict()}, indent=2) + "\n"
-
-
-def _shown(
-    settings: Settings, files: Mapping[str, Path], infos: Mapping[str, CheckpointInfo], origin: Provenance
-) -> dict[str, object]:
-    """What led to the numbers."""
-    shown: dict[str, object] = {f"file ({name})": f"{p}, version {infos[name].version}" for name, p in files.items()}
-    shown |= infos[list(files)[-1]].model.model_dump(include={"architecture", "encoder", "label_space"})
-    return shown | {"size": f"{settings.model.width}x{settings.model.height}", **origin.shown()}
-
-
-def _page(capture: FrameSource, measured: Measurement, tables: list[Table], shown: Mapping[str, object]) -> HtmlPage:
-    return HtmlPage(
-        title=f"Evaluation on {capture.name}",
-        tables=tables,
-        pictures=measured.pictures,
-        notes=[f"{len(capture)} frames, {measured.keyframes} keyframes; left out: {capture.skipped or 'none'}."],
-        settings=shown,
-        figures=confusion_figures(measured, capture.name),
-    )

@@ -136,6 +136,26 @@ def test_what_has_been_run_is_not_run_again_and_what_changed_is(done, data, monk
     assert runs == ["soft"]
 
 
+def test_an_interrupted_experiment_goes_on_with_the_run_that_was_not_done(done, data, tmp_path, monkeypatch):
+    """Seeds 0 to 2, of which 0 was run before; Ctrl-C comes in that of seed 2."""
+    _, out = done
+    runs, interrupted = [], True
+
+    def adapt_base(settings, *args, **options):
+        if settings.seed == 2 and interrupted:
+            raise KeyboardInterrupt
+        runs.append(settings.seed)
+        return method.adapt_base(settings, *args, **options)
+
+    monkeypatch.setattr(run, "adapt_base", adapt_base)
+    file = write(tmp_path, methods=[{"name": "S4-Net"}], seeds=[0, 1, 2])
+    command = ["experiment", file, "--data", str(data), "--out", str(out)]
+    assert main(command) == 130
+    interrupted = False
+    assert main(command) == 0
+    assert runs == [1, 2]
+
+
 def test_files_of_one_table_are_joined(done, data, tmp_path, capsys):
     file, out = done
     second = {**EXPERIMENT, "title": "Second", "methods": [{"name": "own"}], "paper": {}}
