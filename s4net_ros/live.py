@@ -68,11 +68,11 @@ def _report(plan: Plan, record: Record, summary: dict[str, Any], scene: Path | N
     from s4net_ros.replay import evaluation  # takes seconds, which the start of the processes should not wait for
 
     compared = evaluation.measure_before_after(plan.settings, record, scene, console) if scene else None
-    summary["evaluation"] = compared.as_dict() if compared else None
+    summary["evaluation"] = evaluation.numbers(compared) if compared else None
     report.write(summary, record, plan.out)
     console.print(report.table(summary))
     if compared:
-        compared.print(console)
+        evaluation.show(compared, console)
     files = evaluation.write_pages(plan.out, plan.settings, record, report.rows(summary), compared)
     names = ", ".join(str(path) for path in [*files, plan.out / report.SUMMARY, plan.out / LOGS])
     console.print(f"written: {names}", highlight=False, soft_wrap=True)

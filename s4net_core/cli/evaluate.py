@@ -10,6 +10,7 @@ from s4net_core.cli.output import progress_bar
 from s4net_core.config import Settings
 from s4net_core.errors import SettingsError
 from s4net_core.evaluation.page import write_page
+from s4net_core.evaluation.summary import summary_tables
 from s4net_core.evaluation.tables import to_markdown, to_rich
 from s4net_core.experiments.evaluate_capture import evaluate_capture
 from s4net_core.experiments.evaluate_scenes import evaluate_scenes
@@ -116,7 +117,7 @@ def _evaluate_capture(args: argparse.Namespace, settings: Settings) -> None:
             on_frame=lambda: progress.advance(task),
             on_view=lambda done, total: progress.update(task, description="compare views", completed=done, total=total),
         )
-    for table in found.tables():
+    for table in summary_tables(found.measured):
         if args.markdown:
             print(f"{table.title}\n\n{to_markdown(table)}")  # not by rich, which would break long lines
         else:

@@ -47,6 +47,7 @@ class Measurement:
     """What `measure_networks` found on one capture.
 
     Args:
+        capture: its name.
         evaluations: by network; empty when the capture has no labels.
         agreements: between the capture's keyframes, by network.
         keyframes: number of keyframes that the capture gave.
@@ -54,6 +55,7 @@ class Measurement:
         depths: errors of predicted depth, by network; none without a depth decoder, or on a capture without depth.
     """
 
+    capture: str
     evaluations: dict[str, Evaluation]
     agreements: dict[str, Agreement]
     keyframes: int
@@ -114,6 +116,7 @@ def measure_networks(
         on_view(next(done), total)
 
     return Measurement(
+        capture=capture.name,
         evaluations={name: _evaluation(tally) for name, tally in tallies.items() if tally.images},
         agreements={name: evaluate_agreement(s, keyframes, settings, on_view=viewed) for name, s in segmenters.items()},
         keyframes=len(keyframes),

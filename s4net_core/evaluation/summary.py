@@ -30,17 +30,17 @@ DEPTH = {
 """Headings of `DepthScores`."""
 
 
-def summary_tables(measured: Measurement, capture: str) -> list[Table]:
-    """One row a network: scores, agreement between views and depth errors, as far as they could be measured.
+def summary_tables(measured: Measurement, *, classes: bool = True) -> list[Table]:
+    """Scores, agreement between views and depth errors with a row a network; what was not measured is left out.
 
     Args:
         measured: of any number of networks.
-        capture: its name, for the heading.
+        classes: add the long table with the IoU of every class.
     """
     tables = []
     if measured.evaluations:
         columns = ("network", "scores", *SEGMENTATION.values(), "frames")
-        tables.append(Table(f"Scores on {capture}", columns, _rows(measured.evaluations)))
+        tables.append(Table(f"Scores on {measured.capture}", columns, _rows(measured.evaluations)))
     if any(found.pixels for found in measured.agreements.values()):
         agreements: list[list[Cell]] = [
             [name, found.mean, found.pixels, found.pairs] for name, found in measured.agreements.items()
@@ -49,7 +49,7 @@ def summary_tables(measured: Measurement, capture: str) -> list[Table]:
         tables.append(Table("Agreement between views", columns, agreements))
     if measured.depths:
         tables.append(Table("Depth", ("network", "errors", *DEPTH.values(), "frames"), _rows(measured.depths)))
-    return tables
+    return [*tables, _class_table(measured)] if classes and measured.evaluations else tables
 
 
 def _rows(found: Mapping[str, Evaluation] | Mapping[str, DepthEvaluation]) -> list[list[Cell]]:
@@ -61,7 +61,7 @@ def _rows(found: Mapping[str, Evaluation] | Mapping[str, DepthEvaluation]) -> li
     ]
 
 
-def class_table(measured: Measurement) -> Table:
+def _class_table(measured: Measurement) -> Table:
     """Pooled IoU of every class that occurs, one column a network; with two networks also the difference."""
     evaluations = measured.evaluations
     rows: list[list[Cell]] = []
@@ -72,10 +72,10 @@ def class_table(measured: Measurement) -> Table:
     return Table("IoU by class", ("class", *evaluations, *(["difference"] if len(evaluations) == 2 else [])), rows)
 
 
-def confusion_figures(measured: Measurement, capture: str) -> list[tuple[str, bytes]]:
+def confusion_figures(measured: Measurement) -> list[tuple[str, bytes]]:
     """Name and PNG of each network's confusion matrix."""
     return [
-        (f"Confusion: {name}", confusion_png(f"{name} on {capture}", found.counts))
+        (f"Confusion: {name}", confusion_png(f"{name} on {measured.capture}", found.counts))
         for name, found in measured.evaluations.items()
     ]
 

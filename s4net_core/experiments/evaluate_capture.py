@@ -9,8 +9,8 @@ from s4net_core.config import Settings
 from s4net_core.errors import SettingsError
 from s4net_core.evaluation.evaluate import Measurement, measure_networks
 from s4net_core.evaluation.page import HtmlPage
-from s4net_core.evaluation.summary import class_table, confusion_figures, summary_numbers, summary_tables
-from s4net_core.evaluation.tables import Table, to_csv
+from s4net_core.evaluation.summary import confusion_figures, summary_numbers, summary_tables
+from s4net_core.evaluation.tables import to_csv
 from s4net_core.experiments.provenance import Provenance, data_sha256
 from s4net_core.frames import FrameSource
 from s4net_core.inference import Segmenter
@@ -22,27 +22,20 @@ class CaptureEvaluation:
     """What was measured on one capture, and with what.
 
     Args:
-        capture: its name.
+        measured: scores by the network's name.
         frames: description of what was used of it and what was left out.
         files: weights files by the network's name.
         infos: their metadata.
-        measured: scores by the network's name.
         size: width and height of the images in the networks.
         origin: where the numbers come from.
     """
 
-    capture: str
+    measured: Measurement
     frames: str
     files: Mapping[str, Path]
     infos: Mapping[str, CheckpointInfo]
-    measured: Measurement
     size: tuple[int, int]
     origin: Provenance
-
-    def tables(self) -> list[Table]:
-        """What could be measured, and IoU by class where the capture has labels."""
-        classes = [class_table(self.measured)] if self.measured.evaluations else []
-        return [*summary_tables(self.measured, self.capture), *classes]
 
     def json(self) -> str:
         """All numbers, by network."""
@@ -50,12 +43,12 @@ class CaptureEvaluation:
             name: {"checkpoint": str(self.files[name]), "version": self.infos[name].version, **numbers}
             for name, numbers in summary_numbers(self.measured).items()
         }
-        content = {"capture": self.capture, "keyframes": self.measured.keyframes, "networks": networks}
+        content = {"capture": self.measured.capture, "keyframes": self.measured.keyframes, "networks": networks}
         return json.dumps(content | {"provenance": self.origin.as_dict()}, indent=2) + "\n"
 
     def csv(self) -> str:
         """The first table: scores, or what there is in their stead."""
-        table = self.tables()[0]
+        table = summary_tables(self.measured)[0]
         return to_csv(table, [table.title, *self.origin.lines()])
 
     def page(self) -> HtmlPage:
@@ -67,12 +60,12 @@ class CaptureEvaluation:
         newest = list(self.infos.values())[-1]
         shown |= newest.model.model_dump(include={"architecture", "encoder", "label_space"})
         return HtmlPage(
-            title=f"Evaluation on {self.capture}",
-            tables=self.tables(),
+            title=f"Evaluation on {self.measured.capture}",
+            tables=summary_tables(self.measured),
             pictures=self.measured.pictures,
             notes=[self.frames],
             settings={**shown, "size": f"{width}x{height}", **self.origin.shown()},
-            figures=confusion_figures(self.measured, self.capture),
+            figures=confusion_figures(self.measured),
         )
 
 
@@ -101,17 +94,16 @@ def evaluate_capture(
     """
     segmenters = {name: Segmenter(file, settings.device, settings) for name, file in files.items()}
     measured = measure_networks(segmenters, capture, settings, pictures=pictures, on_frame=on_frame, on_view=on_view)
-    if not summary_tables(measured, capture.name):
+    if not summary_tables(measured):
         raise SettingsError(
             f"capture {capture.name} has neither labels nor overlapping views with depth, so nothing can be measured: "
             "use another capture"
         )
     return CaptureEvaluation(
-        capture=capture.name,
+        measured=measured,
         frames=f"{len(capture)} frames, {measured.keyframes} keyframes; left out: {capture.skipped or 'none'}.",
         files=files,
         infos={name: segmenter.info for name, segmenter in segmenters.items()},
-        measured=measured,
         size=(settings.model.width, settings.model.height),
         origin=Provenance.of(
             settings,

@@ -22,7 +22,6 @@ log = logging.getLogger(__name__)
 
 NETWORKS = {"deeplabv3plus": "DeepLabV3+", "pspnet": "PSPNet", "transformers": "transformers"}
 """Names of architectures in tables, the paper's as it writes them."""
-NO_AGREEMENT = Agreement(math.nan, 0, 0)
 AGREEMENT = "agreement"
 """Name of the score that needs no labels."""
 KEY_LENGTH = 16
@@ -52,7 +51,7 @@ class Result:
     scene: str
     scan: str
     evaluation: Evaluation | None
-    agreement: Agreement = NO_AGREEMENT
+    agreement: Agreement
     depth: DepthEvaluation | None = None
     seed: int | None = None
     weights: str = ""

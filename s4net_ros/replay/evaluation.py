@@ -1,7 +1,6 @@
 """Before and after of a live run: the base weights and those handed over last, on a scene that has labels."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from s4net_core.evaluation.evaluate import Measurement, measure_networks
 from s4net_core.evaluation.page import HtmlPage, write_page
 from s4net_core.evaluation.pictures import Curve, save_picture
 from s4net_core.evaluation.provenance import changed_settings
-from s4net_core.evaluation.summary import class_table, summary_numbers, summary_tables
+from s4net_core.evaluation.summary import summary_numbers, summary_tables
 from s4net_core.evaluation.tables import Table, to_rich
 from s4net_core.inference import Segmenter
 from s4net_core.io.captures.opening import open_capture
@@ -24,34 +23,7 @@ PICTURES = 4
 REPORT, PICTURE = "report.html", "before_after.png"
 
 
-@dataclass(frozen=True)
-class BeforeAfter:
-    """Base and adapted weights on the same frames.
-
-    Args:
-        scene: name of the capture.
-        measured: by network, `BASE` first; `ADAPTED` is there when weights were handed over.
-    """
-
-    scene: str
-    measured: Measurement
-
-    def as_dict(self) -> dict[str, Any]:
-        """Scores by network, for JSON."""
-        return {"scene": self.scene, **summary_numbers(self.measured)}
-
-    def print(self, console: Console) -> None:
-        """Print the tables, but for the long one of all classes."""
-        for table in summary_tables(self.measured, self.scene):
-            console.print(to_rich(table))
-
-    def tables(self) -> list[Table]:
-        """Those of the page: what could be measured, and IoU by class where the scene has labels."""
-        classes = [class_table(self.measured)] if self.measured.evaluations else []
-        return [*summary_tables(self.measured, self.scene), *classes]
-
-
-def measure_before_after(settings: Settings, record: Record, scene: Path, console: Console) -> BeforeAfter:
+def measure_before_after(settings: Settings, record: Record, scene: Path, console: Console) -> Measurement:
     """Measure the base model and, if there is one, the version handed over last.
 
     Raises:
@@ -66,14 +38,24 @@ def measure_before_after(settings: Settings, record: Record, scene: Path, consol
     pictures = PICTURES if ADAPTED in weights else 0
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task(f"evaluating on {capture.name}", total=len(capture))
-        measured = measure_networks(
+        return measure_networks(
             segmenters, capture, settings, pictures=pictures, on_frame=lambda: progress.advance(task)
         )
-    return BeforeAfter(capture.name, measured)
+
+
+def numbers(compared: Measurement) -> dict[str, Any]:
+    """The scene's name, and what each network scored, for JSON."""
+    return {"scene": compared.capture, **summary_numbers(compared)}
+
+
+def show(compared: Measurement, console: Console) -> None:
+    """Print the tables, but for the long one of all classes."""
+    for table in summary_tables(compared, classes=False):
+        console.print(to_rich(table))
 
 
 def write_pages(
-    out: Path, settings: Settings, record: Record, numbers: Sequence[tuple[str, str]], compared: BeforeAfter | None
+    out: Path, settings: Settings, record: Record, rows: Sequence[tuple[str, str]], compared: Measurement | None
 ) -> list[Path]:
     """Write ``report.html``, and ``before_after.png`` where there is something to compare; returns their paths.
 
@@ -81,17 +63,17 @@ def write_pages(
         out: folder.
         settings: what differs from the defaults is listed.
         record: for the curves.
-        numbers: name and value of everything that the run's own table shows.
+        rows: name and value of everything that the run's own table shows.
         compared: scores and pictures, or None.
 
     Raises:
         S4NetError: a file cannot be written.
     """
-    tables = [Table("Run", ("what", "value"), numbers)]
-    pictures = compared.measured.pictures if compared else ()
+    tables = [Table("Run", ("what", "value"), rows)]
+    pictures = compared.pictures if compared else ()
     if compared:
-        tables = [*compared.tables(), *tables]
-    title = f"Before and after adaptation: {compared.scene}" if compared else "Live run"
+        tables = [*summary_tables(compared), *tables]
+    title = f"Before and after adaptation: {compared.capture}" if compared else "Live run"
     page = HtmlPage(title, tables, _curves(record), pictures, settings=changed_settings(settings))
     write_page(out / REPORT, page)
     if not pictures:

@@ -15,7 +15,7 @@ from s4net_core.evaluation.evaluate import Evaluation, Measurement
 from s4net_core.evaluation.metrics import SegmentationScores
 from s4net_core.evaluation.page import HtmlPage, write_page
 from s4net_core.evaluation.pictures import BROKEN, FIXED, OTHER, Curve, PictureRow, changes, panels, save_picture
-from s4net_core.evaluation.summary import class_table, summary_numbers, summary_tables
+from s4net_core.evaluation.summary import summary_numbers, summary_tables
 from s4net_core.evaluation.tables import Table, to_csv, to_markdown, to_rich
 from s4net_core.labels import SUNRGBD37
 
@@ -41,7 +41,7 @@ def measured():
         "base": Evaluation(scores(0.5), scores(0.4), {1: 0.6, 5: 0.3}, 12),
         "adapted": Evaluation(scores(0.7), scores(0.6), {1: 0.65, 22: 0.1}, 12),
     }
-    return Measurement(evaluations, dict.fromkeys(evaluations, Agreement(math.nan, 0, 0)), 0, [])
+    return Measurement("Scan 2", evaluations, dict.fromkeys(evaluations, Agreement(math.nan, 0, 0)), 0, [])
 
 
 class _Page(HTMLParser):
@@ -85,7 +85,7 @@ class TestPage:
     def test_page_holds_everything_and_needs_nothing_beside_it(self, tmp_path, measured):
         page = HtmlPage(
             "Before & after",
-            [*summary_tables(measured, "Scan 2"), class_table(measured)],
+            summary_tables(measured),
             [Curve("Loss", {"L_S": ([1, 2, 3], [3.0, math.nan, 1.0]), "L_G": ([1, 2], [2.0, 1.0])}, smooth=2)],
             [new_row()],
             ["Adapted to <T1>."],
@@ -133,7 +133,7 @@ class TestPage:
 
 class TestTables:
     def test_scores_are_listed_by_convention_and_network(self, measured):
-        (table,) = summary_tables(measured, "Scan 2")
+        (table,) = summary_tables(measured, classes=False)
         assert [row[:2] for row in table.rows] == [
             ["base", "pooled"], ["adapted", "pooled"], ["base", "per image"], ["adapted", "per image"],
         ]  # fmt: skip
@@ -141,14 +141,15 @@ class TestTables:
         assert table.rows[2][4] == pytest.approx(0.42)
 
     def test_classes_are_named_with_their_difference(self, measured):
-        markdown = to_markdown(class_table(measured))
+        markdown = to_markdown(summary_tables(measured)[-1])
         assert "| wall | 0.600 | 0.650 | +0.050 |" in markdown
         assert "| chair | 0.300 | – | – |" in markdown
 
     def test_what_was_not_measured_is_left_out_and_what_was_is_told_in_numbers_too(self, measured):
         measured.agreements["base"] = Agreement(0.75, 40, 3)
-        scores, agreement = summary_tables(measured, "Scan 2")
+        scores, agreement, classes = summary_tables(measured)
         assert scores.title == "Scores on Scan 2"
+        assert classes.columns == ("class", "base", "adapted", "difference")
         assert agreement.rows[0] == ["base", 0.75, 40, 3]
         numbers = summary_numbers(measured)
         assert numbers["base"]["agreement"] == 0.75
@@ -180,7 +181,7 @@ class TestTables:
         assert to_csv(table, ["two\nlines"]) == '# two\n# lines\nname,value\n"a, b",0.123456789\nc,\n'
 
     def test_terminal_table_has_the_same_cells(self, measured):
-        (table,) = summary_tables(measured, "Scan 2")
+        (table,) = summary_tables(measured, classes=False)
         shown = to_rich(table)
         assert shown.row_count == 4
         assert list(shown.columns[4].cells) == ["0.520", "0.720", "0.420", "0.620"]
