@@ -4,6 +4,7 @@ import math
 import os
 import statistics
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from s4net_core.config import Settings
 from s4net_core.evaluation.tables import Cell, Table, cell_text
@@ -27,12 +28,13 @@ def comparison(
         seeds: of the adaptations.
         poses: as of `Scene`.
     """
+    scene = Path(capture).resolve().name
     return Experiment(
-        title=f"{S4NET} and its control on {capture}",
+        title=f"{S4NET} and its control on {scene}",
         table="",
         source=os.path.expanduser(settings.source.path),
         base=os.path.expanduser(settings.checkpoint),
-        scenes=(Scene(name=capture, capture=capture, scans=dict(scans), poses=poses),),
+        scenes=(Scene(name=scene, capture=capture, scans=dict(scans), poses=poses),),
         settings=settings.model_dump(exclude_unset=True),
         methods=(
             Method(name=S4NET),

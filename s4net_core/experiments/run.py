@@ -116,7 +116,7 @@ class ExperimentRun:
         if self.experiment.base:
             wanted[self.experiment.base] = "weights of the base model"
         for scene in self.experiment.places():
-            wanted |= {scene.capture: f"the capture of {scene.name} to adapt to"}
+            wanted |= {scene.capture: f"the capture of {scene.name} that is adapted to"}
             wanted |= {path: f"{scan} of {scene.name}" for scan, path in scene.scans.items()}
         missing = [f"{self._data / path} ({what})" for path, what in wanted.items() if not (self._data / path).exists()]
         if missing:

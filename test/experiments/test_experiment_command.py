@@ -193,7 +193,7 @@ def test_data_that_are_not_there_are_all_named_before_anything_runs(data, tmp_pa
     told = " ".join(capsys.readouterr().err.split())
     for text in (
         f"{data}/sunrgbd (the labelled source set)",
-        f"{data}/B/scan1 (the capture of B to adapt to)",
+        f"{data}/B/scan1 (the capture of B that is adapted to)",
         f"{data}/B/scan2 (Scan 2 of B)",
         "--data",
     ):
