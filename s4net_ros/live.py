@@ -67,13 +67,13 @@ def _report(plan: Plan, record: Record, summary: dict[str, Any], scene: Path | N
     """Evaluate, print, and write all files."""
     from s4net_ros.replay import evaluation  # takes seconds, which the start of the processes should not wait for
 
-    comparison = evaluation.compare(plan.settings, record, scene, console) if scene else None
-    summary["evaluation"] = comparison.as_dict() if comparison else None
+    compared = evaluation.measure_before_after(plan.settings, record, scene, console) if scene else None
+    summary["evaluation"] = evaluation.numbers(compared) if compared else None
     report.write(summary, record, plan.out)
     console.print(report.table(summary))
-    if comparison:
-        evaluation.show(comparison, console)
-    files = evaluation.write_pages(plan.out, plan.settings, record, report.rows(summary), comparison)
+    if compared:
+        evaluation.show(compared, console)
+    files = evaluation.write_pages(plan.out, plan.settings, record, report.rows(summary), compared)
     names = ", ".join(str(path) for path in [*files, plan.out / report.SUMMARY, plan.out / LOGS])
     console.print(f"written: {names}", highlight=False, soft_wrap=True)
 

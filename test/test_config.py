@@ -21,7 +21,7 @@ from s4net_core.config import (
     to_yaml,
 )
 from s4net_core.errors import SettingsError
-from s4net_core.evaluation.results import NETWORKS
+from s4net_core.experiments.results import NETWORKS
 
 ROOT = Path(__file__).parents[1]
 

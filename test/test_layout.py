@@ -25,6 +25,7 @@ LAYERS = (
     {"models", "losses", "keyframes"},
     {"backends", "inference", "evaluation", "io", "registration"},  # registration takes images from io and gives poses
     {"learning", "api"},
+    {"experiments"},
     {"cli"},
 )
 """Rooms of the core: a room may import those of its own layer and of the layers before."""

@@ -1,17 +1,17 @@
 """``s4net experiment``: run experiments of the paper and write its tables."""
 
 import argparse
-import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bar
 
 from s4net_core.cli.options import add_settings_options, settings_from
-from s4net_core.evaluation.paper_report import PaperReport, joined, write_paper_report
-from s4net_core.files import write_result
-from s4net_core.learning.experiment import load_experiment
-from s4net_core.learning.experiment_run import ExperimentRun
+from s4net_core.experiments.experiment import load_experiment
+from s4net_core.experiments.run import Progress, run_experiments
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,30 +31,24 @@ def run(args: argparse.Namespace) -> int:
     overrides = settings_from(args).model_dump(exclude_unset=True)
     experiments = {path.stem: load_experiment(path, args.stand_in) for path in args.files}
     console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    reports: dict[str, list[PaperReport]] = {}
-    with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task("", total=None)
-
-        def show(what: str, done: int, total: int) -> None:
-            progress.update(task, description=what, completed=done, total=total or None)
-
-        runs = {
-            name: ExperimentRun(
-                experiment, args.data, args.out, overrides, keep_weights=args.keep_weights, on_progress=show
-            )
-            for name, experiment in experiments.items()
-        }
-        for name, started in runs.items():
-            report = started.report()
-            write_paper_report(args.out / name, report)
-            console.print(f"{started.experiment.title}: {args.out / name}/results.html")
-            reports.setdefault(started.experiment.table, []).append(report)
-    tables = {table: joined(table, group) for table, group in reports.items()}
-    for table, joint in tables.items():
-        if len(reports[table]) > 1:
-            write_paper_report(args.out / re.sub(r"\W+", "-", table).strip("-").lower(), joint)
-    text = "\n".join(joint.markdown() for joint in tables.values())
-    print(text)
-    write_result(args.out / "results.md", text)
+    with show_progress(console) as show:
+        reports = run_experiments(
+            experiments,
+            args.data,
+            args.out,
+            overrides,
+            keep_weights=args.keep_weights,
+            on_progress=show,
+            on_report=lambda title, folder: console.print(f"{title}: {folder}/results.html"),
+        )
+    print("\n".join(report.markdown() for report in reports))
     return 0
+
+
+@contextmanager
+def show_progress(console: Console) -> Iterator[Progress]:
+    """A bar for `ExperimentRun`, which tells it what is being done, the steps done and all of them."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Bar(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("", total=None)
+        yield lambda what, done, total: bar.update(task, description=what, completed=done, total=total or None)

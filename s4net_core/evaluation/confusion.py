@@ -11,6 +11,8 @@ from s4net_core.labels import SUNRGBD37, LabelSpace
 
 CELL = 0.3
 """Inches a class."""
+DOTS = 110
+"""Pixels an inch."""
 WRITTEN_FROM = 0.05
 """Shares from here on are written into their cell."""
 
@@ -49,7 +51,7 @@ def confusion_png(title: str, counts: NDArray[np.int64], label_space: LabelSpace
     ids, shares = row_shares(counts)
     names = [label_space.names[id - 1] for id in ids]
     side = CELL * len(ids)
-    figure = Figure(figsize=(side + 2.6, side + 1.9), dpi=110, layout="constrained", facecolor="white")
+    figure = Figure(figsize=(side + 2.6, side + 1.9), dpi=DOTS, layout="constrained", facecolor="white")
     ax = figure.subplots()
     picture = ax.imshow(shares, vmin=0, vmax=1, cmap="Blues")
     ax.set_xticks(range(len(ids) + 1), [*names, "no answer"], rotation=90, fontsize=8)

@@ -44,9 +44,10 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Measurement:
-    """What `measure` found on one capture.
+    """What `measure_networks` found on one capture.
 
     Args:
+        capture: its name.
         evaluations: by network; empty when the capture has no labels.
         agreements: between the capture's keyframes, by network.
         keyframes: number of keyframes that the capture gave.
@@ -54,6 +55,7 @@ class Measurement:
         depths: errors of predicted depth, by network; none without a depth decoder, or on a capture without depth.
     """
 
+    capture: str
     evaluations: dict[str, Evaluation]
     agreements: dict[str, Agreement]
     keyframes: int
@@ -61,9 +63,9 @@ class Measurement:
     depths: dict[str, DepthEvaluation] = field(default_factory=dict)
 
 
-def measure(
+def measure_networks(
     segmenters: Mapping[str, Segmenter],
-    source: FrameSource,
+    capture: FrameSource,
     settings: Settings,
     *,
     pictures: int = 0,
@@ -74,10 +76,10 @@ def measure(
 
     Args:
         segmenters: networks by name, in the order "before", "after", or a single one.
-        source: with or without labels, with or without depth; exact depth (`Frame.true_depth`) is preferred as truth.
+        capture: with or without labels, with or without depth; exact depth (`Frame.true_depth`) is preferred as truth.
         settings: as `keyframes_of` and `evaluate_agreement`.
         pictures: number of frames to show, spread over the capture.
-        on_frame: called after every frame of the source.
+        on_frame: called after every frame of the capture.
         on_view: called while the agreement is measured, after the frames, with the work done and the whole of it.
     """
     tallies = {name: _tally(segmenter) for name, segmenter in segmenters.items()}
@@ -86,7 +88,7 @@ def measure(
         for name, segmenter in segmenters.items()
         if segmenter.info.model.depth_decoder
     }
-    shown = set(np.linspace(0, len(source) - 1, pictures + 2).astype(int)[1:-1].tolist())
+    shown = set(np.linspace(0, len(capture) - 1, pictures + 2).astype(int)[1:-1].tolist())
     rows: list[PictureRow] = []
 
     def scored(frames: Iterable[Frame]) -> Iterator[Frame]:
@@ -106,7 +108,7 @@ def measure(
 
     newest = list(segmenters.values())[-1]  # the same depth for all, as for the guard
     predict_depth = None if settings.geometry.from_sensor else newest.depth
-    keyframes = keyframes_of(scored(source), settings, predict_depth=predict_depth, on_frame=on_frame)
+    keyframes = keyframes_of(scored(capture), settings, predict_depth=predict_depth, on_frame=on_frame)
     total = len(segmenters) * VIEW_PASSES * len(keyframes)
     done = itertools.count(1)
 
@@ -114,6 +116,7 @@ def measure(
         on_view(next(done), total)
 
     return Measurement(
+        capture=capture.name,
         evaluations={name: _evaluation(tally) for name, tally in tallies.items() if tally.images},
         agreements={name: evaluate_agreement(s, keyframes, settings, on_view=viewed) for name, s in segmenters.items()},
         keyframes=len(keyframes),
@@ -122,29 +125,29 @@ def measure(
     )
 
 
-def evaluate(segmenter: Segmenter, source: FrameSource, *, on_frame: Callable[[], None] = lambda: None) -> Evaluation:
+def evaluate(segmenter: Segmenter, capture: FrameSource, *, on_frame: Callable[[], None] = lambda: None) -> Evaluation:
     """Compare what the segmenter answers with the labels of a capture, at the capture's own size.
 
     Args:
         segmenter: answers as it does live, `segmentation.min_confidence` included.
-        source: frames without labels are passed over.
-        on_frame: called after every frame of the source.
+        capture: frames without labels are passed over.
+        on_frame: called after every frame of the capture.
 
     Raises:
         CaptureError: no frame has a label.
     """
     matrix = _tally(segmenter)
-    for frame in source:
+    for frame in capture:
         if frame.label is not None:
             matrix.add(frame.label, segmenter.segment(frame.color).label)
         on_frame()
     if not matrix.images:
-        raise CaptureError(f"capture {source.name} has no labelled pixel: use one with a folder label/")
+        raise CaptureError(f"capture {capture.name} has no labelled pixel: use one with a folder label/")
     return _evaluation(matrix)
 
 
 def keyframes_of(
-    source: Iterable[Frame],
+    frames: Iterable[Frame],
     settings: Settings,
     *,
     predict_depth: DepthPrediction | None = None,
@@ -153,10 +156,10 @@ def keyframes_of(
     """The keyframes that the adaptation node would keep of a capture.
 
     Args:
-        source: frames without depth are not taken, unless it is predicted.
+        frames: those without depth are not taken, unless it is predicted.
         settings: groups `model` (working size), `keyframes`, `geometry`, and `learner.min_overlap`.
         predict_depth: as of `KeyframeBuffer`.
-        on_frame: called after every frame of the source.
+        on_frame: called after every frame of the capture.
     """
     keyframes = KeyframeBuffer(
         settings.keyframes,
@@ -164,7 +167,7 @@ def keyframes_of(
         min_overlap=settings.learner.min_overlap,
         predict_depth=predict_depth,
     )
-    for frame in source:
+    for frame in frames:
         keyframes.offer(working_frame(frame, settings.model.width, settings.model.height))
         on_frame()
     return keyframes

@@ -115,7 +115,7 @@ def save_picture(path: str | Path, rows: Sequence[PictureRow], label_space: Labe
     write_result(path, buffer.getvalue())
 
 
-def panels(row: PictureRow, label_space: LabelSpace) -> list[tuple[str, NDArray[np.uint8], bool]]:
+def panels(row: PictureRow, label_space: LabelSpace = SUNRGBD37) -> list[tuple[str, NDArray[np.uint8], bool]]:
     """Heading, (H, W, 3) uint8 RGB image, and whether it is a photograph, from left to right."""
     name = "labels" if row.before is None else "after"
     labels = {"ground truth": row.truth, "before": row.before, name: row.after}

@@ -12,7 +12,7 @@ from scenes import make_room_frames
 from s4net_core import __version__
 from s4net_core.cli.main import main
 from s4net_core.config import ModelSettings
-from s4net_core.evaluation.provenance import data_sha256
+from s4net_core.experiments.provenance import data_sha256
 from s4net_core.io.captures.scene_folder import write_scene_folder
 from s4net_core.models.build import build_network
 from s4net_core.models.checkpoint import CheckpointInfo, save_checkpoint
@@ -113,6 +113,7 @@ def test_networks_and_scenes_make_the_paper_s_table(folder, tmp_path, capsys):
         ([], "give --checkpoint and --capture"),
         (["--network", "a=b"], "give --network and --scene"),
         (["--network", "a=b", "--scene", "room"], "--scene is 'room': write NAME=VALUE"),
+        (["--network", "a=b", "--network", "a=c", "--scene", "a=b"], "--network names 'a' twice"),
         (["--network", "a=b", "--scene", "a=b", "--csv", "a.csv"], "--csv belongs to --checkpoint and --capture"),
         (["--checkpoint", "a", "--capture", "b", "--out", "c"], "--out belongs to --network and --scene"),
     ],

@@ -8,7 +8,7 @@ from scenes import make_room_frames
 
 from s4net_core.config import ModelSettings, Settings
 from s4net_core.errors import CaptureError
-from s4net_core.evaluation.evaluate import evaluate, evaluate_agreement, keyframes_of, measure
+from s4net_core.evaluation.evaluate import evaluate, evaluate_agreement, keyframes_of, measure_networks
 from s4net_core.inference import Segmentation
 from s4net_core.models.checkpoint import CheckpointInfo
 
@@ -107,7 +107,9 @@ def test_agreement_is_measured_on_the_keyframes_of_the_capture(frames, settings)
 def test_progress_of_the_agreement_runs_to_its_end_in_equal_steps(frames, settings):
     seen = []
     networks = {"before": Oracle(frames), "after": Oracle(frames)}
-    found = measure(networks, Capture(frames), settings, on_view=lambda done, total: seen.append((done, total)))
+    found = measure_networks(
+        networks, Capture(frames), settings, on_view=lambda done, total: seen.append((done, total))
+    )
     whole = 2 * 2 * found.keyframes  # two networks; each view is labelled once and compared once
     assert found.keyframes > 2
     assert seen == [(i, whole) for i in range(1, whole + 1)]
@@ -126,7 +128,7 @@ class TestMeasure:
         capture = Capture(frames)
         networks = {"base": Oracle(frames, lambda x: np.minimum(x, 3)), "adapted": Oracle(frames)}
         seen = []
-        result = measure(networks, capture, settings, on_frame=lambda: seen.append(1))
+        result = measure_networks(networks, capture, settings, on_frame=lambda: seen.append(1))
         keyframes = keyframes_of(capture, settings)
         assert len(seen) == 12
         assert result.keyframes == len(keyframes)
@@ -137,7 +139,7 @@ class TestMeasure:
 
     def test_pictures_are_spread_over_the_capture_and_show_both_networks(self, frames, settings):
         networks = {"base": Oracle(frames, np.zeros_like), "adapted": Oracle(frames)}
-        result = measure(networks, Capture(frames), settings, pictures=3)
+        result = measure_networks(networks, Capture(frames), settings, pictures=3)
         assert [row.name for row in result.pictures] == ["frame 2", "frame 5", "frame 8"]
         for row, frame in zip(result.pictures, (frames[2], frames[5], frames[8]), strict=True):
             assert row.color is frame.color
@@ -146,19 +148,19 @@ class TestMeasure:
             np.testing.assert_array_equal(row.truth, frame.label)
 
     def test_single_network_has_no_before(self, frames, settings):
-        result = measure({"network": Oracle(frames)}, Capture(frames), settings, pictures=1)
+        result = measure_networks({"network": Oracle(frames)}, Capture(frames), settings, pictures=1)
         assert [row.before for row in result.pictures] == [None]
 
     def test_capture_without_labels_gives_agreement_and_pictures(self, frames, settings):
         unlabelled = Capture([replace(frame, label=None) for frame in frames])
-        result = measure({"network": Oracle(frames)}, unlabelled, settings, pictures=2)
+        result = measure_networks({"network": Oracle(frames)}, unlabelled, settings, pictures=2)
         assert result.evaluations == {}
         assert result.agreements["network"].pixels > 0
         assert [row.truth for row in result.pictures] == [None, None]
 
     def test_predicted_depth_is_compared_with_the_camera_s_where_a_network_predicts_it(self, frames, settings):
         networks = {"base": Oracle(frames), "predicted": DepthOracle(frames, 1.1)}
-        result = measure(networks, Capture(frames), settings)
+        result = measure_networks(networks, Capture(frames), settings)
         assert list(result.depths) == ["predicted"]
         assert result.depths["predicted"].frames == 12
         assert result.depths["predicted"].pooled.abs_rel == pytest.approx(0.1, abs=1e-5)
@@ -166,18 +168,18 @@ class TestMeasure:
 
     def test_exact_depth_is_the_truth_where_there_is_some(self, frames, settings):
         noisy = [replace(frame, depth=frame.depth * np.float32(1.3), true_depth=frame.depth) for frame in frames]
-        result = measure({"predicted": DepthOracle(frames, 1.0)}, Capture(noisy), settings)
+        result = measure_networks({"predicted": DepthOracle(frames, 1.0)}, Capture(noisy), settings)
         assert result.depths["predicted"].pooled.rmse == 0.0
 
     def test_confusion_counts_are_kept(self, frames, settings):
-        result = measure({"network": Oracle(frames, lambda x: np.minimum(x, 3))}, Capture(frames), settings)
+        result = measure_networks({"network": Oracle(frames, lambda x: np.minimum(x, 3))}, Capture(frames), settings)
         counts = result.evaluations["network"].counts
         assert counts.sum() == sum((frame.label > 0).sum() for frame in frames)
         assert counts[21, 3] == sum((frame.label == 22).sum() for frame in frames)
 
     def test_capture_without_depth_gives_scores(self, frames, settings):
         flat = Capture([replace(frame, depth=None) for frame in frames])
-        result = measure({"network": Oracle(frames)}, flat, settings)
+        result = measure_networks({"network": Oracle(frames)}, flat, settings)
         assert result.evaluations["network"].frames == 12
         assert result.keyframes == 0
         assert result.agreements["network"].pixels == 0
@@ -185,9 +187,9 @@ class TestMeasure:
 
 def test_a_capture_without_depth_is_measured_with_predicted_depth(frames, settings):
     colors = Capture([replace(frame, depth=None) for frame in frames])
-    assert measure({"any": Oracle(frames)}, colors, settings).keyframes == 0
-    expected = measure({"any": Oracle(frames)}, Capture(frames), settings)
+    assert measure_networks({"any": Oracle(frames)}, colors, settings).keyframes == 0
+    expected = measure_networks({"any": Oracle(frames)}, Capture(frames), settings)
     settings.geometry.depth_source = "predicted"
-    measured = measure({"any": Oracle(frames)}, colors, settings)
+    measured = measure_networks({"any": Oracle(frames)}, colors, settings)
     assert measured.keyframes == expected.keyframes
     assert measured.agreements["any"].mean == pytest.approx(expected.agreements["any"].mean, abs=0.01)

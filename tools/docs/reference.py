@@ -12,7 +12,7 @@ from unittest import mock
 
 from s4net_core.cli.main import COMMANDS, command_parser
 from s4net_core.config import Leaf, Settings, leaves
-from s4net_core.evaluation.report import Table, to_markdown
+from s4net_core.evaluation.tables import Table, to_markdown
 from s4net_core.labels import LABEL_SPACES
 from s4net_ros.graph import (
     ADAPTATION_TOPICS,

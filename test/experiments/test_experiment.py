@@ -6,9 +6,9 @@ import pytest
 import yaml
 
 from s4net_core.errors import SettingsError
-from s4net_core.evaluation.paper_tables import SEGMENTATION
+from s4net_core.evaluation.summary import SEGMENTATION
+from s4net_core.experiments.experiment import SCANS, SUPERVISED, load_experiment
 from s4net_core.io.captures.scannet import PAPER_SCENES
-from s4net_core.learning.experiment import SCANS, SUPERVISED, load_experiment
 
 FOLDER = Path(__file__).resolve().parents[2] / "config" / "experiments"
 FILES = sorted(FOLDER.glob("*.yaml"))
@@ -39,7 +39,7 @@ SMALL = {
     "title": "Small",
     "table": "Small",
     "source": "source",
-    "scenes": [{"name": "A", "scan1": "a/1", "scan2": "a/2"}],
+    "scenes": [{"name": "A", "capture": "a/1", "scans": {"Scan 1": "a/1", "Scan 2": "a/2"}}],
     "methods": [{"name": "S4-Net"}],
 }
 
@@ -74,6 +74,7 @@ class TestFile:
         [
             ({"scenes": []}, "either scenes or scannet"),
             ({"scannet": "scans"}, "either scenes or scannet"),
+            ({"scenes": [{"name": "A", "capture": "a/1", "scans": {}}]}, "scenes.0.scans"),
             ({"sceens": []}, "sceens: Extra inputs"),
             ({"methods": [{"name": "S4-Net", "settings": {"learner.neighbors": 2}}]}, "method S4-Net.*neighbors"),
             ({"settings": {"learner.merge": "max"}}, "merge"),
@@ -126,7 +127,8 @@ class TestPaper:
         experiment = load_experiment(FOLDER / "scannet-deeplabv3plus.yaml")
         assert [scene.name for scene in experiment.places()] == list(PAPER_SCENES)
         first = experiment.places()[0]
-        assert (first.scan1, first.scan2) == ("scannet/scans/scene0000_00", "scannet/scans/scene0000_01")
+        assert first.capture == first.scans["Scan 1"] == "scannet/scans/scene0000_00"
+        assert first.scans["Scan 2"] == "scannet/scans/scene0000_01"
         gains = {
             name: experiment.paper["S4-Net"]["Scan 2"][name] - experiment.paper[SUPERVISED]["Scan 2"][name]
             for name in SEGMENTATION

@@ -1,22 +1,23 @@
-"""An experiment of the paper as a file: which data, which networks, which methods, and what the paper reached."""
+"""An experiment, in memory or as a file: which data, which networks, which methods, and what the paper reached."""
 
 from collections.abc import Mapping, Sequence
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from s4net_core.config import Settings, from_values
+from s4net_core.config import Settings, with_values
 from s4net_core.errors import SettingsError
-from s4net_core.evaluation.paper_tables import DEPTH, SEGMENTATION
-from s4net_core.evaluation.results import NETWORKS
+from s4net_core.evaluation.summary import DEPTH, SEGMENTATION
+from s4net_core.experiments.results import NETWORKS
 from s4net_core.io.captures.scannet import PAPER_SCENES, paper_scan
 
 SUPERVISED, SUPERVISED_DEPTH = "supervised", "supervised, with depth decoder"
 """Rows of the base models that adaptation starts from."""
 SCANS = ("Scan 1", "Scan 2")
-"""Adapted to without its labels, and never seen."""
+"""The paper's two recordings of a scene: adapted to without its labels, and never seen."""
 
 
 class _Part(BaseModel):
@@ -26,18 +27,18 @@ class _Part(BaseModel):
 
 
 class Scene(_Part):
-    """A place that was recorded twice.
+    """A place.
 
     Args:
         name: of the place.
-        scan1: capture to adapt to; its labels are used for evaluation only.
-        scan2: capture that is never learned from.
-        poses: another file of poses for `scan1`, as `open_capture` takes it.
+        capture: what is adapted to; labels that it has are not used.
+        scans: labelled captures by name, on which is measured; the first one is usually `capture` itself.
+        poses: another file of poses for `capture`, as `open_capture` takes it; scans keep their own.
     """
 
     name: str
-    scan1: str
-    scan2: str
+    capture: str
+    scans: dict[str, str] = Field(min_length=1)
     poses: str = ""
 
 
@@ -45,7 +46,7 @@ class Method(_Part):
     """One way to adapt.
 
     Args:
-        name: as the paper calls it.
+        name: of its rows in the tables, as the paper calls it.
         settings: what differs from the experiment's settings, nested or by dotted name.
     """
 
@@ -54,7 +55,7 @@ class Method(_Part):
 
 
 class Experiment(_Part):
-    """What `run_experiment` runs. Paths are relative to a folder of data that is given with it.
+    """What `ExperimentRun` runs. Paths are relative to a folder of data that is given with it.
 
     Args:
         title: heading.
@@ -83,14 +84,39 @@ class Experiment(_Part):
     paper: dict[str, dict[str, dict[str, float]]] = {}
     notes: tuple[str, ...] = ()
 
+    @model_validator(mode="after")
+    def _fits_together(self) -> "Experiment":
+        """What single fields cannot say of themselves."""
+        if bool(self.scenes) == bool(self.scannet):
+            raise SettingsError("it must have either scenes or scannet")
+        names = [method.name for method in self.methods]
+        if len(set(names)) < len(names):
+            raise SettingsError(f"two methods have one name in {names}")
+        rows, scores = {SUPERVISED, SUPERVISED_DEPTH, *names}, {*SEGMENTATION, *DEPTH}
+        known = {name for scene in self.places() for name in scene.scans}
+        for method, scans in self.paper.items():
+            foreign = set(scans) - known | {name for values in scans.values() for name in values if name not in scores}
+            if method not in rows or foreign:
+                raise SettingsError(
+                    f"paper has '{method}' with {sorted(foreign) or 'its scores'}, but rows are {sorted(rows)}, scans "
+                    f"{sorted(known)} and scores {sorted(scores)}"
+                )
+        for chosen in self.methods:
+            try:
+                self.method_settings(chosen)
+            except SettingsError as error:
+                raise SettingsError(f"method {chosen.name}: {error}") from error
+        return self
+
     def places(self) -> list[Scene]:
         """`scenes`, or the paper's six of ScanNet."""
         if not self.scannet:
             return list(self.scenes)
         scans = Path(self.scannet)
+        paths = {scene: [str(paper_scan(scans, scene, number)) for number in (1, 2)] for scene in PAPER_SCENES}
         return [
-            Scene(name=scene, scan1=str(paper_scan(scans, scene, 1)), scan2=str(paper_scan(scans, scene, 2)))
-            for scene in PAPER_SCENES
+            Scene(name=scene, capture=first, scans=dict(zip(SCANS, (first, second), strict=True)))
+            for scene, (first, second) in paths.items()
         ]
 
     def shared_settings(self, overrides: Mapping[str, Any] | None = None) -> Settings:
@@ -102,11 +128,11 @@ class Experiment(_Part):
         Raises:
             SettingsError: unknown name, wrong type or out of range.
         """
-        return from_values(_by_dotted_name(self.settings, overrides or {}))
+        return _layered(self.settings, overrides or {})
 
     def method_settings(self, method: Method, overrides: Mapping[str, Any] | None = None) -> Settings:
         """As `shared_settings`, with those of a method, which win over `overrides`."""
-        return from_values(_by_dotted_name(self.settings, overrides or {}, method.settings))
+        return _layered(self.settings, overrides or {}, method.settings)
 
     @property
     def network(self) -> str:
@@ -136,37 +162,10 @@ def load_experiment(path: str | Path, stand_in: str = "") -> Experiment:
         for name in ("title", "table"):  # nobody shall take it for the paper's data
             values[name] = f"{values.get(name, '')} (stand-in: {stand_in})"
     try:
-        experiment = Experiment.model_validate(values)
+        return Experiment.model_validate(values)
     except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        problems = "; ".join(": ".join(filter(None, (".".join(map(str, e["loc"])), e["msg"]))) for e in error.errors())
         raise SettingsError(f"experiment {path}: {problems}") from error
-    _check(experiment, path)
-    return experiment
-
-
-def _check(experiment: Experiment, path: str | Path) -> None:
-    """What single fields cannot say of themselves."""
-    if bool(experiment.scenes) == bool(experiment.scannet):
-        raise SettingsError(f"experiment {path} must have either scenes or scannet")
-    names = [method.name for method in experiment.methods]
-    rows = {SUPERVISED, SUPERVISED_DEPTH, *names}
-    if len(set(names)) < len(names):
-        raise SettingsError(f"experiment {path}: two methods have one name in {names}")
-    for method, scans in experiment.paper.items():
-        foreign = set(scans) - set(SCANS) | {name for s in scans.values() for name in s if name not in _SCORES}
-        if method not in rows or foreign:
-            raise SettingsError(
-                f"experiment {path}: paper has '{method}' with {sorted(foreign) or 'its scores'}, but rows are "
-                f"{sorted(rows)}, scans {list(SCANS)} and scores {list(_SCORES)}"
-            )
-    for chosen in experiment.methods:
-        try:
-            experiment.method_settings(chosen)
-        except SettingsError as error:
-            raise SettingsError(f"experiment {path}, method {chosen.name}: {error}") from error
-
-
-_SCORES = (*SEGMENTATION, *DEPTH)
 
 
 def _read(path: Path, readers: Sequence[Path]) -> dict[str, Any]:
@@ -183,14 +182,9 @@ def _read(path: Path, readers: Sequence[Path]) -> dict[str, Any]:
     return _merged(_read(path.parent / base, (*readers, path)), values) if base else values
 
 
-def _by_dotted_name(*layers: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Settings of all layers under one form of their names, so that later layers win."""
-    flat: dict[str, Any] = {}
-    for layer in layers:
-        for name, value in layer.items():
-            inner = isinstance(value, Mapping)
-            flat |= _by_dotted_name(value, prefix=f"{prefix}{name}.") if inner else {prefix + name: value}
-    return flat
+def _layered(*layers: Mapping[str, Any]) -> Settings:
+    """The defaults, changed by one layer after the other."""
+    return reduce(with_values, map(dict, layers), Settings())
 
 
 def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Reports and pictures: complete in one file, with numbers and pixels that say what they should."""
+"""Pages, tables and pictures: complete in one file, with numbers and pixels that say what they should."""
 
 import base64
 import math
@@ -10,19 +10,13 @@ import numpy as np
 import pytest
 
 from s4net_core.errors import S4NetError, ShapeError
-from s4net_core.evaluation.evaluate import Evaluation
+from s4net_core.evaluation.agreement import Agreement
+from s4net_core.evaluation.evaluate import Evaluation, Measurement
 from s4net_core.evaluation.metrics import SegmentationScores
+from s4net_core.evaluation.page import HtmlPage, write_page
 from s4net_core.evaluation.pictures import BROKEN, FIXED, OTHER, Curve, PictureRow, changes, panels, save_picture
-from s4net_core.evaluation.report import (
-    Report,
-    Table,
-    class_table,
-    score_table,
-    to_csv,
-    to_markdown,
-    to_rich,
-    write_report,
-)
+from s4net_core.evaluation.summary import summary_numbers, summary_tables
+from s4net_core.evaluation.tables import Table, to_csv, to_markdown, to_rich
 from s4net_core.labels import SUNRGBD37
 
 SHAPE = (30, 44)
@@ -41,11 +35,13 @@ def scores(value):
 
 
 @pytest.fixture
-def evaluations():
-    return {
+def measured():
+    """Two networks on twelve labelled frames without depth."""
+    evaluations = {
         "base": Evaluation(scores(0.5), scores(0.4), {1: 0.6, 5: 0.3}, 12),
         "adapted": Evaluation(scores(0.7), scores(0.6), {1: 0.65, 22: 0.1}, 12),
     }
+    return Measurement("Scan 2", evaluations, dict.fromkeys(evaluations, Agreement(math.nan, 0, 0)), 0, [])
 
 
 class _Page(HTMLParser):
@@ -85,17 +81,17 @@ def decoded(attributes):
     return cv2.cvtColor(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
 
 
-class TestReport:
-    def test_page_holds_everything_and_needs_nothing_beside_it(self, tmp_path, evaluations):
-        report = Report(
+class TestPage:
+    def test_page_holds_everything_and_needs_nothing_beside_it(self, tmp_path, measured):
+        page = HtmlPage(
             "Before & after",
-            [score_table("Scan 2", evaluations), class_table("Classes", evaluations)],
+            summary_tables(measured),
             [Curve("Loss", {"L_S": ([1, 2, 3], [3.0, math.nan, 1.0]), "L_G": ([1, 2], [2.0, 1.0])}, smooth=2)],
             [new_row()],
             ["Adapted to <T1>."],
             {"learner.learning_rate": 1e-4},
         )
-        write_report(tmp_path / "out" / "report.html", report)
+        write_page(tmp_path / "out" / "report.html", page)
         page = read_page(tmp_path / "out" / "report.html")
         assert all(link.startswith("data:image/") for link in page.links)
         for text in (
@@ -117,14 +113,14 @@ class TestReport:
 
     def test_label_pictures_are_exact(self, tmp_path):
         row = new_row()
-        write_report(tmp_path / "report.html", Report("Labels", pictures=[row]))
+        write_page(tmp_path / "report.html", HtmlPage("Labels", pictures=[row]))
         by_name = {image["alt"]: decoded(image) for image in read_page(tmp_path / "report.html").images}
         np.testing.assert_array_equal(by_name["after"], SUNRGBD37.colorize(row.after))
         np.testing.assert_array_equal(by_name["ground truth"], SUNRGBD37.colorize(row.truth))
         assert by_name["colour"].shape == (*SHAPE, 3)
 
     def test_one_network_is_shown_without_before_and_changes(self, tmp_path):
-        write_report(tmp_path / "report.html", Report("One", pictures=[new_row(truth=False, before=False)]))
+        write_page(tmp_path / "report.html", HtmlPage("One", pictures=[new_row(truth=False, before=False)]))
         page = read_page(tmp_path / "report.html")
         assert [image["alt"] for image in page.images] == ["colour", "labels"]
         assert "Changes" not in page.text
@@ -132,32 +128,50 @@ class TestReport:
     def test_file_that_cannot_be_written_is_an_error_with_a_remedy(self, tmp_path):
         (tmp_path / "file").write_text("")
         with pytest.raises(S4NetError, match="cannot be written"):
-            write_report(tmp_path / "file" / "report.html", Report("No folder"))
+            write_page(tmp_path / "file" / "report.html", HtmlPage("No folder"))
 
 
 class TestTables:
-    def test_scores_are_listed_by_convention_and_network(self, evaluations):
-        table = score_table("Scan 2", evaluations)
+    def test_scores_are_listed_by_convention_and_network(self, measured):
+        (table,) = summary_tables(measured, classes=False)
         assert [row[:2] for row in table.rows] == [
             ["base", "pooled"], ["adapted", "pooled"], ["base", "per image"], ["adapted", "per image"],
         ]  # fmt: skip
         assert table.rows[1][2:] == pytest.approx([0.7, 0.71, 0.72, 0.73, 12])
         assert table.rows[2][4] == pytest.approx(0.42)
 
-    def test_classes_are_named_with_their_difference(self, evaluations):
-        markdown = to_markdown(class_table("Classes", evaluations))
+    def test_classes_are_named_with_their_difference(self, measured):
+        markdown = to_markdown(summary_tables(measured)[-1])
         assert "| wall | 0.600 | 0.650 | +0.050 |" in markdown
         assert "| chair | 0.300 | – | – |" in markdown
 
+    def test_what_was_not_measured_is_left_out_and_what_was_is_told_in_numbers_too(self, measured):
+        measured.agreements["base"] = Agreement(0.75, 40, 3)
+        scores, agreement, classes = summary_tables(measured)
+        assert scores.title == "Scores on Scan 2"
+        assert classes.columns == ("class", "base", "adapted", "difference")
+        assert agreement.rows[0] == ["base", 0.75, 40, 3]
+        numbers = summary_numbers(measured)
+        assert numbers["base"]["agreement"] == 0.75
+        assert numbers["adapted"]["agreement"] is None
+        assert numbers["adapted"]["class_iou"] == {"wall": 0.65, "ceiling": 0.1}
+        assert "depth" not in numbers["base"]
+
+    def test_an_empty_cell_makes_no_column_of_numbers(self):
+        assert to_markdown(Table("T", ("a", "b"), [("x", ""), ("y", "z")])).splitlines()[1:3] == [
+            "|---|---|",
+            "| x | |",
+        ]
+
     def test_markdown_is_a_table_with_numbers_to_the_right(self):
         markdown = to_markdown(Table("T", ("name", "value"), [("a|b", 0.12345), ("c", 7)]))
-        assert markdown.splitlines() == ["| name | value |", "| --- | ---: |", "| a\\|b | 0.123 |", "| c | 7 |"]
+        assert markdown.splitlines() == ["| name | value |", "|---|---:|", "| a\\|b | 0.123 |", "| c | 7 |"]
 
     def test_groups_of_columns_stand_above_them_or_before_their_names(self, tmp_path):
         table = Table("T", ("scene", "mIoU", "mIoU"), [("A", 0.1, math.nan)], [("", 1), ("Scan 1", 1), ("Scan 2", 1)])
         assert to_markdown(table).startswith("| scene | Scan 1 mIoU | Scan 2 mIoU |")
         assert [column.header for column in to_rich(table).columns] == ["scene", "Scan 1 mIoU", "Scan 2 mIoU"]
-        write_report(tmp_path / "report.html", Report("R", [table], figures=[("Figure", PIXEL)]))
+        write_page(tmp_path / "report.html", HtmlPage("R", [table], figures=[("Figure", PIXEL)]))
         assert "<th colspan=1 class=group>Scan 2</th>" in (tmp_path / "report.html").read_text()
         page = read_page(tmp_path / "report.html")
         assert [image["alt"] for image in page.images] == ["Figure"]
@@ -166,8 +180,8 @@ class TestTables:
         table = Table("T", ("name", "value"), [("a, b", 0.123456789), ("c", math.nan)])
         assert to_csv(table, ["two\nlines"]) == '# two\n# lines\nname,value\n"a, b",0.123456789\nc,\n'
 
-    def test_terminal_table_has_the_same_cells(self, evaluations):
-        table = score_table("Scan 2", evaluations)
+    def test_terminal_table_has_the_same_cells(self, measured):
+        (table,) = summary_tables(measured, classes=False)
         shown = to_rich(table)
         assert shown.row_count == 4
         assert list(shown.columns[4].cells) == ["0.520", "0.720", "0.420", "0.620"]

@@ -10,10 +10,10 @@ import yaml
 from scenes import make_room_frames
 
 from s4net_core.cli.main import main
+from s4net_core.experiments import method, run
 from s4net_core.io.captures.scene_folder import write_scene_folder
 from s4net_core.io.source_sets.files import write_source_set
 from s4net_core.io.source_sets.source_set import LabelledImage
-from s4net_core.learning import compare, experiment_run
 
 SETTINGS = {
     "device": "cpu",
@@ -28,7 +28,14 @@ EXPERIMENT = {
     "title": "Tiny rooms",
     "table": "Tiny",
     "source": "source",
-    "scenes": [{"name": "A", "scan1": "A/scan1", "scan2": "A/scan2", "poses": "poses_noisy.txt"}],
+    "scenes": [
+        {
+            "name": "A",
+            "capture": "A/scan1",
+            "scans": {"Scan 1": "A/scan1", "Scan 2": "A/scan2"},
+            "poses": "poses_noisy.txt",
+        }
+    ],
     "every": 2,
     "settings": SETTINGS,
     "methods": [
@@ -111,12 +118,12 @@ def test_what_has_been_run_is_not_run_again_and_what_changed_is(done, data, monk
     before = (out / "results.md").read_text().splitlines()
     runs = []
 
-    def adapt_and_measure(settings, *args, **options):
+    def adapt_base(settings, *args, **options):
         runs.append(settings.learner.merge)
-        return compare.adapt_and_measure(settings, *args, **options)
+        return method.adapt_base(settings, *args, **options)
 
-    monkeypatch.setattr(experiment_run, "adapt_and_measure", adapt_and_measure)
-    monkeypatch.setattr(experiment_run, "pretrain", None)
+    monkeypatch.setattr(run, "adapt_base", adapt_base)
+    monkeypatch.setattr(run, "pretrain", None)
     assert main(["experiment", file, "--data", str(data), "--out", str(out)]) == 0
     assert runs == []
     again = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
@@ -127,6 +134,26 @@ def test_what_has_been_run_is_not_run_again_and_what_changed_is(done, data, monk
     other = write(folder, methods=methods, title="Merge", paper={})
     assert main(["experiment", other, "--data", str(data), "--out", str(out)]) == 0
     assert runs == ["soft"]
+
+
+def test_an_interrupted_experiment_goes_on_with_the_run_that_was_not_done(done, data, tmp_path, monkeypatch):
+    """Seeds 0 to 2, of which 0 was run before; Ctrl-C comes in that of seed 2."""
+    _, out = done
+    runs, interrupted = [], True
+
+    def adapt_base(settings, *args, **options):
+        if settings.seed == 2 and interrupted:
+            raise KeyboardInterrupt
+        runs.append(settings.seed)
+        return method.adapt_base(settings, *args, **options)
+
+    monkeypatch.setattr(run, "adapt_base", adapt_base)
+    file = write(tmp_path, methods=[{"name": "S4-Net"}], seeds=[0, 1, 2])
+    command = ["experiment", file, "--data", str(data), "--out", str(out)]
+    assert main(command) == 130
+    interrupted = False
+    assert main(command) == 0
+    assert runs == [1, 2]
 
 
 def test_files_of_one_table_are_joined(done, data, tmp_path, capsys):
@@ -152,7 +179,7 @@ def test_a_base_model_whose_training_was_interrupted_is_not_used(data, tmp_path,
         state.write_text("where it was")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(experiment_run, "pretrain", pretrain)
+    monkeypatch.setattr(run, "pretrain", pretrain)
     for _ in range(2):
         assert main(["experiment", write(tmp_path), "--data", str(data), "--out", f"{tmp_path}/out"]) == 130
     assert calls == [False, True]
@@ -160,13 +187,13 @@ def test_a_base_model_whose_training_was_interrupted_is_not_used(data, tmp_path,
 
 
 def test_data_that_are_not_there_are_all_named_before_anything_runs(data, tmp_path, capsys):
-    scenes = [EXPERIMENT["scenes"][0], {"name": "B", "scan1": "B/scan1", "scan2": "B/scan2"}]
+    scenes = [EXPERIMENT["scenes"][0], {"name": "B", "capture": "B/scan1", "scans": {"Scan 2": "B/scan2"}}]
     file = write(tmp_path, scenes=scenes, source="sunrgbd")
     assert main(["experiment", file, "--data", str(data), "--out", f"{tmp_path}/out"]) == 2
     told = " ".join(capsys.readouterr().err.split())
     for text in (
         f"{data}/sunrgbd (the labelled source set)",
-        f"{data}/B/scan1 (Scan 1 of B)",
+        f"{data}/B/scan1 (the capture of B that is adapted to)",
         f"{data}/B/scan2 (Scan 2 of B)",
         "--data",
     ):

@@ -10,21 +10,20 @@ import pytest
 from s4net_core.config import from_values
 from s4net_core.errors import S4NetError
 from s4net_core.evaluation.agreement import Agreement
-from s4net_core.evaluation.confusion import confusion_png, row_shares
 from s4net_core.evaluation.depth import DepthErrors
 from s4net_core.evaluation.evaluate import Evaluation
 from s4net_core.evaluation.metrics import ConfusionMatrix, SegmentationScores
-from s4net_core.evaluation.paper_report import PaperReport, joined, write_paper_report
-from s4net_core.evaluation.paper_tables import (
-    agreement_layout,
-    class_layout,
-    depth_layout,
-    score_layout,
-    seed_layout,
+from s4net_core.experiments.provenance import Provenance, data_sha256, settings_of
+from s4net_core.experiments.report import ExperimentReport, joined, write_experiment_report
+from s4net_core.experiments.results import Result, ResultStore
+from s4net_core.experiments.tables import (
+    agreement_table,
+    class_table,
+    depth_table,
+    seed_table,
+    segmentation_table,
     summed_counts,
 )
-from s4net_core.evaluation.provenance import Provenance, changed_settings, data_sha256, settings_of
-from s4net_core.evaluation.results import Result, result_from_dict
 
 
 def evaluation(value, seed=0):
@@ -61,7 +60,7 @@ def results():
 
 class TestLayout:
     def test_rows_are_scenes_and_methods_and_their_mean_and_columns_the_scans(self, results):
-        table = score_layout(results, "per_image")
+        table = segmentation_table(results, "per_image")
         assert table.groups == [("", 3), ("Scan 1", 4), ("Scan 2", 4)]
         assert table.headings[3] == "Scan 1 pixel accuracy"
         assert table.headings[9] == "Scan 2 mIoU"
@@ -73,34 +72,34 @@ class TestLayout:
 
     def test_the_convention_is_named_and_is_the_one_shown(self, results):
         for convention, name, value in (("per_image", "per image", 0.1), ("pooled", "pooled", 0.105)):
-            table = score_layout(results, convention)
+            table = segmentation_table(results, convention)
             assert name in table.title
             assert table.rows[0][3] == pytest.approx(value)
 
     def test_seeds_are_averaged_before_scenes(self):
         """Scene A has seeds with 0.2 and 0.4, scene B one with 0.6: (0.3 + 0.6) / 2."""
         runs = [result(value=v, seed=i) for i, v in enumerate((0.2, 0.4))] + [result(scene="B", value=0.6, seed=0)]
-        table = score_layout(runs, "per_image")
+        table = segmentation_table(runs, "per_image")
         assert [row[3] for row in table.rows] == pytest.approx([0.3, 0.6, 0.45])
-        spread = seed_layout(runs, "per_image")
+        spread = seed_table(runs, "per_image")
         assert [row[2] for row in spread.rows] == ["0", "1"]
         assert [row[3] for row in spread.rows] == pytest.approx([(0.22 + 0.62) / 2, 0.42])
-        assert seed_layout(runs[:1], "per_image").rows == []
+        assert seed_table(runs[:1], "per_image").rows == []
 
     def test_the_paper_s_numbers_stand_below_the_mean_of_their_method(self, results):
         published = {"DeepLabV3+": {"S4-Net": {"Scan 2": {"miou": 0.593}}}}
-        table = score_layout(results, "per_image", published)
+        table = segmentation_table(results, "per_image", published)
         assert table.rows[-1][:3] == ["paper", "DeepLabV3+", "S4-Net"]
         assert table.rows[-2][:3] == ["mean", "DeepLabV3+", "S4-Net"]
         assert table.rows[-1][9] == 0.593
         assert math.isnan(table.rows[-1][3])
-        assert score_layout(results, "pooled", published).rows[-1][0] == "mean"
-        alone = score_layout([r for r in results if r.scene == "A"], "per_image", published)
+        assert segmentation_table(results, "pooled", published).rows[-1][0] == "mean"
+        alone = segmentation_table([r for r in results if r.scene == "A"], "per_image", published)
         assert [row[0] for row in alone.rows] == ["A", "A", "paper"]
 
     def test_networks_stand_below_each_other(self, results):
         both = [*results, result(network="PSPNet", value=0.7), result(network="PSPNet", scene="B", value=0.9)]
-        rows = [row[:3] for row in score_layout(both, "per_image").rows]
+        rows = [row[:3] for row in segmentation_table(both, "per_image").rows]
         assert rows[-3:] == [
             ["mean", "DeepLabV3+", "supervised"],
             ["mean", "DeepLabV3+", "S4-Net"],
@@ -108,25 +107,25 @@ class TestLayout:
         ]
 
     def test_a_mean_over_scenes_of_which_one_is_missing_is_not_shown(self, results):
-        table = score_layout([r for r in results if (r.scene, r.scan) != ("B", "Scan 2")], "per_image")
+        table = segmentation_table([r for r in results if (r.scene, r.scan) != ("B", "Scan 2")], "per_image")
         assert not math.isnan(table.rows[-1][5])
         assert math.isnan(table.rows[-1][9])
 
     def test_depth_errors_are_shown_for_networks_that_predict_it(self, results):
-        assert depth_layout(results, "pooled").rows == []
-        table = depth_layout([*results, result("predicted", depth=depth())], "pooled")
+        assert depth_table(results, "pooled").rows == []
+        table = depth_table([*results, result("predicted", depth=depth())], "pooled")
         (row,) = (row for row in table.rows if row[0] == "A")
         assert row[:3] == ["A", "DeepLabV3+", "predicted"]
         assert row[3] == pytest.approx(0.1)  # 0.1 and 0.3 m of 2 m
         assert row[5] == pytest.approx(math.sqrt((0.01 + 0.09) / 2))
-        assert depth_layout([result(depth=depth())], "per_image").rows[0][5] == pytest.approx(0.2)
+        assert depth_table([result(depth=depth())], "per_image").rows[0][5] == pytest.approx(0.2)
 
     def test_agreement_has_its_own_table(self, results):
-        rows = agreement_layout(results).rows
+        rows = agreement_table(results).rows
         assert rows[1] == ["A", "DeepLabV3+", "S4-Net", pytest.approx(0.3), pytest.approx(0.34)]
 
     def test_class_iou_is_that_of_all_scenes_together(self, results):
-        table = class_layout(results)
+        table = class_table(results)
         assert table.groups == [("", 1), ("Scan 1", 2), ("Scan 2", 2)]
         counts = summed_counts(results, "DeepLabV3+", "S4-Net", "Scan 2")
         both = [r for r in results if (r.method, r.scan) == ("S4-Net", "Scan 2")]
@@ -136,33 +135,60 @@ class TestLayout:
         assert floor[4] == pytest.approx(right / (true + said - right))
 
 
-class TestConfusion:
-    def test_rows_are_shares_of_the_true_class(self):
-        """Class 2: three right, one without answer. Class 5 is only predicted."""
-        matrix = ConfusionMatrix(6)
-        matrix.add(np.array([[2, 2, 2, 2, 3, 3]], np.uint8), np.array([[2, 2, 2, 0, 5, 3]], np.uint8))
-        ids, shares = row_shares(matrix.counts)
-        assert ids == [2, 3, 5]
-        np.testing.assert_allclose(shares[:2], [[0.75, 0, 0, 0.25], [0, 0.5, 0.5, 0]])
-        assert np.isnan(shares[2]).all()
-
-    def test_picture_is_a_png_with_a_cell_a_class(self):
-        assert confusion_png("T", evaluation(0.5).counts)[:4] == b"\x89PNG"
-
-    def test_nothing_counted_is_refused(self):
-        with pytest.raises(S4NetError, match="'T' is empty"):
-            confusion_png("T", np.zeros((37, 38), np.int64))
-
-
 def test_results_survive_json(results):
     kept = [*results, result(value=0.7, depth=depth(), seed=3, weights="abc", agreement=Agreement(math.nan, 0, 0))]
     for one in kept:
         text = json.dumps(one.as_dict(), allow_nan=False)
-        again = result_from_dict(json.loads(text))
+        again = Result.from_dict(json.loads(text))
         assert json.dumps(again.as_dict()) == text
         assert again.evaluation == one.evaluation
         assert (again.evaluation.counts == one.evaluation.counts).all()
         assert again.depth == one.depth
+
+
+class TestStore:
+    """`ResultStore`: what has been found is not looked for again."""
+
+    def test_results_are_made_once_for_what_they_follow_from(self, results, tmp_path):
+        made = []
+
+        def make():
+            made.append(len(made))
+            return results[:2]
+
+        store = ResultStore(tmp_path / "runs")
+        first = store.once({"seed": 1, "scans": {"Scan 1": "ab"}}, make)
+        again = ResultStore(tmp_path / "runs").once({"scans": {"Scan 1": "ab"}, "seed": 1}, make)
+        assert made == [0]
+        assert [found.as_dict() for found in again] == [found.as_dict() for found in first]
+        store.once({"seed": 2, "scans": {"Scan 1": "ab"}}, make)
+        assert made == [0, 1]
+
+    @pytest.mark.parametrize("content", ["", "{}", '{"results": [{"network": "PSPNet"}]}', '{"results": [3]}'])
+    def test_a_damaged_file_is_made_again(self, results, tmp_path, content):
+        store = ResultStore(tmp_path)
+        store.once({"seed": 1}, lambda: results)
+        (file,) = tmp_path.iterdir()
+        file.write_text(content)
+        assert len(store.once({"seed": 1}, lambda: results[:1])) == 1
+        assert len(store.once({"seed": 1}, list)) == 1
+
+    def test_what_fails_leaves_nothing(self, tmp_path):
+        def fail():
+            raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            ResultStore(tmp_path / "runs").once({}, fail)
+        assert not (tmp_path / "runs").exists()
+
+
+def test_a_score_that_was_not_measured_is_nan():
+    known = result(value=0.4, depth=depth())
+    assert known.score("miou", "per_image") == pytest.approx(0.42)
+    assert known.score("miou") == pytest.approx(0.425)
+    assert known.score("abs_rel") == pytest.approx(0.1)
+    assert known.score("agreement") == 0.4
+    assert math.isnan(result().score("abs_rel"))
 
 
 class TestProvenance:
@@ -184,8 +210,11 @@ class TestProvenance:
         told = settings_of(settings)
         assert told["learner"]["neighbours"] == 8
         assert not {"checkpoint", "state_dir", "threads", "device", "source"} & set(told)
-        assert changed_settings(settings)["learner.neighbours"] == 8
-        assert "learner.merge" not in changed_settings(settings)
+        origin = Provenance.of(settings, weights={"base": "ab" * 32}, data={})
+        assert origin.settings == told
+        assert origin.shown()["weights: base"] == "sha256 abababababab"
+        assert origin.shown()["learner.neighbours"] == 8
+        assert "learner.merge" not in origin.shown()
 
 
 class TestFiles:
@@ -194,10 +223,12 @@ class TestFiles:
         predicted = result("predicted", value=0.45, depth=depth())
         origin = Provenance({"seed": 4}, {"learner.neighbours": 8}, (4,), {"base": "ab" * 32}, {"room": "cd" * 32})
         published = {"DeepLabV3+": {"S4-Net": {"Scan 1": {"miou": 0.59}}}}
-        return PaperReport("Two rooms", [predicted, *results], {"Two rooms": origin}, published, ["On <two> rooms."])
+        return ExperimentReport(
+            "Two rooms", [predicted, *results], {"Two rooms": origin}, published, ["On <two> rooms."]
+        )
 
     def test_all_formats_say_the_same_and_where_it_comes_from(self, report, tmp_path):
-        write_paper_report(tmp_path, report)
+        write_experiment_report(tmp_path, report)
         markdown, page = ((tmp_path / name).read_text() for name in ("results.md", "results.html"))
         assert "| mean | DeepLabV3+ | S4-Net | 0.400 |" in markdown
         assert "| paper | DeepLabV3+ | S4-Net | – | – | 0.590 |" in markdown
@@ -222,7 +253,7 @@ class TestFiles:
         assert (tmp_path / "depth.csv").is_file()
 
     def test_reports_of_one_table_are_joined_without_repetition(self, report, results):
-        other = PaperReport("PSPNet", [result(network="PSPNet"), results[0]], {"PSPNet": Provenance({}, {})})
+        other = ExperimentReport("PSPNet", [result(network="PSPNet"), results[0]], {"PSPNet": Provenance({}, {})})
         joint = joined("Both", [report, other])
         assert len(joint.results) == len(report.results) + 1
         assert list(joint.provenance) == ["Two rooms", "PSPNet"]
@@ -232,4 +263,4 @@ class TestFiles:
     def test_a_folder_that_cannot_be_written_is_named(self, report, tmp_path):
         (tmp_path / "file").write_text("")
         with pytest.raises(S4NetError, match="cannot be written"):
-            write_paper_report(tmp_path / "file", report)
+            write_experiment_report(tmp_path / "file", report)

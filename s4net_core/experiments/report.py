@@ -6,27 +6,27 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from s4net_core.evaluation.confusion import confusion_png
-from s4net_core.evaluation.paper_tables import (
+from s4net_core.evaluation.page import HtmlPage, write_page
+from s4net_core.evaluation.tables import Table, to_csv, to_markdown
+from s4net_core.experiments.provenance import Provenance
+from s4net_core.experiments.results import Result
+from s4net_core.experiments.tables import (
     CONVENTIONS,
     Published,
-    agreement_layout,
-    class_layout,
-    depth_layout,
-    score_layout,
-    seed_layout,
+    agreement_table,
+    class_table,
+    depth_table,
+    seed_table,
+    segmentation_table,
     stacked,
     summed_counts,
 )
-from s4net_core.evaluation.pictures import PictureRow
-from s4net_core.evaluation.provenance import Provenance
-from s4net_core.evaluation.report import Report, Table, to_csv, to_markdown, write_report
-from s4net_core.evaluation.results import Result
 from s4net_core.files import write_result
 
 
 @dataclass(frozen=True)
-class PaperReport:
-    """What `write_paper_report` writes.
+class ExperimentReport:
+    """What `write_experiment_report` writes.
 
     Args:
         title: heading.
@@ -34,7 +34,6 @@ class PaperReport:
         provenance: where they come from, by what was run.
         published: the paper's own numbers by network, for the rows of the same method.
         notes: paragraphs below the heading.
-        pictures: some images with their labels.
     """
 
     title: str
@@ -42,14 +41,13 @@ class PaperReport:
     provenance: Mapping[str, Provenance]
     published: Mapping[str, Published] = field(default_factory=dict)
     notes: Sequence[str] = ()
-    pictures: Sequence[PictureRow] = ()
 
     def main_tables(self) -> list[Table]:
         """Scores, depth errors and agreement: what a page of results shows."""
-        tables = [score_layout(self.results, convention, self.published) for convention in CONVENTIONS]
-        tables += [depth_layout(self.results, convention, self.published) for convention in CONVENTIONS]
-        tables += [seed_layout(self.results, convention) for convention in CONVENTIONS]
-        return [table for table in [*tables, agreement_layout(self.results)] if table.rows]
+        tables = [segmentation_table(self.results, convention, self.published) for convention in CONVENTIONS]
+        tables += [depth_table(self.results, convention, self.published) for convention in CONVENTIONS]
+        tables += [seed_table(self.results, convention) for convention in CONVENTIONS]
+        return [table for table in [*tables, agreement_table(self.results)] if table.rows]
 
     def markdown(self) -> str:
         """The main tables below a heading, to be pasted into a page; where they come from stands below them."""
@@ -59,7 +57,7 @@ class PaperReport:
         return "\n\n".join(parts) + "\n"
 
 
-def write_paper_report(folder: str | Path, report: PaperReport) -> None:
+def write_experiment_report(folder: str | Path, report: ExperimentReport) -> None:
     """Write ``results.md``, ``results.csv``, ``depth.csv`` where there is depth, ``results.html`` and ``results.json``.
 
     Raises:
@@ -68,16 +66,16 @@ def write_paper_report(folder: str | Path, report: PaperReport) -> None:
     folder = Path(folder)
     comments = [f"{name}: {line}" for name, origin in report.provenance.items() for line in origin.lines()]
     files = {"results.md": report.markdown(), "results.json": _json(report)}
-    for name, layout in (("results", score_layout), ("depth", depth_layout)):
-        table = stacked({c: layout(report.results, c, report.published) for c in CONVENTIONS}, "scores")
+    for name, make in (("results", segmentation_table), ("depth", depth_table)):
+        table = stacked({c: make(report.results, c, report.published) for c in CONVENTIONS}, "scores")
         if table.rows:
             files[f"{name}.csv"] = to_csv(table, [report.title, *comments])
     for file, text in files.items():
         write_result(folder / file, text)
-    write_report(folder / "results.html", _page(report))
+    write_page(folder / "results.html", _page(report))
 
 
-def joined(title: str, reports: Sequence[PaperReport]) -> PaperReport:
+def joined(title: str, reports: Sequence[ExperimentReport]) -> ExperimentReport:
     """Several reports as one, the rows of all of them in the same tables; a single one stays as it is."""
     if len(reports) == 1:
         return reports[0]
@@ -88,7 +86,7 @@ def joined(title: str, reports: Sequence[PaperReport]) -> PaperReport:
     for report in reports:
         for network, methods in report.published.items():
             published[network] = {**published.get(network, {}), **methods}
-    return PaperReport(
+    return ExperimentReport(
         title=title,
         results=list(results.values()),
         provenance={name: origin for report in reports for name, origin in report.provenance.items()},
@@ -97,13 +95,12 @@ def joined(title: str, reports: Sequence[PaperReport]) -> PaperReport:
     )
 
 
-def _page(report: PaperReport) -> Report:
+def _page(report: ExperimentReport) -> HtmlPage:
     origin = {f"{name}: {key}": v for name, found in report.provenance.items() for key, v in found.shown().items()}
-    classes = class_layout(report.results)
-    return Report(
+    classes = class_table(report.results)
+    return HtmlPage(
         title=report.title,
         tables=[*report.main_tables(), *([classes] if classes.rows else [])],
-        pictures=report.pictures,
         notes=report.notes,
         settings=origin,
         figures=_confusions(report.results),
@@ -122,7 +119,7 @@ def _confusions(results: Sequence[Result]) -> list[tuple[str, bytes]]:
     return figures
 
 
-def _json(report: PaperReport) -> str:
+def _json(report: ExperimentReport) -> str:
     content = {
         "title": report.title,
         "notes": list(report.notes),

@@ -1,0 +1,49 @@
+"""Networks that are there already, measured on several scenes: a report in the layout of the paper."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from s4net_core.config import Settings
+from s4net_core.experiments.method import TrainedNetwork, measure_on_scans
+from s4net_core.experiments.provenance import Provenance, data_sha256
+from s4net_core.experiments.report import ExperimentReport
+from s4net_core.experiments.results import Result
+from s4net_core.io.captures.opening import open_capture
+from s4net_core.models.checkpoint import file_sha256, read_info, with_size_of
+
+OF_SCENE = "{scene}"
+"""Stands for the scene's name in the path of a weights file."""
+
+
+def evaluate_scenes(
+    networks: Mapping[str, str], scenes: Mapping[str, Mapping[str, str]], settings: Settings, *, poses: str = ""
+) -> ExperimentReport:
+    """Measure every network on every scan.
+
+    Args:
+        networks: weights file by how it was trained; `OF_SCENE` in it is replaced by the scene's name.
+        scenes: paths of labelled captures by the name of the scan, by the name of the scene.
+        settings: the image size is each network's own unless it is set.
+        poses: as `open_capture`.
+
+    Raises:
+        CaptureError: a scan cannot be read, or has no label.
+        CheckpointError: weights cannot be loaded.
+    """
+    results: list[Result] = []
+    weights: dict[str, str] = {}
+    data: dict[str, str] = {}
+    for scene, paths in scenes.items():
+        data |= {f"{scene}, {scan}": data_sha256(path) for scan, path in paths.items()}
+        with_depth = settings.geometry.from_sensor
+        scans = {
+            scan: open_capture(path, stream=settings.stream, poses=poses, with_depth=with_depth)
+            for scan, path in paths.items()
+        }
+        for method, file in networks.items():
+            path = Path(file.replace(OF_SCENE, scene))
+            fitting = with_size_of(settings, read_info(path))
+            results += measure_on_scans(TrainedNetwork(path), scans, fitting, method=method, scene=scene)
+            weights[f"{method}, {scene}"] = file_sha256(path)
+    origin = Provenance.of(settings, weights=weights, data=data)
+    return ExperimentReport("Evaluation", results, {"Evaluation": origin})

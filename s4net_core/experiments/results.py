@@ -1,0 +1,145 @@
+"""Results of many networks on many scans: one record each, kept as JSON so that nothing is run twice."""
+
+import hashlib
+import json
+import logging
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from s4net_core.evaluation.agreement import Agreement
+from s4net_core.evaluation.depth import DepthEvaluation, DepthScores
+from s4net_core.evaluation.evaluate import Evaluation
+from s4net_core.evaluation.metrics import SegmentationScores
+from s4net_core.evaluation.summary import DEPTH
+from s4net_core.files import write_result
+
+log = logging.getLogger(__name__)
+
+NETWORKS = {"deeplabv3plus": "DeepLabV3+", "pspnet": "PSPNet", "transformers": "transformers"}
+"""Names of architectures in tables, the paper's as it writes them."""
+AGREEMENT = "agreement"
+"""Name of the score that needs no labels."""
+KEY_LENGTH = 16
+"""Digits of the hash in the name of a file of results."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one network scored on one scan of one scene.
+
+    Args:
+        network: architecture, as the paper writes it.
+        method: how it was trained, e.g. ``supervised`` or ``S4-Net``.
+        scene: name of the place.
+        scan: which recording of the place, e.g. ``Scan 1``.
+        evaluation: against labels; None = the scan has none.
+        agreement: between the scan's overlapping views.
+        depth: against depth; None = the scan, or the network, has none.
+        seed: of the training that distinguishes this result; None = nothing was drawn.
+        weights: SHA-256 of the weights file.
+        steps: adaptation steps.
+        versions, refused: hand-overs that the guard accepted and refused.
+    """
+
+    network: str
+    method: str
+    scene: str
+    scan: str
+    evaluation: Evaluation | None
+    agreement: Agreement
+    depth: DepthEvaluation | None = None
+    seed: int | None = None
+    weights: str = ""
+    steps: int = 0
+    versions: int = 0
+    refused: int = 0
+
+    def score(self, name: str, convention: str = "pooled") -> float:
+        """One score; NaN = it was not measured.
+
+        Args:
+            name: a field of `SegmentationScores` or `DepthScores`, or `AGREEMENT`.
+            convention: ``pooled`` or ``per_image``; the agreement is always pooled.
+        """
+        if name == AGREEMENT:
+            return self.agreement.mean
+        found = self.depth if name in DEPTH else self.evaluation
+        return float(getattr(getattr(found, convention), name)) if found else math.nan
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON; what is not known is None."""
+        content = {**self.__dict__, "agreement": asdict(self.agreement)}
+        content["agreement"]["mean"] = None if math.isnan(self.agreement.mean) else self.agreement.mean
+        if self.evaluation:
+            content["evaluation"] = {**asdict(self.evaluation), "counts": self.evaluation.counts.tolist()}
+        if self.depth:
+            content["depth"] = asdict(self.depth)
+        return content
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> "Result":
+        """The result of which `as_dict` made `content`.
+
+        Raises:
+            KeyError, TypeError: it is something else.
+        """
+        values = dict(content)
+        mean = values["agreement"]["mean"]
+        values["agreement"] = Agreement(**{**values["agreement"], "mean": math.nan if mean is None else mean})
+        if values["evaluation"]:
+            found = values["evaluation"]
+            values["evaluation"] = Evaluation(
+                SegmentationScores(**found["pooled"]),
+                SegmentationScores(**found["per_image"]),
+                {int(id): iou for id, iou in found["class_iou"].items()},
+                found["frames"],
+                np.array(found["counts"], np.int64),
+            )
+        if values["depth"]:
+            found = values["depth"]
+            values["depth"] = DepthEvaluation(
+                DepthScores(**found["pooled"]), DepthScores(**found["per_image"]), found["frames"]
+            )
+        return cls(**values)
+
+
+class ResultStore:
+    """Results on disk, one JSON file a run, under a hash of everything that they follow from.
+
+    Args:
+        folder: made when the first result is written.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def once(self, follows_from: Mapping[str, Any], make: Callable[[], Sequence[Result]]) -> list[Result]:
+        """What an earlier run has found, or what `make` finds.
+
+        Args:
+            follows_from: everything on which the results depend; written beside them.
+            make: run when there is no file of such results, or a damaged one.
+
+        Raises:
+            S4NetError: the results cannot be written.
+        """
+        path = self._folder / f"{key_of(follows_from)}.json"
+        if path.is_file():
+            try:
+                return [Result.from_dict(found) for found in json.loads(path.read_text(encoding="utf-8"))["results"]]
+            except (ValueError, KeyError, TypeError) as error:
+                log.warning("%s is damaged (%s): it is made again", path, error)
+        results = list(make())
+        content = {"follows_from": follows_from, "results": [result.as_dict() for result in results]}
+        write_result(path, json.dumps(content) + "\n")
+        return results
+
+
+def key_of(follows_from: Mapping[str, Any]) -> str:
+    """Name for what follows from these values."""
+    return hashlib.sha256(json.dumps(follows_from, sort_keys=True).encode()).hexdigest()[:KEY_LENGTH]

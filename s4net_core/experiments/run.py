@@ -1,0 +1,281 @@
+"""Runs an experiment: base models, adaptations, measurements; what is there already is not done again."""
+
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from s4net_core import __version__
+from s4net_core.config import Settings
+from s4net_core.errors import SettingsError
+from s4net_core.evaluation.provenance import changed_settings
+from s4net_core.experiments.experiment import SUPERVISED, SUPERVISED_DEPTH, Experiment, Method, Scene
+from s4net_core.experiments.method import TrainedNetwork, adapt_base, measure_on_scans
+from s4net_core.experiments.provenance import Provenance, data_sha256, settings_of
+from s4net_core.experiments.report import ExperimentReport, joined, write_experiment_report
+from s4net_core.experiments.results import Result, ResultStore, key_of
+from s4net_core.files import write_result
+from s4net_core.frames import FrameSource
+from s4net_core.io.captures.opening import open_capture
+from s4net_core.io.source_sets.opening import open_source_set, open_test_set
+from s4net_core.io.source_sets.source_set import SourceSet
+from s4net_core.learning.pretrain import pretrain
+from s4net_core.models.checkpoint import file_sha256, read_info
+
+Progress = Callable[[str, int, int], None]
+"""Called with what is being done, the steps done and all of them; 0 = not known."""
+
+
+def run_experiments(
+    experiments: Mapping[str, Experiment],
+    data: Path,
+    out: Path,
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    keep_weights: bool = False,
+    on_progress: Progress = lambda what, done, total: None,
+    on_report: Callable[[str, Path], None] = lambda title, folder: None,
+) -> list[ExperimentReport]:
+    """Run experiments one after the other; all of them are checked before the first one starts.
+
+    Args:
+        experiments: by the name of their folder below `out`.
+        data, out, overrides, keep_weights, on_progress: as `ExperimentRun`. ``results.md`` in `out` has all tables.
+        on_report: called with title and folder when an experiment has been reported on.
+
+    Returns:
+        One report a table: experiments that share one are joined.
+
+    Raises:
+        SettingsError: as `ExperimentRun`.
+        S4NetError: data cannot be read, or results cannot be written.
+    """
+    runs = {
+        name: ExperimentRun(experiment, data, out, overrides, keep_weights=keep_weights, on_progress=on_progress)
+        for name, experiment in experiments.items()
+    }
+    tables: dict[str, list[ExperimentReport]] = {}
+    for name, run in runs.items():
+        report = run.report()
+        write_experiment_report(out / name, report)
+        on_report(report.title, out / name)
+        tables.setdefault(run.experiment.table, []).append(report)
+    joint = {table: joined(table, reports) for table, reports in tables.items()}
+    for table, reports in tables.items():
+        if len(reports) > 1:
+            write_experiment_report(out / re.sub(r"\W+", "-", table).strip("-").lower(), joint[table])
+    write_result(out / "results.md", "\n".join(report.markdown() for report in joint.values()))
+    return list(joint.values())
+
+
+class ExperimentRun:
+    """One experiment on data on disk.
+
+    Base models and results lie in the output folder under a hash of what they follow from: experiments that have some
+    in common share them, and an experiment that was interrupted goes on where it was.
+
+    Args:
+        experiment: what to run.
+        data: folder to which its paths are relative.
+        out: folder for ``bases/``, ``runs/`` and ``weights/``.
+        overrides: settings, nested or by dotted name; they win over the experiment's, but not over those of a method.
+        keep_weights: keep adapted weights, in ``weights/``.
+        on_progress: called after every step.
+
+    Raises:
+        SettingsError: data are missing (all of them are named), or the settings are wrong or would never end.
+    """
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        data: Path,
+        out: Path,
+        overrides: Mapping[str, Any] | None = None,
+        *,
+        keep_weights: bool = False,
+        on_progress: Progress = lambda what, done, total: None,
+    ) -> None:
+        self.experiment = experiment
+        self._data, self._out, self._keep_weights = data, out, keep_weights
+        self._on_progress = on_progress
+        self._store = ResultStore(out / "runs")
+        self._sources: dict[bool, SourceSet] = {}
+        self.shared = experiment.shared_settings(overrides)
+        self.methods = {method.name: experiment.method_settings(method, overrides) for method in experiment.methods}
+        self._check_data()
+        for name, settings in self.methods.items():
+            if not settings.adaptation.max_steps and not settings.adaptation.patience:
+                raise SettingsError(f"method {name} would never end: set adaptation.max_steps or adaptation.patience")
+
+    def _check_data(self) -> None:
+        wanted = {self.experiment.source: "the labelled source set"}
+        if self.experiment.base:
+            wanted[self.experiment.base] = "weights of the base model"
+        for scene in self.experiment.places():
+            wanted |= {scene.capture: f"the capture of {scene.name} that is adapted to"}
+            wanted |= {path: f"{scan} of {scene.name}" for scan, path in scene.scans.items()}
+        missing = [f"{self._data / path} ({what})" for path, what in wanted.items() if not (self._data / path).exists()]
+        if missing:
+            raise SettingsError(
+                f"experiment '{self.experiment.title}' needs data that are not there: {'; '.join(missing)}. Check the "
+                "paths; with `s4net experiment` they are relative to --data, and --stand-in lets other data stand in"
+            )
+
+    def report(self) -> ExperimentReport:
+        """Run what has not been run yet, and report on all of it."""
+        bases = {name: self._base(settings) for name, settings in self.methods.items()}
+        results: list[Result] = []
+        for scene in self.experiment.places():
+            first_users = {base: name for name, base in reversed(bases.items())}
+            for base in dict.fromkeys(bases.values()):
+                results += self._supervised(base, self.methods[first_users[base]], scene)
+            for method in self.experiment.methods:
+                for seed in self.experiment.seeds:
+                    results += self._adapted(bases[method.name], method, seed, scene)
+        return ExperimentReport(
+            title=self.experiment.title,
+            results=results,
+            provenance={self.experiment.title: self._provenance(bases)},
+            published={self.experiment.network: self.experiment.paper},
+            notes=self.experiment.notes,
+        )
+
+    # Base models -----------------------------------------------------------------------------------------------------
+
+    def _base(self, settings: Settings) -> Path:
+        """Weights file of the base model for these settings; trained when there is none yet."""
+        if self.experiment.base:
+            return self._data / self.experiment.base
+        content = settings_of(settings)
+        follows_from = {name: content[name] for name in ("seed", "model", "pretrain")}
+        follows_from |= {"holdout": settings.guard.holdout, "mirror": settings.learner.mirror}
+        follows_from["auxiliary_weight"] = settings.learner.auxiliary_weight
+        follows_from["source"] = self._sha256(self.experiment.source)
+        path = self._out / "bases" / f"{settings.model.architecture}-{key_of(follows_from)}.safetensors"
+        if not path.exists():
+            self._train(settings, path)
+        return path
+
+    def _train(self, settings: Settings, path: Path) -> None:
+        """Train a base model. `path` is there when it is done; one that was interrupted goes on with the next call."""
+        what, steps = f"{self.experiment.network}: base model", settings.pretrain.steps
+        unfinished, state = path.with_suffix(".unfinished"), path.with_suffix(".state")
+        pretrain(
+            settings,
+            self._source(with_depth=settings.model.depth_decoder),
+            unfinished,
+            test=open_test_set(self._data / self.experiment.source),
+            state=state,
+            resume=state.exists(),
+            on_step=lambda report: self._on_progress(what, report.step, steps),
+        )
+        unfinished.replace(path)
+        state.unlink(missing_ok=True)
+
+    # Results ---------------------------------------------------------------------------------------------------------
+
+    def _supervised(self, base: Path, settings: Settings, scene: Scene) -> list[Result]:
+        """What the base model scores without adaptation."""
+        method = SUPERVISED_DEPTH if settings.model.depth_decoder else SUPERVISED
+
+        def measure() -> list[Result]:
+            return self._measured(TrainedNetwork(base), settings, method, scene)
+
+        return self._once(self._follows_from(base, settings, scene), measure, method, scene)
+
+    def _adapted(self, base: Path, method: Method, seed: int, scene: Scene) -> list[Result]:
+        """What the base model scores after a method has adapted it."""
+        changes = {"seed": seed, "checkpoint": str(base), "source": self.shared.source}
+        settings = self.methods[method.name].model_copy(deep=True, update=changes)
+        what = f"{self.experiment.network}: {method.name}, {scene.name}, seed {seed}"
+        follows_from = {
+            **self._follows_from(base, settings, scene),
+            "settings": settings_of(settings),
+            "source": self._sha256(self.experiment.source),
+            "capture": self._sha256(scene.capture),
+            "poses": scene.poses,
+        }
+
+        def adapt_and_measure() -> list[Result]:
+            with tempfile.TemporaryDirectory() as folder:
+                network = adapt_base(
+                    settings,
+                    self._capture(scene, settings),
+                    self._source(with_depth=read_info(base).model.depth_decoder),
+                    Path(folder),
+                    on_step=lambda step: self._on_progress(what, step, settings.adaptation.max_steps),
+                )
+                if self._keep_weights:
+                    self._keep(network.weights, what)
+                return self._measured(network, settings, method.name, scene)
+
+        return self._once(follows_from, adapt_and_measure, method.name, scene)
+
+    def _once(
+        self, follows_from: Mapping[str, Any], make: Callable[[], list[Result]], method: str, scene: Scene
+    ) -> list[Result]:
+        """Results that are there, or that `make` finds; another experiment may call their method or scene otherwise."""
+        return [replace(result, method=method, scene=scene.name) for result in self._store.once(follows_from, make)]
+
+    def _measured(self, network: TrainedNetwork, settings: Settings, method: str, scene: Scene) -> list[Result]:
+        scans = self._scans(scene)
+        return measure_on_scans(network, scans, self._measuring(settings), method=method, scene=scene.name)
+
+    def _measuring(self, settings: Settings) -> Settings:
+        """Methods may differ in what counts as overlap or occluded; all are measured with the same."""
+        return self.shared.model_copy(deep=True, update={"model": settings.model})
+
+    def _follows_from(self, base: Path, settings: Settings, scene: Scene) -> dict[str, Any]:
+        return {
+            "version": __version__,
+            "base": file_sha256(base),
+            "measured": {**settings_of(self._measuring(settings)), "every": self.experiment.every},
+            "scans": {name: self._sha256(path) for name, path in scene.scans.items()},
+        }
+
+    def _keep(self, weights: Path, what: str) -> None:
+        kept = self._out / "weights" / f"{what}.safetensors".replace(": ", "-").replace(", ", "-")
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(weights, kept)
+
+    # Data ------------------------------------------------------------------------------------------------------------
+
+    def _source(self, *, with_depth: bool) -> SourceSet:
+        """The labelled source set, with depth for networks that learn from it."""
+        if with_depth not in self._sources:
+            self._sources[with_depth] = open_source_set(self._data / self.experiment.source, with_depth=with_depth)
+        return self._sources[with_depth]
+
+    def _capture(self, scene: Scene, settings: Settings) -> FrameSource:
+        """What is adapted to."""
+        path, with_depth = self._data / scene.capture, settings.geometry.from_sensor
+        return open_capture(path, stream=settings.stream, poses=scene.poses, with_depth=with_depth)
+
+    def _scans(self, scene: Scene) -> dict[str, FrameSource]:
+        """Scans with their exact poses: noisy ones are what is learned from, not measured by."""
+        shared, stride = self.shared, self.experiment.every
+        with_depth = shared.geometry.from_sensor
+        return {
+            name: open_capture(self._data / path, stream=shared.stream, stride=stride, with_depth=with_depth)
+            for name, path in scene.scans.items()
+        }
+
+    def _sha256(self, path: str) -> str:
+        return data_sha256(self._data / path)
+
+    def _provenance(self, bases: Mapping[str, Path]) -> Provenance:
+        experiment = self.experiment
+        changed = changed_settings(self.shared)
+        changed |= {f"{method.name}: {key}": v for method in experiment.methods for key, v in method.settings.items()}
+        paths = [path for scene in experiment.places() for path in (scene.capture, *scene.scans.values())]
+        return Provenance(
+            settings={name: settings_of(settings) for name, settings in self.methods.items()},
+            changed=changed,
+            seeds=experiment.seeds,
+            weights={f"base of {name}": file_sha256(base) for name, base in bases.items()},
+            data={path: self._sha256(path) for path in (experiment.source, *paths)},
+        )
