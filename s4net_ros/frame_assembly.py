@@ -208,4 +208,4 @@ def _reason(error: Exception, buffer: Any, fixed_frame: str, color: Picture) -> 
         newest = buffer.get_latest_common_time(fixed_frame, color.frame_id)
     except tf2_ros.TransformException:
         return "not_connected"
-    return "too_old" if color.stamp < newest.nanoseconds else "too_new"
+    return "too_old" if color.stamp <= newest.nanoseconds else "too_new"
