@@ -202,7 +202,7 @@ class FrameAssembler:
     def _begin_anew(self) -> None:
         """Time went back: drop what waits, and the colour image that showed it. A calibration still holds."""
         for _ in range(self.waiting + 1):
-            self._drop("time_jump", f"colour went back in time: {DROP_REASONS['time_jump']}")
+            self._drop("time_jump", DROP_REASONS["time_jump"])
         self._unmatched.clear()
         self._pairs.clear()
         self._infos = deque(list(self._infos)[-1:], self._infos.maxlen)

@@ -445,11 +445,12 @@ class TestPoseFirst:
 
 
 class TestTimeGoingBack:
+    @pytest.mark.parametrize("tf_history", [30.0, 1.0], ids=["jump within tf_history", "farther"])
     @pytest.mark.parametrize("lags", LAGS, ids=lambda lags: "-".join(lags))
-    def test_a_looped_recording_goes_on_after_each_jump_whatever_comes_first(self, lags):
+    def test_a_looped_recording_goes_on_after_each_jump_whatever_comes_first(self, lags, tf_history):
         """Frames of the second around the jump may be lost; all others have the pose of their own lap."""
-        laps = 4
-        camera = Camera(max_pose_jump=0.0)
+        laps = 3
+        camera = Camera(max_pose_jump=0.0, tf_history=tf_history)
         sent = []
         for topic, stamp, lap in looped(lags, laps):
             camera.deliver(topic, stamp, float(lap))
