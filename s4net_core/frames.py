@@ -1,6 +1,6 @@
-"""What every capture is made of: `Intrinsics`, `View`, `Frame`, and the `FrameSource` that yields frames."""
+"""What every capture is made of: `Intrinsics`, `View` and `Frame`; `FrameSource` and `Capture` yield them."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
@@ -83,6 +83,61 @@ class View(Protocol):
             BadFrame: an image is damaged or does not fit the others.
         """
         ...
+
+
+class LazyView:
+    """A `View` whose images are decoded when somebody asks for them.
+
+    Args:
+        stamp: acquisition time, nanoseconds.
+        T_world_camera: (4, 4) float64.
+        load: gives the frame; may raise BadFrame.
+        refused: called with the exception, once, when the frame cannot be used after all.
+
+    Raises:
+        BadFrame: ``pose`` when `T_world_camera` is no rigid transform.
+    """
+
+    def __init__(
+        self,
+        stamp: int,
+        T_world_camera: NDArray[np.float64],
+        load: "Callable[[], Frame]",
+        refused: Callable[[Exception], object] = lambda error: None,
+    ) -> None:
+        check_pose(T_world_camera)
+        self.stamp = stamp
+        self.T_world_camera = T_world_camera
+        self._load = load
+        self._refused: Callable[[Exception], object] | None = refused
+
+    def decode(self) -> "Frame":
+        """The frame with its images, read anew at each call.
+
+        Raises:
+            BadFrame: an image is damaged or does not fit the others.
+        """
+        try:
+            return self._load()
+        except Exception as error:
+            self.refuse(error)
+            raise
+
+    def refuse(self, error: Exception) -> None:
+        """The frame cannot be used: tell whoever counts, if that was not done already."""
+        refused, self._refused = self._refused, None
+        if refused is not None:
+            refused(error)
+
+
+def decoded(views: Iterable[View]) -> "Iterator[Frame]":
+    """Frames of views; those that cannot be decoded are left out, and counted where the views come from."""
+    for view in views:
+        try:
+            frame = view.decode()
+        except BadFrame:
+            continue
+        yield frame
 
 
 @dataclass(frozen=True)
@@ -216,4 +271,13 @@ class FrameSource(Protocol):
     @property
     def skipped(self) -> dict[str, int]:
         """Frames left out by the last iteration, by `BadFrame.reason`."""
+        ...
+
+
+@runtime_checkable
+class Capture(FrameSource, Protocol):
+    """A `FrameSource` on disk: its images need not be decoded."""
+
+    def views(self) -> Iterator[View]:
+        """As iteration, but nothing is decoded; a view that cannot be is counted in `skipped` when it is asked for."""
         ...

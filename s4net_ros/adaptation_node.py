@@ -18,7 +18,7 @@ import torch
 from s4net_core.config import Settings
 from s4net_core.errors import BadFrame, CheckpointError, S4NetError, SourceSetError
 from s4net_core.files import FolderLock
-from s4net_core.frames import Frame
+from s4net_core.frames import View
 from s4net_core.learning.adapt import Adaptation, Handover
 from s4net_core.learning.base_model import open_source
 from s4net_ros.adaptation.frame_thread import FrameThread
@@ -185,9 +185,9 @@ class AdaptationNode(S4NetNode):
 
     # Called on the thread that takes frames, and on the learner's.
 
-    def _offer(self, frame: Frame) -> None:
+    def _offer(self, view: View) -> None:
         if self._learner is not None:
-            offer = self._learner.adaptation.offer(frame)
+            offer = self._learner.adaptation.offer(view.decode())
             self._frames_used += 1
             if offer.id is None:
                 self._rejected.add(offer.reason)

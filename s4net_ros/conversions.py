@@ -14,7 +14,7 @@ from std_msgs.msg import Header
 
 from s4net_core.errors import BadFrame
 from s4net_core.frames import Intrinsics
-from s4net_core.geometry.transforms import quaternion_of
+from s4net_core.geometry.poses import quaternion_of
 from s4net_core.io.bags import messages
 from s4net_core.io.bags.messages import calibration_of
 from s4net_core.io.bags.messages import depth_from_image as depth_from_image
@@ -50,6 +50,12 @@ def color_from_image(message: Any) -> NDArray[np.uint8]:
             f"for one of {', '.join(COLOR_ENCODINGS)}",
         ) from error
     color = np.array(color, np.uint8)
+    if color.shape != (message.height, message.width, 3):
+        raise BadFrame(
+            "color_format",
+            f"cv_bridge makes {color.shape} of colour that is {message.width}x{message.height} {message.encoding} with "
+            f"rows of {message.step} bytes: check the camera's driver",
+        )
     color.flags.writeable = False
     return color
 

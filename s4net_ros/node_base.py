@@ -18,7 +18,7 @@ from rclpy.signals import SignalHandlerOptions
 
 from s4net_core.config import Settings
 from s4net_core.errors import S4NetError
-from s4net_core.geometry.time_jumps import TIME_JUMP_NS
+from s4net_core.streams.clock import TIME_JUMP_NS
 from s4net_ros.parameters import declare_settings
 
 SPIN_S = 0.1

@@ -1,8 +1,8 @@
-"""Labelled points: labels wait for the depth image of their time, which may come before them or after."""
+"""Labelled points: colour is matched with depth when both arrive, labels are added when the network has made them."""
 
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -14,8 +14,9 @@ from std_msgs.msg import Header
 from s4net_core.config import StreamSettings
 from s4net_core.errors import BadFrame
 from s4net_core.frames import check_aligned
-from s4net_ros.conversions import depth_from_image, stamp_ns
+from s4net_ros.conversions import depth_from_image
 from s4net_ros.diagnostics import Counts
+from s4net_ros.matching import ImageMatcher
 from s4net_ros.publishers import SegmentationPublishers
 from s4net_ros.worker import Worker
 
@@ -28,29 +29,42 @@ WAITING = 2
 DepthMessage: TypeAlias = Image | CompressedImage
 
 
+@dataclass(eq=False)
+class Match:
+    """A colour image on its way to the network, and the depth image of its time as soon as that has come.
+
+    It lives as long as the image: a slow network finds its depth here when newer images have filled all queues.
+
+    Args:
+        header: of the colour image.
+        depth: None = has not come yet.
+    """
+
+    header: Header
+    depth: DepthMessage | None = None
+
+
 @dataclass(frozen=True, eq=False)
 class Labelled:
     """A labelled colour image.
 
     Args:
-        header: of the colour image.
+        match: of the colour image.
         color: (H, W, 3) uint8 RGB.
         result: label and confidence of the same size.
         info: camera_info of the colour camera.
-        depths: depth images that were there when the colour image came; a slow network outlives the newer ones.
     """
 
-    header: Header
+    match: Match
     color: NDArray[np.uint8]
     result: "Segmentation"
     info: CameraInfo
-    depths: Sequence[DepthMessage] = ()
 
 
 class PointsThread:
     """Publishes the points of every labelled frame that finds its depth; the others are counted.
 
-    `add_depth` and `add_labels` never wait and may be called from any thread.
+    `add_color`, `add_depth` and `forget` belong to the executor's thread. Nothing here waits.
 
     Args:
         outputs: publishes.
@@ -67,25 +81,22 @@ class PointsThread:
         warn: Callable[[str, str], None],
     ) -> None:
         self._outputs = outputs
-        self._slop = stream.sync_slop
         self._counts = counts
         self._warn = warn
         self._lock = threading.Lock()
-        self._depths: deque[DepthMessage] = deque(maxlen=stream.sync_queue)
+        self._matcher = ImageMatcher(stream, self._on_pair)
         self._waiting: deque[Labelled] = deque()
         self._worker: Worker[bool] = Worker("points", lambda _: self._publish_matches(), self._failed)
 
-    @property
-    def depths(self) -> tuple[DepthMessage, ...]:
-        """The newest depth images."""
-        with self._lock:
-            return tuple(self._depths)
+    def add_color(self, header: Header) -> Match:
+        """A colour image came."""
+        match = Match(header)
+        self._matcher.color(match)
+        return match
 
     def add_depth(self, message: DepthMessage) -> None:
         """A depth image came."""
-        with self._lock:
-            self._depths.append(message)
-        self._worker.put(True)
+        self._matcher.depth(message)
 
     def add_labels(self, labelled: Labelled) -> None:
         """A frame was labelled."""
@@ -98,45 +109,44 @@ class PointsThread:
             self._counts.add("points_skipped.no_depth")
         self._worker.put(True)
 
-    def clear(self, *, depth: bool = True) -> None:
-        """Forget the labels that wait, and with `depth` the depth images as well."""
+    def forget(self) -> int:
+        """Begin anew with nothing; the number of labelled frames that get no points by that."""
+        self._matcher.begin_anew()
         with self._lock:
+            forgotten = len(self._waiting)
             self._waiting.clear()
-            if depth:
-                self._depths.clear()
+        return forgotten
 
     def stop(self) -> bool:
         """End the thread; returns whether it has ended."""
         return self._worker.stop()
 
+    def _on_pair(self, match: Match, depth: DepthMessage) -> None:
+        match.depth = depth
+        self._worker.put(True)
+
     def _publish_matches(self) -> None:
         for labelled, depth in self._take_matches():
+            header = labelled.match.header
             try:
-                check_aligned(labelled.header.frame_id, depth.header.frame_id)
+                check_aligned(header.frame_id, depth.header.frame_id)
                 depth_m = depth_from_image(depth)
-                self._outputs.publish_points(labelled.header, labelled.color, labelled.result, labelled.info, depth_m)
+                self._outputs.publish_points(header, labelled.color, labelled.result, labelled.info, depth_m)
             except BadFrame as error:
                 self._counts.add(f"points_skipped.{error.reason}")
                 self._warn(error.reason, f"no points: {error}")
 
     def _take_matches(self) -> list[tuple[Labelled, DepthMessage]]:
-        matches, waiting = [], []
+        matches, waiting = [], deque[Labelled]()
         with self._lock:
             for labelled in self._waiting:
-                depth = nearest((*labelled.depths, *self._depths), stamp_ns(labelled.header), self._slop)
-                if depth is None:
+                if (depth := labelled.match.depth) is None:
                     waiting.append(labelled)
                 else:
                     matches.append((labelled, depth))
-            self._waiting = deque(waiting)
+            self._waiting = waiting
         return matches
 
     def _failed(self, _: bool, error: Exception) -> None:
         self._counts.add(f"points_skipped.{type(error).__name__}")
         self._warn(type(error).__name__, f"no points: {type(error).__name__}: {error}")
-
-
-def nearest(messages: Sequence[DepthMessage], stamp: int, slop: float) -> DepthMessage | None:
-    """The message whose stamp is nearest to `stamp` (nanoseconds), if within `slop` seconds."""
-    best = min(messages, key=lambda m: abs(stamp_ns(m.header) - stamp), default=None)
-    return best if best is not None and abs(stamp_ns(best.header) - stamp) <= slop * 1e9 else None

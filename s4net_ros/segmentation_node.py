@@ -18,13 +18,14 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from s4net_core.config import Settings
 from s4net_core.errors import BadFrame, CheckpointError, S4NetError
-from s4net_core.geometry.time_jumps import Stamp, TimeJumps
 from s4net_core.labels import LABEL_SPACES
+from s4net_core.streams.clock import ColorClock
+from s4net_ros import compat
 from s4net_ros.conversions import color_from_image, stamp_ns
 from s4net_ros.diagnostics import Counts, DiagnosticsPublisher, Latency, Report, StallWatch
 from s4net_ros.msg import ModelUpdate
 from s4net_ros.node_base import S4NetNode, run
-from s4net_ros.points import DepthMessage, Labelled, PointsThread
+from s4net_ros.points import DepthMessage, Labelled, Match, PointsThread
 from s4net_ros.publishers import SegmentationPublishers
 from s4net_ros.qos import latched_qos, stream_qos
 from s4net_ros.weights import WeightsReceiver
@@ -42,11 +43,11 @@ LOG_AGAIN_S = 5.0
 
 @dataclass(frozen=True)
 class _Item:
-    """A colour image on its way to the worker, with the depth images that were there when it came."""
+    """A colour image on its way to the worker."""
 
     message: Image | CompressedImage
     received: float
-    depths: tuple[DepthMessage, ...] = ()
+    match: Match
 
 
 class SegmentationNode(S4NetNode):
@@ -72,9 +73,14 @@ class SegmentationNode(S4NetNode):
         self._depth_subscription: Subscription | None = None
         self._camera_info: CameraInfo | None = None
         self._watch = self._new_watch()
-        self._jumps = TimeJumps()
+        self._clock_of_color = ColorClock()
         self._last_failure = ""
         self._logged: dict[str, float] = {}
+
+    @property
+    def time_jumps(self) -> int:
+        """How often the stamps of colour went back by more than a second."""
+        return self._clock_of_color.jumps
 
     # Lifecycle.
 
@@ -93,7 +99,10 @@ class SegmentationNode(S4NetNode):
         space = LABEL_SPACES[self._segmenter.info.model.label_space]
         self._outputs = SegmentationPublishers(self, space, settings.segmentation)
         self._diagnostics = DiagnosticsPublisher(self, self._report)
-        self.get_logger().info(f"labels come from {settings.checkpoint} (version {self._segmenter.info.version})")
+        version = self._segmenter.info.version
+        self.get_logger().info(
+            f"labels come from {settings.checkpoint} (version {version}); running on {compat.in_use()}"
+        )
 
     def activate(self) -> None:
         """Start the threads, then the subscriptions that feed them."""
@@ -148,28 +157,24 @@ class SegmentationNode(S4NetNode):
         stamp = stamp_ns(message.header)
         self.counts.add("received")
         self._watch.arrived("color", stamp)
-        if (stale := self._jumps.see_color(stamp)) is not None:
-            self._leave_old_time(stale)
         if self._worker is None or self._outputs is None or self._points is None:
             return
+        if self._clock_of_color.see(stamp):  # labels have no memory of time; points and stalls have
+            if forgotten := self._points.forget():
+                self.counts.add("points_skipped.time_jump", forgotten)
+            self._watch.clear_stamps()
+        match = self._points.add_color(message.header)
         if not self._outputs.wanted:
             self.counts.add("without_listener")
             self._watch.frame()
-        elif self._worker.put(_Item(message, time.monotonic(), self._points.depths)):
+        elif self._worker.put(_Item(message, time.monotonic(), match)):
             self.counts.add("superseded")
-
-    def _leave_old_time(self, stale: list[str]) -> None:
-        """Depth from before a jump of time fits no colour image after it; everything else has no memory of time."""
-        if self._points is not None:
-            self._points.clear(depth="depth" in stale)
-        self._watch.clear_stamps()
-        self.counts.add("time_jumps")
 
     def _on_camera_info(self, message: CameraInfo) -> None:
         self._camera_info = message
 
     def _on_depth(self, message: DepthMessage) -> None:
-        if self._jumps.see("depth", stamp_ns(message.header)) != Stamp.LEFT_OVER and self._points is not None:
+        if self._points is not None:
             self._points.add_depth(message)
 
     # Worker thread.
@@ -192,7 +197,7 @@ class SegmentationNode(S4NetNode):
         if self._camera_info is None:
             self.counts.add("points_skipped.no_camera_info")
         else:
-            points.add_labels(Labelled(item.message.header, color, result, self._camera_info, item.depths))
+            points.add_labels(Labelled(item.match, color, result, self._camera_info))
 
     def _failed(self, item: _Item, error: Exception) -> None:
         """A frame that could not be labelled; the next one may."""
@@ -225,7 +230,7 @@ class SegmentationNode(S4NetNode):
             self.destroy_subscription(self._depth_subscription)
             self._depth_subscription = None
             if self._points is not None:
-                self._points.clear()
+                self._points.forget()
             return
         stream = self.settings.stream
         self._depth_subscription = self.create_subscription(
@@ -250,7 +255,7 @@ class SegmentationNode(S4NetNode):
             values["runtime"] = self.settings.segmentation.runtime
         counts = self.counts.snapshot()
         values |= {name: counts.get(name, 0) for name in ("received", "labelled", "superseded", "without_listener")}
-        values |= counts
+        values |= counts | {"time_jumps": self.time_jumps}
         values |= self._latency.summary("latency") | self._inference.summary("inference")
         if not self.running:
             return Report(DiagnosticStatus.OK, "not active", values)

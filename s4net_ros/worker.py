@@ -1,4 +1,4 @@
-"""Threads that always work on the newest item: callbacks hand over and never wait."""
+"""A thread that always works on the newest item: callbacks hand over and never wait."""
 
 import threading
 from collections.abc import Callable
@@ -8,36 +8,6 @@ T = TypeVar("T")
 
 JOIN_S = 4.0
 """A worker may finish its frame for this long at shutdown; ``ros2 launch`` kills after 5 s."""
-
-
-class LatestSlot(Generic[T]):
-    """Hands the newest item from one thread to another; an item that nobody took in time is superseded."""
-
-    def __init__(self) -> None:
-        self._condition = threading.Condition()
-        self._item: T | None = None
-        self._closed = False
-
-    def put(self, item: T) -> bool:
-        """Never waits. Returns whether an older item was superseded."""
-        with self._condition:
-            superseded = self._item is not None
-            self._item = item
-            self._condition.notify()
-            return superseded
-
-    def take(self, timeout: float | None = None) -> T | None:
-        """Wait for an item; None when the slot was closed or `timeout` seconds have passed."""
-        with self._condition:
-            self._condition.wait_for(lambda: self._item is not None or self._closed, timeout)
-            item, self._item = self._item, None
-            return None if self._closed else item
-
-    def close(self) -> None:
-        """Wake and end whoever waits; what is put later is never taken."""
-        with self._condition:
-            self._closed = True
-            self._condition.notify_all()
 
 
 class Worker(Generic[T]):
@@ -50,25 +20,40 @@ class Worker(Generic[T]):
     """
 
     def __init__(self, name: str, handle: Callable[[T], None], failed: Callable[[T, Exception], None]) -> None:
-        self.slot: LatestSlot[T] = LatestSlot()
         self._handle = handle
         self._failed = failed
+        self._condition = threading.Condition()
+        self._item: T | None = None
+        self._stopping = False
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
     def put(self, item: T) -> bool:
-        """As `LatestSlot.put`."""
-        return self.slot.put(item)
+        """Hand over an item; never waits. Returns whether it took the place of one that nobody had begun with."""
+        with self._condition:
+            superseded = self._item is not None
+            self._item = item
+            self._condition.notify()
+            return superseded
 
     def stop(self, timeout: float = JOIN_S) -> bool:
         """End the thread after the item in hand. Returns whether it has ended within `timeout` seconds."""
-        self.slot.close()
+        with self._condition:
+            self._stopping = True
+            self._condition.notify()
         if threading.current_thread() is not self._thread:
             self._thread.join(timeout)
         return not self._thread.is_alive()
 
+    def _take(self) -> T | None:
+        """Wait for an item; None = the end."""
+        with self._condition:
+            self._condition.wait_for(lambda: self._item is not None or self._stopping)
+            item, self._item = self._item, None
+            return None if self._stopping else item
+
     def _run(self) -> None:
-        while (item := self.slot.take()) is not None:
+        while (item := self._take()) is not None:
             try:
                 self._handle(item)
             except Exception as error:

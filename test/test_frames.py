@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from s4net_core.errors import BadFrame
-from s4net_core.frames import Frame, Intrinsics
+from s4net_core.frames import Frame, Intrinsics, LazyView, decoded
 
 LENS = Intrinsics(7, 5, 6.0, 6.5, 3.0, 2.0)
 
@@ -76,3 +76,30 @@ def test_a_scaled_lens_sees_the_same_rays_at_the_images_corners():
         assert (sx - scaled.cx) / scaled.fx == pytest.approx((x - LENS.cx) / LENS.fx)
         assert (sy - scaled.cy) / scaled.fy == pytest.approx((y - LENS.cy) / LENS.fy)
     assert LENS.scaled(7, 5) == LENS
+
+
+def test_a_lazy_view_reads_its_frame_when_asked_and_not_before():
+    loads = []
+    view = LazyView(1, np.eye(4), lambda: loads.append("read") or frame())
+    assert (view.stamp, view.T_world_camera.shape, loads) == (1, (4, 4), [])
+    assert view.decode().color.shape == (5, 7, 3)
+    assert loads == ["read"]
+
+
+def test_a_lazy_view_tells_once_that_it_cannot_be_used():
+    refused = []
+
+    def load():
+        raise BadFrame("color_format", "cut short")
+
+    view = LazyView(1, np.eye(4), load, refused.append)
+    for _ in range(2):
+        with pytest.raises(BadFrame, match="cut short"):
+            view.decode()
+    assert [error.reason for error in refused] == ["color_format"]
+    assert next(iter(decoded([view, frame(stamp=7)]))).stamp == 7
+
+
+def test_a_lazy_view_has_a_rigid_pose():
+    with pytest.raises(BadFrame, match="no proper rotation"):
+        LazyView(1, turned(2.0), frame)

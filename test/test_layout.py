@@ -22,7 +22,7 @@ NODES = ROOT / "s4net_ros"
 LAYERS = (
     {"errors", "config", "files"},
     {"frames", "labels", "geometry"},
-    {"models", "losses", "keyframes"},
+    {"models", "losses", "keyframes", "streams"},
     {"backends", "inference", "evaluation", "io", "registration"},  # registration takes images from io and gives poses
     {"learning", "api"},
     {"experiments"},
@@ -37,6 +37,7 @@ FORBIDDEN = {
     "geometry": {"timm", "segmentation_models_pytorch", "rosbags"},
     "keyframes": {"timm", "segmentation_models_pytorch", "s4net_core.models", "s4net_core.losses"},
     "losses": {"pathlib", "cv2", "rosbags"},
+    "streams": {"torch", "cv2", "rosbags", "pathlib", "s4net_core.models", "s4net_core.losses", "s4net_core.files"},
     "models": {"cv2", "rosbags"},
     "learning": {"rosbags"},
     "registration": {"s4net_core.io", "s4net_core.models", "rosbags", "timm", "segmentation_models_pytorch"},
@@ -281,7 +282,7 @@ def test_no_file_in_git_is_large() -> None:
 
 
 def test_every_reason_for_dropping_a_frame_is_documented():
-    from s4net_core.io.captures.assembly import DROP_REASONS
+    from s4net_core.streams.drops import DROP_REASONS
 
     text = (ROOT / "docs" / "ros.md").read_text()
     assert [reason for reason, remedy in DROP_REASONS.items() if f"| `{reason}` | {remedy} |" not in text] == []

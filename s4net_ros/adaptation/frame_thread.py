@@ -1,27 +1,28 @@
-"""The thread between topics and keyframes: takes every frame that becomes complete, in order."""
+"""The thread between topics and keyframes: takes every view that becomes complete, in order."""
 
 import threading
 from collections.abc import Callable
 
-from s4net_core.frames import Frame
+from s4net_core.errors import BadFrame
+from s4net_core.frames import LazyView
 from s4net_ros.frame_assembly import FrameAssembly
 from s4net_ros.worker import JOIN_S
 
 POLL_S = 0.1
-"""A frame may become complete by a transform alone, which wakes nobody."""
+"""A view may become complete by a transform alone, which wakes nobody."""
 
 
 class FrameThread:
     """Polls an assembly until it is stopped; an exception ends one frame, never the thread.
 
     Args:
-        assembly: where frames come from.
-        take: called on the thread with each frame.
-        failed: called on the thread with what `take` or the assembly raised.
+        assembly: where views come from, and where those that `take` refuses by BadFrame are counted.
+        take: called on the thread with each view, not decoded.
+        failed: called on the thread with anything else that `take` or the assembly raised.
     """
 
     def __init__(
-        self, assembly: FrameAssembly, take: Callable[[Frame], object], failed: Callable[[Exception], None]
+        self, assembly: FrameAssembly, take: Callable[[LazyView], object], failed: Callable[[Exception], None]
     ) -> None:
         self._assembly = assembly
         self._take = take
@@ -40,16 +41,14 @@ class FrameThread:
         while not self._stopping.is_set():
             self._assembly.wait(POLL_S)
             try:
-                frames = self._assembly.poll()
+                self._take_all()
             except Exception as error:
                 self._failed(error)
                 self._stopping.wait(POLL_S)  # whatever it is, it must not fill the disk with its log
-                continue
-            for frame in frames:
-                self._offer(frame)
 
-    def _offer(self, frame: Frame) -> None:
-        try:
-            self._take(frame)
-        except Exception as error:
-            self._failed(error)
+    def _take_all(self) -> None:
+        while not self._stopping.is_set() and (view := self._assembly.poll()) is not None:
+            try:
+                self._take(view)
+            except BadFrame as error:
+                view.refuse(error)

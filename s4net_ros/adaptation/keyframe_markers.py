@@ -11,7 +11,7 @@ from visualization_msgs.msg import Marker, MarkerArray
 
 from s4net_core.errors import KeyframeError
 from s4net_core.frames import Intrinsics
-from s4net_core.geometry.transforms import quaternion_of
+from s4net_core.geometry.poses import quaternion_of
 from s4net_core.keyframes import Keyframe, KeyframeBuffer
 
 FRUSTUM_DEPTH = 0.15

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticStatus
 
-from s4net_core.io.captures.assembly import DROP_REASONS
 from s4net_core.learning.adapt import AdaptationStatus
+from s4net_core.streams.drops import DROP_REASONS
 from s4net_ros.diagnostics import Report
 from s4net_ros.msg import AdaptationStatus as StatusMessage
 

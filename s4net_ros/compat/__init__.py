@@ -17,7 +17,16 @@ except ImportError:
     from s4net_ros.compat import _tf2_ros as tf2_ros
 
 cv_bridge: Any
-__all__ = ["cv_bridge", "message_filters", "tf2_ros"]
+__all__ = ["cv_bridge", "in_use", "message_filters", "tf2_ros"]
+
+
+def in_use() -> str:
+    """Which implementations match messages and keep transforms, e.g. ``message_filters, tf2_ros (stand-in)``.
+
+    A robot with ROS installed should run on the real ones: a package that is missing there goes unnoticed otherwise.
+    """
+    real = {"message_filters": message_filters, "tf2_ros": tf2_ros}
+    return ", ".join(name if module.__name__ == name else f"{name} (stand-in)" for name, module in real.items())
 
 
 def __getattr__(name: str) -> Any:

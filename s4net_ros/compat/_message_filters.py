@@ -1,13 +1,13 @@
-"""Stand-in for the part of message_filters that we use: Subscriber and the two time synchronisers."""
+"""Stand-in for the part of message_filters that we use: filters and the two synchronisers, for two filters."""
 
-import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
-from rclpy.node import Node
+from rclpy.duration import Duration
 
-from s4net_core.geometry.association import Synchroniser
 from s4net_core.io.bags.messages import stamp_ns
+from s4net_core.streams.synchroniser import Synchroniser
 
 
 class SimpleFilter:
@@ -28,65 +28,31 @@ class SimpleFilter:
             cb(*msg, *args)
 
 
-class Subscriber(SimpleFilter):
-    """A subscription as a filter; keyword arguments go to ``create_subscription``, ``qos_profile`` defaults to 10."""
-
-    def __init__(self, node: Node, msg_type: type, topic: str, **kwargs: Any) -> None:
-        super().__init__()
-        self.node = node
-        self.topic = topic
-        kwargs.setdefault("qos_profile", 10)
-        self.sub = node.create_subscription(msg_type, topic, self.signalMessage, **kwargs)
-
-
 class TimeSynchronizer(SimpleFilter):
-    """Messages with equal stamps, as ``cb(msg1, ..., msgN)``.
+    """Messages with equal stamps, as ``cb(msg1, msg2)``.
 
     Args:
-        fs: filters, one for each argument of the callback.
+        fs: two filters.
         queue_size: messages of each that wait for their partners.
     """
 
     def __init__(self, fs: Sequence[SimpleFilter], queue_size: int) -> None:
         super().__init__()
-        self._connect(fs, queue_size, slop_ns=0)
+        self._connect(fs, Synchroniser(0, queue_size))
 
-    def _connect(self, fs: Sequence[SimpleFilter], queue_size: int, slop_ns: int) -> None:
-        self.lock = threading.Lock()
-        self.input_filters = list(fs)
-        names = [str(i) for i in range(len(fs))]
-        self._synchroniser = Synchroniser(names, slop_ns=slop_ns, queue=queue_size)
-        self.queues = [_Queue(self._synchroniser, name) for name in names]
-        for source, queue in zip(fs, self.queues, strict=True):
-            source.registerCallback(self.add, queue)
+    def _connect(self, fs: Sequence[SimpleFilter], synchroniser: Synchroniser) -> None:
+        first, second = fs
+        first.registerCallback(partial(self._add, synchroniser, 0))
+        second.registerCallback(partial(self._add, synchroniser, 1))
 
-    def add(self, msg: Any, my_queue: "_Queue") -> None:
-        """One message of one filter."""
-        with self.lock:
-            matches = self._synchroniser.add(my_queue.name, stamp_ns(msg.header), msg)
-        for match in matches:
-            self.signalMessage(*match)
-
-
-class _Queue:
-    """The messages of one filter that wait: what message_filters has a dict for. Hold the lock of its owner."""
-
-    def __init__(self, synchroniser: Synchroniser, name: str) -> None:
-        self.name = name
-        self._synchroniser = synchroniser
-
-    def clear(self) -> None:
-        """Forget them, and the stamps seen."""
-        self._synchroniser.clear([self.name])
+    def _add(self, synchroniser: Synchroniser, stream: int, msg: Any) -> None:
+        if pair := synchroniser.add(stream, stamp_ns(msg.header), msg):
+            self.signalMessage(*pair)
 
 
 class ApproximateTimeSynchronizer(TimeSynchronizer):
-    """Messages whose stamps differ by `slop` seconds at most from the first filter's; equal stamps go first.
-
-    Unlike message_filters it waits for the next message of the late stream before it settles for an approximate match,
-    so the outcome does not depend on the order of arrival.
-    """
+    """Messages whose stamps differ by less than `slop` seconds: each as soon as it has a partner, the nearest one."""
 
     def __init__(self, fs: Sequence[SimpleFilter], queue_size: int, slop: float) -> None:
         SimpleFilter.__init__(self)
-        self._connect(fs, queue_size, slop_ns=round(slop * 1e9))
+        self._connect(fs, Synchroniser(Duration(seconds=slop).nanoseconds, queue_size))

@@ -1,10 +1,9 @@
 """Stand-in for the part of tf2_ros that we use: Buffer and TransformListener."""
 
-import time as wall_time
-
 from geometry_msgs.msg import TransformStamped
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.duration import Duration
+from rclpy.logging import get_logger
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from rclpy.time import Time
@@ -12,17 +11,19 @@ from std_msgs.msg import Header
 from tf2_msgs.msg import TFMessage
 
 from s4net_core.errors import BadFrame
-from s4net_core.geometry.transforms import TransformBuffer, TransformUnavailable
+from s4net_core.streams.transforms import TransformBuffer, TransformUnavailable
 from s4net_ros.conversions import stamp_ns, transform_matrix, transform_message
 
 _DEFAULT_CACHE_NS = 10_000_000_000
-_NO_WAIT = Duration()
-_POLL_S = 0.02
 _DEPTH = 100
 
 
 class TransformException(Exception):
-    """Base of all that `Buffer.lookup_transform` raises."""
+    """Base of all that a `Buffer` raises when it cannot answer."""
+
+
+class InvalidArgumentException(TransformException):
+    """A name of a frame is empty or has a leading ``/``."""
 
 
 class LookupException(TransformException):
@@ -38,20 +39,16 @@ class ExtrapolationException(TransformException):
 
 
 _EXCEPTIONS = {
+    "bad_name": InvalidArgumentException,
     "unknown_frame": LookupException,
     "not_connected": ConnectivityException,
     "too_old": ExtrapolationException,
     "too_new": ExtrapolationException,
 }
-_TF2_WORDS = {
-    "too_old": "Lookup would require extrapolation into the past.  ",
-    "too_new": "Lookup would require extrapolation into the future.  ",
-}
-"""tf2 says the direction only in its text, so this text is part of what callers rely on."""
 
 
 class Buffer:
-    """Transforms of the last `cache_time`.
+    """Transforms of the last `cache_time`. One that is none is logged and left out.
 
     Args:
         cache_time: length of the history; None = 10 s.
@@ -61,54 +58,51 @@ class Buffer:
         self._buffer = TransformBuffer(_DEFAULT_CACHE_NS if cache_time is None else cache_time.nanoseconds)
 
     def set_transform(self, transform: TransformStamped, authority: str) -> None:
-        """Add one transform of /tf.
-
-        Raises:
-            BadFrame: it is no rigid transform.
-        """
+        """Add one transform of /tf."""
         self._set(transform, static=False)
 
     def set_transform_static(self, transform: TransformStamped, authority: str) -> None:
-        """Add one transform of /tf_static; raises as `set_transform`."""
+        """Add one transform of /tf_static."""
         self._set(transform, static=True)
 
-    def clear(self) -> None:
-        """Forget all but the static transforms."""
-        self._buffer.clear()
-
-    def lookup_transform(
-        self, target_frame: str, source_frame: str, time: Time, timeout: Duration = _NO_WAIT
-    ) -> TransformStamped:
-        """Transform that maps coordinates of `source_frame` to `target_frame`.
-
-        Args:
-            time: 0 = the newest for which it is known.
-            timeout: how long to block until it is known; 0 = do not wait.
+    def lookup_transform(self, target_frame: str, source_frame: str, time: Time) -> TransformStamped:
+        """Transform that maps coordinates of `source_frame` to `target_frame`, at once.
 
         Raises:
-            LookupException, ConnectivityException, ExtrapolationException: not known within `timeout`.
+            InvalidArgumentException, LookupException, ConnectivityException, ExtrapolationException: it is not known.
         """
-        deadline = wall_time.monotonic() + timeout.nanoseconds * 1e-9
-        while True:
-            try:
-                stamp = time.nanoseconds or self._buffer.latest(target_frame, source_frame)
-                T_target_source = self._buffer.lookup(target_frame, source_frame, stamp)
-                break
-            except TransformUnavailable as error:
-                if wall_time.monotonic() >= deadline:
-                    raise _EXCEPTIONS[error.reason](_TF2_WORDS.get(error.reason, "") + str(error)) from error
-            wall_time.sleep(_POLL_S)
-        header = Header(stamp=Time(nanoseconds=stamp).to_msg(), frame_id=target_frame)
+        try:
+            T_target_source = self._buffer.lookup(target_frame, source_frame, time.nanoseconds)
+        except TransformUnavailable as error:
+            raise _EXCEPTIONS[error.reason](str(error)) from error
+        header = Header(stamp=time.to_msg(), frame_id=target_frame)
         return transform_message(T_target_source, header, source_frame)
+
+    def get_latest_common_time(self, target_frame: str, source_frame: str) -> Time:
+        """Newest time at which the transform is known; 0 when it is static.
+
+        Raises:
+            InvalidArgumentException, LookupException, ConnectivityException: there is none at any time.
+        """
+        try:
+            return Time(nanoseconds=self._buffer.latest(target_frame, source_frame))
+        except TransformUnavailable as error:
+            raise _EXCEPTIONS[error.reason](str(error)) from error
 
     def _set(self, transform: TransformStamped, static: bool) -> None:
         header = transform.header
-        T_parent_child = transform_matrix(transform.transform)
-        self._buffer.set(header.frame_id, transform.child_frame_id, stamp_ns(header), T_parent_child, static)
+        try:
+            T_parent_child = transform_matrix(transform.transform)
+            self._buffer.set(header.frame_id, transform.child_frame_id, stamp_ns(header), T_parent_child, static)
+        except BadFrame as error:
+            get_logger("tf2").error(
+                f"transform {header.frame_id} -> {transform.child_frame_id} is ignored: {error}",
+                throttle_duration_sec=5.0,
+            )
 
 
 class TransformListener:
-    """Fills a buffer from /tf and /tf_static. A transform that is none is logged and left out, as tf2 does."""
+    """Fills a buffer from /tf and /tf_static."""
 
     def __init__(self, buffer: Buffer, node: Node) -> None:
         self.buffer = buffer
@@ -125,24 +119,15 @@ class TransformListener:
 
     def callback(self, data: TFMessage) -> None:
         """One message of /tf."""
-        self._take(data, static=False)
+        for transform in data.transforms:
+            self.buffer.set_transform(transform, "default_authority")
 
     def static_callback(self, data: TFMessage) -> None:
         """One message of /tf_static."""
-        self._take(data, static=True)
+        for transform in data.transforms:
+            self.buffer.set_transform_static(transform, "default_authority")
 
     def unregister(self) -> None:
         """End both subscriptions."""
         self.node.destroy_subscription(self.tf_sub)
         self.node.destroy_subscription(self.tf_static_sub)
-
-    def _take(self, data: TFMessage, static: bool) -> None:
-        add = self.buffer.set_transform_static if static else self.buffer.set_transform
-        for transform in data.transforms:
-            try:
-                add(transform, "default_authority")
-            except BadFrame as error:
-                self.node.get_logger().error(
-                    f"transform {transform.header.frame_id} -> {transform.child_frame_id} is ignored: {error}",
-                    throttle_duration_sec=5.0,
-                )

@@ -7,8 +7,8 @@ from scenes import make_room_frames
 
 from s4net_core.config import StreamSettings
 from s4net_core.errors import CaptureError
-from s4net_core.frames import FrameSource
-from s4net_core.geometry.transforms import quaternion_of
+from s4net_core.frames import Capture, FrameSource, decoded
+from s4net_core.geometry.poses import quaternion_of
 from s4net_core.io.bags.writer import write_bag
 from s4net_core.io.captures.opening import open_capture
 from s4net_core.io.captures.rosbag import BagReader
@@ -109,7 +109,7 @@ class TestTum:
     def test_the_real_sequence_is_read(self, shared_data):
         capture = TumCapture(shared_data / "real/tum_fr1_xyz")
         read = list(capture)
-        assert (len(capture), len(read), capture.skipped) == (60, 59, {"unmatched": 1})
+        assert (len(capture), len(read), capture.skipped) == (60, 60, {})
         assert read[0].stamp == 1305031105511332000
         assert read[0].intrinsics.fx == 517.3
         steps = np.linalg.norm(np.diff([frame.T_world_camera[:3, 3] for frame in read], axis=0), axis=1)
@@ -201,6 +201,41 @@ class TestOpenCapture:
             assert [frame.stamp for frame in some] == [frame.stamp for frame in everything][::2]
             with pytest.raises(CaptureError, match="stride is 0"):
                 open_capture(tmp_path / name, stride=0)
+
+    def test_views_of_every_format_have_their_poses_before_anything_is_decoded(self, tmp_path, frames, monkeypatch):
+        write_scene_folder(tmp_path / "scene", frames)
+        write_bag(tmp_path / "bag", frames)
+        write_tum(tmp_path / "tum", frames)
+        write_seven_scenes(tmp_path / "seven", frames)
+        captures = [open_capture(tmp_path / name) for name in ("scene", "bag", "tum", "seven")]
+        expected = [[(f.stamp, f.T_world_camera.tolist()) for f in capture] for capture in captures]
+
+        def read(*_: object, **__: object) -> None:
+            raise AssertionError("decoded without being asked for")
+
+        for where in ("scene_folder", "tum", "seven_scenes"):
+            monkeypatch.setattr(f"s4net_core.io.captures.{where}.read_color", read)
+        monkeypatch.setattr("s4net_core.io.captures.rosbag.color_from_image", read)
+        for capture, known in zip(captures, expected, strict=True):
+            assert isinstance(capture, Capture)
+            views = list(capture.views())
+            assert [(v.stamp, v.T_world_camera.tolist()) for v in views] == known
+            with pytest.raises(AssertionError, match="decoded"):
+                views[0].decode()
+
+    @pytest.mark.parametrize("name", ["scene", "seven", "tum"])
+    def test_a_damaged_image_is_counted_when_its_view_is_decoded(self, tmp_path, frames, name):
+        write_scene_folder(tmp_path / "scene", frames, quality=100)
+        write_seven_scenes(tmp_path / "seven", frames)
+        write_tum(tmp_path / "tum", frames)
+        image = {"scene": "color/000001.png", "seven": "frame-000001.color.png", "tum": "rgb/1.png"}[name]
+        (tmp_path / name / image).write_bytes(b"damaged")
+        capture = open_capture(tmp_path / name)
+        assert len(list(capture.views())) == 3
+        assert capture.skipped == {}
+        read = [frame.stamp for frame in decoded(capture.views())]
+        assert (len(read), sum(capture.skipped.values())) == (2, 1)
+        assert read == [frame.stamp for frame in capture]
 
     def test_a_foreign_folder_is_refused_with_the_formats_that_are_read(self, tmp_path):
         (tmp_path / "notes.txt").write_text("hello")

@@ -14,7 +14,7 @@ from scenes import make_room_frames
 from s4net_core.config import StreamSettings
 from s4net_core.errors import CaptureError
 from s4net_core.frames import FrameSource
-from s4net_core.geometry.transforms import pose_matrix, quaternion_of
+from s4net_core.geometry.poses import pose_matrix, quaternion_of
 from s4net_core.io.bags.storage import Bag
 from s4net_core.io.bags.writer import write_bag
 from s4net_core.io.captures.opening import open_capture

@@ -7,8 +7,8 @@ pytest.importorskip("s4net_ros.msg")
 
 from diagnostic_msgs.msg import DiagnosticStatus
 
-from s4net_core.io.captures.assembly import DROP_REASONS
 from s4net_core.learning.adapt import AdaptationStatus
+from s4net_core.streams.drops import DROP_REASONS
 from s4net_ros.adaptation.status import NodeStatus, report
 
 

@@ -1,6 +1,7 @@
 """Messages to arrays and back."""
 
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from std_msgs.msg import Header
 from s4net_core.errors import BadFrame
 from s4net_core.frames import Intrinsics
 from s4net_core.io.images.codec import encode_compressed_color, encode_compressed_depth
+from s4net_ros import compat
 from s4net_ros.conversions import (
     camera_info_message,
     color_from_image,
@@ -90,6 +92,15 @@ class TestImages:
         for name, value in spoil.items():
             setattr(message, name, value)
         with pytest.raises(BadFrame, match=message.encoding) as caught:
+            color_from_image(message)
+        assert caught.value.reason == "color_format"
+
+    def test_a_picture_of_another_size_than_the_message_says_is_a_bad_frame(self, monkeypatch):
+        """The real cv_bridge gives one for a mosaic whose rows it is told to be one byte long."""
+        bridge = SimpleNamespace(CvBridge=lambda: SimpleNamespace(imgmsg_to_cv2=lambda *_: np.zeros((6, 1, 3))))
+        monkeypatch.setattr(compat, "cv_bridge", bridge, raising=False)
+        message = Image(height=6, width=10, step=1, encoding="bayer_rggb8", data=bytes(60))
+        with pytest.raises(BadFrame, match=r"makes \(6, 1, 3\) of colour that is 10x6 bayer_rggb8") as caught:
             color_from_image(message)
         assert caught.value.reason == "color_format"
 

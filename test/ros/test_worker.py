@@ -3,23 +3,15 @@
 import threading
 import time
 
-from s4net_ros.worker import LatestSlot, Worker
+from s4net_ros.worker import Worker
 
 
-def test_the_newest_item_wins_and_the_superseded_one_is_told_of():
-    slot = LatestSlot()
-    assert slot.put("old") is False
-    assert slot.put("new") is True
-    assert slot.take(0) == "new"
-    assert slot.take(0) is None
-
-
-def test_closing_wakes_who_waits():
-    slot = LatestSlot()
-    threading.Timer(0.05, slot.close).start()
-    started = time.monotonic()
-    assert slot.take(10) is None
-    assert time.monotonic() - started < 5
+def test_a_worker_that_waits_for_work_can_be_stopped():
+    done = []
+    worker = Worker("test", done.append, lambda *_: None)
+    assert worker.stop()
+    worker.put("too late")
+    assert done == []
 
 
 def test_a_worker_survives_an_item_that_fails():

@@ -3,7 +3,8 @@
 Messages are read by plain attribute access, so rclpy's and those that rosbags deserialises both do, also of ROS 1.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,8 +12,9 @@ from numpy.typing import NDArray
 
 from s4net_core.errors import BadFrame
 from s4net_core.frames import Intrinsics
-from s4net_core.geometry.transforms import pose_matrix
+from s4net_core.geometry.poses import pose_matrix
 from s4net_core.io.images.codec import decode_color, decode_compressed_color, decode_compressed_depth, decode_depth
+from s4net_core.streams.assembler import Picture
 
 _DISTORTION_LENGTHS = (4, 5, 8, 12, 14)
 _PLUMB_BOB_LENGTH = 5
@@ -21,6 +23,14 @@ _PLUMB_BOB_LENGTH = 5
 def stamp_ns(header: Any) -> int:
     """Stamp of a header, nanoseconds."""
     return int(header.stamp.sec) * 1_000_000_000 + int(header.stamp.nanosec)
+
+
+def picture_of(message: Any, decode: Callable[[Any], Any]) -> Picture:
+    """Image or CompressedImage -> `Picture`, which `decode` reads when it is wanted.
+
+    The ``/`` that ROS 1 wrote before names of frames is left out: tf2 takes none.
+    """
+    return Picture(stamp_ns(message.header), message.header.frame_id.removeprefix("/"), partial(decode, message))
 
 
 def color_from_image(message: Any) -> NDArray[np.uint8]:

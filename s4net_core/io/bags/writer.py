@@ -13,7 +13,7 @@ from rosbags.typesys import Stores, get_typestore
 
 from s4net_core.errors import CaptureError
 from s4net_core.frames import Frame, Intrinsics
-from s4net_core.geometry.transforms import quaternion_of
+from s4net_core.geometry.poses import quaternion_of
 from s4net_core.io.bags.messages import calibration_of
 from s4net_core.io.bags.storage import COMPRESSED, IMAGE
 from s4net_core.io.images.codec import depth_to_millimetres, encode_compressed_color, encode_compressed_depth

@@ -2,12 +2,15 @@
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from s4net_core.errors import BadFrame, CaptureError
-from s4net_core.frames import Frame
+from s4net_core.frames import Frame, LazyView, decoded
 
 Item = TypeVar("Item")
 
@@ -15,8 +18,22 @@ STEP_30_HZ = 33_333_333
 """Nanoseconds between two images of a depth camera, where a data set keeps no stamps."""
 
 
+class Place(NamedTuple):
+    """What is known of a frame before its images are read.
+
+    Args:
+        stamp: acquisition time, nanoseconds.
+        T_world_camera: (4, 4) float64.
+        load: reads the images; may raise BadFrame.
+    """
+
+    stamp: int
+    T_world_camera: NDArray[np.float64]
+    load: Callable[[], Frame]
+
+
 class IndexedCapture(ABC):
-    """A `FrameSource` by position: iteration leaves out what cannot be used and counts it.
+    """A `Capture` by position: iteration leaves out what cannot be used and counts it.
 
     Args:
         path: folder of the capture.
@@ -45,14 +62,26 @@ class IndexedCapture(ABC):
 
     def __iter__(self) -> Iterator[Frame]:
         """Frames in time order."""
+        return decoded(self.views())
+
+    def views(self) -> Iterator[LazyView]:
+        """Views in time order, not decoded."""
         self._skipped = Counter()
         for position in range(len(self)):
             try:
-                frame = self[position]
+                view = LazyView(*self.locate(position), self._count)
             except BadFrame as error:
-                self._skipped[error.reason] += 1
+                self._count(error)
                 continue
-            yield frame
+            yield view
+
+    def __getitem__(self, position: int) -> Frame:
+        """The frame at that position.
+
+        Raises:
+            BadFrame: it cannot be used.
+        """
+        return LazyView(*self.locate(position)).decode()
 
     def strided(self, items: Sequence[Item]) -> Sequence[Item]:
         """Every n-th of the items."""
@@ -63,9 +92,13 @@ class IndexedCapture(ABC):
         """Number of positions."""
 
     @abstractmethod
-    def __getitem__(self, position: int) -> Frame:
-        """The frame at that position.
+    def locate(self, position: int) -> Place:
+        """Stamp and pose of the frame at that position, and what reads its images.
 
         Raises:
             BadFrame: it cannot be used.
         """
+
+    def _count(self, error: Exception) -> None:
+        if isinstance(error, BadFrame):
+            self._skipped[error.reason] += 1

@@ -7,15 +7,17 @@ order; a trajectory counts them from 0.
 """
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from s4net_core.errors import CaptureError
 from s4net_core.frames import Frame, Intrinsics
 from s4net_core.io.bags.messages import intrinsics_from_calibration
-from s4net_core.io.captures.indexed import STEP_30_HZ, IndexedCapture
+from s4net_core.io.captures.indexed import STEP_30_HZ, IndexedCapture, Place
 from s4net_core.io.captures.scene_folder import FIRST_STAMP, FRAME_ID
 from s4net_core.io.captures.trajectory import Poses, read_poses
 from s4net_core.io.captures.tum import UNKNOWN_CAMERA
@@ -48,17 +50,17 @@ class Open3dFolder(IndexedCapture):
     def __len__(self) -> int:
         return len(self._pairs)
 
-    def __getitem__(self, position: int) -> Frame:
-        """The frame at that position.
-
-        Raises:
-            BadFrame: it cannot be used.
-        """
+    def locate(self, position: int) -> Place:
+        """Stamp and pose of the frame at that position."""
         number, (color, depth) = self._pairs[position]
         stamp = FIRST_STAMP + number * STEP_30_HZ
+        T_world_camera = self._poses.at(stamp, number)
+        return Place(stamp, T_world_camera, partial(self._load, color, depth, stamp, T_world_camera))
+
+    def _load(self, color: Path, depth: Path, stamp: int, T_world_camera: NDArray[np.float64]) -> Frame:
         return Frame(
             stamp=stamp,
-            T_world_camera=self._poses.at(stamp, number),
+            T_world_camera=T_world_camera,
             color=read_color(color),
             depth=read_depth(depth, self._units_per_metre),
             intrinsics=self._lens,

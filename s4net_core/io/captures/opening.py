@@ -4,7 +4,7 @@ from pathlib import Path
 
 from s4net_core.config import StreamSettings
 from s4net_core.errors import CaptureError
-from s4net_core.frames import FrameSource
+from s4net_core.frames import Capture
 from s4net_core.io.bags.storage import is_bag
 from s4net_core.io.captures.open3d_folder import Open3dFolder, is_open3d_folder
 from s4net_core.io.captures.realsense import RealsenseRecording, is_realsense
@@ -32,7 +32,7 @@ def open_capture(
     map_labels: LabelMap | None = None,
     stride: int = 1,
     with_depth: bool = True,
-) -> FrameSource:
+) -> Capture:
     """The capture at `path`, whatever its format.
 
     Args:

@@ -16,11 +16,12 @@ from s4net_core.errors import CaptureError
 from s4net_core.frames import Intrinsics
 from s4net_core.io.bags.messages import intrinsics_from_calibration
 from s4net_core.io.bags.storage import Bag, is_bag
-from s4net_core.io.captures.assembly import Picture
-from s4net_core.io.captures.recorded import RecordedCapture, StreamAssembler
+from s4net_core.io.captures.recorded import RecordedCapture
 from s4net_core.io.captures.scene_folder import FRAME_ID
 from s4net_core.io.captures.trajectory import Poses
 from s4net_core.io.images.codec import decode_color
+from s4net_core.streams.assembler import Picture
+from s4net_core.streams.offline import StreamAssembler
 
 TOPIC = "/device_0/sensor_"
 """With this every topic of librealsense begins, and none of realsense2_camera."""

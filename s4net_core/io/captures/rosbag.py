@@ -12,13 +12,14 @@ from s4net_core.io.bags.messages import (
     color_from_image,
     depth_from_image,
     intrinsics_from_info,
+    picture_of,
     stamp_ns,
     transform_matrix,
 )
 from s4net_core.io.bags.storage import COMPRESSED, IMAGE, Bag
-from s4net_core.io.captures.assembly import Picture
-from s4net_core.io.captures.recorded import RecordedCapture, StreamAssembler
+from s4net_core.io.captures.recorded import RecordedCapture
 from s4net_core.io.captures.trajectory import Poses
+from s4net_core.streams.offline import StreamAssembler
 
 CAMERA_INFO = "sensor_msgs/msg/CameraInfo"
 TRANSFORMS = ("tf2_msgs/msg/TFMessage", "tf/msg/tfMessage")
@@ -80,7 +81,7 @@ class BagReader(RecordedCapture):
 
     def _play(self, assembler: StreamAssembler) -> Iterator[None]:
         add: dict[str, Callable[[Any], None]] = {
-            self.topics.color: lambda message: assembler.add_color(_picture(message, color_from_image)),
+            self.topics.color: lambda message: assembler.add_color(picture_of(message, color_from_image)),
             self.topics.color_info: lambda message: assembler.add_camera_info(
                 stamp_ns(message.header), partial(intrinsics_from_info, message)
             ),
@@ -88,7 +89,7 @@ class BagReader(RecordedCapture):
             "/tf_static": partial(_add_transforms, assembler, static=True),
         }
         if self.topics.depth:
-            add[self.topics.depth] = lambda message: assembler.add_depth(_picture(message, depth_from_image))
+            add[self.topics.depth] = lambda message: assembler.add_depth(picture_of(message, depth_from_image))
         with Bag(self.path) as bag:
             for topic, message in _messages(bag, add):
                 add[topic](message)
@@ -169,16 +170,12 @@ def _raw_name(topic: str) -> str:
     return topic
 
 
-def _picture(message: Any, decode: Callable[[Any], Any]) -> Picture:
-    return Picture(stamp_ns(message.header), message.header.frame_id, partial(decode, message))
-
-
 def _add_transforms(assembler: StreamAssembler, message: Any, *, static: bool) -> None:
     for stamped in message.transforms:
         try:
             T_parent_child = transform_matrix(stamped.transform)
         except BadFrame as error:  # the tracker lost itself; frames at this time will lack their pose
-            assembler.details[error.reason] = f"{stamped.header.frame_id} -> {stamped.child_frame_id}: {error}"
+            assembler.note(error.reason, f"{stamped.header.frame_id} -> {stamped.child_frame_id}: {error}")
             continue
         assembler.add_transform(
             stamped.header.frame_id, stamped.child_frame_id, stamp_ns(stamped.header), T_parent_child, static

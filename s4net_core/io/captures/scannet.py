@@ -14,6 +14,7 @@ frame's number at 30 Hz, so that both forms give the same frames.
 import logging
 from abc import abstractmethod
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from zipfile import BadZipFile, ZipFile
 from zlib import error as ZlibError
@@ -22,11 +23,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from s4net_core.errors import BadFrame, CaptureError
-from s4net_core.frames import Frame, Intrinsics
+from s4net_core.frames import Frame, Intrinsics, LazyView
 from s4net_core.geometry.camera import resize_color, resize_nearest
 from s4net_core.geometry.depth_alignment import register_depth
 from s4net_core.io.bags.messages import intrinsics_from_calibration
-from s4net_core.io.captures.indexed import STEP_30_HZ, IndexedCapture
+from s4net_core.io.captures.indexed import STEP_30_HZ, IndexedCapture, Place
 from s4net_core.io.captures.scene_folder import FIRST_STAMP, FRAME_ID
 from s4net_core.io.captures.sens import SensFile
 from s4net_core.io.captures.trajectory import Poses, read_pose
@@ -106,16 +107,14 @@ class ScannetScan(IndexedCapture):
         self._poses = poses
         self._labels = _Labels(folder, map_labels)
 
-    def __getitem__(self, position: int) -> Frame:
-        """The frame at that position.
-
-        Raises:
-            BadFrame: it cannot be used, e.g. ``pose`` where the tracker was lost.
-        """
+    def locate(self, position: int) -> Place:
+        """Stamp and pose; raises BadFrame ``pose`` where the tracker was lost."""
         number = self._number(position)
         stamp = FIRST_STAMP + number * STEP_30_HZ
-        # The cheapest check first: a lost frame is not decoded.
         T_world_camera = self._poses.at(stamp, number) if self._poses else self._pose(number)
+        return Place(stamp, T_world_camera, partial(self._load, number, stamp, T_world_camera))
+
+    def _load(self, number: int, stamp: int, T_world_camera: NDArray[np.float64]) -> Frame:
         color, color_lens = self._color(number)
         depth, depth_lens = self._depth(number)
         larger = color_lens.width > depth_lens.width and color_lens.height > depth_lens.height
@@ -172,9 +171,9 @@ class SensScan(ScannetScan):
     def __len__(self) -> int:
         return len(self._numbers)
 
-    def __iter__(self) -> Iterator[Frame]:
-        """Frames in time order; those of a truncated file up to the damage."""
-        yield from super().__iter__()
+    def views(self) -> Iterator[LazyView]:
+        """Views in time order; those of a truncated file up to the damage."""
+        yield from super().views()
         if self.damage:
             _log.warning("%s is damaged: %s", self.path, self.damage)
 

@@ -10,6 +10,7 @@ T_world_camera row by row), ``intrinsics.json`` (width, height, fx, fy, cx, cy; 
 import json
 from collections.abc import Iterable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 
 from s4net_core.errors import BadFrame, CaptureError
 from s4net_core.frames import Frame, Intrinsics
-from s4net_core.io.captures.indexed import IndexedCapture
+from s4net_core.io.captures.indexed import IndexedCapture, Place
 from s4net_core.io.captures.trajectory import NumberedPoses, Poses, numbered_lines, read_poses
 from s4net_core.io.images.codec import MILLIMETRES
 from s4net_core.io.images.files import (
@@ -76,17 +77,15 @@ class SceneFolder(IndexedCapture):
     def __len__(self) -> int:
         return len(self._indices)
 
-    def __getitem__(self, position: int) -> Frame:
-        """The frame at that position.
-
-        Raises:
-            BadFrame: it cannot be used.
-            S4NetError: its label has class ids outside the label space.
-        """
+    def locate(self, position: int) -> Place:
+        """Stamp and pose; reading raises S4NetError when the label has class ids outside the label space."""
         index = self._indices[position]
         color_path = self._color_path(index)
         stamp = self._stamps.get(index, FIRST_STAMP + index * STAMP_STEP)
         T_world_camera = self._poses.at(stamp, index)
+        return Place(stamp, T_world_camera, partial(self._load, index, color_path, stamp, T_world_camera))
+
+    def _load(self, index: int, color_path: Path, stamp: int, T_world_camera: NDArray[np.float64]) -> Frame:
         color = read_color(color_path)
         return Frame(
             stamp=stamp,

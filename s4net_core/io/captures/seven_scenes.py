@@ -5,11 +5,15 @@
 borders of objects to be off by some pixels.
 """
 
+from functools import partial
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from s4net_core.errors import CaptureError
 from s4net_core.frames import Frame, Intrinsics
-from s4net_core.io.captures.indexed import STEP_30_HZ, IndexedCapture
+from s4net_core.io.captures.indexed import STEP_30_HZ, IndexedCapture, Place
 from s4net_core.io.captures.scene_folder import FIRST_STAMP, FRAME_ID
 from s4net_core.io.captures.trajectory import Poses, read_pose
 from s4net_core.io.images.files import read_color, read_depth
@@ -40,23 +44,22 @@ class SevenScenes(IndexedCapture):
     def __len__(self) -> int:
         return len(self._colors)
 
-    def __getitem__(self, position: int) -> Frame:
-        """The frame at that position.
-
-        Raises:
-            BadFrame: an image or the pose is missing or cannot be used.
-        """
+    def locate(self, position: int) -> Place:
+        """Stamp and pose of the frame at that position."""
         color_path = self._colors[position]
         stem = color_path.name.removesuffix(".color.png")
         number = int(stem.removeprefix("frame-"))
         stamp = FIRST_STAMP + number * STEP_30_HZ
         pose = self._poses.at(stamp, number) if self._poses else read_pose(self.path / f"{stem}.pose.txt")
+        return Place(stamp, pose, partial(self._load, color_path, stem, stamp, pose))
+
+    def _load(self, color_path: Path, stem: str, stamp: int, T_world_camera: NDArray[np.float64]) -> Frame:
         color = read_color(color_path)
         return Frame(
             stamp=stamp,
             color=color,
             depth=read_depth(self.path / f"{stem}.depth.png", no_depth=NO_DEPTH),
-            T_world_camera=pose,
+            T_world_camera=T_world_camera,
             intrinsics=LENS.scaled(color.shape[1], color.shape[0]),
             frame_id=FRAME_ID,
         )

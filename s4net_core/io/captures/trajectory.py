@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from s4net_core.errors import BadFrame, CaptureError
 from s4net_core.files import write_result
 from s4net_core.frames import check_pose
-from s4net_core.geometry.transforms import interpolate, pose_matrix, quaternion_of
+from s4net_core.geometry.poses import interpolate, pose_matrix, quaternion_of
 
 EXACT_NS = 1_000_000
 """A pose this near to an image in time is the image's own: text files round stamps."""

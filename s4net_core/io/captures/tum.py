@@ -12,12 +12,13 @@ from typing import Literal, NamedTuple
 from s4net_core.config import StreamSettings
 from s4net_core.errors import BadFrame, CaptureError
 from s4net_core.frames import Intrinsics
-from s4net_core.geometry.transforms import pose_matrix
-from s4net_core.io.captures.assembly import Picture
-from s4net_core.io.captures.recorded import RecordedCapture, StreamAssembler
+from s4net_core.geometry.poses import pose_matrix
+from s4net_core.io.captures.recorded import RecordedCapture
 from s4net_core.io.captures.scene_folder import FRAME_ID
 from s4net_core.io.captures.trajectory import TUM_WORDS, Poses, nanoseconds, numbered_lines
 from s4net_core.io.images.files import read_color, read_depth
+from s4net_core.streams.assembler import Picture
+from s4net_core.streams.offline import StreamAssembler
 
 GROUND_TRUTH = "groundtruth.txt"
 UNITS_PER_METRE = 5000.0

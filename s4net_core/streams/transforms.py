@@ -1,27 +1,24 @@
-"""Poses and transforms: matrices from and to quaternions, and a buffer that knows every transform at any stamp.
+"""Every transform at any stamp: stands in for tf2 where there is no ROS (offline, or ROS from PyPI).
 
-`TransformBuffer` stands in for tf2 where there is no ROS (offline, or ROS from PyPI), so that its rules are the same
-live and offline. Stamps are integer nanoseconds throughout.
+Its rules are those of tf2, so that live and offline give the same poses. Stamps are integer nanoseconds throughout.
 """
 
 import threading
 from bisect import bisect_left
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial.transform import Rotation, Slerp
 
 from s4net_core.errors import BadFrame, S4NetError
 from s4net_core.frames import check_pose
-from s4net_core.geometry.time_jumps import TIME_JUMP_NS
+from s4net_core.geometry.poses import interpolate, inverse
 
 MAX_TREE_DEPTH = 1000
 """Longest chain of frames; a longer one is a loop (tf2 uses the same bound)."""
 
-TransformReason = Literal["unknown_frame", "not_connected", "too_old", "too_new"]
+TransformReason = Literal["bad_name", "unknown_frame", "not_connected", "too_old", "too_new"]
 
 
 class TransformUnavailable(S4NetError):
@@ -29,7 +26,7 @@ class TransformUnavailable(S4NetError):
 
     Args:
         reason: ``unknown_frame`` and ``not_connected`` may heal when more transforms arrive, ``too_new`` heals when the
-            transform's publisher catches up, ``too_old`` never heals.
+            transform's publisher catches up, ``too_old`` and ``bad_name`` never heal.
         message: which frames and stamps, and the remedy.
     """
 
@@ -37,50 +34,33 @@ class TransformUnavailable(S4NetError):
         super().__init__(message)
         self.reason = reason
 
-
-def pose_matrix(translation: Sequence[float], quaternion_xyzw: Sequence[float]) -> NDArray[np.float64]:
-    """(4, 4) float64 transform from a translation (3, metres) and a quaternion (x, y, z, w), which is normalised.
-
-    Raises:
-        BadFrame: ``pose`` when a number is not finite or the quaternion is zero.
-    """
-    t, q = np.asarray(translation, np.float64), np.asarray(quaternion_xyzw, np.float64)
-    if not (np.all(np.isfinite(t)) and np.all(np.isfinite(q)) and np.linalg.norm(q) > 1e-6):
-        raise BadFrame("pose", f"pose has translation {t.tolist()} and quaternion {q.tolist()}: is tracking lost?")
-    T = np.eye(4)
-    T[:3, :3] = Rotation.from_quat(q).as_matrix()
-    T[:3, 3] = t
-    return T
-
-
-def quaternion_of(T: NDArray[np.float64]) -> tuple[float, float, float, float]:
-    """Quaternion (x, y, z, w), w >= 0, of the rotation of a (4, 4) transform."""
-    x, y, z, w = (float(value) for value in Rotation.from_matrix(T[:3, :3]).as_quat())
-    return (x, y, z, w) if w >= 0 else (-x, -y, -z, -w)
-
-
-def interpolate(T_a: NDArray[np.float64], T_b: NDArray[np.float64], share: float) -> NDArray[np.float64]:
-    """Between two (4, 4) transforms: translation linear, rotation along the shortest arc; share 0 gives `T_a`."""
-    T = np.eye(4)
-    T[:3, 3] = (1 - share) * T_a[:3, 3] + share * T_b[:3, 3]
-    T[:3, :3] = Slerp([0.0, 1.0], Rotation.from_matrix(np.stack((T_a[:3, :3], T_b[:3, :3]))))(share).as_matrix()
-    return T
+    @property
+    def may_heal(self) -> bool:
+        """Whether it is worth waiting."""
+        return self.reason not in ("too_old", "bad_name")
 
 
 class TransformBuffer:
     """Tree of coordinate frames with a bounded history; safe to fill and ask from different threads.
 
-    As in tf2 a frame has one parent; a frame that gets another parent starts a new history. So does one whose stamps go
-    back by more than `TIME_JUMP_NS`: its older transforms are of another run of time.
+    A frame has one parent; a frame that gets another parent starts a new history.
 
     Args:
-        history_ns: dynamic transforms older than this, counted from the newest of the same edge, are forgotten.
+        history_ns: dynamic transforms older than this, counted from the newest of the same edge, are forgotten, or
+            ignored when they come.
     """
 
     def __init__(self, history_ns: int) -> None:
         self.history_ns = history_ns
         self._edges: dict[str, _Edge] = {}
         self._lock = threading.RLock()
+
+    def anew(self) -> "TransformBuffer":
+        """An empty buffer with the static transforms of this one, which a recording has only once."""
+        fresh = TransformBuffer(self.history_ns)
+        with self._lock:
+            fresh._edges = {child: edge for child, edge in self._edges.items() if edge.static}
+        return fresh
 
     def frames(self) -> list[str]:
         """Names of all frames, sorted."""
@@ -90,7 +70,7 @@ class TransformBuffer:
     def set(
         self, parent: str, child: str, stamp_ns: int, T_parent_child: NDArray[np.float64], static: bool = False
     ) -> None:
-        """Add one transform; a leading ``/`` of a name is ignored.
+        """Add one transform; a leading ``/`` of a name is ignored here, as in tf2, but not in `lookup`.
 
         Args:
             T_parent_child: (4, 4) float64, maps coordinates of `child` to `parent`, metres.
@@ -100,28 +80,14 @@ class TransformBuffer:
             BadFrame: ``pose`` when the matrix is not a rigid transform, or a name is empty, or both are the same.
         """
         check_pose(T_parent_child)
-        parent, child = parent.lstrip("/"), child.lstrip("/")
+        parent, child = parent.removeprefix("/"), child.removeprefix("/")
         if not parent or not child or parent == child:
             raise BadFrame("pose", f"transform from '{child}' to '{parent}': two different frame names are needed")
         with self._lock:
             edge = self._edges.get(child)
-            if edge is not None and not (static or edge.static) and stamp_ns < edge.stamps[-1] - TIME_JUMP_NS:
-                edge = None
             if edge is None or edge.parent != parent or edge.static or static:
                 edge = self._edges[child] = _Edge(parent, static)
             edge.insert(stamp_ns, np.array(T_parent_child, np.float64), self.history_ns)
-
-    def clear(self) -> None:
-        """Forget all dynamic transforms; static ones stay."""
-        with self._lock:
-            self._edges = {child: edge for child, edge in self._edges.items() if edge.static}
-
-    def forget(self, children: Iterable[str]) -> None:
-        """Forget the dynamic transforms of some frames."""
-        with self._lock:
-            for child in children:
-                if child in self._edges and not self._edges[child].static:
-                    del self._edges[child]
 
     def lookup(self, target: str, source: str, stamp_ns: int) -> NDArray[np.float64]:
         """T_target_source (4, 4) float64 at a stamp: maps coordinates of `source` to `target`.
@@ -132,17 +98,19 @@ class TransformBuffer:
         Raises:
             TransformUnavailable: with its reason.
         """
+        if target == source:  # also of a frame that nobody knows
+            return np.eye(4)
         with self._lock:
             down, up = self._path(target, source)
             stamp_ns = stamp_ns or self._latest(down, up)
             T_common_target, T_common_source = (self._climb(names, stamp_ns) for names in (down, up))
-        return _inverse(T_common_target) @ T_common_source
+        return inverse(T_common_target) @ T_common_source
 
     def latest(self, target: str, source: str) -> int:
         """Newest stamp at which `lookup` can answer; 0 when all transforms between the two are static.
 
         Raises:
-            TransformUnavailable: ``unknown_frame`` or ``not_connected``.
+            TransformUnavailable: ``bad_name``, ``unknown_frame`` or ``not_connected``.
         """
         with self._lock:
             return self._latest(*self._path(target, source))
@@ -152,7 +120,7 @@ class TransformBuffer:
 
     def _path(self, target: str, source: str) -> tuple[list[str], list[str]]:
         """Frames from `target`, and from `source`, up to below their nearest common ancestor."""
-        chain_target, chain_source = self._chain(target.lstrip("/")), self._chain(source.lstrip("/"))
+        chain_target, chain_source = self._chain(target), self._chain(source)
         common = next((name for name in chain_source if name in chain_target), None)
         if common is None:
             raise TransformUnavailable(
@@ -164,6 +132,10 @@ class TransformBuffer:
 
     def _chain(self, name: str) -> list[str]:
         """`name`, its parent, ... up to the root."""
+        if not name or name.startswith("/"):
+            raise TransformUnavailable(
+                "bad_name", f"frame '{name}' cannot be looked up: tf2 takes no empty name and none with a leading '/'"
+            )
         if name not in self._edges and all(edge.parent != name for edge in self._edges.values()):
             raise TransformUnavailable(
                 "unknown_frame", f"frame {name} is not in the transform tree, which has {self.frames() or 'no frames'}"
@@ -228,11 +200,3 @@ class _Edge:
                 else "after its newest one: is its publisher running, fast enough, and on the same clock?"
             ),
         )
-
-
-def _inverse(T: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Inverse of a rigid transform."""
-    inverse = np.eye(4)
-    inverse[:3, :3] = T[:3, :3].T
-    inverse[:3, 3] = -T[:3, :3].T @ T[:3, 3]
-    return inverse

@@ -1,0 +1,46 @@
+"""Poses: (4, 4) matrices from and to translations and quaternions, and between two of them."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation, Slerp
+
+from s4net_core.errors import BadFrame
+
+
+def pose_matrix(translation: Sequence[float], quaternion_xyzw: Sequence[float]) -> NDArray[np.float64]:
+    """(4, 4) float64 transform from a translation (3, metres) and a quaternion (x, y, z, w), which is normalised.
+
+    Raises:
+        BadFrame: ``pose`` when a number is not finite or the quaternion is zero.
+    """
+    t, q = np.asarray(translation, np.float64), np.asarray(quaternion_xyzw, np.float64)
+    if not (np.all(np.isfinite(t)) and np.all(np.isfinite(q)) and np.linalg.norm(q) > 1e-6):
+        raise BadFrame("pose", f"pose has translation {t.tolist()} and quaternion {q.tolist()}: is tracking lost?")
+    T = np.eye(4)
+    T[:3, :3] = Rotation.from_quat(q).as_matrix()
+    T[:3, 3] = t
+    return T
+
+
+def quaternion_of(T: NDArray[np.float64]) -> tuple[float, float, float, float]:
+    """Quaternion (x, y, z, w), w >= 0, of the rotation of a (4, 4) transform."""
+    x, y, z, w = (float(value) for value in Rotation.from_matrix(T[:3, :3]).as_quat())
+    return (x, y, z, w) if w >= 0 else (-x, -y, -z, -w)
+
+
+def interpolate(T_a: NDArray[np.float64], T_b: NDArray[np.float64], share: float) -> NDArray[np.float64]:
+    """Between two (4, 4) transforms: translation linear, rotation along the shortest arc; share 0 gives `T_a`."""
+    T = np.eye(4)
+    T[:3, 3] = (1 - share) * T_a[:3, 3] + share * T_b[:3, 3]
+    T[:3, :3] = Slerp([0.0, 1.0], Rotation.from_matrix(np.stack((T_a[:3, :3], T_b[:3, :3]))))(share).as_matrix()
+    return T
+
+
+def inverse(T: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Inverse of a rigid (4, 4) transform."""
+    T_inverse = np.eye(4)
+    T_inverse[:3, :3] = T[:3, :3].T
+    T_inverse[:3, 3] = -T[:3, :3].T @ T[:3, 3]
+    return T_inverse

@@ -1,0 +1,44 @@
+"""Poses from and to quaternions, and between two of them."""
+
+import numpy as np
+import pytest
+from scipy.spatial.transform import Rotation
+
+from s4net_core.errors import BadFrame
+from s4net_core.geometry.poses import interpolate, inverse, pose_matrix, quaternion_of
+
+
+def test_quaternions_agree_with_an_independent_formula():
+    x, y, z, w = np.array([0.1, -0.4, 0.3, 0.8]) / np.linalg.norm([0.1, -0.4, 0.3, 0.8])
+    expected = [
+        [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
+        [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
+        [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
+    ]
+    T = pose_matrix((1, 2, 3), (0.2, -0.8, 0.6, 1.6))  # not normalised
+    np.testing.assert_allclose(T[:3, :3], expected, atol=1e-12)
+    np.testing.assert_array_equal(T[:, 3], [1, 2, 3, 1])
+    np.testing.assert_allclose(quaternion_of(T), (x, y, z, w), atol=1e-12)
+
+
+def test_quaternion_has_positive_w():
+    np.testing.assert_allclose(quaternion_of(pose_matrix((0, 0, 0), (0, 0, 0.6, -0.8))), (0, 0, -0.6, 0.8))
+
+
+@pytest.mark.parametrize("quaternion", [(0, 0, 0, 0), (np.nan, 0, 0, 1)])
+def test_lost_tracking_is_refused(quaternion):
+    with pytest.raises(BadFrame, match="tracking lost"):
+        pose_matrix((0, 0, 0), quaternion)
+
+
+def test_slerp_takes_the_shortest_arc_around_a_general_axis():
+    T_a, T_b = np.eye(4), np.eye(4)
+    T_a[:3, :3] = Rotation.from_rotvec([0, 0, 3.0]).as_matrix()
+    T_b[:3, :3] = Rotation.from_rotvec([0, 0, -3.0]).as_matrix()
+    middle = interpolate(T_a, T_b, 0.5)
+    np.testing.assert_allclose(middle[:3, :3], np.diag([-1.0, -1.0, 1.0]), atol=1e-12)  # through pi, not through 0
+
+
+def test_inverse_undoes_a_pose():
+    T = pose_matrix((1, 2, 3), (0.1, -0.4, 0.3, 0.8))
+    np.testing.assert_allclose(inverse(T), np.linalg.inv(T), atol=1e-12)
