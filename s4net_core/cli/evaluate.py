@@ -13,12 +13,12 @@ from rich.console import Console
 from s4net_core.cli.evaluate_scenes import add_scene_arguments, run_scenes
 from s4net_core.cli.options import add_poses_option, add_settings_options, settings_from
 from s4net_core.cli.output import progress_bar
-from s4net_core.config import Settings
+from s4net_core.config import Settings, changed_settings
 from s4net_core.errors import SettingsError
 from s4net_core.evaluation.confusion import confusion_png
 from s4net_core.evaluation.evaluate import Measurement, measure
 from s4net_core.evaluation.paper_tables import CONVENTIONS, DEPTH
-from s4net_core.evaluation.provenance import Provenance, changed_settings, data_sha256, settings_of
+from s4net_core.evaluation.provenance import Provenance, data_sha256, settings_of
 from s4net_core.evaluation.report import (
     Cell,
     Report,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from s4net_core import __version__
-from s4net_core.config import Settings, leaves
+from s4net_core.config import Settings
 from s4net_core.errors import S4NetError
 from s4net_core.files import creation_time
 
@@ -61,12 +61,6 @@ class Provenance:
 def settings_of(settings: Settings) -> dict[str, Any]:
     """The settings on which numbers depend, nested; paths and the machine's own are left out."""
     return settings.model_dump(mode="json", exclude={"checkpoint", "state_dir", "threads", "device", "source"})
-
-
-def changed_settings(settings: Settings) -> dict[str, Any]:
-    """What differs from the defaults, by dotted name."""
-    defaults = {leaf.name: leaf.value for leaf in leaves(Settings())}
-    return {leaf.name: leaf.value for leaf in leaves(settings) if leaf.value != defaults[leaf.name]}
 
 
 def data_sha256(path: str | Path) -> str:

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from s4net_core import __version__
-from s4net_core.config import Settings
+from s4net_core.config import Settings, changed_settings
 from s4net_core.errors import SettingsError
 from s4net_core.evaluation.paper_report import PaperReport
-from s4net_core.evaluation.provenance import Provenance, changed_settings, data_sha256, settings_of
+from s4net_core.evaluation.provenance import Provenance, data_sha256, settings_of
 from s4net_core.evaluation.results import Result
 from s4net_core.frames import Frame, FrameSource
 from s4net_core.io.captures.opening import open_capture

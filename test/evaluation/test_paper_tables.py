@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from s4net_core.config import from_values
+from s4net_core.config import changed_settings, from_values
 from s4net_core.errors import S4NetError
 from s4net_core.evaluation.agreement import Agreement
 from s4net_core.evaluation.confusion import confusion_png, row_shares
@@ -23,7 +23,7 @@ from s4net_core.evaluation.paper_tables import (
     seed_layout,
     summed_counts,
 )
-from s4net_core.evaluation.provenance import Provenance, changed_settings, data_sha256, settings_of
+from s4net_core.evaluation.provenance import Provenance, data_sha256, settings_of
 from s4net_core.evaluation.results import Result, result_from_dict
 
 
