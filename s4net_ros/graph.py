@@ -11,10 +11,9 @@ from typing import Any
 
 import yaml
 
-from s4net_core.cli.machine import dds_profile_variable
-from s4net_core.config import load_settings
+from s4net_core.config import changed_settings, is_ros_parameters, load_settings, read_yaml
 from s4net_core.errors import SettingsError
-from s4net_core.evaluation.provenance import changed_settings
+from s4net_core.machine.dds import dds_profile_variable
 
 PACKAGE = "s4net_ros"
 FROM_SETTINGS = "from_settings"
@@ -321,13 +320,7 @@ def _share_folders() -> Sequence[Path]:
 def _settings_parameters(settings_file: str) -> Path | dict[str, ParameterValue]:
     """A ROS parameters file as it is; a plain settings file as the values that differ from the defaults."""
     path = Path(settings_file).expanduser().absolute() if settings_file else share_file("config", "adapt.yaml")
-    try:
-        content = yaml.safe_load(path.read_text())
-    except (OSError, yaml.YAMLError) as error:
-        raise SettingsError(f"settings file {path} cannot be read: {error}") from error
-    if isinstance(content, dict) and any(isinstance(v, dict) and "ros__parameters" in v for v in content.values()):
-        return path
-    return changed_settings(load_settings(path))
+    return path if is_ros_parameters(read_yaml(path)) else changed_settings(load_settings(path))
 
 
 def _overrides(arguments: GraphArguments) -> dict[str, ParameterValue]:

@@ -12,7 +12,7 @@ from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescri
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
-from s4net_core.config import Leaf, Settings, from_values, leaves
+from s4net_core.config import Leaf, Settings, assign, leaves, with_values
 from s4net_core.errors import SettingsError
 
 INT64_MAX = 2**63 - 1
@@ -37,7 +37,7 @@ def declare_settings(node: Node, defaults: Settings) -> Settings:
     """
     known = {leaf.name: leaf for leaf in leaves(defaults)}
     given = {name: node.get_parameter(name).value for name in known if node.has_parameter(name)}
-    settings = from_values({name: leaf.value for name, leaf in known.items()} | given)
+    settings = with_values(defaults, given)
     for name in given:
         node.undeclare_parameter(name)
     node.declare_parameters(
@@ -77,22 +77,18 @@ def _warn_of_unknown(node: Node, known: Iterable[str]) -> None:
 def _follow_changes(node: Node, settings: Settings) -> None:
     names = {leaf.name for leaf in leaves(settings)}
 
+    def values(changes: Sequence[Parameter]) -> dict[str, Any]:
+        return {change.name: change.value for change in changes if change.name in names}
+
     def check(changes: Sequence[Parameter]) -> SetParametersResult:
-        values = {leaf.name: leaf.value for leaf in leaves(settings)}
         try:
-            from_values(values | {change.name: change.value for change in changes if change.name in names})
+            with_values(settings, values(changes))
         except SettingsError as error:
             return SetParametersResult(successful=False, reason=str(error))
         return SetParametersResult(successful=True)
 
     def apply(changes: Sequence[Parameter]) -> None:
-        for change in changes:
-            if change.name in names:
-                *path, key = change.name.split(".")
-                group: Any = settings
-                for part in path:
-                    group = getattr(group, part)
-                setattr(group, key, change.value)
+        assign(settings, values(changes))
 
     def check_and_apply(changes: Sequence[Parameter]) -> SetParametersResult:
         result = check(changes)

@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import os
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,15 +16,18 @@ from s4net_core.config import (
     PAPER_TARGET_BATCH,
     ModelSettings,
     Settings,
+    changed_settings,
     from_values,
     leaves,
     load_settings,
     to_yaml,
+    with_values,
 )
 from s4net_core.errors import SettingsError
 from s4net_core.experiments.results import NETWORKS
 
 ROOT = Path(__file__).parents[1]
+LEAVES = {leaf.name: leaf for leaf in leaves(Settings())}
 
 
 def test_the_defaults_are_the_papers():
@@ -38,16 +42,29 @@ def test_the_defaults_are_the_papers():
     assert from_values({"learner.target_batch": 5}).learner.target_images("pspnet") == 5
 
 
-def test_every_setting_has_help_and_one_plain_type():
-    for leaf in leaves(Settings()):
-        assert len(leaf.help) > 10, leaf.name
-        assert leaf.type in (bool, int, float, str), leaf.name
-        assert type(leaf.value) is leaf.type, leaf.name
-
-
 def test_every_architecture_has_its_batch_and_its_name_in_tables():
     architectures = set(get_args(ModelSettings.model_fields["architecture"].annotation))
     assert set(PAPER_TARGET_BATCH) == set(NETWORKS) == architectures
+
+
+@pytest.mark.parametrize("leaf", LEAVES.values(), ids=LEAVES)
+class TestEverySetting:
+    def test_has_a_help_that_is_understood_alone(self, leaf):
+        """`ros2 param describe` shows one line, without those around it."""
+        help = leaf.help.removesuffix(f" [{leaf.unit}]")
+        assert help[0].isupper()
+        assert help.endswith(".")
+        assert 20 < len(leaf.help) <= 120
+        assert not [part for part in ("...", "\n", "that median") if part in help]
+
+    def test_has_one_plain_type_and_a_default_in_its_range(self, leaf):
+        assert leaf.type in (bool, int, float, str)
+        assert leaf.minimum is None or leaf.value >= leaf.minimum
+        assert leaf.maximum is None or leaf.value <= leaf.maximum
+        assert not leaf.choices or leaf.value in leaf.choices
+
+    def test_takes_its_own_value_as_text(self, leaf):
+        assert changed_settings(load_settings(None, [f"{leaf.name}={leaf.value}"])) == {}
 
 
 def attributes_read(source: str) -> set[str]:
@@ -67,66 +84,132 @@ def own_methods() -> Iterator[tuple[str, set[str]]]:
 
 def test_every_setting_is_read_somewhere():
     modules = [path for package in ("s4net_core", "s4net_ros") for path in (ROOT / package).rglob("*.py")]
-    read = set.union(*(attributes_read(path.read_text()) for path in modules if path != Path(config.__file__)))
+    read = set.union(
+        *(attributes_read(path.read_text()) for path in modules if path.parent != Path(config.__file__).parent)
+    )
     read |= set.union(*(inner for name, inner in own_methods() if name in read))
-    unread = [leaf.name for leaf in leaves(Settings()) if leaf.name.rpartition(".")[2] not in read]
-    assert not unread
+    assert not [name for name in LEAVES if name.rpartition(".")[2] not in read]
 
 
-def test_every_default_lies_in_its_range():
-    for leaf in leaves(Settings()):
-        if leaf.minimum is not None:
-            assert leaf.value >= leaf.minimum, leaf.name
-        if leaf.maximum is not None:
-            assert leaf.value <= leaf.maximum, leaf.name
-        if leaf.choices:
-            assert leaf.value in leaf.choices, leaf.name
+@pytest.fixture
+def write(tmp_path, monkeypatch):
+    """Writes ``mine.yaml`` where the test runs."""
+    monkeypatch.chdir(tmp_path)
+    return (tmp_path / "mine.yaml").write_text
 
 
-def test_the_written_file_reads_back_as_the_same_settings(tmp_path):
-    settings = from_values({"learner.learning_rate": 3e-4, "model": {"width": 160}, "source.path": "a b: c"})
-    (tmp_path / "all.yaml").write_text(to_yaml(settings))
-    assert load_settings(tmp_path / "all.yaml") == settings
+def test_the_written_file_reads_back_as_the_same_settings(write):
+    settings = from_values({"learner.learning_rate": 3e-4, "model": {"width": 160}, "source.path": "a b: c", "seed": 3})
+    write(to_yaml(settings))
+    assert load_settings("mine.yaml") == settings
 
 
-def test_a_ros_parameters_file_is_read_too(tmp_path):
-    parameters = {"use_sim_time": True, "learner": {"learning_rate": 2e-4}, "keyframes.min_rotation": 7.0}
-    (tmp_path / "ros.yaml").write_text(yaml.safe_dump({"/**": {"ros__parameters": parameters}}))
-    settings = load_settings(tmp_path / "ros.yaml")
-    assert (settings.learner.learning_rate, settings.keyframes.min_rotation) == (2e-4, 7.0)
+def test_file_and_overrides_are_merged_setting_by_setting(write):
+    write("learner: {learning_rate: 1.0e-3, mirror: false}\nkeyframes.min_rotation: 7\nseed: 3\n")
+    settings = load_settings("mine.yaml", ["learner.learning_rate = 2e-4", "device=cpu", "seed=4", "seed=5"])
+    assert changed_settings(settings) == {
+        "seed": 5,
+        "device": "cpu",
+        "learner.learning_rate": 2e-4,
+        "learner.mirror": False,
+        "keyframes.min_rotation": 7.0,
+    }
 
 
-def test_overrides_win_over_the_file(tmp_path):
-    (tmp_path / "some.yaml").write_text("learner: {learning_rate: 1.0e-3, mirror: false}\n")
-    settings = load_settings(tmp_path / "some.yaml", ["learner.learning_rate=1e-4", "device=cpu"])
-    assert settings.learner.learning_rate == pytest.approx(1e-4)
-    assert settings.learner.mirror is False
-    assert settings.device == "cpu"
+def test_what_was_given_can_be_told_from_the_defaults(write):
+    write("model: {width: 480}\n")
+    given = load_settings("mine.yaml", ["seed=0"]).model_dump(exclude_unset=True)
+    assert given == {"seed": 0, "model": {"width": 480}}
+
+
+@pytest.mark.parametrize("text", ["on", "2024", "1e-4", "a b: c #1", "${HOME}/x.y=z", "'q'", "[", "", "~/w"])
+def test_a_text_on_the_command_line_stays_as_it_is(text):
+    assert load_settings(None, [f"checkpoint={text}"]).checkpoint == text
+
+
+def test_a_copy_with_other_values_leaves_the_original_alone():
+    original = from_values({"learner": {"neighbours": 7}})
+    changed = with_values(original, {"learner": {"mirror": False}, "learner.learning_rate": 1e-3})
+    assert changed_settings(changed) == {
+        "learner.neighbours": 7,
+        "learner.mirror": False,
+        "learner.learning_rate": 1e-3,
+    }
+    assert changed_settings(original) == {"learner.neighbours": 7}
+
+
+def test_a_ros_parameters_file_is_read_too(write):
+    nodes = {
+        "/**": {"use_sim_time": True, "learner": {"learning_rate": 2e-4}, "keyframes.min_rotation": 7.0},
+        "/segmentation": {"segmentation": {"overlay_alpha": 1}},
+        "/adaptation": None,
+    }
+    write(yaml.safe_dump({name: {"ros__parameters": values} for name, values in nodes.items()}))
+    assert changed_settings(load_settings("mine.yaml")) == {
+        "learner.learning_rate": 2e-4,
+        "keyframes.min_rotation": 7.0,
+        "segmentation.overlay_alpha": 1.0,
+    }
 
 
 @pytest.mark.parametrize(
-    ("override", "told"),
+    ("values", "told"),
     [
-        ("learner.lerning_rate=1", r"learner\.lerning_rate"),
-        ("keyframes.min_rotation=999", r"keyframes\.min_rotation = 999"),
-        ("learner.source_batch=many", r"learner\.source_batch = 'many'"),
-        ("model.architecture=unet", "deeplabv3plus"),
-        ("nonsense", "name=value"),
-        ("device.x=1", "device"),
+        ({"learner.lerning_rate": 1}, r"learner\.lerning_rate = 1: .*did you mean learner\.learning_rate"),
+        ({"lerner": {"x": 1}}, r"lerner\.x = 1: there is no such setting"),
+        ({"keyframes": {"min_rotation": 999}}, r"keyframes\.min_rotation = 999: .*less than or equal to 180"),
+        ({"learner.source_batch": "many"}, r"learner\.source_batch = 'many'"),
+        ({"model.architecture": "unet"}, ".*'deeplabv3plus', 'pspnet' or 'transformers'"),
+        ({"device": {"x": 1}}, r"device\.x = 1.*did you mean device"),
+        ({"learner": None}, "learner = None: this is a group"),
+        ({"model.width": "wide", "seed": -1}, r"model\.width = 'wide': .*; seed = -1: "),
+    ],
+    ids=str,
+)
+def test_an_error_names_the_file_the_setting_and_the_value(write, values, told):
+    write(yaml.safe_dump(values))
+    with pytest.raises(SettingsError, match=f"mine.yaml: {told}"):
+        load_settings("mine.yaml")
+    with pytest.raises(SettingsError, match=f"settings: {told}"):
+        from_values(values)
+
+
+def test_an_override_without_a_value_is_refused():
+    with pytest.raises(SettingsError, match="'nonsense' has no '='"):
+        load_settings(None, ["nonsense"])
+
+
+BOMB = "a: &a [x, x]\nb: &b [*a, *a]\nc: [*b, *b]\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"- a\n- list\n", "holds list"),
+        (b"/**:\n  ros__parameters: [1]\n", "holds list"),
+        (b"learner: [unclosed\n", "is no YAML"),
+        (b"\x89PNG\r\n\x1a\n\0\0\0", "is no YAML"),
+        (b"\xff\xfe\xfa", "is no YAML"),
+        (b"seed: 2024-13-45\n", "is no YAML"),
+        (b"[" * 5000, "is no YAML"),
+        (b"x: !!python/object/apply:os.getcwd []\n", "is no YAML"),
+        (BOMB.encode(), r"aliases \(\*name\) are not allowed"),
+        (b"#" * (1 << 20) + b"\n", "is larger than 1 MiB"),
     ],
 )
-def test_bad_values_are_named_with_their_value(override, told):
-    with pytest.raises(SettingsError, match=told):
-        load_settings(None, [override])
-
-
-@pytest.mark.parametrize("text", ["- a\n- list\n", "learner: [unclosed\n"])
-def test_a_file_that_is_no_settings_file_is_refused(tmp_path, text):
-    (tmp_path / "bad.yaml").write_text(text)
-    with pytest.raises(SettingsError, match=r"bad\.yaml"):
+def test_what_is_no_settings_file_is_refused_by_name(tmp_path, content, told):
+    (tmp_path / "bad.yaml").write_bytes(content)
+    with pytest.raises(SettingsError, match=rf"(?s)bad\.yaml.*{told}"):
         load_settings(tmp_path / "bad.yaml")
 
 
-def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(SettingsError, match=r"nowhere\.yaml"):
-        load_settings(tmp_path / "nowhere.yaml")
+def test_an_empty_file_changes_nothing(write):
+    write("# nothing\n")
+    assert changed_settings(load_settings("mine.yaml")) == {}
+
+
+def test_missing_files_folders_and_pipes_are_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for name, told in (("nowhere.yaml", "cannot be read"), (".", "no regular file"), ("pipe", "no regular file")):
+        with pytest.raises(SettingsError, match=f"{tmp_path / name}.*{told}"):
+            load_settings(tmp_path / name)

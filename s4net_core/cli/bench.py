@@ -3,15 +3,12 @@
 import argparse
 import os
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
-
-from s4net_core.cli.bench_geometry import Row, bench_neighbours, bench_warp
-from s4net_core.cli.bench_source import bench_source
-from s4net_core.cli.bench_step import bench_step
+from s4net_core.bench.geometry import bench_neighbours, bench_warp
+from s4net_core.bench.source import bench_source
+from s4net_core.bench.step import bench_step
+from s4net_core.bench.table import CASES, print_rows
 from s4net_core.cli.options import (
     add_learning_options,
     learning_settings_from,
@@ -22,13 +19,6 @@ from s4net_core.cli.options import (
 from s4net_core.inference import pick_device
 
 DEMO = Path(__file__).resolve().parents[2] / "demo"
-CASES = {
-    "step": "a step of S4-Net against the same number of images trained with L_S alone",
-    "warp": "the warp with its validity tests against kornia's without",
-    "neighbours": "the keyframe buffer against a scan over all poses, at 100, 1k and 10k keyframes",
-    "source": "how fast labelled images are read, packed and as they are, against what a training step needs",
-    "live": "the latency of the live node against the bare forward pass",
-}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -60,12 +50,3 @@ def run(args: argparse.Namespace) -> int:
             rows = bench_step(settings, args.capture, steps=args.repeats)
     print_rows(CASES[args.case], rows)
     return 0
-
-
-def print_rows(title: str, rows: Sequence[Row]) -> None:
-    """Print measurements; a ratio above 1 means faster than what it is compared with."""
-    table = Table("what", "measured", "times as fast", title=title)
-    for row in rows:
-        ratio = "" if row.ratio is None else f"{row.ratio:.2f}"
-        table.add_row(row.name, f"{row.value:.3g} {row.unit}", ratio)
-    Console().print(table)

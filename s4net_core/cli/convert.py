@@ -105,7 +105,7 @@ def _convert_capture(args: argparse.Namespace, output: Path, console: Console) -
             fixed_frame=stream.fixed_frame,
             quality=args.quality,
         )
-    return f"{count} frames{left_out(capture)}"
+    return f"{count} frames{left_out(capture.skipped)}"
 
 
 def _convert_source_set(args: argparse.Namespace, output: Path, console: Console) -> str:

@@ -1,19 +1,15 @@
 """``s4net doctor``: what this machine has, and what to do about what is missing."""
 
 import argparse
-import os
-import shutil
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Sequence
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from s4net_core.cli.machine import INSTALL_LIBRARIES, Finding, examine_machine, gigabytes
 from s4net_core.cli.options import add_settings_options, settings_from
-from s4net_core.config import Settings
-from s4net_core.errors import S4NetError
+from s4net_core.machine.files import examine_files
+from s4net_core.machine.system import Finding, examine_system
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,80 +19,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the findings and the remedies; 1 when something is missing, 0 otherwise."""
-    findings = list(examine(settings_from(args)))
+    findings = [*examine_system(), *examine_files(settings_from(args))]
     _show(findings, Console())
     return int(any(finding.state == "missing" for finding in findings))
 
 
-def examine(settings: Settings) -> Iterator[Finding]:
-    """Everything that can be said about this machine and these settings, in the order of the table."""
-    yield from examine_machine()
-    for subject, check in (("Weights", _weights), ("Source set", _source_set), ("State folder", _state_folder)):
-        try:
-            yield from check(settings)
-        except ImportError as error:
-            yield Finding(subject, f"cannot be looked at: {error}", "missing", INSTALL_LIBRARIES)
-
-
-def _weights(settings: Settings) -> Iterator[Finding]:
-    from s4net_core.models.checkpoint import read_info  # imports torch, which may be what is missing
-
-    paths = [Path(settings.checkpoint)] if settings.checkpoint else _demo_weights()
-    if not paths:
-        remedy = "s4net pretrain makes a file; name it by --set checkpoint=FILE"
-        yield Finding("Weights", "no base model is set", "note", remedy)
-    for path in paths:
-        try:
-            info = read_info(path)
-        except S4NetError as error:
-            yield Finding("Weights", str(error), "missing", "--set checkpoint=FILE with a file of `s4net pretrain`")
-        else:
-            model = info.model
-            size = f"{model.width}x{model.height}"
-            yield Finding("Weights", f"{path}: {model.architecture} on {model.encoder}, {size}, {model.label_space}")
-
-
-def _source_set(settings: Settings) -> Iterator[Finding]:
-    from s4net_core.io.source_sets.opening import has_official_split, open_source_set
-    from s4net_core.io.source_sets.packed import PackedSourceSet
-
-    if not settings.source.path:
-        remedy = "--set source.path=FOLDER; learning needs labelled images against forgetting"
-        yield Finding("Source set", "none is set", "note", remedy)
-        return
-    try:
-        source = open_source_set(settings.source.path)
-        part = " to train on" if has_official_split(settings.source.path) else ""
-    except S4NetError as error:
-        remedy = "--set source.path=... with folders of color/N.jpg and label/N.png, SUN RGB-D, NYU Depth v2 or a pack"
-        yield Finding("Source set", str(error), "missing", remedy)
-        return
-    found = f"{settings.source.path}: {len(source)} labelled images{part}"
-    size = settings.model.width, settings.model.height
-    if isinstance(source, PackedSourceSet) and (source.info.width, source.info.height) != size:
-        found += f", packed at {source.info.width}x{source.info.height} but processed at {size[0]}x{size[1]}"
-        yield Finding("Source set", found, "note", "pack it again by `s4net pack` with the same settings")
-    else:
-        yield Finding("Source set", found)
-
-
-def _state_folder(settings: Settings) -> Iterator[Finding]:
-    folder = Path(settings.state_dir or "~/.ros/s4net").expanduser()
-    existing = next(path for path in (folder, *folder.parents) if path.is_dir())
-    found = f"{folder}, {gigabytes(shutil.disk_usage(existing).free)} free"
-    if os.access(existing, os.W_OK):
-        yield Finding("State folder", found)
-    else:
-        yield Finding("State folder", f"{folder} cannot be written", "missing", "--set state_dir=FOLDER")
-
-
-def _demo_weights() -> list[Path]:
-    """What comes with a checkout; the demo's own results are left out."""
-    demo = Path(__file__).resolve().parents[2] / "demo"
-    return sorted(path for path in demo.rglob("*.safetensors") if demo / "out" not in path.parents)
-
-
-def _show(findings: list[Finding], console: Console) -> None:
+def _show(findings: Sequence[Finding], console: Console) -> None:
     marks = {"ok": "[green]ok[/]", "note": "[yellow]note[/]", "missing": "[red]missing[/]"}
     table = Table("", "what", "found", box=None, pad_edge=False)
     for finding in findings:

@@ -1,4 +1,4 @@
-"""``s4net export``: write a network as an ONNX graph, or as a TensorRT engine."""
+"""``s4net export``: write a network as an ONNX graph."""
 
 import argparse
 from pathlib import Path
@@ -10,31 +10,19 @@ from s4net_core.errors import ExportError
 from s4net_core.files import write_result
 from s4net_core.models.checkpoint import file_sha256, load_checkpoint, with_size_of
 from s4net_core.models.onnx_model import OPSET, OnnxModel, compare_with_torch, export_onnx
-from s4net_core.models.tensorrt_engine import build_engine, check_tensorrt
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("checkpoint", type=Path, help="weights file")
     parser.add_argument("output", type=Path, help="file to write")
-    parser.add_argument(
-        "--format",
-        choices=("onnx", "tensorrt"),
-        default="onnx",
-        help="tensorrt: an engine for this machine's GPU; follows TensorRT's documentation, not tried on a GPU yet",
-    )
-    parser.add_argument("--half", action="store_true", help="tensorrt: compute in float16 where that is faster")
     add_settings_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Export, compare with PyTorch, write; the image size is the checkpoint's unless the settings give one."""
-    if args.half and args.format != "tensorrt":
-        raise ExportError("--half is for --format tensorrt: an ONNX graph is float32, its runtime may use less")
-    if args.format == "tensorrt":
-        check_tensorrt()
-    console, waiting = Console(), Console(stderr=True)
-    with waiting.status("exporting, and comparing with PyTorch"):
+    console = Console()
+    with Console(stderr=True).status("exporting, and comparing with PyTorch"):
         sha256 = file_sha256(args.checkpoint)
         network, info = load_checkpoint(args.checkpoint, sha256=sha256)
         model = with_size_of(settings_from(args), info).model
@@ -46,9 +34,6 @@ def run(args: argparse.Namespace) -> int:
         f"{compared.equal_labels:.3%} of the labels are equal"
     )
     compared.check()
-    if args.format == "tensorrt":
-        with waiting.status("building the engine"):
-            data = build_engine(data, half=args.half)
     write_result(args.output, data, ExportError)
     console.print(f"{args.output}: {len(data) / 1e6:.1f} MB")
     return 0

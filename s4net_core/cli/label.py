@@ -92,7 +92,7 @@ def run(args: argparse.Namespace) -> int:
             quality=args.quality,
         )
     say_written(
-        args.output, f"{count} frames{left_out(capture)}, {shares.labelled:.1%} of the pixels labelled", console
+        args.output, f"{count} frames{left_out(capture.skipped)}, {shares.labelled:.1%} of the pixels labelled", console
     )
     return 0
 

@@ -54,7 +54,7 @@ COMMANDS = {
     "bench": Command(
         "s4net_core.cli.bench", "measure the cost of a step, a warp, a neighbour query, a live frame, reading images"
     ),
-    "export": Command("s4net_core.cli.export", "write a network as ONNX graph or TensorRT engine"),
+    "export": Command("s4net_core.cli.export", "write a network as an ONNX graph"),
     "import-model": Command("s4net_core.cli.import_model", "make a base model from a network of the Hugging Face hub"),
     "settings": Command("s4net_core.cli.settings", "print every setting with its help, as YAML"),
     "doctor": Command("s4net_core.cli.doctor", "say what this machine has, and what to do about what is missing"),

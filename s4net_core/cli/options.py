@@ -1,15 +1,14 @@
 """Options that every sub-command with settings shares."""
 
 import argparse
-import json
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import track
 
 from s4net_core.config import Settings, load_settings
+from s4net_core.config.options import add_settings_file_options
 from s4net_core.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -22,25 +21,6 @@ def add_settings_options(parser: argparse.ArgumentParser) -> None:
     add_settings_file_options(group)
     group.add_argument("--device", help="auto, cpu, cuda or cuda:N; short for --set device=...")
     group.add_argument("--seed", type=int, help="seed of every random choice; short for --set seed=...")
-
-
-def add_settings_file_options(parser: "argparse._ActionsContainer", file: str = "") -> None:
-    """Add ``--settings`` and ``--set`` alone.
-
-    Args:
-        parser: or a group of one.
-        file: which settings are read without the option, for the help; empty = the defaults.
-    """
-    default = f" (default: {file})" if file else ""
-    parser.add_argument("--settings", type=Path, metavar="FILE", help=f"YAML file, or a ROS parameters file{default}")
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        dest="overrides",
-        help="one setting, e.g. learner.learning_rate=1e-4; may be repeated; wins over the file",
-    )
 
 
 def settings_from(args: argparse.Namespace) -> Settings:
@@ -85,7 +65,7 @@ def learning_settings_from(args: argparse.Namespace) -> Settings:
     """
     for name, value in (("checkpoint", args.checkpoint), ("source.path", args.source)):
         if value is not None:
-            args.overrides.append(f"{name}={json.dumps(str(value))}")
+            args.overrides.append(f"{name}={value}")
     settings = settings_from(args)
     if not settings.checkpoint or not settings.source.path:
         raise SettingsError("no base model or no source set: give --checkpoint FILE and --source FOLDER")

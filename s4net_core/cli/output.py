@@ -3,10 +3,10 @@
 import argparse
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn, track
@@ -14,19 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from s4net_core.errors import CaptureError
 from s4net_core.io.bags.storage import is_bag
 
-Item = TypeVar("Item", covariant=True)
-
-
-class Countable(Protocol[Item]):
-    """What can be iterated, and knows or guesses how often."""
-
-    def __len__(self) -> int:
-        """Number of items; 0 = not known."""
-        ...
-
-    def __iter__(self) -> Iterator[Item]:
-        """One pass."""
-        ...
+Item = TypeVar("Item")
 
 
 @contextmanager
@@ -56,9 +44,9 @@ def add_force_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--force", action="store_true", help="replace OUTPUT where it is a capture or source set")
 
 
-def tracked(items: Countable[Item], doing: str, console: Console) -> Iterable[Item]:
-    """The items, with a progress bar where a person looks on."""
-    return track(items, doing, total=len(items) or None, console=console, disable=not console.is_terminal)
+def tracked(items: Iterable[Item], doing: str, console: Console) -> Iterable[Item]:
+    """The items, with a progress bar on a terminal; it shows how many remain when they have a length above 0."""
+    return track(items, doing, console=console, disable=not console.is_terminal)
 
 
 def progress_bar(console: Console, *, loss: bool = False, transient: bool = True) -> Progress:
@@ -74,20 +62,9 @@ def progress_bar(console: Console, *, loss: bool = False, transient: bool = True
     return Progress(*columns, console=console, transient=transient, disable=console.quiet)
 
 
-class Skipping(Protocol):
-    """A capture, with poses or without."""
-
-    @property
-    def skipped(self) -> dict[str, int]:
-        """What the last pass left out, by reason."""
-        ...
-
-
-def left_out(capture: Skipping) -> str:
-    """What the last pass over a capture left out, in brackets; empty = nothing."""
-    if not capture.skipped:
-        return ""
-    return " (left out: " + ", ".join(f"{count} {reason}" for reason, count in capture.skipped.items()) + ")"
+def left_out(skipped: Mapping[str, int]) -> str:
+    """What a pass over a capture left out, by reason, in brackets; empty = nothing."""
+    return f" (left out: {', '.join(f'{count} {reason}' for reason, count in skipped.items())})" if skipped else ""
 
 
 def say_written(output: Path, message: str, console: Console) -> None:

@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
             raise CaptureError(f"{args.output} exists already: give another file, or --force to replace it")
         images, found = _register(args, settings, console)
         write_tum_poses(args.output, found.poses)
-        message = f"{_summary(args, settings, found)}{left_out(images)}"
+        message = f"{_summary(args, settings, found)}{left_out(images.skipped)}"
         console.print(f"{args.output}: {message}", highlight=False, soft_wrap=True)
         return 0
     with complete_folder(args.capture, args.output, force=args.force) as folder:
@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
         capture = open_capture(args.capture, stream=settings.stream, poses=found, stride=args.stride)
         frames = islice(tracked(capture, "writing", console), args.frames)
         write_scene_folder(folder, frames, quality=args.quality)
-        message = f"{_summary(args, settings, found)}{left_out(capture)}"
+        message = f"{_summary(args, settings, found)}{left_out(capture.skipped)}"
     say_written(args.output, message, console)
     return 0
 

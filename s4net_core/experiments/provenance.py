@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from s4net_core import __version__
-from s4net_core.config import Settings
+from s4net_core.config import Settings, changed_settings
 from s4net_core.errors import S4NetError
-from s4net_core.evaluation.provenance import changed_settings
 from s4net_core.files import creation_time
 
 BLOCK = 1 << 20

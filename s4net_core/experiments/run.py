@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from s4net_core import __version__
-from s4net_core.config import Settings
+from s4net_core.config import Settings, changed_settings
 from s4net_core.errors import SettingsError
-from s4net_core.evaluation.provenance import changed_settings
 from s4net_core.experiments.experiment import SUPERVISED, SUPERVISED_DEPTH, Experiment, Method, Scene
 from s4net_core.experiments.method import TrainedNetwork, adapt_base, measure_on_scans
 from s4net_core.experiments.provenance import Provenance, data_sha256, settings_of

@@ -177,25 +177,18 @@ def _read(path: Path, sha256: str | None) -> tuple[CheckpointInfo, dict[str, tor
         ) from error
     header = data[8 : 8 + int.from_bytes(data[:8], "little")]
     info = _parse_info(path, header)
-    if _content_sha256(tensors, _description(path, header)) != info.content_sha256:
+    if _content_sha256(tensors, info.model_dump(mode="json")) != info.content_sha256:
         raise CheckpointError(f"weights file {path} is damaged (its content does not fit its own hash): {_REMEDY}")
     return info, tensors
 
 
-def _description(path: str | Path, header: bytes) -> dict[str, Any]:
-    """Our entry of the header as it was written; an older s4net wrote fewer fields."""
+def _parse_info(path: str | Path, header: bytes) -> CheckpointInfo:
     try:
-        return dict(json.loads(json.loads(header)["__metadata__"][_KEY]))
+        description = json.loads(json.loads(header)["__metadata__"][_KEY])
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(
             f"{path} was not written by s4net (no '{_KEY}' entry in its header): {_REMEDY}"
         ) from error
-
-
-def _parse_info(path: str | Path, header: bytes) -> CheckpointInfo:
-    description = _description(path, header)
-    if isinstance(description.get("model"), dict):
-        description["model"].setdefault("auxiliary", "never")  # from before there were auxiliary branches
     try:
         return CheckpointInfo.model_validate(description)
     except ValidationError as error:

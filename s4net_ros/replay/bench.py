@@ -20,8 +20,7 @@ from rich.progress import track
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
-from s4net_core.cli.bench import CASES, print_rows
-from s4net_core.cli.bench_geometry import Row
+from s4net_core.bench.table import CASES, Row, print_rows
 from s4net_core.config import load_settings
 from s4net_core.errors import S4NetError
 from s4net_core.frames import Intrinsics

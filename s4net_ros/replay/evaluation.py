@@ -7,11 +7,10 @@ from typing import Any
 from rich.console import Console
 from rich.progress import Progress
 
-from s4net_core.config import Settings
+from s4net_core.config import Settings, changed_settings
 from s4net_core.evaluation.evaluate import Measurement, measure_networks
 from s4net_core.evaluation.page import HtmlPage, write_page
 from s4net_core.evaluation.pictures import Curve, save_picture
-from s4net_core.evaluation.provenance import changed_settings
 from s4net_core.evaluation.summary import summary_numbers, summary_tables
 from s4net_core.evaluation.tables import Table, to_rich
 from s4net_core.inference import Segmenter

@@ -7,10 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import yaml
-
-from s4net_core.cli.options import add_settings_file_options
-from s4net_core.config import Settings, load_settings
+from s4net_core.config import Settings, leaves, load_settings
+from s4net_core.config.options import add_settings_file_options
 from s4net_core.errors import CaptureError
 from s4net_core.io.bags.storage import Bag
 from s4net_ros.graph import (
@@ -169,12 +167,13 @@ def _as_overrides(arguments: GraphArguments) -> list[str]:
         "source.path": arguments.source_set,
         "stream.fixed_frame": arguments.fixed_frame,
     }
-    return [f"{name}={yaml.safe_dump(value).splitlines()[0]}" for name, value in given.items() if value]
+    return [f"{name}={value}" for name, value in given.items() if value]
 
 
 def with_overrides(spec: NodeSpec, overrides: Sequence[str]) -> NodeSpec:
     """The same node with settings given as NAME=VALUE, which win over its own."""
-    values = {name: yaml.safe_load(value) for name, _, value in (text.partition("=") for text in overrides)}
+    given = {text.partition("=")[0].strip() for text in overrides}
+    values = {leaf.name: leaf.value for leaf in leaves(load_settings(None, overrides)) if leaf.name in given}
     return replace(spec, parameters=(*spec.parameters, values)) if values else spec
 
 

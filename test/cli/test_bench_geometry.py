@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from s4net_core.cli.bench_geometry import bench_neighbours, bench_warp
+from s4net_core.bench.geometry import bench_neighbours, bench_warp
 from s4net_core.errors import S4NetError
 
 

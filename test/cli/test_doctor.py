@@ -11,16 +11,20 @@ import numpy as np
 import pytest
 from scenes import make_source_images, write_source_set
 
-from s4net_core.cli import machine
-from s4net_core.cli.doctor import examine
-from s4net_core.cli.machine import Finding
 from s4net_core.cli.main import main
 from s4net_core.config import Settings, from_values
 from s4net_core.io.source_sets.pack_writer import write_pack
+from s4net_core.machine import system
+from s4net_core.machine.files import examine_files
+from s4net_core.machine.system import Finding, examine_system
 
 
 def findings(settings: Settings | None = None) -> dict[str, Finding]:
     return {finding.subject: finding for finding in examine(settings or Settings())}
+
+
+def examine(settings: Settings) -> list[Finding]:
+    return [*examine_system(), *examine_files(settings)]
 
 
 @pytest.fixture
@@ -28,8 +32,8 @@ def without(monkeypatch: pytest.MonkeyPatch):
     """Make top-level packages look as if they were not installed."""
 
     def hide(*names: str) -> None:
-        real = machine._importable
-        monkeypatch.setattr(machine, "_importable", lambda name, part="": name not in names and real(name, part))
+        real = system._importable
+        monkeypatch.setattr(system, "_importable", lambda name, part="": name not in names and real(name, part))
 
     return hide
 
@@ -45,7 +49,7 @@ def test_everything_missing_has_a_remedy() -> None:
     settings = from_values(
         {"checkpoint": "/nowhere/base.safetensors", "source.path": "/nowhere", "state_dir": "/proc/x"}
     )
-    found = list(examine(settings))
+    found = examine(settings)
     assert {"Weights", "Source set"} <= {f.subject for f in found if f.state == "missing"}
     assert all(f.remedy for f in found if f.state != "ok")
 
@@ -66,7 +70,7 @@ def test_a_machine_without_torch_is_examined_all_the_same(monkeypatch: pytest.Mo
         "s4net_core.geometry.camera",
     ):
         monkeypatch.delitem(sys.modules, module, raising=False)
-    found = list(examine(from_values({"source.path": "/somewhere"})))
+    found = examine(from_values({"source.path": "/somewhere"}))
     missing = {finding.subject: finding for finding in found if finding.state == "missing"}
     assert {"PyTorch", "Libraries", "Weights", "Source set"} <= missing.keys()
     assert "segmentation-models-pytorch" in missing["Libraries"].found
@@ -96,23 +100,23 @@ def test_messages_that_are_not_built_are_missing(without) -> None:
 def test_the_distribution_is_that_of_the_sourced_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ROS_DISTRO", "humble")
     monkeypatch.setenv("AMENT_PREFIX_PATH", "/home/me/ws/install:/opt/ros/humble")
-    assert machine._distribution() == "humble, from /opt/ros/humble"
+    assert system._distribution() == "humble, from /opt/ros/humble"
 
 
 def test_the_cv_bridge_of_pypi_is_refused(monkeypatch: pytest.MonkeyPatch, without) -> None:
     without()
-    monkeypatch.setattr(machine, "_importable", lambda name, part="": True)
-    monkeypatch.setattr(machine, "_version", lambda name: "1.13.0.post0")
-    (finding,) = [f for f in machine._stand_ins() if f.state == "missing"]
+    monkeypatch.setattr(system, "_importable", lambda name, part="": True)
+    monkeypatch.setattr(system, "_version", lambda name: "1.13.0.post0")
+    (finding,) = [f for f in system._stand_ins() if f.state == "missing"]
     assert finding.remedy == "pip uninstall cv-bridge"
 
 
 def test_the_real_cv_bridge_needs_opencv_4(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "_importable", lambda name, part="": True)
-    monkeypatch.setattr(machine, "_version", lambda name: "4.1.0")
-    assert not [f for f in machine._stand_ins() if f.state == "missing"]
+    monkeypatch.setattr(system, "_importable", lambda name, part="": True)
+    monkeypatch.setattr(system, "_version", lambda name: "4.1.0")
+    assert not [f for f in system._stand_ins() if f.state == "missing"]
     monkeypatch.setattr(cv2, "__version__", "5.0.0")
-    (finding,) = [f for f in machine._stand_ins() if f.state == "missing"]
+    (finding,) = [f for f in system._stand_ins() if f.state == "missing"]
     assert "opencv-python-headless<5" in finding.remedy
 
 
@@ -137,7 +141,7 @@ def test_a_profile_that_is_not_there_is_missing(
 
 def test_little_shared_memory_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     usage = shutil.disk_usage("/")._replace(free=64 * 1024**2)
-    monkeypatch.setattr(machine.shutil, "disk_usage", lambda path: usage)
+    monkeypatch.setattr(system.shutil, "disk_usage", lambda path: usage)
     assert "--shm-size" in findings()["Shared memory"].remedy
 
 
@@ -151,9 +155,9 @@ def test_a_camera_library_that_does_not_load_is_no_crash(
     def refuse(name: str) -> types.ModuleType:
         raise ImportError(error)
 
-    monkeypatch.setattr(machine, "_importable", lambda name, part="": True)
+    monkeypatch.setattr(system, "_importable", lambda name, part="": True)
     monkeypatch.setattr(importlib, "import_module", refuse)
-    (finding,) = machine._camera()
+    (finding,) = system._camera()
     assert remedy in finding.remedy
     assert error in finding.found
 
@@ -167,9 +171,9 @@ def test_connected_cameras_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
             name="name", serial_number="serial_number", firmware_version="firmware_version", usb_type_descriptor="usb"
         ),
     )
-    monkeypatch.setattr(machine, "_importable", lambda name, part="": True)
+    monkeypatch.setattr(system, "_importable", lambda name, part="": True)
     monkeypatch.setitem(sys.modules, "pyrealsense2", library)
-    assert list(machine._camera()) == [Finding("RealSense", "Intel RealSense D435, serial 0123, firmware 5.16")]
+    assert list(system._camera()) == [Finding("RealSense", "Intel RealSense D435, serial 0123, firmware 5.16")]
 
 
 def test_a_packed_source_set_of_another_size_is_noted(tmp_path: Path) -> None:
@@ -195,7 +199,7 @@ def test_a_source_set_is_counted(tmp_path: Path) -> None:
 
 
 def test_little_memory_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "_available_memory", lambda: 512 * 1024**2)
+    monkeypatch.setattr(system, "_available_memory", lambda: 512 * 1024**2)
     finding = findings()["Memory"]
     assert finding.state == "missing"
     assert finding.found.startswith("0.5 GB")

@@ -1,7 +1,5 @@
 """`s4net export` and `s4net import-model` as a user runs them, on tiny networks."""
 
-import sys
-
 import pytest
 import torch
 
@@ -38,18 +36,6 @@ def test_graph_that_answers_otherwise_is_not_written(checkpoint, capsys, monkeyp
     assert main(["export", "base.safetensors", "net.onnx"]) == 2
     assert "answers otherwise than PyTorch: logits of up to 2 differ by up to 1, 40.00%" in capsys.readouterr().err
     assert not (checkpoint.parent / "net.onnx").exists()
-
-
-def test_engine_without_tensorrt_is_a_message_at_once(checkpoint, capsys, monkeypatch):
-    monkeypatch.setitem(sys.modules, "tensorrt", None)
-    monkeypatch.setattr(torch.onnx, "export", None)
-    assert main(["export", "base.safetensors", "net.engine", "--format", "tensorrt", "--half"]) == 2
-    assert "TensorRT is not installed" in capsys.readouterr().err
-
-
-def test_half_is_refused_for_onnx(checkpoint, capsys):
-    assert main(["export", "base.safetensors", "net.onnx", "--half"]) == 2
-    assert "--half is for --format tensorrt" in capsys.readouterr().err
 
 
 def test_network_of_transformers_becomes_a_base_model(tmp_path, capsys, monkeypatch):

@@ -172,26 +172,6 @@ def test_another_hash_than_announced_is_refused(saved):
         load_checkpoint(saved, sha256="0" * 64)
 
 
-def test_a_file_from_before_there_were_branches_loads_as_a_network_without_them(tmp_path):
-    """Its description lacks fields that have come since, and its hash is over the fields that it has."""
-    pspnet = MODEL.model_copy(update={"architecture": "pspnet", "auxiliary": "never"})
-    network, path = new_network(model=pspnet), tmp_path / "old.safetensors"
-    save_checkpoint(path, network)
-    tensors, description = load_file(path), json.loads(read_info(path).model_dump_json())
-    del description["model"]["auxiliary"], description["model"]["depth_decoder"]
-    description["content_sha256"] = ""
-    digest = hashlib.sha256(json.dumps(description, sort_keys=True).encode())
-    for key in sorted(tensors):
-        digest.update(f"{key} {tensors[key].dtype} {tuple(tensors[key].shape)}".encode())
-        digest.update(tensors[key].numpy().tobytes())
-    description["content_sha256"] = digest.hexdigest()
-    save_file(tensors, path, metadata={"s4net": json.dumps(description)})
-    loaded, info = load_checkpoint(path)
-    assert equal_state(loaded, network)
-    assert not info.model.has_auxiliary
-    assert load_weights(network, path) == info
-
-
 def test_the_demos_weights_fit_the_recipe_beside_them():
     demo = Path(__file__).parents[2] / "demo"
     recipe = load_settings(demo / "pretrain.yaml")

@@ -21,7 +21,6 @@ from s4net_core.models.onnx_model import (
     export_onnx,
     pick_provider,
 )
-from s4net_core.models.tensorrt_engine import build_engine
 
 WIDTH, HEIGHT = 70, 46  # needs padding in both directions
 onnx = pytest.importorskip("onnx")
@@ -155,6 +154,26 @@ class TestProvider:
         with pytest.raises(SettingsError, match=r"'FastProvider' but this ONNX Runtime has .*CPUExecutionProvider"):
             OnnxModel(graph, "FastProvider")
 
+    def test_tensorrt_gets_the_number_of_the_gpu_and_the_cpu_for_what_it_cannot_compute(self, graph, monkeypatch):
+        """What it computes can only be seen on a GPU; this is what it is asked for."""
+        asked = {}
+
+        class Session:
+            def __init__(self, graph, options, providers):
+                asked["providers"] = providers
+
+            def get_providers(self):
+                return ["TensorrtExecutionProvider", "CPUExecutionProvider"]
+
+            def get_outputs(self):
+                return [SimpleNamespace(shape=[1, 37, HEIGHT, WIDTH])]
+
+        monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["TensorrtExecutionProvider"])
+        monkeypatch.setattr(onnxruntime, "InferenceSession", Session)
+        model = OnnxModel(graph, "TensorrtExecutionProvider", torch.device("cuda", 1))
+        assert asked["providers"] == [("TensorrtExecutionProvider", {"device_id": "1"}), "CPUExecutionProvider"]
+        assert model.size == (HEIGHT, WIDTH)
+
     def test_one_that_does_not_start_is_refused_instead_of_falling_back(self, graph, monkeypatch):
         plain = onnxruntime.InferenceSession
         monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
@@ -170,81 +189,3 @@ def test_a_missing_library_is_a_message_with_the_extra(library, monkeypatch, net
     monkeypatch.setitem(sys.modules, library, None)
     with pytest.raises(S4NetError, match=rf"{library}.*pip install onnx"):
         OnnxModel(graph) if library == "onnxruntime" else export_onnx(network, INFO, WIDTH, HEIGHT)
-
-
-class _Flags:
-    def __init__(self, **flags):
-        self.__dict__.update(flags)
-
-
-def stand_in(*, parses=True, builds=True, half=True):
-    """In place of TensorRT, which needs a GPU: the calls of its documented API that an engine takes."""
-    seen = SimpleNamespace(flags=[], pools={}, graph=b"", network_flags=None)
-
-    class Builder:
-        def __init__(self, logger): ...
-
-        def create_network(self, flags):
-            seen.network_flags = flags
-            return "network"
-
-        def create_builder_config(self):
-            return SimpleNamespace(set_memory_pool_limit=seen.pools.__setitem__, set_flag=seen.flags.append)
-
-        def build_serialized_network(self, network, config):
-            return memoryview(b"engine") if builds else None
-
-    class OnnxParser:
-        num_errors = 1
-
-        def __init__(self, network, logger): ...
-
-        def parse(self, graph):
-            seen.graph = graph
-            return parses
-
-        def get_error(self, index):
-            return "node 3: no such operator"
-
-    logger = type("Logger", (), {"WARNING": 1, "__init__": lambda self, level: None})
-    module = SimpleNamespace(
-        __version__="10.3",
-        Logger=logger,
-        Builder=Builder,
-        OnnxParser=OnnxParser,
-        NetworkDefinitionCreationFlag=_Flags(EXPLICIT_BATCH=0),
-        MemoryPoolType=_Flags(WORKSPACE="workspace"),
-        BuilderFlag=_Flags(FP16="fp16") if half else _Flags(),
-    )
-    return module, seen
-
-
-class TestTensorRT:
-    """Its flow alone: what an engine computes can only be seen on a GPU."""
-
-    def test_engine_is_built_from_the_graph_with_half_precision_when_asked(self, monkeypatch):
-        module, seen = stand_in()
-        monkeypatch.setitem(sys.modules, "tensorrt", module)
-        assert build_engine(b"graph", half=True) == b"engine"
-        assert (seen.graph, seen.flags, seen.network_flags) == (b"graph", ["fp16"], 1)
-        assert build_engine(b"graph") == b"engine"
-        assert seen.flags == ["fp16"]
-
-    @pytest.mark.parametrize(
-        ("options", "message"),
-        [({"parses": False}, "node 3: no such operator"), ({"builds": False}, "cannot build the engine")],
-    )
-    def test_refusal_is_an_error_with_the_reason(self, options, message, monkeypatch):
-        monkeypatch.setitem(sys.modules, "tensorrt", stand_in(**options)[0])
-        with pytest.raises(ExportError, match=message):
-            build_engine(b"graph")
-
-    def test_version_without_half_precision_says_so(self, monkeypatch):
-        monkeypatch.setitem(sys.modules, "tensorrt", stand_in(half=False)[0])
-        with pytest.raises(S4NetError, match="leave out --half"):
-            build_engine(b"graph", half=True)
-
-    def test_without_tensorrt_the_remedy_is_named(self, monkeypatch):
-        monkeypatch.setitem(sys.modules, "tensorrt", None)
-        with pytest.raises(S4NetError, match=r"TensorRT is not installed.*pip install tensorrt"):
-            build_engine(b"graph")

@@ -16,7 +16,7 @@ import rclpy
 from sensor_msgs.msg import Image
 from std_msgs.msg import Empty
 
-from s4net_core.cli.machine import dds_profile_variable
+from s4net_core.machine.dds import dds_profile_variable
 from s4net_ros.graph import GraphArguments, fastdds_environment
 from s4net_ros.qos import stream_qos
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from s4net_core.cli.machine import dds_profile_variable
+from s4net_core.machine.dds import dds_profile_variable
 from s4net_ros.graph import ARGUMENTS, REPLAY_ARGUMENTS, GraphArguments, NodeSpec, adaptation_graph, rviz_spec
 
 ROOT = Path(__file__).resolve().parents[2]

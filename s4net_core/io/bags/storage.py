@@ -1,4 +1,4 @@
-"""Raw messages of a ROS 2 or ROS 1 recording, whatever its storage, and also when it is damaged or was never closed."""
+"""Raw messages of a ROS 2 or ROS 1 recording, whatever its storage; one of ROS 2 may be damaged or never closed."""
 
 import sqlite3
 from collections.abc import Collection, Iterator
@@ -23,7 +23,7 @@ from rosbags.typesys import Stores, get_typestore
 from rosbags.typesys.store import Typestore
 
 from s4net_core.errors import CaptureError
-from s4net_core.io.bags.rosbag1 import Rosbag1Remains, deserialize_ros1, is_rosbag1
+from s4net_core.io.bags.rosbag1 import deserialize_ros1, is_rosbag1
 
 IMAGE, COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
 """Types of images, the same in ROS 1 and 2."""
@@ -42,7 +42,7 @@ def is_bag(path: Path) -> bool:
 
 
 class Bag:
-    """A recording, opened with ``with``; what can be read of a damaged one is read.
+    """A recording, opened with ``with``; what can be read of a damaged one of ROS 2 is read.
 
     Args:
         path: rosbag2 folder, .mcap or .db3 file, or .bag file of ROS 1.
@@ -51,7 +51,7 @@ class Bag:
         damage: what is wrong with the recording; empty = nothing found yet.
 
     Raises:
-        CaptureError: on entering, when nothing of it can be read.
+        CaptureError: on entering, when nothing of it can be read, or a bag of ROS 1 lacks its index.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -146,6 +146,11 @@ class Bag:
             return
         except Exception as error:  # the parsers of rosbags promise no type of error for damaged bytes
             self._report(error)
+            if is_rosbag1(self.path):
+                raise CaptureError(
+                    f"{self.path} cannot be read: {self.damage}. `rosbag reindex` of ROS 1 repairs a bag that is "
+                    "cut off or was never closed"
+                ) from error
         for path in [self.path] if self.path.is_file() else sorted(_storage_files(self.path)):
             try:
                 self._storages.append(self._stack.enter_context(closing(_remains(path))))
@@ -177,8 +182,6 @@ class _ClosableStorage(_Storage, Protocol):
 
 
 def _remains(path: Path) -> "_ClosableStorage":
-    if is_rosbag1(path):
-        return Rosbag1Remains(path)
     return _McapRemains(path) if path.suffix == ".mcap" else _Sqlite3Remains(path)
 
 

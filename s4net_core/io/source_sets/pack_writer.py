@@ -31,6 +31,7 @@ def write_pack(
     *,
     quality: int = 0,
     source: str = "",
+    limit: int | None = None,
     on_image: Callable[[], None] = lambda: None,
 ) -> PackInfo:
     """Pack the parts of a source set; the memory that it takes is that of their packed labels.
@@ -41,6 +42,7 @@ def write_pack(
         width, height: size to which every image is resized, pixels.
         quality: of JPEG, 1..100; 0 = PNG.
         source: where it was made from, for the header.
+        limit: images of each part that are packed at most; None = all.
         on_image: called after each.
 
     Returns:
@@ -57,10 +59,10 @@ def write_pack(
         width=width,
         height=height,
         quality=quality,
-        parts={name: len(part) for name, part in parts.items()},
+        parts={name: len(range(len(part))[:limit]) for name, part in parts.items()},
         source=source,
     )
-    images = (part[index] for part in parts.values() for index in range(len(part)))
+    images = (part[index] for part in parts.values() for index in range(len(part))[:limit])
     try:
         with open_atomically(path) as file:
             return _write(file, info, images, on_image)

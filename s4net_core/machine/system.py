@@ -1,4 +1,4 @@
-"""What this machine has: Python, PyTorch, GPU, ROS, DDS, camera, memory. Nothing of ROS is imported to find out."""
+"""What the machine itself has: Python, PyTorch, GPU, ROS, DDS, camera, memory. It imports no ROS package."""
 
 import importlib
 import importlib.util
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from s4net_core import __version__
+from s4net_core.machine.dds import dds_profile, dds_profile_variable
 
 GIGABYTE = 1024**3
 
@@ -21,9 +22,6 @@ MIN_FREE_MEMORY = 2 * GIGABYTE
 
 MIN_SHARED_MEMORY = 128 * 1024**2
 """Room for the segments of three processes under config/fastdds.xml, 32 MB each, bytes."""
-
-FAST_DDS_2 = ("humble", "iron", "jazzy")
-"""Distributions whose Fast DDS knows only the old names of its environment variables."""
 
 LIBRARIES = {
     "numpy": "numpy",
@@ -56,8 +54,8 @@ class Finding:
     remedy: str = ""
 
 
-def examine_machine() -> Iterator[Finding]:
-    """Everything but the files that the settings name."""
+def examine_system() -> Iterator[Finding]:
+    """Everything that does not depend on settings, in the order of the table."""
     for check in (_python, _torch, _libraries, _ros, _stand_ins, _discovery, _shared_memory, _camera, _memory):
         yield from check()
 
@@ -145,22 +143,13 @@ def _stand_ins() -> Iterator[Finding]:
         yield Finding("cv_bridge", f"does not work with OpenCV {_opencv_version()}", "missing", remedy)
 
 
-def dds_profile_variable() -> str:
-    """Environment variable that names the Fast DDS profile: version 3, since Kilted, warns of the old name.
-
-    The distribution is that of the shell; without one it is Kilted from PyPI.
-    """
-    old = os.environ.get("ROS_DISTRO", "") in FAST_DDS_2
-    return "FASTRTPS_DEFAULT_PROFILES_FILE" if old else "FASTDDS_DEFAULT_PROFILES_FILE"
-
-
 def _discovery() -> Iterator[Finding]:
     names = ("RMW_IMPLEMENTATION", "ROS_DOMAIN_ID", "ROS_AUTOMATIC_DISCOVERY_RANGE", "ROS_LOCALHOST_ONLY")
     values = [f"{name}={os.environ[name]}" for name in names if name in os.environ]
     yield Finding("DDS", ", ".join(values) or "defaults: domain 0, visible on the network")
     variable = dds_profile_variable()
     profile = os.environ.get(variable, "")
-    remedy = f"export {variable}={_profile()}, when camera and nodes share this machine"
+    remedy = f"export {variable}={dds_profile()}, when camera and nodes share this machine"
     if not profile:
         yield Finding("DDS profile", "none: best-effort images are lost between processes", "note", remedy)
     elif not Path(profile).is_file():
@@ -178,13 +167,6 @@ def _shared_memory() -> Iterator[Finding]:
             yield Finding("Shared memory", text, "missing", "in a container: docker run --shm-size 1g, or --ipc host")
         else:
             yield Finding("Shared memory", text)
-
-
-def _profile() -> Path:
-    """config/fastdds.xml beside the sources, or where colcon installed it."""
-    prefixes = [Path(p) / "share/s4net_ros" for p in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep) if p]
-    candidates = [root / "config/fastdds.xml" for root in (*prefixes, Path(__file__).resolve().parents[2])]
-    return next((path for path in candidates if path.is_file()), candidates[-1])
 
 
 def _camera() -> Iterator[Finding]:

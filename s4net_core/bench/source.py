@@ -2,52 +2,24 @@
 
 import tempfile
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 
-from s4net_core.cli.bench_geometry import Row
+from s4net_core.bench.table import Row
 from s4net_core.config import Settings
 from s4net_core.io.source_sets.batches import SourceBatches
 from s4net_core.io.source_sets.opening import open_source_set
 from s4net_core.io.source_sets.pack_writer import write_pack
 from s4net_core.io.source_sets.packed import PackedSourceSet, is_pack
-from s4net_core.io.source_sets.source_set import LabelledImage, SourceSet
-from s4net_core.labels import LabelSpace
+from s4net_core.io.source_sets.source_set import SourceSet
 from s4net_core.learning.adapt import Adaptation
 
 MAX_PACKED = 200
 """Images that are packed for the measurement."""
 QUALITIES = (0, 95)
-
-
-@dataclass(frozen=True)
-class _First:
-    """The first images of a source set."""
-
-    source: SourceSet
-    count: int
-
-    @property
-    def name(self) -> str:
-        return self.source.name
-
-    @property
-    def label_space(self) -> LabelSpace:
-        return self.source.label_space
-
-    def __len__(self) -> int:
-        return min(self.count, len(self.source))
-
-    def __getitem__(self, index: int) -> LabelledImage:
-        return self.source[index]
-
-    def label(self, index: int) -> NDArray[np.uint8]:
-        return self.source.label(index)
 
 
 def bench_source(settings: Settings, *, repeats: int = 20) -> list[Row]:
@@ -70,9 +42,9 @@ def bench_source(settings: Settings, *, repeats: int = 20) -> list[Row]:
         sets = {f"{source.name}, {'packed' if is_pack(Path(settings.source.path)) else 'as it is'}": source}
         if not is_pack(Path(settings.source.path)):
             for quality in track(QUALITIES, "pack", console=console, transient=True):
-                path, few = Path(folder) / str(quality), _First(source, MAX_PACKED)
-                write_pack(path, {"all": few}, width, height, quality=quality)
-                size = path.stat().st_size / len(few) / 1e3
+                path = Path(folder) / str(quality)
+                info = write_pack(path, {"all": source}, width, height, quality=quality, limit=MAX_PACKED)
+                size = path.stat().st_size / info.parts["all"] / 1e3
                 name = f"JPEG {quality}" if quality else "PNG, exact"
                 sets[f"packed, {name}, {size:.0f} kB an image"] = PackedSourceSet(path, with_depth=with_depth)
         for name, one in track(sets.items(), "read", console=console, transient=True):
@@ -85,9 +57,12 @@ def _step_seconds(settings: Settings, source: SourceSet, repeats: int) -> float:
     """Duration of a supervised step whose images are in memory."""
     alone = settings.model_copy(deep=True)
     alone.learner.lambda_geometric, alone.guard.holdout = 0.0, 1
-    few = _First(source, alone.guard.holdout + alone.learner.source_batch)
+    need, model = alone.guard.holdout + alone.learner.source_batch, settings.model
     with tempfile.TemporaryDirectory() as folder:
-        adaptation = Adaptation(alone, settings.checkpoint, few, folder)
+        pack = Path(folder) / "few"
+        write_pack(pack, {"all": source}, model.width, model.height, limit=need)
+        few = PackedSourceSet(pack, with_depth=model.depth_decoder)
+        adaptation = Adaptation(alone, settings.checkpoint, few, Path(folder) / "state")
         for _ in range(2):  # allocates, and fills the cache
             adaptation.time_step()
         return float(np.median([adaptation.time_step() for _ in range(repeats)]))

@@ -7,9 +7,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import track
 
-from s4net_core.cli.bench_geometry import Row
-from s4net_core.cli.options import track_labels
-from s4net_core.cli.output import tracked
+from s4net_core.bench.table import Row
 from s4net_core.config import Settings
 from s4net_core.errors import SettingsError
 from s4net_core.io.captures.opening import open_capture
@@ -39,11 +37,11 @@ def bench_step(settings: Settings, capture: Path, *, steps: int = 20) -> list[Ro
     source = open_source(settings)
     with tempfile.TemporaryDirectory() as folder:
         ours, plain = (
-            Adaptation(chosen, settings.checkpoint, source, Path(folder) / name, track=track_labels)
+            Adaptation(chosen, settings.checkpoint, source, Path(folder) / name)
             for name, chosen in (("ours", settings), ("plain", supervised))
         )
         frames = open_capture(capture, stream=settings.stream, with_depth=settings.geometry.from_sensor)
-        for frame in tracked(frames, "frames", Console(stderr=True)):
+        for frame in track(frames, "frames", console=Console(stderr=True), transient=True):
             ours.offer(frame)
         if not ours.ready:
             raise SettingsError(f"capture {capture} gives {len(ours.keyframes)} keyframes, too few: use a longer one")

@@ -4,13 +4,13 @@ import statistics
 import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from rich.progress import track
 
+from s4net_core.bench.table import Row
 from s4net_core.config import GeometrySettings, KeyframeSettings
 from s4net_core.errors import S4NetError
 from s4net_core.frames import Frame, Intrinsics
@@ -27,22 +27,6 @@ DRAWS = 20
 WARM_UP = 2
 """Rounds that do not count, as they allocate."""
 NEAR_METRES, NEAR_DEGREES = 1.5, 40.0
-
-
-class Row(NamedTuple):
-    """One measurement.
-
-    Args:
-        name: what was measured.
-        value: median time.
-        unit: of `value`.
-        ratio: time of what it is compared with / `value`, so that more than 1 is faster; None = nothing compared.
-    """
-
-    name: str
-    value: float
-    unit: str
-    ratio: float | None
 
 
 def bench_warp(*, repeats: int = 25, device: str = "cpu") -> list[Row]:

@@ -1,0 +1,1 @@
+"""What each part costs, as ratios measured in one run."""

@@ -1,0 +1,40 @@
+"""What is measured, and how measurements are shown."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from rich.console import Console
+from rich.table import Table
+
+CASES = {
+    "step": "a step of S4-Net against the same number of images trained with L_S alone",
+    "warp": "the warp with its validity tests against kornia's without",
+    "neighbours": "the keyframe buffer against a scan over all poses, at 100, 1k and 10k keyframes",
+    "source": "how fast labelled images are read, packed and as they are, against what a training step needs",
+    "live": "the latency of the live node against the bare forward pass",
+}
+
+
+class Row(NamedTuple):
+    """One measurement.
+
+    Args:
+        name: what was measured.
+        value: median time.
+        unit: of `value`.
+        ratio: time of what it is compared with / `value`, so that more than 1 is faster; None = nothing compared.
+    """
+
+    name: str
+    value: float
+    unit: str
+    ratio: float | None
+
+
+def print_rows(title: str, rows: Sequence[Row]) -> None:
+    """Print measurements; a ratio above 1 means faster than what it is compared with."""
+    table = Table("what", "measured", "times as fast", title=title)
+    for row in rows:
+        ratio = "" if row.ratio is None else f"{row.ratio:.2f}"
+        table.add_row(row.name, f"{row.value:.3g} {row.unit}", ratio)
+    Console().print(table)

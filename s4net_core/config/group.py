@@ -1,0 +1,25 @@
+"""What a group of settings is made of."""
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+def setting(default: Any, help: str, *, unit: str = "", live: bool = False, **limits: Any) -> Any:
+    """One setting.
+
+    Args:
+        default: value when nobody says otherwise.
+        help: one line for YAML comments, ``--help`` and the ROS parameter description, which is shown alone: it must
+            be understood without its neighbours.
+        unit: e.g. ``m``, ``deg``, ``s``; empty = none.
+        live: may change while a node runs; everything else is read-only after start-up.
+        limits: ``ge``, ``gt``, ``le``, ``lt`` of pydantic's ``Field``.
+    """
+    return Field(default=default, description=help, json_schema_extra={"unit": unit, "live": live}, **limits)
+
+
+class Group(BaseModel):
+    """Base of every group: unknown names are refused, values are checked on assignment."""
+
+    model_config = ConfigDict(extra="forbid", validate_assignment=True, frozen=False)

@@ -1,0 +1,274 @@
+"""Typed settings: the only place where a default, unit, range and help text is written.
+
+YAML files, the command line (``--set learner.learning_rate=1e-4``) and ROS parameters follow from these models. A
+setting's dotted name is its path through the groups of `Settings`, e.g. ``keyframes.min_translation``.
+"""
+
+from typing import Literal
+
+from s4net_core.config.group import Group, setting
+from s4net_core.config.node_groups import SegmentationSettings, StreamSettings
+from s4net_core.config.offline_groups import PretrainSettings, RegistrationSettings, SourceSettings
+
+PAPER_TARGET_BATCH = {"deeplabv3plus": 4, "pspnet": 3, "transformers": 4}
+"""Target images a step in the paper; its auxiliary branch makes PSPNet's dearer."""
+
+
+class ModelSettings(Group):
+    """The network."""
+
+    architecture: Literal["deeplabv3plus", "pspnet", "transformers"] = setting(
+        "deeplabv3plus", "Decoder of the network; 'transformers' is a whole network from the Hugging Face hub."
+    )
+    encoder: str = setting(
+        "resnet50",
+        "Encoder: a name of segmentation-models-pytorch, 'tu-' and a name of timm, or a hub name or folder "
+        "(transformers).",
+    )
+    encoder_weights: str = setting(
+        "imagenet", "Weights with which a new encoder starts: 'imagenet' (downloaded), 'none' (random), or a file."
+    )
+    label_space: Literal["sunrgbd37"] = setting("sunrgbd37", "Set of classes that the network predicts.")
+    width: int = setting(480, "Width to which the network's input images are resized.", unit="px", ge=32, le=4096)
+    height: int = setting(360, "Height to which the network's input images are resized.", unit="px", ge=32, le=4096)
+    auxiliary: Literal["auto", "always", "never"] = setting(
+        "auto", "Whether a second, auxiliary classifier is trained on an earlier feature map; auto = with PSPNet only."
+    )
+    depth_decoder: bool = setting(False, "Whether a second decoder on the same encoder predicts depth from colour.")
+
+    @property
+    def has_auxiliary(self) -> bool:
+        """Whether the network has an auxiliary branch: what `auxiliary` says, or what the paper's network has."""
+        return self.auxiliary == "always" or (self.auxiliary == "auto" and self.architecture == "pspnet")
+
+
+class GeometrySettings(Group):
+    """Which pixels of two views count as the same 3D point (paper: eq. 4 and the tests around it)."""
+
+    occlusion_threshold: float = setting(
+        0.05,
+        "Largest difference of a point's depth in two views, as a share of that depth; more is an occlusion.",
+        gt=0,
+        le=1,
+    )
+    require_source_depth: bool = setting(
+        True, "Ignore pixels where the other view has no depth, so that occlusion cannot be tested."
+    )
+    depth_source: Literal["sensor", "predicted"] = setting(
+        "sensor", "Depth of the target views: of a depth camera, or predicted by the network (model.depth_decoder)."
+    )
+    boundary_mask: bool = setting(True, "Whether pixels near a border between predicted segments are ignored.")
+    boundary_radius: int = setting(
+        2,
+        "Distance from a border between predicted segments up to which boundary_mask ignores pixels.",
+        unit="px",
+        ge=0,
+        le=64,
+    )
+    min_depth: float = setting(
+        0.1, "Smallest depth that counts; nearer pixels are treated as having no depth.", unit="m", ge=0, le=100
+    )
+    max_depth: float = setting(
+        10.0, "Largest depth that counts; farther pixels are treated as having no depth.", unit="m", gt=0, le=1000
+    )
+
+    @property
+    def from_sensor(self) -> bool:
+        """Whether the target views have depth of a depth camera."""
+        return self.depth_source == "sensor"
+
+    @property
+    def border_width(self) -> int:
+        """Pixels to either side of a border between segments that do not count: 0 without the boundary mask."""
+        return self.boundary_radius if self.boundary_mask else 0
+
+
+class KeyframeSettings(Group):
+    """What the keyframe buffer takes, keeps and finds."""
+
+    min_translation: float = setting(
+        0.15,
+        "Smallest distance from every keyframe that makes a view new, whatever its direction.",
+        unit="m",
+        ge=0,
+        le=10,
+    )
+    min_rotation: float = setting(
+        10.0, "Smallest rotation from every nearby keyframe that makes a view new.", unit="deg", ge=0, le=180
+    )
+    min_sharpness: float = setting(
+        0.6,
+        "Smallest sharpness of a view, as a share of the median sharpness of recent frames; 0 = no check.",
+        ge=0,
+        le=1,
+    )
+    sharpness_window: int = setting(
+        30, "Number of recent frames whose median sharpness min_sharpness refers to.", ge=1, le=1000
+    )
+    min_depth_coverage: float = setting(
+        0.3, "Smallest share of its pixels for which a view must have depth to become a keyframe.", ge=0, le=1
+    )
+    max_megabytes: int = setting(
+        512,
+        "Memory for the colour and depth of all keyframes; beyond it keyframes are evicted.",
+        unit="MB",
+        ge=1,
+        le=65536,
+    )
+    after_restart: Literal["same_boot", "keep", "drop"] = setting(
+        "same_boot",
+        "When keyframes of an earlier run are used again: same_boot suits fixed_frame odom, keep suits map.",
+    )
+    candidates: int = setting(
+        32, "Number of nearest keyframes whose overlap with a new keyframe is measured.", ge=1, le=1024
+    )
+    coarse_width: int = setting(
+        24, "Width of the reduced depth image on which the overlap of keyframes is measured.", unit="px", ge=4, le=320
+    )
+
+
+class LearnerSettings(Group):
+    """One step of S4-Net; the defaults are the paper's."""
+
+    learning_rate: float = setting(1e-5, "Step size of Adam during adaptation.", gt=0, le=1)
+    lambda_geometric: float = setting(
+        0.01, "Weight λ of the geometric loss; 0 = none, which is the control experiment.", ge=0, le=100
+    )
+    source_batch: int = setting(4, "Number of labelled source images in each step.", ge=1, le=64)
+    target_batch: int = setting(
+        0, "Number of unlabelled target images in each step; 0 = as in the paper: 3 with PSPNet, else 4.", ge=0, le=64
+    )
+    lambda_depth: float = setting(
+        0.1,
+        "Weight λ_D of the loss between the depths predicted for two views; needs model.depth_decoder.",
+        ge=0,
+        le=100,
+    )
+    auxiliary_weight: float = setting(
+        0.4, "Weight of each loss on the auxiliary branch, relative to the same loss on the main output.", ge=0, le=10
+    )
+    geometric_weights: Literal["none", "median_frequency"] = setting(
+        "none", "Class weights in the geometric loss; the paper uses none, as weights favour rare classes too much."
+    )
+    merge: Literal["argmax", "soft"] = setting(
+        "argmax",
+        "Target of a pixel from its neighbours' predictions: the most probable class, or their mean probabilities.",
+    )
+    neighbours: int = setting(
+        4, "Number of neighbouring views whose predictions are merged for each target image.", ge=1, le=32
+    )
+    min_overlap: float = setting(
+        0.25, "Smallest overlap of a neighbouring view with the target view, as a share of the target view.", gt=0, le=1
+    )
+    teacher_refresh: int = setting(
+        100, "Number of steps between two copies of the learner's weights to the teacher.", unit="steps", ge=1
+    )
+    teacher_cache_megabytes: int = setting(
+        1024, "Memory for predictions of the teacher that are used again; 0 = none are kept.", unit="MB", ge=0, le=65536
+    )
+    batch_norm: Literal["frozen", "live"] = setting(
+        "frozen", "Batch norm during adaptation: frozen = the checkpoint's statistics, live = each batch's own."
+    )
+    weight_average: float = setting(
+        0.0,
+        "Decay of the average over steps that is handed over as weights; 0 = the last step's weights, as in the paper.",
+        ge=0,
+        lt=1,
+    )
+    mirror: bool = setting(True, "Whether a random half of the source images is mirrored left to right.")
+    amp: bool = setting(True, "Whether CUDA computes in mixed precision; there is no effect on a CPU.")
+
+    def target_images(self, architecture: str) -> int:
+        """Target images a step: the setting, or the paper's number for the architecture of the network that learns."""
+        return self.target_batch or PAPER_TARGET_BATCH[architecture]
+
+
+class GuardSettings(Group):
+    """When adapted weights are good enough to be handed over."""
+
+    holdout: int = setting(
+        24, "Number of labelled source images that are not learnt from, but measure what is forgotten.", ge=1, le=1000
+    )
+    max_source_drop: float = setting(
+        0.05, "Largest fall of the mIoU on the hold-out below the base model's mIoU, absolute.", ge=0, le=1, live=True
+    )
+    agreement_views: int = setting(
+        12, "Number of keyframes on which the agreement between views is measured.", ge=1, le=500
+    )
+    max_agreement_drop: float = setting(
+        0.02,
+        "Largest fall of the agreement between views below the base model's agreement, absolute.",
+        ge=0,
+        le=1,
+        live=True,
+    )
+    max_class_share: float = setting(
+        0.95, "Largest share of the keyframes' pixels that one predicted class may cover.", gt=0, le=1, live=True
+    )
+    min_class_ratio: float = setting(
+        0.3,
+        "Smallest number of predicted classes, as a share of the number that the base model predicts.",
+        ge=0,
+        le=1,
+        live=True,
+    )
+
+
+class AdaptationSettings(Group):
+    """The loop around the learner."""
+
+    min_keyframes: int = setting(8, "Number of keyframes with which learning starts.", ge=2, le=10000)
+    handover_every: int = setting(25, "Number of steps between two hand-overs of weights.", unit="steps", ge=1)
+    max_steps: int = setting(500, "Number of steps after which learning stops; 0 = no limit.", unit="steps", ge=0)
+    steps_per_keyframe: float = setting(
+        0.0,
+        "Steps per keyframe after which learning waits for more keyframes; 0 = it never waits.",
+        unit="steps",
+        ge=0,
+    )
+    patience: int = setting(
+        0, "Number of hand-overs without a rise of the agreement after which learning stops; 0 = it goes on.", ge=0
+    )
+    offline_patience: int = setting(
+        10, "Patience of offline adaptation (`s4net adapt`), used when patience is 0; 0 = learning goes on.", ge=0
+    )
+    min_gain: float = setting(
+        0.001,
+        "Smallest rise of the agreement above the best one so far that counts as a rise for patience.",
+        ge=0,
+        le=1,
+    )
+    duty_cycle: float = setting(
+        0.7, "Largest share of the time for which the learner uses the device; 1 = always.", gt=0, le=1, live=True
+    )
+    devices: int = setting(
+        1, "GPUs (or processes on a CPU) on which `s4net adapt` learns, each with a batch; 0 = all GPUs.", ge=0, le=1024
+    )
+    keep_versions: int = setting(
+        5, "Number of weights files that are kept for roll-back, beside the base model.", ge=1, le=1000
+    )
+
+
+class Settings(Group):
+    """Everything that can be set."""
+
+    seed: int = setting(0, "Seed of all random choices.", ge=0, le=2**31 - 1)
+    device: str = setting("auto", "Device that computes: 'auto' (CUDA if there is one), 'cpu', 'cuda' or 'cuda:N'.")
+    threads: int = setting(
+        0, "Number of CPU threads of PyTorch in each process; 0 = as many as PyTorch chooses.", ge=0, le=1024
+    )
+    checkpoint: str = setting("", "Weights file of the base model, from which adaptation starts.")
+    state_dir: str = setting(
+        "", "Folder for the weights and keyframes of this robot; empty = ~/.ros/s4net/<namespace>."
+    )
+    model: ModelSettings = ModelSettings()
+    geometry: GeometrySettings = GeometrySettings()
+    keyframes: KeyframeSettings = KeyframeSettings()
+    learner: LearnerSettings = LearnerSettings()
+    guard: GuardSettings = GuardSettings()
+    adaptation: AdaptationSettings = AdaptationSettings()
+    segmentation: SegmentationSettings = SegmentationSettings()
+    stream: StreamSettings = StreamSettings()
+    source: SourceSettings = SourceSettings()
+    pretrain: PretrainSettings = PretrainSettings()
+    registration: RegistrationSettings = RegistrationSettings()

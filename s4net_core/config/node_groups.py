@@ -1,0 +1,84 @@
+"""Groups of settings of the nodes: where frames come from, and what is published."""
+
+from typing import Literal
+
+from s4net_core.config.group import Group, setting
+
+
+class SegmentationSettings(Group):
+    """The live node's outputs."""
+
+    min_confidence: float = setting(
+        0.0,
+        "Smallest probability of a label; less certain pixels are published as unlabelled. 0 = all are labelled.",
+        ge=0,
+        le=1,
+        live=True,
+    )
+    overlay_alpha: float = setting(
+        0.5, "Opacity of the labels in the overlay image; 0 = colour alone, 1 = labels alone.", ge=0, le=1, live=True
+    )
+    points_stride: int = setting(
+        2,
+        "Distance between two pixels of a row or column that become labelled points; 1 = every pixel.",
+        unit="px",
+        ge=1,
+        le=64,
+    )
+    points: bool = setting(
+        True, "Whether labelled points are published; depth is subscribed to while somebody listens to them."
+    )
+    output_reliability: Literal["best_effort", "reliable"] = setting(
+        "reliable", "QoS reliability of the published images."
+    )
+    runtime: Literal["torch", "onnx"] = setting("torch", "Library that computes the labels: PyTorch, or ONNX Runtime.")
+    execution_provider: str = setting(
+        "auto",
+        "Execution provider of ONNX Runtime, e.g. TensorrtExecutionProvider; auto = CUDA if there is one, else CPU.",
+    )
+
+
+class StreamSettings(Group):
+    """How frames are put together from topics or from a bag."""
+
+    fixed_frame: str = setting(
+        "odom", "Frame in which the camera is tracked; it must not jump (REP 105: odom, not map)."
+    )
+    sync_slop: float = setting(
+        0.017,
+        "Largest difference between the stamps of a colour and a depth image that belong together.",
+        unit="s",
+        ge=0,
+        le=1,
+    )
+    sync_queue: int = setting(30, "Number of messages of each topic that wait for the others to arrive.", ge=1, le=1000)
+    pose_wait: float = setting(
+        1.0, "Longest time for which a frame waits for its pose; later the frame is dropped.", unit="s", ge=0, le=60
+    )
+    camera_info_age: float = setting(
+        1.0, "Largest age of a camera_info that still describes a colour image; 0 = any age.", unit="s", ge=0, le=3600
+    )
+    max_pose_jump: float = setting(
+        0.5,
+        "Largest distance that the camera moves within 0.2 s; poses farther off are refused. 0 = no check.",
+        unit="m",
+        ge=0,
+        le=100,
+    )
+    tf_history: float = setting(30.0, "Length of the history of transforms that is kept.", unit="s", gt=0, le=3600)
+    color_reliability: Literal["best_effort", "reliable"] = setting(
+        "best_effort", "QoS reliability of the subscription to colour."
+    )
+    depth_reliability: Literal["best_effort", "reliable"] = setting(
+        "best_effort", "QoS reliability of the subscription to depth."
+    )
+    queue_depth: int = setting(
+        5, "QoS depth of the adaptation node's subscriptions to colour and depth, in messages.", ge=1, le=1000
+    )
+    color_transport: Literal["raw", "compressed"] = setting(
+        "raw", "Transport of the colour image that nodes subscribe to."
+    )
+    depth_transport: Literal["raw", "compressedDepth"] = setting(
+        "raw", "Transport of the depth image that nodes subscribe to."
+    )
+    stall_warning: float = setting(5.0, "Time without a frame after which a node warns.", unit="s", gt=0, le=600)

@@ -1,0 +1,77 @@
+"""What there is of the files and folders that the settings name: weights, source set, state folder."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from s4net_core.config import Settings
+from s4net_core.errors import S4NetError
+from s4net_core.machine.system import INSTALL_LIBRARIES, Finding, gigabytes
+
+
+def examine_files(settings: Settings) -> Iterator[Finding]:
+    """Everything that the settings name, in the order of the table."""
+    for subject, check in (("Weights", _weights), ("Source set", _source_set), ("State folder", _state_folder)):
+        try:
+            yield from check(settings)
+        except ImportError as error:
+            yield Finding(subject, f"cannot be looked at: {error}", "missing", INSTALL_LIBRARIES)
+
+
+def _weights(settings: Settings) -> Iterator[Finding]:
+    from s4net_core.models.checkpoint import read_info  # imports torch, which may be what is missing
+
+    paths = [Path(settings.checkpoint)] if settings.checkpoint else _demo_weights()
+    if not paths:
+        remedy = "s4net pretrain makes a file; name it by --set checkpoint=FILE"
+        yield Finding("Weights", "no base model is set", "note", remedy)
+    for path in paths:
+        try:
+            info = read_info(path)
+        except S4NetError as error:
+            yield Finding("Weights", str(error), "missing", "--set checkpoint=FILE with a file of `s4net pretrain`")
+        else:
+            model = info.model
+            size = f"{model.width}x{model.height}"
+            yield Finding("Weights", f"{path}: {model.architecture} on {model.encoder}, {size}, {model.label_space}")
+
+
+def _source_set(settings: Settings) -> Iterator[Finding]:
+    from s4net_core.io.source_sets.opening import has_official_split, open_source_set
+    from s4net_core.io.source_sets.packed import PackedSourceSet
+
+    if not settings.source.path:
+        remedy = "--set source.path=FOLDER; learning needs labelled images against forgetting"
+        yield Finding("Source set", "none is set", "note", remedy)
+        return
+    try:
+        source = open_source_set(settings.source.path)
+        part = " to train on" if has_official_split(settings.source.path) else ""
+    except S4NetError as error:
+        remedy = "--set source.path=... with folders of color/N.jpg and label/N.png, SUN RGB-D, NYU Depth v2 or a pack"
+        yield Finding("Source set", str(error), "missing", remedy)
+        return
+    found = f"{settings.source.path}: {len(source)} labelled images{part}"
+    size = settings.model.width, settings.model.height
+    if isinstance(source, PackedSourceSet) and (source.info.width, source.info.height) != size:
+        found += f", packed at {source.info.width}x{source.info.height} but processed at {size[0]}x{size[1]}"
+        yield Finding("Source set", found, "note", "pack it again by `s4net pack` with the same settings")
+    else:
+        yield Finding("Source set", found)
+
+
+def _state_folder(settings: Settings) -> Iterator[Finding]:
+    folder = Path(settings.state_dir or "~/.ros/s4net").expanduser()
+    existing = next(path for path in (folder, *folder.parents) if path.is_dir())
+    found = f"{folder}, {gigabytes(shutil.disk_usage(existing).free)} free"
+    if os.access(existing, os.W_OK):
+        yield Finding("State folder", found)
+    else:
+        yield Finding("State folder", f"{folder} cannot be written", "missing", "--set state_dir=FOLDER")
+
+
+def _demo_weights() -> list[Path]:
+    """What comes with a checkout; the demo's own results are left out."""
+    demo = Path(__file__).resolve().parents[2] / "demo"
+    return sorted(path for path in demo.rglob("*.safetensors") if demo / "out" not in path.parents)
