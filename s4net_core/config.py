@@ -73,11 +73,11 @@ class GeometrySettings(Group):
     occlusion_threshold: float = setting(
         0.05, "Largest depth difference of the same point in two views, as a share of its depth.", gt=0, le=1
     )
-    require_source_depth: bool = setting(
-        True, "Ignore pixels where the other view has no depth, so that occlusion cannot be tested."
+    require_neighbour_depth: bool = setting(
+        True, "Ignore pixels for which the neighbour has no depth, so that occlusion cannot be tested."
     )
-    depth_source: Literal["sensor", "predicted"] = setting(
-        "sensor", "Depth of the target views: of a depth camera, or predicted by the network (model.depth_decoder)."
+    depth: Literal["sensor", "predicted"] = setting(
+        "sensor", "Depth of the views: of a depth camera, or predicted by the network (model.depth_decoder)."
     )
     boundary_mask: bool = setting(True, "Ignore pixels near a border between predicted segments.")
     boundary_radius: int = setting(
@@ -88,8 +88,8 @@ class GeometrySettings(Group):
 
     @property
     def from_sensor(self) -> bool:
-        """Whether the target views have depth of a depth camera."""
-        return self.depth_source == "sensor"
+        """Whether the views have depth of a depth camera."""
+        return self.depth == "sensor"
 
     @property
     def border_width(self) -> int:
@@ -101,13 +101,19 @@ class KeyframeSettings(Group):
     """What the keyframe buffer takes, keeps and finds."""
 
     min_translation: float = setting(
-        0.15, "A view is new when it lies this far from the nearest keyframe...", unit="m", ge=0, le=10
+        0.15, "Smallest distance from every keyframe that makes a view new.", unit="m", ge=0, le=10
     )
-    min_rotation: float = setting(10.0, "...or looks this far away from it.", unit="deg", ge=0, le=180)
+    min_rotation: float = setting(
+        10.0, "Smallest rotation from every nearby keyframe that makes a view new.", unit="deg", ge=0, le=180
+    )
     min_sharpness: float = setting(
-        0.6, "Smallest sharpness of a view, as a share of the median of the recent frames; 0 = no check.", ge=0, le=1
+        0.6,
+        "Smallest sharpness of a new view, as a share of the median of the recent candidates (views from a new place "
+        "or in a new direction); 0 = no check.",
+        ge=0,
+        le=1,
     )
-    sharpness_window: int = setting(30, "Number of recent frames in that median.", ge=1, le=1000)
+    sharpness_window: int = setting(30, "Number of recent candidates in the median for min_sharpness.", ge=1, le=1000)
     min_depth_coverage: float = setting(0.3, "Smallest share of pixels with depth.", ge=0, le=1)
     max_megabytes: int = setting(512, "Memory for colour and depth of all keyframes.", unit="MB", ge=1, le=65536)
     after_restart: Literal["same_boot", "keep", "drop"] = setting(

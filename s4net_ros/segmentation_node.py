@@ -31,7 +31,7 @@ from s4net_ros.weights import WeightsReceiver
 from s4net_ros.worker import Worker
 
 if TYPE_CHECKING:
-    from s4net_core.inference import Segmenter
+    from s4net_core.models.segmenter import Segmenter
 
 NAME = "segmentation"
 HOUSEKEEPING_S = 0.5
@@ -82,7 +82,7 @@ class SegmentationNode(S4NetNode):
         """Load the network and create the outputs."""
         import torch  # takes seconds: signals are heeded and parameters checked before
 
-        from s4net_core.inference import Segmenter
+        from s4net_core.models.segmenter import Segmenter
 
         settings = self.settings
         if not settings.checkpoint:

@@ -23,7 +23,7 @@ LAYERS = (
     {"errors", "config", "files"},
     {"frames", "labels", "geometry"},
     {"models", "losses", "keyframes"},
-    {"backends", "inference", "evaluation", "io", "registration"},  # registration takes images from io and gives poses
+    {"evaluation", "io", "registration"},  # registration takes images from io and gives poses
     {"learning", "api"},
     {"cli"},
 )

@@ -32,10 +32,10 @@ from s4net_core.evaluation.report import (
 )
 from s4net_core.files import write_result
 from s4net_core.frames import FrameSource
-from s4net_core.inference import Segmenter
 from s4net_core.io.captures.opening import open_capture
 from s4net_core.labels import LABEL_SPACES
 from s4net_core.models.checkpoint import CheckpointInfo, file_sha256, read_info, with_size_of
+from s4net_core.models.segmenter import Segmenter
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

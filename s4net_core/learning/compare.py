@@ -12,10 +12,10 @@ from s4net_core.errors import CaptureError
 from s4net_core.evaluation.evaluate import measure
 from s4net_core.evaluation.results import NETWORKS, Result, results_of
 from s4net_core.frames import FrameSource
-from s4net_core.inference import Segmenter
 from s4net_core.io.source_sets.source_set import SourceSet
 from s4net_core.learning.adapt import Adaptation
 from s4net_core.models.checkpoint import file_sha256
+from s4net_core.models.segmenter import Segmenter
 
 BASE, S4NET, CONTROL = "base", "S4-Net", "control (λ = 0)"
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from s4net_core.config import Settings
 from s4net_core.errors import S4NetError, SettingsError
-from s4net_core.inference import pick_device
+from s4net_core.models.predict import pick_device
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric

@@ -14,8 +14,8 @@ from s4net_core.evaluation.evaluate import Measurement, measure
 from s4net_core.evaluation.pictures import Curve, save_picture
 from s4net_core.evaluation.provenance import changed_settings
 from s4net_core.evaluation.report import Cell, Report, Table, class_table, score_table, to_rich, write_report
-from s4net_core.inference import Segmenter
 from s4net_core.io.captures.opening import open_capture
+from s4net_core.models.segmenter import Segmenter
 from s4net_ros.replay.monitor import Record
 
 BASE, ADAPTED = "base", "adapted"

@@ -127,7 +127,7 @@ def ros_page() -> str:
         "## What the nodes read",
         "The last column is where the launch files find it with their default arguments: at the names of "
         "realsense2_camera 4.x. The segmentation node reads depth only while somebody listens to "
-        "`segmentation/points`; with `geometry.depth_source` = predicted the adaptation node reads none.",
+        "`segmentation/points`; with `geometry.depth` = predicted the adaptation node reads none.",
         table(("topic", "type", "", "remapped to"), inputs),
         "The adaptation node also listens to `/tf` and `/tf_static`; both nodes to `/clock` with `use_sim_time`.",
     ]
