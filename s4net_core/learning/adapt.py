@@ -165,17 +165,16 @@ class Adaptation:
     def _new_learner(
         self, source: SourceSet, train: list[int], track: Callable[[Sequence[int]], Iterable[int]]
     ) -> Learner:
-        model, learner, processes = self.settings.model, self.settings.learner, self._processes
+        model, learner = self.settings.model, self.settings.learner
         batches = SourceBatches(
             source,
-            learner.source_batch * processes.count,
+            learner.source_batch,
             model.width,
             model.height,
             learner.mirror,
             np.random.default_rng(self.settings.seed),
             cache_megabytes=self.settings.source.cache_megabytes,
             indices=train,
-            part=slice(processes.rank, None, processes.count),
         )
         network = copy.deepcopy(self._base_network).requires_grad_(True)
         if network.settings.depth_decoder and source[train[0]].depth is None:

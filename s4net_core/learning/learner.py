@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import torch
@@ -107,7 +108,9 @@ class Learner:
         self._settings = settings
         self.network = network.to(device)
         self._average = self._new_average() if settings.learner.weight_average else None
-        self.averaged = self.network if self._average is None else self._average.module.eval()
+        self.averaged = self.network
+        if self._average is not None:
+            self.averaged = cast(SegmentationNetwork, self._average.module).eval()
         freeze_batch_norm(self.network, settings.learner.batch_norm == "frozen")
         self.steps = 0
         self._batches = batches

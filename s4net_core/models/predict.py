@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from s4net_core.config import Settings
 from s4net_core.errors import BadFrame, CheckpointError, SettingsError
-from s4net_core.geometry.camera import resize_color
+from s4net_core.geometry.camera import resize_color, unit_range
 from s4net_core.labels import UNLABELLED
 from s4net_core.models.build import Outputs, SegmentationNetwork
 
@@ -141,7 +141,7 @@ def working_images(colors: Sequence[NDArray[np.uint8]], settings: Settings, devi
 def to_tensor(colors: Sequence[NDArray[np.uint8]], device: torch.device) -> Tensor:
     """Images of one size, each (H, W, 3) uint8 RGB -> (B, 3, H, W) float32, 0..1, on the device."""
     stacked = torch.from_numpy(np.stack(colors)).to(device)
-    return stacked.permute(0, 3, 1, 2).contiguous().float().div_(255.0)
+    return unit_range(stacked.permute(0, 3, 1, 2).contiguous())
 
 
 def pick_device(name: str | torch.device) -> torch.device:
