@@ -24,7 +24,7 @@ from s4net_core.geometry.time_jumps import EDGE, Stamp, TimeJumps
 from s4net_core.geometry.transforms import TransformUnavailable
 from s4net_core.io.captures.assembly import FrameAssembler, Picture
 from s4net_ros.compat import message_filters, tf2_ros
-from s4net_ros.conversions import color_from_image, depth_from_image, intrinsics_from_info, stamp_ns, transform_matrix
+from s4net_ros.conversions import color_from_topic, depth_from_image, intrinsics_from_info, stamp_ns, transform_matrix
 from s4net_ros.diagnostics import StallWatch
 from s4net_ros.qos import stream_qos
 
@@ -257,7 +257,7 @@ class FrameAssembly:
         with self._lock:
             self._views_queued -= 1
         self._assembler.add_view(
-            Picture(stamp_ns(color.header), color.header.frame_id, partial(color_from_image, color)),
+            Picture(stamp_ns(color.header), color.header.frame_id, partial(color_from_topic, color)),
             depth and Picture(stamp_ns(depth.header), depth.header.frame_id, partial(depth_from_image, depth)),
         )
 

@@ -20,7 +20,7 @@ from s4net_core.config import Settings
 from s4net_core.errors import BadFrame, CheckpointError, S4NetError
 from s4net_core.geometry.time_jumps import Stamp, TimeJumps
 from s4net_core.labels import LABEL_SPACES
-from s4net_ros.conversions import color_from_image, stamp_ns
+from s4net_ros.conversions import color_from_topic, stamp_ns
 from s4net_ros.diagnostics import Counts, DiagnosticsPublisher, Latency, Report, StallWatch
 from s4net_ros.msg import ModelUpdate
 from s4net_ros.node_base import S4NetNode, run
@@ -179,7 +179,7 @@ class SegmentationNode(S4NetNode):
         if segmenter is None or outputs is None or points is None:
             return
         started = time.monotonic()
-        color = color_from_image(item.message)
+        color = color_from_topic(item.message)
         result = segmenter.segment(color)
         self._inference.add(time.monotonic() - started)
         outputs.publish(item.message.header, color, result, self._camera_info)
