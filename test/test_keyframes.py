@@ -215,7 +215,7 @@ def test_depth_is_predicted_only_for_a_view_that_is_new_and_sharp() -> None:
     assert all((keyframes.get(id).depth_mm == 3000).all() for id in keyframes.ids())
 
 
-def test_nobody_waits_for_a_prediction_but_the_next_offer() -> None:
+def test_nobody_waits_for_a_prediction() -> None:
     """A run of the network takes as long as a step of the learner, which draws from this buffer meanwhile."""
     begun, go_on = threading.Event(), threading.Event()
 

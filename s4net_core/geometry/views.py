@@ -46,11 +46,7 @@ class Views:
         return self.depth.shape[2], self.depth.shape[3]
 
     def repeated(self, count: int) -> "Views":
-        """One view `count` times, without copies of its depth.
-
-        Raises:
-            RuntimeError: there are several views.
-        """
+        """The same view `count` times, without copies of its depth; for views of which there is exactly one."""
         T_world_camera = np.broadcast_to(self.T_world_camera, (count, 4, 4))
         return Views(self.depth.expand(count, -1, -1, -1), self.K.expand(count, -1, -1), T_world_camera)
 
