@@ -19,13 +19,13 @@ from s4net_core.evaluation.evaluate import Evaluation
 from s4net_core.evaluation.evaluate import evaluate as evaluate_frames
 from s4net_core.files import FolderLock
 from s4net_core.frames import Frame, FrameSource
-from s4net_core.inference import Segmentation, Segmenter
 from s4net_core.io.captures.opening import open_capture
 from s4net_core.io.images.files import read_color
 from s4net_core.io.source_sets.opening import open_source_set
 from s4net_core.io.source_sets.source_set import SourceSet
 from s4net_core.learning.adapt import Adaptation, Handover
 from s4net_core.models.checkpoint import read_info, with_size_of
+from s4net_core.models.segmenter import Segmentation, Segmenter
 
 
 def load_model(checkpoint: str | Path, settings: Settings | None = None, **values: Any) -> Segmenter:

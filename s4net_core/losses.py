@@ -1,6 +1,6 @@
 """The losses of S4-Net: cross-entropy on labels and on what neighbours say, and the losses on predicted depth."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import numpy as np
 import torch
@@ -10,14 +10,10 @@ from torch.nn import functional
 
 from s4net_core.errors import S4NetError
 
-Share = Callable[[Tensor], Tensor]
-"""Where several processes take the mean of their own pixels each: by how much that of this one counts, from the weight
-of its pixels (scalars), so that the sum over the processes is the mean over all pixels. All of them wait in it."""
-
 IGNORED = -1
 """Channel index of pixels that do not count."""
-SSIM_SHARE = 0.85
-"""Share of SSIM in the photometric loss; the rest is the difference of intensity (Godard et al., 2017)."""
+SSIM_WEIGHT = 0.85
+"""Weight of SSIM in the photometric loss; the rest is the difference of intensity (Godard et al., 2017)."""
 SSIM_WINDOW = 3
 """Side of the square in which SSIM compares two images, pixels; odd."""
 SSIM_STABILISERS = (0.01**2, 0.03**2)
@@ -54,29 +50,21 @@ def median_frequency_weights(labels: Iterable[NDArray[np.uint8]], num_classes: i
     return torch.tensor(weights, dtype=torch.float32)
 
 
-def undivided(weight: Tensor) -> Tensor:
-    """`Share` of a process that has all pixels: 1."""
-    return torch.ones_like(weight)
-
-
-def supervised_loss(logits: Tensor, labels: Tensor, weights: Tensor, share: Share = undivided) -> Tensor:
+def supervised_loss(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
     """L_S: weighted cross-entropy, mean over the labelled pixels weighted by class.
 
     Args:
         logits: (B, C, H, W).
         labels: (B, H, W) int64 ids 1..C, 0 = unlabelled.
         weights: (C,) from `median_frequency_weights`.
-        share: of this process.
 
     Returns:
         Scalar; 0 with zero gradient when no pixel is labelled.
     """
-    return _cross_entropy(logits, labels, weights, share)
+    return _cross_entropy(logits, labels, weights)
 
 
-def geometric_loss(
-    logits: Tensor, merged: Tensor, valid: Tensor, weights: Tensor | None = None, share: Share = undivided
-) -> Tensor:
+def geometric_loss(logits: Tensor, merged: Tensor, valid: Tensor, weights: Tensor | None = None) -> Tensor:
     """L_G: cross-entropy against what the neighbours say (paper: L_G).
 
     Plain by default: the weighted one drifts towards rare classes, because the labels here are predictions.
@@ -86,15 +74,14 @@ def geometric_loss(
         merged: constant for the gradient: (B, H, W) int64 ids 1..C, 0 = none, or (B, C, H, W) float probabilities.
         valid: (B, 1, H, W) bool.
         weights: (C,), one a class; None = all equal.
-        share: of this process.
 
     Returns:
         Scalar, mean over the valid pixels, weighted by class where there are weights; 0 with zero gradient when none
         is valid.
     """
     if merged.is_floating_point():
-        return _soft_cross_entropy(logits, merged, valid, weights, share)
-    return _cross_entropy(logits, merged * valid[:, 0], weights, share)
+        return _soft_cross_entropy(logits, merged, valid, weights)
+    return _cross_entropy(logits, merged * valid[:, 0], weights)
 
 
 def label_weight(labels: Tensor, weights: Tensor | None) -> Tensor:
@@ -109,22 +96,21 @@ def label_weight(labels: Tensor, weights: Tensor | None) -> Tensor:
     return torch.bincount(labels.flatten(), minlength=len(weights) + 1)[1:].to(weights.dtype) @ weights
 
 
-def depth_supervised_loss(depth: Tensor, truth: Tensor, share: Share = undivided) -> Tensor:
+def depth_supervised_loss(depth: Tensor, truth: Tensor) -> Tensor:
     """L_DS: mean absolute difference of predicted and true depth, metres (paper: sec. 3.3).
 
     Args:
         depth: (B, 1, H, W), metres, predicted.
         truth: (B, 1, H, W), metres; not positive = none, such pixels do not count.
-        share: of this process.
 
     Returns:
         Scalar; 0 with zero gradient when no pixel has a depth.
     """
     known = truth > 0
-    return _mean_where(torch.where(known, depth.float() - truth, 0.0).abs(), known, share)
+    return _mean_where(torch.where(known, depth.float() - truth, 0.0).abs(), known)
 
 
-def photometric_loss(image: Tensor, warped: Tensor, valid: Tensor, share: Share = undivided) -> Tensor:
+def photometric_loss(image: Tensor, warped: Tensor, valid: Tensor) -> Tensor:
     """L_INT: difference of intensity and of structure (SSIM) between a view and its neighbour warped into it.
 
     Args:
@@ -132,7 +118,6 @@ def photometric_loss(image: Tensor, warped: Tensor, valid: Tensor, share: Share 
         warped: (B, 3, H, W) float, 0..1; finite, otherwise any, where it is not valid.
         valid: (B, 1, H, W) bool; a pixel counts when the whole window around it that SSIM sees lies in the image
             and is valid.
-        share: of this process.
 
     Returns:
         Scalar, mean over the pixels that count; 0 with zero gradient when none does.
@@ -140,34 +125,31 @@ def photometric_loss(image: Tensor, warped: Tensor, valid: Tensor, share: Share 
     whole_window = functional.max_pool2d((~valid).float(), SSIM_WINDOW, stride=1) == 0
     margin = slice(SSIM_WINDOW // 2, -(SSIM_WINDOW // 2))
     difference = (image - warped).abs()[..., margin, margin]
-    error = SSIM_SHARE * (1 - _ssim(image, warped)) / 2 + (1 - SSIM_SHARE) * difference
-    return _mean_where(error.mean(dim=1, keepdim=True), whole_window, share)
+    error = SSIM_WEIGHT * (1 - _ssim(image, warped)) / 2 + (1 - SSIM_WEIGHT) * difference
+    return _mean_where(error.mean(dim=1, keepdim=True), whole_window)
 
 
-def _cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor | None, share: Share) -> Tensor:
+def _cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor | None) -> Tensor:
     """Cross-entropy against one class a pixel; `labels` as in `supervised_loss`."""
-    part = share(label_weight(labels, weights))  # also without any: the other processes wait for it
     if not bool((labels > 0).any()):
         return _no_loss(logits)
-    return part * functional.cross_entropy(logits.float(), labels - 1, weight=weights, ignore_index=IGNORED)
+    return functional.cross_entropy(logits.float(), labels - 1, weight=weights, ignore_index=IGNORED)
 
 
-def _soft_cross_entropy(logits: Tensor, target: Tensor, valid: Tensor, weights: Tensor | None, share: Share) -> Tensor:
+def _soft_cross_entropy(logits: Tensor, target: Tensor, valid: Tensor, weights: Tensor | None) -> Tensor:
     """Cross-entropy against probabilities; with one of them 1 and the others 0 it is the one against that class."""
     weighted = target * valid if weights is None else target * valid * weights.view(1, -1, 1, 1)
     total = weighted.sum()
-    part = share(total)
     if not bool(total > 0):
         return _no_loss(logits)
-    return part * -(weighted * logits.float().log_softmax(dim=1)).sum() / total
+    return -(weighted * logits.float().log_softmax(dim=1)).sum() / total
 
 
-def _mean_where(values: Tensor, counts: Tensor, share: Share) -> Tensor:
+def _mean_where(values: Tensor, counts: Tensor) -> Tensor:
     """Mean of the values that count; 0 with zero gradient when none does."""
-    part = share(counts.sum().float())
     if not bool(counts.any()):
         return _no_loss(values)
-    return part * values[counts].mean()
+    return values[counts].mean()
 
 
 def _no_loss(values: Tensor) -> Tensor:

@@ -29,8 +29,8 @@ _POINT = np.dtype([("xyz", np.float32, 3), ("rgb", np.uint32), ("label", np.uint
 """PCL's PointXYZRGBL without its padding; colour and label as 32 bits, as PCL and RViz read them."""
 
 
-def color_from_image(message: Any) -> NDArray[np.uint8]:
-    """Image or CompressedImage -> (H, W, 3) uint8 RGB, read-only.
+def color_from_topic(message: Any) -> NDArray[np.uint8]:
+    """Image or CompressedImage of a live camera -> (H, W, 3) uint8 RGB, read-only.
 
     What `io.bags.messages` does not read itself (YUV, Bayer, 16 bits a channel) is left to cv_bridge.
 

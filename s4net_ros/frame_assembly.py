@@ -20,7 +20,7 @@ from s4net_core.streams.assembler import FrameAssembler, Picture
 from s4net_core.streams.transforms import TransformReason, TransformUnavailable
 from s4net_ros import compat
 from s4net_ros.compat import tf2_ros
-from s4net_ros.conversions import color_from_image, depth_from_image, intrinsics_from_info, stamp_ns, transform_matrix
+from s4net_ros.conversions import color_from_topic, depth_from_image, intrinsics_from_info, stamp_ns, transform_matrix
 from s4net_ros.diagnostics import StallWatch
 from s4net_ros.matching import ImageMatcher
 from s4net_ros.qos import stream_qos
@@ -163,7 +163,7 @@ class FrameAssembly:
         self._arrival.set()
 
     def _on_pair(self, color: Any, depth: Any) -> None:
-        self._assembler.add_pair(picture_of(color, color_from_image), depth and picture_of(depth, depth_from_image))
+        self._assembler.add_pair(picture_of(color, color_from_topic), depth and picture_of(depth, depth_from_image))
         self._arrival.set()
 
     def _arrived(self, name: str, message: Any) -> int:

@@ -21,7 +21,7 @@ from s4net_ros.publishers import SegmentationPublishers
 from s4net_ros.worker import Worker
 
 if TYPE_CHECKING:
-    from s4net_core.inference import Segmentation
+    from s4net_core.models.segmenter import Segmentation
 
 WAITING = 2
 """Labelled frames that wait for their depth; a GPU labels a frame before the camera has sent it."""

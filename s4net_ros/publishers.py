@@ -16,7 +16,7 @@ from s4net_ros.msg import LabelInfo
 from s4net_ros.qos import OUTPUT_DEPTH, latched_qos, stream_qos
 
 if TYPE_CHECKING:  # torch takes seconds to import; nothing here needs it
-    from s4net_core.inference import Segmentation
+    from s4net_core.models.segmenter import Segmentation
 
 try:
     from vision_msgs.msg import LabelInfo as VisionLabelInfo

@@ -21,7 +21,7 @@ from s4net_core.errors import BadFrame, CheckpointError, S4NetError
 from s4net_core.labels import LABEL_SPACES
 from s4net_core.streams.clock import ColorClock
 from s4net_ros import compat
-from s4net_ros.conversions import color_from_image, stamp_ns
+from s4net_ros.conversions import color_from_topic, stamp_ns
 from s4net_ros.diagnostics import Counts, DiagnosticsPublisher, Latency, Report, StallWatch
 from s4net_ros.msg import ModelUpdate
 from s4net_ros.node_base import S4NetNode, run
@@ -32,7 +32,7 @@ from s4net_ros.weights import WeightsReceiver
 from s4net_ros.worker import Worker
 
 if TYPE_CHECKING:
-    from s4net_core.inference import Segmenter
+    from s4net_core.models.segmenter import Segmenter
 
 NAME = "segmentation"
 HOUSEKEEPING_S = 0.5
@@ -88,7 +88,7 @@ class SegmentationNode(S4NetNode):
         """Load the network and create the outputs."""
         import torch  # takes seconds: signals are heeded and parameters checked before
 
-        from s4net_core.inference import Segmenter
+        from s4net_core.models.segmenter import Segmenter
 
         settings = self.settings
         if not settings.checkpoint:
@@ -184,7 +184,7 @@ class SegmentationNode(S4NetNode):
         if segmenter is None or outputs is None or points is None:
             return
         started = time.monotonic()
-        color = color_from_image(item.message)
+        color = color_from_topic(item.message)
         result = segmenter.segment(color)
         self._inference.add(time.monotonic() - started)
         outputs.publish(item.message.header, color, result, self._camera_info)

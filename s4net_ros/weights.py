@@ -14,8 +14,8 @@ from s4net_ros.msg import ModelUpdate
 from s4net_ros.worker import Worker
 
 if TYPE_CHECKING:  # torch takes seconds to import; nothing here needs it
-    from s4net_core.inference import Segmenter
     from s4net_core.models.checkpoint import CheckpointInfo
+    from s4net_core.models.segmenter import Segmenter
 
 UPDATES_LOADED = "updates_loaded"
 UPDATES_REFUSED = "updates_refused"

@@ -13,11 +13,11 @@ from s4net_core import adapt, evaluate, load_model, save_model, segment
 from s4net_core.config import ModelSettings, from_values
 from s4net_core.errors import BadFrame, CaptureError, LearningError, S4NetError, SettingsError
 from s4net_core.files import FolderLock
-from s4net_core.inference import Segmenter
 from s4net_core.io.captures.scene_folder import write_scene_folder
 from s4net_core.io.images.files import write_color
 from s4net_core.models.build import build_network
 from s4net_core.models.checkpoint import read_info, save_checkpoint
+from s4net_core.models.segmenter import Segmenter
 
 SETTINGS = {
     "device": "cpu",

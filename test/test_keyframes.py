@@ -12,10 +12,10 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from s4net_core.config import GeometrySettings, KeyframeSettings
-from s4net_core.errors import KeyframeError
+from s4net_core.errors import BadFrame, KeyframeError
 from s4net_core.frames import Frame, Intrinsics
+from s4net_core.geometry.camera import working_frame
 from s4net_core.keyframes import KeyframeBuffer
-from s4net_core.keyframes.index import PointIndex
 from s4net_core.keyframes.view import sharpness
 
 WIDTH, HEIGHT = 64, 48
@@ -107,7 +107,7 @@ def test_a_view_is_compared_with_every_near_keyframe_not_only_the_last() -> None
 
 
 def test_revisiting_a_place_adds_no_keyframes() -> None:
-    there = corridor(100)  # more than the spatial index keeps outside its tree
+    there = corridor(100)
     keyframes = filled(there)
     assert len(keyframes) == 100
     back = [view(19.8 - 0.07 * i, yaw=3, stamp=(200 + i) * SECOND) for i in range(280)]
@@ -129,17 +129,18 @@ def test_a_looped_bag_leaves_the_buffer_as_it_was() -> None:
     assert contents(keyframes) == before
 
 
-def test_a_looped_bag_is_judged_blurred_the_second_time_where_it_was_the_first_time() -> None:
-    """It ends in soft images, among which the blurred one at its start would pass for sharp."""
+def test_a_looped_bag_is_judged_blurred_the_second_time_as_well() -> None:
+    """Its blurred images are the only new views then: they are compared with the views of the round before."""
     frames = corridor(20)
-    frames[2] = replace(frames[2], color=cv2.blur(TEXTURE, (11, 1)))
-    frames[10:] = [replace(frame, color=cv2.blur(TEXTURE, (7, 7))) for frame in frames[10:]]
+    for i in (2, 11):
+        frames[i] = replace(frames[i], color=cv2.blur(TEXTURE, (11, 1)))
     keyframes = filled(frames, sharpness_window=9)
     before = contents(keyframes)
-    assert frames[2].stamp not in [keyframes.get(id).stamp for id in keyframes.ids()]
-    for frame in frames[:10]:
+    assert len(before) == 18
+    for frame in frames:
         keyframes.offer(frame)
     assert contents(keyframes) == before
+    assert keyframes.rejected["blurred"] == 4
 
 
 def test_same_frames_give_the_same_buffer_and_the_same_neighbours() -> None:
@@ -214,7 +215,7 @@ def test_depth_is_predicted_only_for_a_view_that_is_new_and_sharp() -> None:
     assert all((keyframes.get(id).depth_mm == 3000).all() for id in keyframes.ids())
 
 
-def test_nobody_waits_for_a_prediction_but_the_next_offer() -> None:
+def test_nobody_waits_for_a_prediction() -> None:
     """A run of the network takes as long as a step of the learner, which draws from this buffer meanwhile."""
     begun, go_on = threading.Event(), threading.Event()
 
@@ -270,6 +271,65 @@ def test_views_overlap_although_their_predicted_depths_contradict_each_other() -
     measured = filled([frames[0], view(x=0.4, stamp=1, depth=3.0)])
     assert measured.trainable(0.25) == []
     assert not measured.any_trainable(0.25)
+
+
+class Undecoded:
+    """A view whose images are decoded when somebody asks for them, which is counted."""
+
+    def __init__(self, frame: Frame) -> None:
+        self.stamp, self.T_world_camera = frame.stamp, frame.T_world_camera
+        self.decoded = 0
+        self._frame = frame
+
+    def decode(self) -> Frame:
+        self.decoded += 1
+        return self._frame
+
+
+def test_a_known_view_is_refused_before_it_is_decoded() -> None:
+    keyframes = buffer()
+    views = [Undecoded(view(x)) for x in (0.0, 0.1, 0.2)]
+    assert [keyframes.offer(one).reason for one in views] == ["new", "known_view", "new"]
+    assert [one.decoded for one in views] == [1, 0, 1]
+
+
+def test_an_image_that_cannot_be_decoded_is_an_error_and_the_place_stays_new() -> None:
+    class Damaged(Undecoded):
+        def decode(self) -> Frame:
+            raise BadFrame("color_format", "not a JPEG")
+
+    keyframes = buffer()
+    with pytest.raises(BadFrame, match="not a JPEG"):
+        keyframes.offer(Damaged(view()))
+    assert keyframes.offer(view(stamp=1)).reason == "new"
+
+
+def test_views_are_brought_to_the_size_of_the_buffer_without_distortion() -> None:
+    lens = replace(LENS.scaled(128, 96), distortion=(0.1, 0.0, 0.0, 0.0))
+    color = cv2.resize(TEXTURE, (128, 96), interpolation=cv2.INTER_NEAREST)
+    frame = Frame(0, color, np.full((96, 128), 2.0, np.float32), np.eye(4), lens)
+    keyframes = KeyframeBuffer(KeyframeSettings(), GeometrySettings(), min_overlap=0.25, size=(WIDTH, HEIGHT))
+    assert keyframes.size == (WIDTH, HEIGHT)
+    kept = keyframes.get(keyframes.offer(frame).id)
+    expected = working_frame(frame, WIDTH, HEIGHT)
+    np.testing.assert_array_equal(kept.color, expected.color)
+    assert kept.intrinsics == expected.intrinsics == LENS
+
+
+def test_sharpness_is_judged_among_views_from_new_places() -> None:
+    """A camera that stands still for long is no reason to refuse what is softer than its many sharp images."""
+    soft = cv2.blur(TEXTURE, (7, 7))
+    keyframes = filled([view(2.0 * i, stamp=i, color=soft) for i in range(3)])
+    for stamp in range(3, 40):
+        assert keyframes.offer(view(4.0, stamp=stamp)).reason == "known_view"
+    assert keyframes.offer(view(6.0, stamp=40, color=soft)).reason == "new"
+
+
+def test_of_views_equally_near_the_older_one_is_measured() -> None:
+    """Keyframes on a grid: the two beside the new view are equally far, and only one candidate is asked for."""
+    frames = [view(2.0, stamp=0), view(1.0, stamp=1), view(1.5, stamp=2)]
+    keyframes = filled(frames, candidates=1)
+    assert [other for other, _ in keyframes.overlapping(2, 0.0)] == [0]
 
 
 def test_overlaps_are_shares_of_the_target_view() -> None:
@@ -394,8 +454,9 @@ def test_a_view_larger_than_the_buffer_is_refused_with_the_setting_to_raise() ->
 def test_a_view_of_another_size_is_refused() -> None:
     keyframes = filled([view()])
     lens = LENS.scaled(32, 24)
+    small = Frame(1, TEXTURE[::2, ::2].copy(), np.ones((24, 32), np.float32), view(x=5).T_world_camera, lens)
     with pytest.raises(KeyframeError, match="32x24"):
-        keyframes.offer(Frame(1, np.zeros((24, 32, 3), np.uint8), np.ones((24, 32), np.float32), np.eye(4), lens))
+        keyframes.offer(small)
 
 
 def test_asking_for_a_keyframe_that_is_gone_says_so() -> None:
@@ -489,6 +550,29 @@ def test_a_damaged_keyframe_is_reported_and_left_out(tmp_path: Path, damage: str
     assert restored.offer(view(x=50)).id == 6
 
 
+def test_a_second_keyframe_of_the_same_id_is_reported_and_left_out(tmp_path: Path) -> None:
+    filled(corridor(3)).save(tmp_path / "a")
+    filled(corridor(3, start=9)).save(tmp_path / "b")
+    copied = sorted((tmp_path / "b").glob("*.npz"))[1]
+    (tmp_path / "a" / copied.name).write_bytes(copied.read_bytes())
+    index = json.loads((tmp_path / "a" / "index.json").read_text())
+    index["files"].append(copied.name)
+    (tmp_path / "a" / "index.json").write_text(json.dumps(index))
+    keyframes = buffer()
+    (problem,) = keyframes.load(tmp_path / "a")
+    assert copied.name in problem
+    assert "another file holds a keyframe 1 as well" in problem
+    assert contents(keyframes) == contents(filled(corridor(3)))
+
+
+def test_saved_keyframes_of_another_size_are_left_out_with_one_reason(tmp_path: Path) -> None:
+    filled(corridor(3)).save(tmp_path)
+    keyframes = KeyframeBuffer(KeyframeSettings(), GeometrySettings(), min_overlap=0.25, size=(32, 24))
+    assert keyframes.load(tmp_path) == ["left out, images are processed at 32x24 now"]
+    assert keyframes.ids() == []
+    assert keyframes.offer(view()).id == 3
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -496,6 +580,7 @@ def test_a_damaged_keyframe_is_reported_and_left_out(tmp_path: Path, damage: str
         ('{"version": 1, "next_id"', "damaged"),
         ("[]", "version None"),
         ('{"version": 1, "next_id": 3, "evicted": 0}', "lacks"),
+        ('{"version": 1, "next_id": 3, "evicted": 0, "files": []}', "lacks.*predicted_depth"),
     ],
 )
 def test_an_index_that_cannot_be_read_is_an_error_with_a_remedy(tmp_path: Path, text: str, message: str) -> None:
@@ -557,20 +642,3 @@ def test_offers_queries_and_saves_from_several_threads_do_not_disturb_each_other
         thread.join()
     assert failures == []
     assert contents(keyframes) == contents(filled(frames, max_megabytes=1))
-
-
-def test_the_point_index_finds_what_a_scan_finds_through_insertions_and_removals() -> None:
-    rng = np.random.default_rng(5)
-    index, points = PointIndex(3), {}
-    for id in range(400):
-        points[id] = rng.random(3)
-        index.add(id, points[id])
-        if id % 3 == 2:
-            gone = int(rng.choice(list(points)))
-            index.remove(gone)
-            del points[gone]
-        if id % 10 == 0:
-            center = rng.random(3)
-            distances = {i: float(np.linalg.norm(p - center)) for i, p in points.items()}
-            assert index.within(center, 0.25) == sorted(i for i, d in distances.items() if d < 0.25)
-            assert index.nearest(center, 7) == sorted(distances, key=distances.__getitem__)[:7]

@@ -24,7 +24,7 @@ LAYERS = (
     {"errors", "config", "files"},
     {"frames", "labels", "geometry"},
     {"streams", "losses", "keyframes"},
-    {"models", "backends", "inference", "io", "evaluation", "mapping", "registration", "machine"},
+    {"models", "io", "evaluation", "mapping", "registration", "machine"},
     {"learning", "api"},
     {"experiments", "bench"},
     {"cli"},

@@ -14,6 +14,7 @@ from s4net_core.bench.table import Row
 from s4net_core.config import GeometrySettings, KeyframeSettings
 from s4net_core.errors import S4NetError
 from s4net_core.frames import Frame, Intrinsics
+from s4net_core.geometry.views import Pairs, Views
 from s4net_core.geometry.warp import correspond, sample
 from s4net_core.keyframes import KeyframeBuffer
 
@@ -44,10 +45,11 @@ def bench_warp(*, repeats: int = 25, device: str = "cpu") -> list[Row]:
     except ImportError as error:
         raise S4NetError("bench warp compares with kornia, which is not installed: pip install kornia") from error
     depth, K, T = _slanted_wall(device)
+    target, neighbour = Views(depth, K, T.double().cpu().numpy()), Views(depth, K, np.eye(4)[None])
     limits = GeometrySettings()
 
     def ours(values: torch.Tensor) -> torch.Tensor:
-        found = correspond(depth, K, T, depth, K, limits)
+        found = correspond(Pairs(target, neighbour), limits)
         return sample(values, found)[0]
 
     def theirs(values: torch.Tensor) -> torch.Tensor:

@@ -16,7 +16,7 @@ from s4net_core.cli.options import (
     positive,
     settings_from,
 )
-from s4net_core.inference import pick_device
+from s4net_core.models.predict import pick_device
 
 DEMO = Path(__file__).resolve().parents[2] / "demo"
 

@@ -11,11 +11,11 @@ from rich.console import Console
 from s4net_core.cli.options import add_poses_option, add_settings_options, positive, quality, settings_from
 from s4net_core.cli.output import add_force_option, complete_folder, left_out, say_written, tracked
 from s4net_core.frames import Frame
-from s4net_core.inference import Segmenter
 from s4net_core.io.captures.labelled_scene import EXTRAS, write_labelled_scene
 from s4net_core.io.captures.opening import open_capture
 from s4net_core.labels import LABEL_SPACES
 from s4net_core.models.checkpoint import read_info, with_size_of
+from s4net_core.models.segmenter import Segmenter
 
 EPILOG = """OUTPUT is a scene folder: color/, depth/, poses, label/N.png (class ids, 0 = unlabelled), and beside them
 label_color/N.png, overlay/N.jpg and labelme/N.json, where the network's labels can be corrected by hand:

@@ -51,11 +51,11 @@ class GeometrySettings(Group):
         gt=0,
         le=1,
     )
-    require_source_depth: bool = setting(
-        True, "Ignore pixels where the other view has no depth, so that occlusion cannot be tested."
+    require_neighbour_depth: bool = setting(
+        True, "Ignore pixels for which the neighbour has no depth, so that occlusion cannot be tested."
     )
-    depth_source: Literal["sensor", "predicted"] = setting(
-        "sensor", "Depth of the target views: of a depth camera, or predicted by the network (model.depth_decoder)."
+    depth: Literal["sensor", "predicted"] = setting(
+        "sensor", "Depth of the views: of a depth camera, or predicted by the network (model.depth_decoder)."
     )
     boundary_mask: bool = setting(True, "Whether pixels near a border between predicted segments are ignored.")
     boundary_radius: int = setting(
@@ -74,8 +74,8 @@ class GeometrySettings(Group):
 
     @property
     def from_sensor(self) -> bool:
-        """Whether the target views have depth of a depth camera."""
-        return self.depth_source == "sensor"
+        """Whether the views have depth of a depth camera."""
+        return self.depth == "sensor"
 
     @property
     def border_width(self) -> int:
@@ -98,12 +98,12 @@ class KeyframeSettings(Group):
     )
     min_sharpness: float = setting(
         0.6,
-        "Smallest sharpness of a view, as a share of the median sharpness of recent frames; 0 = no check.",
+        "Smallest sharpness of a new view, as a share of the median of recent new views; 0 = no check.",
         ge=0,
         le=1,
     )
     sharpness_window: int = setting(
-        30, "Number of recent frames whose median sharpness min_sharpness refers to.", ge=1, le=1000
+        30, "Number of recent new views whose median sharpness min_sharpness refers to.", ge=1, le=1000
     )
     min_depth_coverage: float = setting(
         0.3, "Smallest share of its pixels for which a view must have depth to become a keyframe.", ge=0, le=1

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from s4net_core.config import Settings
 from s4net_core.errors import ShapeError
+from s4net_core.geometry.views import Pairs, Views
 from s4net_core.geometry.warp import correspond, sample_nearest
-from s4net_core.keyframes import Keyframe, KeyframeBuffer, depth_of, pairs_of
+from s4net_core.keyframes import Keyframe, KeyframeBuffer, views_of
 from s4net_core.labels import UNLABELLED
 
 
@@ -64,9 +65,9 @@ def agreement(
     equal = compared = pairs = 0
     for id, view in views.items():
         found = keyframes.overlapping(id, settings.learner.min_overlap)  # largest overlap first
-        others = [views[other] for other, _ in found if other in views][: settings.learner.neighbours]
-        if others:
-            same, both = _compare(view, others, labels, settings, device, depths)
+        neighbours = [views[other] for other, _ in found if other in views][: settings.learner.neighbours]
+        if neighbours:
+            same, both = _compare(view, neighbours, labels, settings, device, depths)
             equal += int((same & both).sum())
             compared += int(both.sum())
             pairs += int(both.flatten(1).any(dim=1).sum())
@@ -76,24 +77,22 @@ def agreement(
 
 def _compare(
     target: Keyframe,
-    sources: list[Keyframe],
+    neighbours: list[Keyframe],
     labels: Mapping[int, NDArray[np.uint8]],
     settings: Settings,
     device: torch.device,
     depths: Mapping[int, NDArray[np.float32]] | None,
 ) -> tuple[Tensor, Tensor]:
-    """Whether classes are equal and whether both views have one, (B, 1, H, W) bool each, B = number of sources."""
+    """Whether classes are equal and whether both views have one, (B, 1, H, W) bool each, B = number of neighbours."""
 
-    def depth(views: list[Keyframe]) -> Tensor:
-        return depth_of(views, device) if depths is None else _images([depths[view.id] for view in views], device)
+    def with_depth(keyframes: list[Keyframe]) -> Views:
+        depth = None if depths is None else _images([depths[view.id] for view in keyframes], device)
+        return views_of(keyframes, device, depth=depth)
 
-    targets = [target] * len(sources)
-    pairs = pairs_of(targets, sources, device)
-    correspondence = correspond(
-        depth(targets), pairs.K_target, pairs.T_source_target, depth(sources), pairs.K_source, settings.geometry
-    )
+    pairs = Pairs(with_depth([target]).repeated(len(neighbours)), with_depth(neighbours))
+    correspondence = correspond(pairs, settings.geometry)
     here = _images([_label(target, labels)], device)
-    there, valid = sample_nearest(_images([_label(source, labels) for source in sources], device), correspondence)
+    there, valid = sample_nearest(_images([_label(view, labels) for view in neighbours], device), correspondence)
     return here == there, valid & (here != UNLABELLED) & (there != UNLABELLED)
 
 

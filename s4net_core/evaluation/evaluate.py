@@ -14,10 +14,10 @@ from s4net_core.evaluation.depth import DepthErrors, DepthEvaluation
 from s4net_core.evaluation.metrics import ConfusionMatrix, SegmentationScores
 from s4net_core.evaluation.pictures import PictureRow
 from s4net_core.frames import Frame, FrameSource
-from s4net_core.geometry.camera import working_frame
-from s4net_core.inference import Segmenter, pick_device
 from s4net_core.keyframes import DepthPrediction, KeyframeBuffer
 from s4net_core.labels import LABEL_SPACES
+from s4net_core.models.predict import pick_device
+from s4net_core.models.segmenter import Segmenter
 
 VIEW_PASSES = 2
 """Passes over the keyframes for their agreement: one labels them, one compares them."""
@@ -165,10 +165,11 @@ def keyframes_of(
         settings.keyframes,
         settings.geometry,
         min_overlap=settings.learner.min_overlap,
+        size=(settings.model.width, settings.model.height),
         predict_depth=predict_depth,
     )
     for frame in frames:
-        keyframes.offer(working_frame(frame, settings.model.width, settings.model.height))
+        keyframes.offer(frame)
         on_frame()
     return keyframes
 

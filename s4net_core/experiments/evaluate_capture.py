@@ -13,8 +13,8 @@ from s4net_core.evaluation.summary import confusion_figures, summary_numbers, su
 from s4net_core.evaluation.tables import to_csv
 from s4net_core.experiments.provenance import Provenance, data_sha256
 from s4net_core.frames import FrameSource
-from s4net_core.inference import Segmenter
 from s4net_core.models.checkpoint import CheckpointInfo, file_sha256
+from s4net_core.models.segmenter import Segmenter
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ from s4net_core.errors import CaptureError, LearningError
 from s4net_core.evaluation.evaluate import measure_networks
 from s4net_core.experiments.results import NETWORKS, Result
 from s4net_core.frames import FrameSource
-from s4net_core.inference import Segmenter
 from s4net_core.io.source_sets.source_set import SourceSet
 from s4net_core.learning.adapt import Adaptation
 from s4net_core.models.checkpoint import file_sha256
+from s4net_core.models.segmenter import Segmenter
 
 
 @dataclass(frozen=True)

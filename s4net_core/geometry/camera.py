@@ -138,6 +138,11 @@ def resize_color(color: NDArray[np.uint8], width: int, height: int) -> NDArray[n
     return np.asarray(cv2.resize(color, (width, height), interpolation=interpolation), dtype=np.uint8)
 
 
+def unit_range(color: Tensor) -> Tensor:
+    """Bytes 0..255 -> float32 0..1, of the same shape, on the same device."""
+    return color.float().div_(255.0)
+
+
 def resize_nearest(image: NDArray[Scalar], width: int, height: int) -> NDArray[Scalar]:
     """Every new pixel takes the value of the old pixel nearest to its centre.
 

@@ -1,13 +1,16 @@
-"""Shape checks where tensors enter the geometry."""
+"""Shape checks where tensors and arrays enter the geometry."""
+
+from typing import Any
 
 import torch
+from numpy.typing import NDArray
 
 from s4net_core.errors import ShapeError
 
 Dimension = int | str
 
 
-def check_shape(name: str, tensor: torch.Tensor, *dimensions: Dimension, **sizes: int) -> None:
+def check_shape(name: str, tensor: torch.Tensor | NDArray[Any], *dimensions: Dimension, **sizes: int) -> None:
     """Refuse a tensor whose shape is not the documented one.
 
     Args:

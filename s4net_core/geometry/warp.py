@@ -1,6 +1,7 @@
-"""Inverse warp (paper, eq. 4): where each pixel of a target view lies in a source view, and whether it may be used.
+"""Inverse warp (paper, eq. 4): where each pixel of a target view lies in a neighbour, and whether it may be used.
 
-``p' = K_source · T_source_target · d(p) · K_target⁻¹ · p``, folded into one affine map a view: ``p' = d(p) · A p + b``.
+``p' = K_neighbour · T_neighbour_target · d(p) · K_target⁻¹ · p``, folded into one affine map a view:
+``p' = d(p) · A p + b``.
 """
 
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from s4net_core.config import GeometrySettings
 from s4net_core.errors import ShapeError
 from s4net_core.geometry.camera import SMALLEST_Z, affine_image, inverse_camera_matrix, working_dtype
 from s4net_core.geometry.shapes import check_shape
+from s4net_core.geometry.views import Pairs
 
 OUTSIDE = -10.0
 """Normalised coordinate given to invalid pixels: far enough outside that sampling reads zeros there."""
@@ -20,59 +22,38 @@ OUTSIDE = -10.0
 
 @dataclass(frozen=True)
 class Correspondence:
-    """Where the pixels of B target views lie in B source views.
+    """Where the pixels of B target views lie in B neighbours.
 
     Args:
-        grid: (B, H, W, 2) float, normalised source coordinates x, y for ``grid_sample(align_corners=True)``; invalid
-            pixels point far outside, so that nothing can be read there.
+        grid: (B, H, W, 2) float, normalised coordinates x, y in the neighbour for ``grid_sample(align_corners=True)``;
+            invalid pixels point far outside, so that nothing can be read there.
         valid: (B, 1, H, W) bool, whether the pixel shows the same 3D point in both views.
-        source_size: (h, w) of the source views; what is sampled must have this size.
+        neighbour_size: (h, w) of the neighbours; what is sampled must have this size.
     """
 
     grid: Tensor
     valid: Tensor
-    source_size: tuple[int, int] | None = None
+    neighbour_size: tuple[int, int] | None = None
 
 
-def correspond(
-    depth_target: Tensor,
-    K_target: Tensor,
-    T_source_target: Tensor,
-    depth_source: Tensor,
-    K_source: Tensor,
-    settings: GeometrySettings,
-) -> Correspondence:
-    """Find the pixels of the target views in the source views.
+def correspond(pairs: Pairs, settings: GeometrySettings, *, occlusion: bool = True) -> Correspondence:
+    """Find the pixels of the target views in their neighbours.
 
-    A pixel is invalid when it has no depth, when its point lies behind the source camera or outside the source image,
-    or when it is occluded: the source's depth there differs from the point's. Computed in float32 (float64 for float64
-    depth) whatever autocast says; differentiable in `depth_target`.
+    A pixel is invalid when it has no depth, when its point lies behind the neighbour's camera or outside the
+    neighbour's image, or when it is occluded: the neighbour's depth there differs from the point's. Computed in float32
+    (float64 for float64 depth) whatever autocast says; differentiable in the target's depth.
 
     Args:
-        depth_target: (B, 1, H, W), metres; not finite, or outside the settings' range (limits included) = none.
-        K_target: (B, 3, 3), pixels, pixel centres at integer coordinates.
-        T_source_target: (B, 4, 4), maps target camera coordinates to source camera coordinates.
-        depth_source: (B, 1, h, w), metres, as `depth_target`; may have another size.
-        K_source: (B, 3, 3), pixels.
-        settings: range of depth, and the test of occlusion, which is relative to the point's depth in the source view;
-            with `require_source_depth` a pixel whose source pixel has no depth is invalid, otherwise it is not tested.
-
-    Raises:
-        ShapeError: a tensor has another shape.
+        pairs: depth outside the settings' range (limits included) counts as none.
+        settings: range of depth, and the test of occlusion, which is relative to the point's depth in the neighbour;
+            with `require_neighbour_depth` a pixel for which the neighbour has no depth is invalid, otherwise it is not
+            tested.
+        occlusion: False = no pixel is tested for occlusion, and only the size of the neighbour's depth counts.
     """
-    check_shape("depth_target", depth_target, "B", 1, "H", "W")
-    batch = depth_target.shape[0]
-    check_shape("K_target", K_target, "B", 3, 3, B=batch)
-    check_shape("T_source_target", T_source_target, "B", 4, 4, B=batch)
-    check_shape("depth_source", depth_source, "B", 1, "h", "w", B=batch)
-    check_shape("K_source", K_source, "B", 3, 3, B=batch)
-
-    dtype = working_dtype(depth_target)
-    depth_target, depth_source = depth_target.to(dtype), depth_source.detach().to(dtype)
-    size = (depth_source.shape[2], depth_source.shape[3])
-
-    depth, has_depth = _usable(depth_target, settings)
-    points = _project(depth, K_target, T_source_target, _normalised(K_source.to(dtype), size))
+    target, neighbour, size = pairs.target, pairs.neighbour, pairs.neighbour.size
+    dtype = working_dtype(target.depth)
+    depth, valid = usable_depth(target.depth.to(dtype), settings)
+    points = _project(depth, target.K, pairs.T_neighbour_target, _normalised(neighbour.K.to(dtype), size))
     z = points[:, 2:]
     z_in_front = z.clamp(min=SMALLEST_Z)
     coordinates = points[:, :2] / z_in_front
@@ -81,19 +62,20 @@ def correspond(
     edge = coordinates.new_tensor([side / max(side - 1, 1) for side in (size[1], size[0])]).view(1, 2, 1, 1)
     inside = coordinates.abs() <= edge
     coordinates = coordinates.clamp(-1.0, 1.0)
+    valid = valid & (z == z_in_front) & inside[:, :1] & inside[:, 1:]
 
-    seen = _grid_sample(depth_source, coordinates.detach().permute(0, 2, 3, 1), "nearest")
-    seen, seen_exists = _usable(seen, settings)
-    same_point = (seen - z).abs() <= settings.occlusion_threshold * z
-    visible = seen_exists & same_point if settings.require_source_depth else ~seen_exists | same_point
+    if occlusion:
+        at = coordinates.detach().permute(0, 2, 3, 1)
+        seen, seen_exists = usable_depth(_grid_sample(neighbour.depth.detach().to(dtype), at, "nearest"), settings)
+        same_point = (seen - z).abs() <= settings.occlusion_threshold * z
+        valid &= seen_exists & same_point if settings.require_neighbour_depth else ~seen_exists | same_point
 
-    valid = has_depth & (z == z_in_front) & inside[:, :1] & inside[:, 1:] & visible
     grid = torch.where(valid, coordinates, OUTSIDE).permute(0, 2, 3, 1)
     return Correspondence(grid, valid, size)
 
 
 def sample(values: Tensor, correspondence: Correspondence) -> tuple[Tensor, Tensor]:
-    """Read source values at the target's pixels, bilinearly; differentiable in `values` and in the grid.
+    """Read a neighbour's values at the target's pixels, bilinearly; differentiable in `values` and in the grid.
 
     Args:
         values: (B, C, h, w) float, any precision.
@@ -103,14 +85,14 @@ def sample(values: Tensor, correspondence: Correspondence) -> tuple[Tensor, Tens
         values (B, C, H, W), at least float32, 0 where invalid; valid (B, 1, H, W) bool.
 
     Raises:
-        ShapeError: `values` has another batch or size than the source views.
+        ShapeError: `values` has another batch or size than the neighbours.
     """
-    _check_source(values, correspondence)
+    _check_neighbour(values, correspondence)
     return _grid_sample(values, correspondence.grid, "bilinear"), correspondence.valid
 
 
 def sample_nearest(values: Tensor, correspondence: Correspondence) -> tuple[Tensor, Tensor]:
-    """Read the nearest source value at the target's pixels: for labels, masks and anything that must not be blended.
+    """Read a neighbour's nearest value at the target's pixels: for labels, masks and what must not be blended.
 
     Args:
         values: (B, C, h, w), any dtype; integers below 2²⁴.
@@ -122,12 +104,12 @@ def sample_nearest(values: Tensor, correspondence: Correspondence) -> tuple[Tens
     Raises:
         ShapeError: as `sample`.
     """
-    _check_source(values, correspondence)
+    _check_neighbour(values, correspondence)
     return _grid_sample(values, correspondence.grid, "nearest").to(values.dtype), correspondence.valid
 
 
 def sample_mask(mask: Tensor, correspondence: Correspondence) -> Tensor:
-    """Read a mask of the source at the target's pixels.
+    """Read a mask of the neighbour at the target's pixels.
 
     Args:
         mask: (B, 1, h, w) bool.
@@ -211,18 +193,27 @@ def _sum_of_valid(probabilities: Tensor, valid: Tensor) -> Tensor:
     return total
 
 
-def _usable(depth: Tensor, settings: GeometrySettings) -> tuple[Tensor, Tensor]:
-    """Depth with 0 where there is none, and where there is some; comparing with the clamped depth also refuses NaN."""
+def usable_depth(depth: Tensor, settings: GeometrySettings) -> tuple[Tensor, Tensor]:
+    """Depth within the settings' range.
+
+    Args:
+        depth: any shape, metres.
+        settings: `min_depth` and `max_depth`, limits included.
+
+    Returns:
+        Depth with 0 where there is none, and where there is some, bool; both of the shape of `depth`.
+    """
+    # Comparing with the clamped depth also refuses NaN.
     exists = depth == depth.clamp(max(settings.min_depth, SMALLEST_Z), settings.max_depth)
     return torch.where(exists, depth, 0.0), exists
 
 
-def _project(depth: Tensor, K_target: Tensor, T_source_target: Tensor, K_source: Tensor) -> Tensor:
-    """Homogeneous source coordinates (x'z', y'z', z') of the target's pixels, (B, 3, H, W)."""
+def _project(depth: Tensor, K_target: Tensor, T_neighbour_target: Tensor, K_neighbour: Tensor) -> Tensor:
+    """Homogeneous neighbour coordinates (x'z', y'z', z') of the target's pixels, (B, 3, H, W)."""
     with torch.autocast(depth.device.type, enabled=False):
-        T = T_source_target.to(depth.dtype)
-        A = K_source @ T[:, :3, :3] @ inverse_camera_matrix(K_target.to(depth.dtype))
-        b = K_source @ T[:, :3, 3:]
+        T = T_neighbour_target.to(depth.dtype)
+        A = K_neighbour @ T[:, :3, :3] @ inverse_camera_matrix(K_target.to(depth.dtype))
+        b = K_neighbour @ T[:, :3, 3:]
     return torch.addcmul(b.unsqueeze(-1), affine_image(A, depth.shape[2], depth.shape[3]), depth)
 
 
@@ -266,11 +257,11 @@ def _dilate(mask: Tensor, radius: int, dim: int) -> Tensor:
     return dilated
 
 
-def _check_source(values: Tensor, correspondence: Correspondence) -> None:
+def _check_neighbour(values: Tensor, correspondence: Correspondence) -> None:
     check_shape("values", values, "B", "C", "h", "w", B=correspondence.grid.shape[0])
-    size = correspondence.source_size
+    size = correspondence.neighbour_size
     if size is not None and tuple(values.shape[2:]) != size:
         raise ShapeError(
-            f"values are {tuple(values.shape[2:])} but the source view is {size}: rescale the depth with which the "
+            f"values are {tuple(values.shape[2:])} but the neighbour is {size}: rescale the depth with which the "
             "correspondence is made, or the values"
         )

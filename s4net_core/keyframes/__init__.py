@@ -1,7 +1,6 @@
 """Keyframes: which views are kept, how much they see of each other, and how they survive a restart."""
 
 from s4net_core.keyframes.buffer import DepthPrediction, KeyframeBuffer
-from s4net_core.keyframes.pairs import Pairs, depth_of, pairs_of
-from s4net_core.keyframes.view import Keyframe, Offer
+from s4net_core.keyframes.view import Decision, Keyframe, views_of
 
-__all__ = ["DepthPrediction", "Keyframe", "KeyframeBuffer", "Offer", "Pairs", "depth_of", "pairs_of"]
+__all__ = ["Decision", "DepthPrediction", "Keyframe", "KeyframeBuffer", "views_of"]

@@ -7,47 +7,46 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from s4net_core.config import GeometrySettings, KeyframeSettings
 from s4net_core.errors import KeyframeError
-from s4net_core.frames import Frame
-from s4net_core.geometry.overlap import coarse_depth, overlap
+from s4net_core.frames import Frame, View
+from s4net_core.geometry.camera import working_frame
+from s4net_core.geometry.overlap import overlap
+from s4net_core.geometry.views import Pairs, Views, joined
 from s4net_core.keyframes import store
-from s4net_core.keyframes.graph import OverlapGraph
-from s4net_core.keyframes.index import PointIndex
-from s4net_core.keyframes.view import Keyframe, Offer, keyframe_of, sharpness, usable_depth
+from s4net_core.keyframes.graph import OverlapGraph, Overlaps
+from s4net_core.keyframes.view import Decision, Keyframe, coarse_view, keyframe_of, sharpness, usable_depth
 
 BYTES_PER_MEGABYTE = 1_000_000
 BYTES_PER_PIXEL = 5
 """uint8 red, green, blue, and uint16 millimetres."""
 
-NO_DEPTH = np.empty((0, 0), dtype=np.float32)
-
 DepthPrediction = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 """(H, W, 3) uint8 RGB -> (H, W) float32, metres."""
-Overlaps = dict[int, tuple[float, float]]
-"""By other keyframe: share of the new view that the other sees, share of the other view that the new one sees."""
 
 
 class KeyframeBuffer:
     """Views of one scene, bounded in bytes.
 
-    A frame becomes a keyframe when it has enough depth, is sharp, and no keyframe is both near it and looks the same
-    way. Its overlap with the nearest keyframes is measured once and kept as a graph, so that asking for neighbours
+    A view becomes a keyframe when no keyframe is both near it and looks the same way, it is sharp, and it has enough
+    depth. Its overlap with the nearest keyframes is measured once and kept as a graph, so that asking for neighbours
     never looks through all keyframes. When memory is full, the view that the others cover best is forgotten.
 
-    All methods may be called from any thread. Same frames in the same order give the same buffer.
+    All methods may be called from any thread. Same views in the same order give the same buffer. There are two locks:
+    `_lock` guards everything that the buffer holds, and nobody decodes an image, predicts depth or writes a file while
+    holding it; `_saving` lets one `save` at a time into a folder.
 
     Args:
         keyframes: what is taken and kept.
         geometry: which pixels of two views count as the same point.
         min_overlap: share of a view that another one must see to count as covering it.
-        predict_depth: gives the depth of a view from its colour, for a camera without depth; what a frame has of its
-            own is not used then. It is called once for each view that is new and sharp, on the caller's thread, while
-            nobody but other callers of `offer` waits; what is predicted of a view later does not change its depth and
-            overlaps here.
+        size: (width, height), pixels, to which views are brought, without distortion; None = they are taken as they
+            come, all of one size and undistorted.
+        predict_depth: gives the depth of a view from its colour, for a camera without depth; the depth that a frame has
+            of its own is not used then. It is called for each view that is new and sharp, on the caller's thread. What
+            is predicted of a view later does not change its depth and overlaps here.
     """
 
     def __init__(
@@ -56,47 +55,56 @@ class KeyframeBuffer:
         geometry: GeometrySettings,
         *,
         min_overlap: float,
+        size: tuple[int, int] | None = None,
         predict_depth: DepthPrediction | None = None,
     ) -> None:
         self._settings = keyframes
-        self._predict_depth = predict_depth
         self._geometry = geometry
         self._min_overlap = min_overlap
+        self._size = size
+        self._predict_depth = predict_depth
         self._lock = threading.RLock()
-        self._offering = threading.Lock()
-        self._save_lock = threading.Lock()
+        self._saving = threading.Lock()
         self._next_id = 0
         self._reset()
 
     def _reset(self) -> None:
         self._keyframes: dict[int, Keyframe] = {}
         self._measured: dict[int, Overlaps] = {}
-        self._coarse: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+        self._coarse: dict[int, Views] = {}
+        self._places = np.empty((0, 6))
+        """Of each keyframe, in the order of their ids: the point that it looks at, and its own position; metres."""
         self._nbytes = 0
         self._evicted = 0
         self._rejected: Counter[str] = Counter()
         self._graph = OverlapGraph(self._min_overlap)
-        self._positions = PointIndex(3)
-        self._views = PointIndex(6)
         self._recent_sharpness: deque[float] = deque(maxlen=self._settings.sharpness_window)
-        self._last_stamp: int | None = None
 
-    def offer(self, frame: Frame) -> Offer:
-        """Take the frame if it shows something new; its arrays are copied.
+    def offer(self, view: View) -> Decision:
+        """Take the view if it shows something new: its pose decides first, and only then is it decoded.
 
         Args:
-            frame: at working size, undistorted.
+            view: its arrays are copied when it is taken.
 
         Raises:
+            BadFrame: it cannot be decoded, or its lens distortion is of an unknown kind.
             KeyframeError: it has another size than the keyframes, or is larger than the whole buffer may be.
         """
-        with self._offering:
-            with self._lock:
-                self._check_size(frame)
-                refused = self._refusal(frame)
-            depth, lacking = self._depth_of(frame, refused)
-            with self._lock:
-                return self._take(frame, depth, lacking or refused)
+        with self._lock:
+            if self._is_known(view.T_world_camera):
+                return self._refuse("known_view")
+        frame = view.decode()
+        if self._size is not None:
+            frame = working_frame(frame, *self._size)
+        value = sharpness(frame.color) if self._settings.min_sharpness else 0.0
+        with self._lock:
+            if self._is_blurred(value):
+                return self._refuse("blurred")
+        depth = frame.depth if self._predict_depth is None else self._predict_depth(frame.color)
+        if depth is not None:
+            depth = usable_depth(depth, self._geometry.min_depth, self._geometry.max_depth)
+        with self._lock:
+            return self._take(frame, depth)
 
     def neighbours(self, id: int, n: int, min_overlap: float, rng: np.random.Generator) -> list[int]:
         """Up to `n` keyframes at random among those that see at least `min_overlap` of view `id`; [] if there is none.
@@ -195,15 +203,15 @@ class KeyframeBuffer:
 
     @property
     def rejected(self) -> Counter[str]:
-        """Frames not taken, by `Offer.reason`."""
+        """Views not taken, by `Decision.reason`."""
         with self._lock:
             return Counter(self._rejected)
 
     @property
     def size(self) -> tuple[int, int] | None:
-        """Width and height of the keyframes, pixels; None while there is none."""
+        """(width, height) of the keyframes, pixels; None while any size may come."""
         first = next(iter(self._keyframes.values()), None)
-        return None if first is None else (first.intrinsics.width, first.intrinsics.height)
+        return self._size if first is None else _size_of(first)
 
     def clear(self) -> None:
         """Forget everything; ids go on where they were, so that an old id never names a new view."""
@@ -216,7 +224,7 @@ class KeyframeBuffer:
         Raises:
             KeyframeError: the folder cannot be written.
         """
-        with self._save_lock:
+        with self._saving:
             with self._lock:
                 saved = store.Saved(
                     self._next_id,
@@ -229,8 +237,8 @@ class KeyframeBuffer:
     def load(self, folder: Path | str) -> list[str]:
         """Replace the contents by saved ones.
 
-        Keyframes that would not fit any more (another size, less memory) are left out or evicted, and so are all whose
-        depth was predicted, where this buffer holds that of a camera.
+        Keyframes that do not fit any more (another size, less memory) are left out or evicted. All are left out if
+        their depth was predicted and this buffer holds depth of a camera.
 
         Returns:
             What was left out, and why; one text a keyframe where it is about single ones.
@@ -241,7 +249,10 @@ class KeyframeBuffer:
         saved, problems = store.read(Path(folder))
         keyframes = saved.keyframes
         if saved.predicted and self._predict_depth is None:
-            keyframes, problems = [], ["left out, their depth was predicted (setting geometry.depth_source)"]
+            keyframes, problems = [], ["left out, their depth was predicted (setting geometry.depth)"]
+        if self._size is not None and any(_size_of(keyframe) != self._size for keyframe, _ in keyframes):
+            keyframes = [pair for pair in keyframes if _size_of(pair[0]) == self._size]
+            problems.append("left out, images are processed at {}x{} now".format(*self._size))
         with self._lock:
             self._reset()
             self._next_id = max(self._next_id, saved.next_id)
@@ -257,11 +268,11 @@ class KeyframeBuffer:
         return problems
 
     def _check_size(self, view: Frame | Keyframe) -> None:
-        height, width = view.color.shape[:2]
+        width, height = _size_of(view)
         if self.size not in (None, (width, height)):
             raise KeyframeError(
-                f"view at stamp {view.stamp} is {width}x{height} but the keyframes are {self.size}: rescale it, or "
-                "clear the buffer when the working size has changed"
+                f"view at stamp {view.stamp} is {width}x{height} but the keyframes are {self.size}: rescale it, give "
+                "the buffer a size, or clear it when the working size has changed"
             )
         if width * height * BYTES_PER_PIXEL > self._settings.max_megabytes * BYTES_PER_MEGABYTE:
             raise KeyframeError(
@@ -269,110 +280,95 @@ class KeyframeBuffer:
                 f"{self._settings.max_megabytes}: raise it"
             )
 
-    def _refusal(self, frame: Frame) -> str:
-        """Why the frame is not taken whatever its depth is ('' = it is); to be asked once, it notes the sharpness."""
-        blurred = self._is_blurred(frame)
-        return "known_view" if self._is_known(frame.T_world_camera) else "blurred" if blurred else ""
+    def _refuse(self, reason: str) -> Decision:
+        self._rejected[reason] += 1
+        return Decision(None, reason)
 
-    def _depth_of(self, frame: Frame, refused: str) -> tuple[NDArray[np.float32], str]:
-        """Usable depth, and what is wrong with it ('' = nothing)."""
-        if self._predict_depth is None:
-            return self._usable(frame.depth)
-        if refused:
-            return NO_DEPTH, ""  # what is not taken is not worth a run of the network
-        return self._usable(self._predict_depth(frame.color))
-
-    def _take(self, frame: Frame, depth: NDArray[np.float32], reason: str) -> Offer:
-        """Make the frame a keyframe, unless there is a reason against it."""
-        if reason:
-            self._rejected[reason] += 1
-            return Offer(None, reason)
-        self._check_size(frame)  # once more: others may have been loaded while its depth was predicted
+    def _take(self, frame: Frame, depth: NDArray[np.float32] | None) -> Decision:
+        """Make the frame a keyframe if it has enough usable depth."""
+        # Once more: others may have been offered or loaded while this one was decoded and its depth was predicted.
+        self._check_size(frame)
+        if self._is_known(frame.T_world_camera):
+            return self._refuse("known_view")
+        pixels = 0 if depth is None else np.count_nonzero(depth)
+        if depth is None or pixels == 0:
+            return self._refuse("no_depth")
+        if pixels / depth.size < self._settings.min_depth_coverage:
+            return self._refuse("little_depth")
         keyframe = keyframe_of(frame, depth, self._next_id)
         self._next_id += 1
         self._insert(keyframe, None)
         self._evict(newest=keyframe.id)
-        return Offer(keyframe.id, "new")
+        return Decision(keyframe.id, "new")
 
-    def _usable(self, depth: NDArray[np.float32] | None) -> tuple[NDArray[np.float32], str]:
-        """Depth within range, and what is wrong with it ('' = nothing)."""
-        if depth is None:
-            return NO_DEPTH, "no_depth"
-        depth = usable_depth(depth, self._geometry.min_depth, self._geometry.max_depth)
-        coverage = np.count_nonzero(depth) / depth.size
-        if coverage == 0:
-            return depth, "no_depth"
-        return depth, "little_depth" if coverage < self._settings.min_depth_coverage else ""
-
-    def _is_blurred(self, frame: Frame) -> bool:
-        if self._last_stamp is not None and frame.stamp < self._last_stamp:
-            self._recent_sharpness.clear()  # a looped bag is judged the second time as it was the first time
-        self._last_stamp = frame.stamp
+    def _is_blurred(self, value: float) -> bool:
+        """Whether a candidate of this sharpness is much less sharp than those before it; to be asked once."""
         if self._settings.min_sharpness == 0:
             return False
-        value = sharpness(frame.color)
         self._recent_sharpness.append(value)
         return value < self._settings.min_sharpness * statistics.median(self._recent_sharpness)
 
     def _is_known(self, T_world_camera: NDArray[np.float64]) -> bool:
-        near = self._positions.within(T_world_camera[:3, 3], self._settings.min_translation)
-        if not near:
+        distances = np.linalg.norm(self._places[:, 3:] - T_world_camera[:3, 3], axis=1)
+        near = np.flatnonzero(distances < self._settings.min_translation)
+        if not near.size:
             return False
-        rotations = np.stack([self._keyframes[id].T_world_camera[:3, :3] for id in near])
+        ids = list(self._keyframes)
+        rotations = np.stack([self._keyframes[ids[row]].T_world_camera[:3, :3] for row in near])
         cosines = (np.einsum("nij,ij->n", rotations, T_world_camera[:3, :3]) - 1) / 2
         angles = np.degrees(np.arccos(np.clip(cosines, -1.0, 1.0)))
         return bool((angles < self._settings.min_rotation).any())
 
     def _insert(self, keyframe: Keyframe, overlaps: Overlaps | None) -> None:
         """Add a keyframe; its overlaps are measured unless they are known."""
-        id, position = keyframe.id, keyframe.T_world_camera[:3, 3]
-        depth = usable_depth(keyframe.depth, self._geometry.min_depth, self._geometry.max_depth)
-        small, intrinsics = coarse_depth(depth, keyframe.intrinsics, self._settings.coarse_width)
-        self._coarse[id] = (torch.from_numpy(small)[None], torch.from_numpy(intrinsics.matrix).float())
-        seen = small[small > 0]
-        distance = float(np.median(seen)) if seen.size else 0.0
-        view = np.concatenate([position + distance * keyframe.T_world_camera[:3, 2], position])
+        id = keyframe.id
+        coarse = coarse_view(keyframe, self._settings.coarse_width)
+        place = _place(coarse)
+        self._coarse[id] = coarse
         if overlaps is None:
-            overlaps = self._measure(keyframe, self._views.nearest(view, self._settings.candidates))
+            overlaps = self._measure(coarse, self._nearest(place))
         self._keyframes[id] = keyframe
         self._measured[id] = overlaps
         self._graph.add(id, overlaps)
-        self._positions.add(id, position)
-        self._views.add(id, view)
+        self._places = np.vstack((self._places, place))
         self._nbytes += keyframe.nbytes
 
-    def _measure(self, keyframe: Keyframe, others: list[int]) -> Overlaps:
-        """Overlap of a new keyframe with others, both ways, in one batch."""
+    def _nearest(self, place: NDArray[np.float64]) -> list[int]:
+        """Ids of the keyframes that may overlap with a view at this place, nearest first, the older of two equals."""
+        distances = np.linalg.norm(self._places - place, axis=1)
+        ids = list(self._keyframes)
+        return [ids[row] for row in np.argsort(distances, kind="stable")[: self._settings.candidates]]
+
+    def _measure(self, new: Views, others: list[int]) -> Overlaps:
+        """Overlap of a new view with others, both ways, in one batch."""
         if not others:
             return {}
-        n = len(others)
-        new_depth, new_K = (part.expand(n, *part.shape) for part in self._coarse[keyframe.id])
-        other_depth = torch.stack([self._coarse[id][0] for id in others])
-        other_K = torch.stack([self._coarse[id][1] for id in others])
-        T_world_other = np.stack([self._keyframes[id].T_world_camera for id in others])
-        T_other_new = np.linalg.inv(T_world_other) @ keyframe.T_world_camera
-        T_source_target = torch.from_numpy(np.concatenate([T_other_new, np.linalg.inv(T_other_new)])).float()
-        depth_source, geometry = torch.cat([other_depth, new_depth]), self._geometry
-        if self._predict_depth is not None:
-            # Two predictions may differ by far more than the test of occlusion allows, and still tell who sees whom.
-            depth_source = torch.zeros_like(depth_source)
-            geometry = geometry.model_copy(update={"require_source_depth": False})
-        shares = overlap(
-            torch.cat([new_depth, other_depth]),
-            torch.cat([new_K, other_K]),
-            T_source_target,
-            depth_source,
-            torch.cat([other_K, new_K]),
-            geometry,
-        ).tolist()
-        pairs = zip(others, shares[:n], shares[n:], strict=True)
-        return {id: (of_new, of_other) for id, of_new, of_other in pairs if of_new > 0 or of_other > 0}
+        there, here = joined([self._coarse[id] for id in others]), new.repeated(len(others))
+        # Two predictions may differ by far more than the test of occlusion allows, and still tell who sees whom.
+        measured = self._predict_depth is None
+        pairs = Pairs(joined([here, there]), joined([there, here]))
+        shares = overlap(pairs, self._geometry, occlusion=measured).tolist()
+        both_ways = zip(others, shares[: len(others)], shares[len(others) :], strict=True)
+        return {id: (of_new, of_other) for id, of_new, of_other in both_ways if of_new > 0 or of_other > 0}
 
     def _evict(self, newest: int) -> None:
         while self._nbytes > self._settings.max_megabytes * BYTES_PER_MEGABYTE:
             id = self._graph.most_covered(but=newest)
+            self._places = np.delete(self._places, list(self._keyframes).index(id), axis=0)
             self._nbytes -= self._keyframes.pop(id).nbytes
             del self._measured[id], self._coarse[id]
-            for part in (self._graph, self._positions, self._views):
-                part.remove(id)
+            self._graph.remove(id)
             self._evicted += 1
+
+
+def _size_of(view: Frame | Keyframe) -> tuple[int, int]:
+    return view.intrinsics.width, view.intrinsics.height
+
+
+def _place(view: Views) -> NDArray[np.float64]:
+    """Where one view looks and where it is taken from: two points in the world, (6,), metres."""
+    T_world_camera, depth = view.T_world_camera[0], view.depth.numpy()
+    position = T_world_camera[:3, 3]
+    seen = depth[depth > 0]
+    distance = float(np.median(seen)) if seen.size else 0.0
+    return np.concatenate([position + distance * T_world_camera[:3, 2], position])

@@ -2,6 +2,9 @@
 
 import math
 
+Overlaps = dict[int, tuple[float, float]]
+"""By other keyframe: share of the new view that the other sees, share of the other view that the new one sees."""
+
 
 class OverlapGraph:
     """Overlaps between keyframes, as measured when the newer of the two came in.
@@ -16,13 +19,12 @@ class OverlapGraph:
         self._coverage: dict[int, float] = {}
         self._best: dict[int, float] = {}
 
-    def add(self, id: int, overlaps: dict[int, tuple[float, float]]) -> None:
+    def add(self, id: int, overlaps: Overlaps) -> None:
         """Insert a keyframe.
 
         Args:
             id: of the new keyframe.
-            overlaps: for other keyframes: share of the new view that the other sees, share of the other view that the
-                new one sees. Ids that are not in the graph are left out.
+            overlaps: with other keyframes; ids that are not in the graph are left out.
         """
         self._seen_by[id] = {}
         for other, (of_new, of_other) in overlaps.items():

@@ -14,6 +14,7 @@ import numpy as np
 from s4net_core.errors import KeyframeError
 from s4net_core.files import TEMPORARY, write_atomically
 from s4net_core.frames import Frame, Intrinsics
+from s4net_core.keyframes.graph import Overlaps
 from s4net_core.keyframes.view import Keyframe
 
 INDEX = "index.json"
@@ -35,8 +36,8 @@ class Saved:
 
     next_id: int
     evicted: int
-    keyframes: list[tuple[Keyframe, dict[int, tuple[float, float]]]]
-    predicted: bool = False
+    keyframes: list[tuple[Keyframe, Overlaps]]
+    predicted: bool
 
 
 def write(folder: Path, saved: Saved) -> None:
@@ -75,16 +76,23 @@ def read(folder: Path) -> tuple[Saved, list[str]]:
         KeyframeError: there is no index, or it is damaged or of an unknown version.
     """
     index = _read_index(folder / INDEX)
-    keyframes, problems = [], []
+    found: dict[int, tuple[Keyframe, Overlaps]] = {}
+    problems = []
     for name in index["files"]:
         try:
-            keyframes.append(_read_keyframe(folder / Path(name).name))
+            keyframe, overlaps = _read_keyframe(folder / Path(name).name)
         except DAMAGE as error:
             problems.append(f"keyframe file {folder / name} is damaged or missing and is left out: {error}")
-    keyframes.sort(key=lambda pair: pair[0].id)
-    next_id = max([index["next_id"], *(keyframe.id + 1 for keyframe, _ in keyframes)])
-    predicted = bool(index.get("predicted_depth"))  # an older s4net took depth of cameras alone
-    return Saved(next_id, index["evicted"], keyframes, predicted), problems
+            continue
+        if keyframe.id in found:
+            problems.append(
+                f"keyframe file {folder / name} is left out: another file holds a keyframe {keyframe.id} as well; "
+                "delete the one that is wrong"
+            )
+            continue
+        found[keyframe.id] = keyframe, overlaps
+    next_id = max([index["next_id"], *(id + 1 for id in found)])
+    return Saved(next_id, index["evicted"], [found[id] for id in sorted(found)], index["predicted_depth"]), problems
 
 
 def _read_index(path: Path) -> dict[str, Any]:
@@ -99,8 +107,9 @@ def _read_index(path: Path) -> dict[str, Any]:
     if version != VERSION:
         raise KeyframeError(f"keyframe index {path} has version {version}, known is {VERSION}: {remedy}")
     whole = all(isinstance(index.get(key), int) for key in ("next_id", "evicted"))
-    if not whole or not isinstance(index.get("files"), list) or not all(isinstance(f, str) for f in index["files"]):
-        raise KeyframeError(f"keyframe index {path} lacks next_id, evicted or files: {remedy}")
+    whole = whole and isinstance(index.get("predicted_depth"), bool) and isinstance(index.get("files"), list)
+    if not whole or not all(isinstance(file, str) for file in index["files"]):
+        raise KeyframeError(f"keyframe index {path} lacks next_id, evicted, predicted_depth or files: {remedy}")
     return dict(index)
 
 
@@ -109,7 +118,7 @@ def _file_name(keyframe: Keyframe) -> str:
     return f"keyframe_{keyframe.id:06d}_{keyframe.digest}.npz"
 
 
-def _packed(keyframe: Keyframe, overlaps: dict[int, tuple[float, float]]) -> bytes:
+def _packed(keyframe: Keyframe, overlaps: Overlaps) -> bytes:
     """Content of a keyframe's file."""
     lens = keyframe.intrinsics
     file = io.BytesIO()
@@ -129,7 +138,7 @@ def _packed(keyframe: Keyframe, overlaps: dict[int, tuple[float, float]]) -> byt
     return file.getvalue()
 
 
-def _read_keyframe(path: Path) -> tuple[Keyframe, dict[int, tuple[float, float]]]:
+def _read_keyframe(path: Path) -> tuple[Keyframe, Overlaps]:
     with np.load(path, allow_pickle=False) as data:
         color, depth_mm = data["color"], data["depth_mm"]
         if depth_mm.dtype != np.uint16 or depth_mm.shape != color.shape[:2]:

@@ -1,14 +1,19 @@
 """One keyframe, and what is measured on a frame before it may become one."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import cv2
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from s4net_core.frames import Frame, Intrinsics
+from s4net_core.geometry.overlap import coarse_depth
+from s4net_core.geometry.views import Views
 
 LARGEST_MILLIMETRES = np.iinfo(np.uint16).max
 BLUR_WINDOW = 9
@@ -44,8 +49,7 @@ class Keyframe:
     @property
     def depth(self) -> NDArray[np.float32]:
         """(H, W) float32, metres, 0 = none; computed at each access."""
-        metres: NDArray[np.float32] = self.depth_mm.astype(np.float32) * np.float32(0.001)
-        return metres
+        return _metres(self.depth_mm)
 
     @property
     def nbytes(self) -> int:
@@ -62,8 +66,8 @@ class Keyframe:
 
 
 @dataclass(frozen=True)
-class Offer:
-    """The buffer's answer to a frame.
+class Decision:
+    """What the buffer decided about a view.
 
     Args:
         id: of the new keyframe; None = not taken.
@@ -72,6 +76,27 @@ class Offer:
 
     id: int | None
     reason: str
+
+
+def views_of(keyframes: Sequence[Keyframe], device: torch.device, *, depth: Tensor | None = None) -> Views:
+    """Keyframes of one size as the geometry takes them.
+
+    Args:
+        keyframes: at least one.
+        device: where depth and camera matrices live.
+        depth: (B, 1, H, W), metres, e.g. predicted; None = the depth that the keyframes hold.
+    """
+    if depth is None:
+        depth = torch.from_numpy(np.stack([k.depth for k in keyframes])).unsqueeze(1).to(device)
+    K = torch.from_numpy(np.stack([k.intrinsics.matrix for k in keyframes])).float().to(device)
+    return Views(depth, K, np.stack([k.T_world_camera for k in keyframes]))
+
+
+def coarse_view(keyframe: Keyframe, width: int) -> Views:
+    """One keyframe with coarse depth, `width` pixels wide, on the CPU: enough to measure overlap."""
+    small, intrinsics = coarse_depth(keyframe.depth_mm, keyframe.intrinsics, width)
+    K = torch.from_numpy(intrinsics.matrix).float()
+    return Views(torch.from_numpy(_metres(small))[None, None], K[None], keyframe.T_world_camera[None])
 
 
 def keyframe_of(frame: Frame, depth: NDArray[np.float32], id: int) -> Keyframe:
@@ -112,6 +137,11 @@ def sharpness(color: NDArray[np.uint8]) -> float:
     """
     gray = cv2.cvtColor(color, cv2.COLOR_RGB2GRAY)
     return min(_lost_contrast(gray, axis=0), _lost_contrast(gray, axis=1))
+
+
+def _metres(depth_mm: NDArray[np.uint16]) -> NDArray[np.float32]:
+    metres: NDArray[np.float32] = depth_mm.astype(np.float32) * np.float32(0.001)
+    return metres
 
 
 def _lost_contrast(gray: NDArray[np.uint8], axis: int) -> float:

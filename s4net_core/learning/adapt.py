@@ -13,12 +13,10 @@ from numpy.typing import NDArray
 from s4net_core.config import Settings, with_values
 from s4net_core.errors import CheckpointError, KeyframeError, LearningError
 from s4net_core.files import creation_time, write_result
-from s4net_core.frames import Frame
-from s4net_core.geometry.camera import working_frame
-from s4net_core.inference import Segmenter, pick_device
+from s4net_core.frames import View
 from s4net_core.io.source_sets.batches import SourceBatches
 from s4net_core.io.source_sets.source_set import SourceSet, split
-from s4net_core.keyframes import KeyframeBuffer, Offer
+from s4net_core.keyframes import Decision, KeyframeBuffer
 from s4net_core.learning.base_model import check_branches
 from s4net_core.learning.devices import Processes
 from s4net_core.learning.guard import Guard
@@ -27,6 +25,8 @@ from s4net_core.learning.versions import Version, VersionStore, base_version
 from s4net_core.losses import median_frequency_weights
 from s4net_core.models.build import SegmentationNetwork
 from s4net_core.models.checkpoint import save_checkpoint
+from s4net_core.models.predict import pick_device
+from s4net_core.models.segmenter import Segmenter
 
 log = logging.getLogger(__name__)
 
@@ -134,6 +134,7 @@ class Adaptation:
             settings.keyframes,
             settings.geometry,
             min_overlap=settings.learner.min_overlap,
+            size=(settings.model.width, settings.model.height),
             predict_depth=self._predict_depth if self._depth_model else None,
         )
         train, holdout = split(source, settings.guard.holdout)
@@ -164,23 +165,22 @@ class Adaptation:
     def _new_learner(
         self, source: SourceSet, train: list[int], track: Callable[[Sequence[int]], Iterable[int]]
     ) -> Learner:
-        model, learner, processes = self.settings.model, self.settings.learner, self._processes
+        model, learner = self.settings.model, self.settings.learner
         batches = SourceBatches(
             source,
-            learner.source_batch * processes.count,
+            learner.source_batch,
             model.width,
             model.height,
             learner.mirror,
             np.random.default_rng(self.settings.seed),
             cache_megabytes=self.settings.source.cache_megabytes,
             indices=train,
-            part=slice(processes.rank, None, processes.count),
         )
         network = copy.deepcopy(self._base_network).requires_grad_(True)
         if network.settings.depth_decoder and source[train[0]].depth is None:
             log.warning("source set %s has no depth: the depth decoder learns from pairs of views alone", source.name)
         weights = median_frequency_weights(map(source.label, track(train)), network.num_classes)
-        return Learner(network, batches, weights, self.keyframes, self.settings, self._device, processes)
+        return Learner(network, batches, weights, self.keyframes, self.settings, self._device)
 
     def _resume(self) -> None:
         for problem in self._load_keyframes():
@@ -194,32 +194,27 @@ class Adaptation:
 
     def _load_keyframes(self) -> list[str]:
         """Take up saved keyframes that still fit; returns what was left out, and why."""
-        folder, model = self._folder / "keyframes", self.settings.model
+        folder = self._folder / "keyframes"
         rule = self.settings.keyframes.after_restart
         if not folder.is_dir() or rule == "drop":
             return []
         if rule == "same_boot" and boot_id() != _read_text(self._folder / BOOT):
             return ["left out, the computer was started anew since (setting keyframes.after_restart)"]
         try:
-            problems = self.keyframes.load(folder)
+            return self.keyframes.load(folder)
         except KeyframeError as error:
             return [str(error)]
-        if self.keyframes.size not in (None, (model.width, model.height)):
-            self.keyframes.clear()
-            return [f"left out, images are processed at {model.width}x{model.height} now"]
-        return problems
 
     # Frames ----------------------------------------------------------------------------------------------------------
 
-    def offer(self, frame: Frame) -> Offer:
-        """Consider one frame as keyframe.
+    def offer(self, view: View) -> Decision:
+        """Consider one view as keyframe.
 
         Args:
-            frame: any size, distorted or not; brought to the network's size here. With `geometry.depth_source`
+            view: any size, distorted or not; brought to the network's size here. With `geometry.depth`
                 predicted it needs no depth: the weights that serve predict it.
         """
-        model = self.settings.model
-        return self.keyframes.offer(working_frame(frame, model.width, model.height))
+        return self.keyframes.offer(view)
 
     def _predict_depth(self, color: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Depth as the weights that serve predict it, in copies of their own: the learner is not waited for."""

@@ -17,14 +17,14 @@ def check_branches(checkpoint: str | Path, found: ModelSettings, settings: Setti
         CheckpointError: with the setting and what to do.
     """
     reasons = {
-        "geometry.depth_source is 'predicted'": not settings.geometry.from_sensor,
+        "geometry.depth is 'predicted'": not settings.geometry.from_sensor,
         "model.depth_decoder is true": settings.model.depth_decoder,
     }
     asked = [reason for reason, holds in reasons.items() if holds]
     if asked and not found.depth_decoder:
         raise CheckpointError(
             f"weights file {checkpoint} has no depth decoder but {asked[0]}: train one with "
-            "`s4net pretrain --set model.depth_decoder=true`, or set geometry.depth_source to sensor and "
+            "`s4net pretrain --set model.depth_decoder=true`, or set geometry.depth to sensor and "
             "model.depth_decoder to false"
         )
     if settings.model.auxiliary == "always" and not found.has_auxiliary:

@@ -7,11 +7,12 @@ import torch
 from torch import Tensor
 
 from s4net_core.config import GeometrySettings
+from s4net_core.geometry.views import Pairs
 from s4net_core.geometry.warp import correspond, sample, sample_mask, sample_nearest
-from s4net_core.inference import to_tensor
-from s4net_core.keyframes import Keyframe, pairs_of
+from s4net_core.keyframes import Keyframe, views_of
 from s4net_core.learning.teacher import Teacher
-from s4net_core.losses import Share, photometric_loss, undivided
+from s4net_core.losses import photometric_loss
+from s4net_core.models.predict import to_tensor
 
 
 def depth_geometric_loss(
@@ -20,7 +21,6 @@ def depth_geometric_loss(
     drawn: Sequence[tuple[Keyframe, Sequence[Keyframe]]],
     teacher: Teacher,
     settings: GeometrySettings,
-    share: Share = undivided,
 ) -> Tensor:
     """L_DG = Σ_{e} Σ_{e'∈N(e)} L_INT( I_e, Warp_{e'→e}(I_e') ) with the predicted depth of e (paper: sec. 3.3).
 
@@ -33,24 +33,22 @@ def depth_geometric_loss(
         drawn: each target view with its neighbours N(e).
         teacher: predicts the segments.
         settings: range of depth.
-        share: of this process.
 
     Returns:
         Scalar, mean over the pixels that count in all pairs; 0 with zero gradient when none does.
     """
     targets = [target for target, neighbours in drawn for _ in neighbours]
-    sources = [source for _, neighbours in drawn for source in neighbours]
+    neighbours = [neighbour for _, neighbours in drawn for neighbour in neighbours]
     of_pair = torch.tensor([i for i, (_, n) in enumerate(drawn) for _ in n], device=depth.device)
-    pairs = pairs_of(targets, sources, depth.device)
-    nothing = depth.new_zeros((len(sources), 1, *depth.shape[2:]))
-    untested = settings.model_copy(update={"require_source_depth": False})
-    correspondence = correspond(
-        depth[of_pair], pairs.K_target, pairs.T_source_target, nothing, pairs.K_source, untested
+    unknown = depth.new_zeros(()).expand(len(neighbours), *depth.shape[1:])  # only its size counts
+    pairs = Pairs(
+        views_of(targets, depth.device, depth=depth[of_pair]), views_of(neighbours, depth.device, depth=unknown)
     )
-    warped, valid = sample(to_tensor([source.color for source in sources], depth.device), correspondence)
+    correspondence = correspond(pairs, settings, occlusion=False)
+    warped, valid = sample(to_tensor([view.color for view in neighbours], depth.device), correspondence)
     fixed = replace(correspondence, grid=correspondence.grid.detach())
     here, here_inner = teacher.segments(targets)
-    there, there_inner = teacher.segments(sources)
+    there, there_inner = teacher.segments(neighbours)
     same = here == sample_nearest(there, fixed)[0]
     counts = valid & same & here_inner & sample_mask(there_inner, fixed)
-    return photometric_loss(images[of_pair], warped, counts, share)
+    return photometric_loss(images[of_pair], warped, counts)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from s4net_core.config import Settings
 from s4net_core.errors import S4NetError, SettingsError
-from s4net_core.inference import pick_device
+from s4net_core.models.predict import pick_device
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -54,7 +54,7 @@ class Processes:
         return total
 
     def share(self, weight: Tensor) -> Tensor:
-        """By how much the mean of this process's pixels counts in that of all; see `s4net_core.losses.Share`."""
+        """By how much the mean of this process's pixels counts in that of all, from the weight of its pixels."""
         return weight / self.sum(weight).clamp(min=torch.finfo(weight.dtype).tiny)
 
     def sum_gradients(self, network: nn.Module) -> None:

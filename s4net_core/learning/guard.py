@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from s4net_core.config import Settings
 from s4net_core.evaluation.agreement import agreement
 from s4net_core.evaluation.metrics import ConfusionMatrix
-from s4net_core.inference import predict_depth, predict_labels
 from s4net_core.io.source_sets.source_set import SourceSet
 from s4net_core.keyframes import Keyframe, KeyframeBuffer
 from s4net_core.models.build import SegmentationNetwork
+from s4net_core.models.predict import predict_depth, predict_labels
 
 
 @dataclass(frozen=True)

@@ -1,25 +1,26 @@
 """One step of S4-Net: L_S + λ L_G, and L_D = L_DS + λ_D L_DG where the network predicts depth."""
 
-import copy
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.optim.swa_utils import AveragedModel
 
 from s4net_core.config import Settings
 from s4net_core.errors import LearningError
-from s4net_core.inference import to_tensor
 from s4net_core.io.source_sets.batches import SourceBatches
 from s4net_core.keyframes import Keyframe, KeyframeBuffer
 from s4net_core.learning.depth_loss import depth_geometric_loss
-from s4net_core.learning.devices import Processes
 from s4net_core.learning.source_loss import source_loss
 from s4net_core.learning.teacher import Teacher
 from s4net_core.losses import geometric_loss
 from s4net_core.models.build import Outputs, SegmentationNetwork, freeze_batch_norm
+from s4net_core.models.predict import to_tensor
 
 WARM_UP = 10
 """Steps over which the average of the weights grows to its full length."""
@@ -88,38 +89,42 @@ class Learner:
 
     Args:
         network: trained in place.
-        source: yields labelled batches.
+        batches: of labelled source images.
         class_weights: (C,) median-frequency weights of the source set.
         keyframes: target views; may grow and shrink between steps.
         settings: groups `learner` and `geometry`, and `seed`.
         device: where training runs.
-        processes: those that take each step together; `source` yields this one's part of a batch.
     """
 
     def __init__(
         self,
         network: SegmentationNetwork,
-        source: SourceBatches,
+        batches: SourceBatches,
         class_weights: Tensor,
         keyframes: KeyframeBuffer,
         settings: Settings,
         device: torch.device,
-        processes: Processes | None = None,
     ) -> None:
+        self._settings = settings
         self.network = network.to(device)
-        self.averaged = copy.deepcopy(network).eval() if settings.learner.weight_average else self.network
+        self._average = self._new_average() if settings.learner.weight_average else None
+        self.averaged = self.network
+        if self._average is not None:
+            self.averaged = cast(SegmentationNetwork, self._average.module).eval()
         freeze_batch_norm(self.network, settings.learner.batch_norm == "frozen")
         self.steps = 0
-        self._source = source
+        self._batches = batches
         self._class_weights = class_weights.to(device)
         self._keyframes = keyframes
-        self._settings = settings
         self._device = device
-        self._processes = processes or Processes()
         self._rng = np.random.default_rng(settings.seed)
         self._teacher = Teacher(network, settings, device)
-        self._average_steps = 0
         self._start_optimiser()
+
+    def _new_average(self) -> AveragedModel:
+        average = AveragedModel(self.network, multi_avg_fn=self._mix, use_buffers=True)
+        average.n_averaged.fill_(1)  # the weights at the start are its first value
+        return average
 
     def _start_optimiser(self) -> None:
         amp = self._settings.learner.amp and self._device.type == "cuda"
@@ -131,7 +136,8 @@ class Learner:
         """Take over weights (roll-back, reset, resume): the teacher follows and the optimiser starts afresh."""
         self.network.load_state_dict(state)
         self.averaged.load_state_dict(state)
-        self._average_steps = 0
+        if self._average is not None:
+            self._average.n_averaged.fill_(1)
         self._teacher.refresh(self.network)
         self._start_optimiser()
 
@@ -148,11 +154,11 @@ class Learner:
         start = time.perf_counter()
         settings = self._settings.learner
         self.network.train()
-        source = self._source.next().to(self._device)
+        source = self._batches.next().to(self._device)
         targets = self._draw_targets() if self._looks_at_targets else None
         outputs = self._outputs(source.images if targets is None else torch.cat([source.images, targets.images]))
         of_source, of_targets = outputs.split(len(source))
-        owed = source_loss(of_source, source, self._class_weights, settings, self._processes.share)
+        owed = source_loss(of_source, source, self._class_weights, settings)
         between = self._target_loss(of_targets, targets)
         geometric = between.geometric + settings.auxiliary_weight * between.auxiliary
         loss = owed.total + settings.lambda_geometric * geometric + settings.lambda_depth * between.depth
@@ -165,19 +171,19 @@ class Learner:
             "loss_depth_source": owed.depth,
             "loss_depth_geometric": between.depth,
         }
-        of_all = self._processes.sum(torch.stack([number.detach() for number in numbers.values()])).tolist()
-        self._descend(loss, of_all[0])
+        values = torch.stack([number.detach() for number in numbers.values()]).tolist()
+        self._descend(loss, values[0])
         self.steps += 1
-        self._average()
+        if self._average is not None:
+            self._average.update_parameters(self.network)
         if self.steps % settings.teacher_refresh == 0:
             self.refresh_teacher()
         seconds = time.perf_counter() - start
-        return StepReport(self.steps, seconds=seconds, **dict(zip(numbers, of_all, strict=True)))
+        return StepReport(self.steps, seconds=seconds, **dict(zip(numbers, values, strict=True)))
 
     def _outputs(self, images: Tensor) -> Outputs:
         with torch.random.fork_rng(devices=[self._device] if self._device.type == "cuda" else []):
-            processes = self._processes  # each drops out other features
-            torch.manual_seed((self._settings.seed << 32) + self.steps * processes.count + processes.rank)
+            torch.manual_seed((self._settings.seed << 32) + self.steps)  # of the features that are dropped out
             with torch.autocast(self._device.type, enabled=self._amp):
                 return self.network.outputs(images)
 
@@ -195,53 +201,48 @@ class Learner:
         if targets is None:
             return _TargetLoss(nothing, nothing, nothing)
         geometric = auxiliary = depth = nothing
-        share = self._processes.share
         if self._settings.learner.lambda_geometric > 0:
             weighted = self._settings.learner.geometric_weights == "median_frequency"
             weights = self._class_weights if weighted else None
-            geometric = geometric_loss(outputs.logits, targets.merged, targets.valid, weights, share)
+            geometric = geometric_loss(outputs.logits, targets.merged, targets.valid, weights)
             if outputs.auxiliary is not None:
-                auxiliary = geometric_loss(outputs.auxiliary, targets.merged, targets.valid, weights, share)
+                auxiliary = geometric_loss(outputs.auxiliary, targets.merged, targets.valid, weights)
         if outputs.depth is not None and self._compares_depth:
             geometry = self._settings.geometry
-            depth = depth_geometric_loss(targets.images, outputs.depth, targets.drawn, self._teacher, geometry, share)
+            depth = depth_geometric_loss(targets.images, outputs.depth, targets.drawn, self._teacher, geometry)
         return _TargetLoss(geometric, auxiliary, depth)
 
     def _coverage(self, targets: _Targets | None) -> Tensor:
         """Share of the target pixels that have a merged label."""
         if targets is None:
             return torch.zeros((), device=self._device)
-        number = torch.tensor(float(len(targets.drawn)), device=self._device)
-        return self._processes.share(number) * targets.valid.float().mean()
+        return targets.valid.float().mean()
 
     def _descend(self, loss: Tensor, value: float) -> None:
-        """Follow the gradient of this process's part of the loss and those of the others; `value` is the whole."""
+        """Follow the gradient of the loss, whose value is `value`."""
         if not math.isfinite(value):
             raise LearningError(f"loss is {value} at step {self.steps + 1}: lower learner.learning_rate")
         self._optimiser.zero_grad(set_to_none=True)
         self._scaler.scale(loss).backward()
-        self._processes.sum_gradients(self.network)
         self._scaler.step(self._optimiser)
         self._scaler.update()
 
     @torch.no_grad()
-    def _average(self) -> None:
-        if self.averaged is self.network:
-            return
-        self._average_steps += 1
+    def _mix(self, means: Sequence[Tensor], values: Sequence[Tensor], count: Tensor | int) -> None:
+        """Move the average towards the network's new weights; whole numbers, such as counts of batches, are copied."""
         # The first steps count equally: a constant decay would hold on to the start for 1 / (1 - decay) steps.
-        decay = min(self._settings.learner.weight_average, self._average_steps / (self._average_steps + WARM_UP))
-        for mean, value in zip(self.averaged.state_dict().values(), self.network.state_dict().values(), strict=True):
+        decay = min(self._settings.learner.weight_average, int(count) / (int(count) + WARM_UP))
+        for mean, value in zip(means, values, strict=True):
             if mean.is_floating_point():
                 mean.lerp_(value, 1 - decay)
             else:
                 mean.copy_(value)
 
     def _draw_targets(self) -> _Targets | None:
-        """Target views of this process with what their neighbours say; None while no view has a neighbour."""
+        """Target views with what their neighbours say; None while no view has a neighbour."""
         settings = self._settings.learner
-        count = settings.target_images(self.network.settings.architecture) * self._processes.count
-        drawn = self._processes.part(self._keyframes.draw(count, settings.neighbours, settings.min_overlap, self._rng))
+        count = settings.target_images(self.network.settings.architecture)
+        drawn = self._keyframes.draw(count, settings.neighbours, settings.min_overlap, self._rng)
         if not drawn:
             return None
         labels = [self._teacher.labels(target, neighbours) for target, neighbours in drawn]

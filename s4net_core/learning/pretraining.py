@@ -12,7 +12,6 @@ from torch.optim.lr_scheduler import ConstantLR, LRScheduler, OneCycleLR
 from s4net_core.config import LearnerSettings, Settings, leaves
 from s4net_core.errors import LearningError
 from s4net_core.evaluation.metrics import ConfusionMatrix, pooled_scores
-from s4net_core.inference import BATCH, predict_labels
 from s4net_core.io.source_sets.batches import SourceBatch
 from s4net_core.io.source_sets.source_set import SourceSet, split
 from s4net_core.learning.augment import Augmentation
@@ -23,6 +22,7 @@ from s4net_core.learning.training_state import load_state, save_state
 from s4net_core.losses import label_weight, median_frequency_weights
 from s4net_core.models.build import SegmentationNetwork, build_network, freeze_batch_norm
 from s4net_core.models.checkpoint import CheckpointInfo, save_checkpoint
+from s4net_core.models.predict import BATCH, predict_labels
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric

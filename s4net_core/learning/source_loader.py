@@ -88,8 +88,7 @@ def source_loader(
 
 def to_batch(items: Item, device: torch.device) -> SourceBatch:
     """What `source_loader` yields, as the losses take it; bytes are moved to the device and become floats there."""
-    color, label, depth = (part.to(device, non_blocking=True) for part in items)
-    return SourceBatch(color.float().div_(255.0), label.long(), depth)
+    return SourceBatch.of_bytes(*(part.to(device, non_blocking=True) for part in items))
 
 
 def _start_worker(worker: int) -> None:

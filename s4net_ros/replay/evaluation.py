@@ -13,8 +13,8 @@ from s4net_core.evaluation.page import HtmlPage, write_page
 from s4net_core.evaluation.pictures import Curve, save_picture
 from s4net_core.evaluation.summary import summary_numbers, summary_tables
 from s4net_core.evaluation.tables import Table, to_rich
-from s4net_core.inference import Segmenter
 from s4net_core.io.captures.opening import open_capture
+from s4net_core.models.segmenter import Segmenter
 from s4net_ros.replay.monitor import Record
 
 BASE, ADAPTED = "base", "adapted"

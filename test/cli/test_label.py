@@ -11,7 +11,6 @@ from scenes import make_room_frames
 
 from s4net_core.cli.main import main
 from s4net_core.config import ModelSettings, from_values
-from s4net_core.inference import Segmenter
 from s4net_core.io.bags.writer import write_bag
 from s4net_core.io.captures.opening import open_capture
 from s4net_core.io.captures.scene_folder import SceneFolder, write_scene_folder
@@ -21,6 +20,7 @@ from s4net_core.io.source_sets.opening import open_source_set
 from s4net_core.labels import SUNRGBD37
 from s4net_core.models.build import build_network
 from s4net_core.models.checkpoint import CheckpointInfo, save_checkpoint
+from s4net_core.models.segmenter import Segmenter
 
 MODEL = ModelSettings(encoder="tu-mobilenetv3_small_100", encoder_weights="none", width=64, height=48)
 
@@ -57,7 +57,7 @@ def labelled(folder, expected):
 
 def test_a_bag_of_a_camera_without_depth_is_labelled(folder, tmp_path):
     write_bag(folder / "colors", [replace(frame, depth=None) for frame in make_room_frames(3, 80, 56)])
-    predicted = ("--set", "geometry.depth_source=predicted")
+    predicted = ("--set", "geometry.depth=predicted")
     assert label(folder, tmp_path / "out", "--write", *predicted, capture="colors") == 0
     read = list(open_capture(tmp_path / "out"))
     assert len(read) == 3

@@ -9,8 +9,8 @@ from scenes import make_room_frames
 from s4net_core.config import ModelSettings, Settings
 from s4net_core.errors import CaptureError
 from s4net_core.evaluation.evaluate import evaluate, evaluate_agreement, keyframes_of, measure_networks
-from s4net_core.inference import Segmentation
 from s4net_core.models.checkpoint import CheckpointInfo
+from s4net_core.models.segmenter import Segmentation
 
 
 class Capture:
@@ -189,7 +189,7 @@ def test_a_capture_without_depth_is_measured_with_predicted_depth(frames, settin
     colors = Capture([replace(frame, depth=None) for frame in frames])
     assert measure_networks({"any": Oracle(frames)}, colors, settings).keyframes == 0
     expected = measure_networks({"any": Oracle(frames)}, Capture(frames), settings)
-    settings.geometry.depth_source = "predicted"
+    settings.geometry.depth = "predicted"
     measured = measure_networks({"any": Oracle(frames)}, colors, settings)
     assert measured.keyframes == expected.keyframes
     assert measured.agreements["any"].mean == pytest.approx(expected.agreements["any"].mean, abs=0.01)

@@ -109,7 +109,7 @@ class TestPaper:
         for method in experiment.methods:
             settings = experiment.method_settings(method)
             assert settings.adaptation.max_steps or settings.adaptation.patience
-            if settings.geometry.depth_source == "predicted":
+            if settings.geometry.depth == "predicted":
                 assert settings.model.depth_decoder
 
     @pytest.mark.parametrize("place", ["scannet", "room"])

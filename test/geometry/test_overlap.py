@@ -7,54 +7,62 @@ import torch
 from s4net_core.config import GeometrySettings
 from s4net_core.frames import Intrinsics
 from s4net_core.geometry.overlap import coarse_depth, overlap
+from s4net_core.geometry.views import Pairs, Views, joined
 
 SETTINGS = GeometrySettings()
 LENS = Intrinsics(width=48, height=30, fx=40.0, fy=40.0, cx=23.5, cy=14.5)
 K = torch.as_tensor(LENS.matrix, dtype=torch.float32)[None]
 
 
+def share(depth: torch.Tensor, T: np.ndarray, depth_neighbour: torch.Tensor, K: torch.Tensor = K, **changes) -> float:
+    """Overlap of one view with a neighbour in the world's origin."""
+    pairs = Pairs(Views(depth, K, T), Views(depth_neighbour, K, np.eye(4)[None]))
+    return overlap(pairs, SETTINGS.model_copy(update=changes)).item()
+
+
 def wall(distance: float = 2.0) -> torch.Tensor:
     return torch.full((1, 1, 30, 48), distance)
 
 
-def moved(x: float = 0.0, y: float = 0.0, z: float = 0.0) -> torch.Tensor:
-    T = torch.eye(4)
-    T[:3, 3] = torch.tensor([x, y, z])
+def moved(x: float = 0.0, y: float = 0.0, z: float = 0.0) -> np.ndarray:
+    T = np.eye(4)
+    T[:3, 3] = x, y, z
     return T[None]
 
 
 @pytest.mark.parametrize("pixels", [0, 6, 12, 36, 60])
 def test_sideways_motion_before_a_wall_shares_what_stays_in_view(pixels: int) -> None:
-    share = overlap(wall(), K, moved(x=pixels * 2.0 / 40.0 + 1e-4), wall(), K, SETTINGS)
-    assert share.shape == (1,)
-    assert share.item() == pytest.approx(max(0, 48 - pixels) / 48, abs=1 / 48)
+    assert share(wall(), moved(x=pixels * 2.0 / 40.0 + 1e-4), wall()) == pytest.approx(
+        max(0, 48 - pixels) / 48, abs=1 / 48
+    )
 
 
 def test_is_a_share_of_the_target_so_it_is_not_symmetric() -> None:
     near, far = wall(1.0), wall(2.0)
     T_far_near = moved(z=1.0)  # the near view sees a quarter of what the far one sees
-    assert overlap(near, K, T_far_near, far, K, SETTINGS).item() == pytest.approx(1.0)
-    assert overlap(far, K, torch.linalg.inv(T_far_near), near, K, SETTINGS).item() == pytest.approx(0.25, abs=0.03)
+    assert share(near, T_far_near, far) == pytest.approx(1.0)
+    assert share(far, np.linalg.inv(T_far_near), near) == pytest.approx(0.25, abs=0.03)
 
 
 def test_pixels_without_depth_do_not_count() -> None:
     depth = wall()
     depth[..., :24] = 0  # the left half has none; motion by 12 pixels loses half of the rest
-    assert overlap(depth, K, moved(x=12 * 2.0 / 40.0), wall(), K, SETTINGS).item() == pytest.approx(0.5)
+    assert share(depth, moved(x=12 * 2.0 / 40.0), wall()) == pytest.approx(0.5)
 
 
 def test_a_target_without_depth_overlaps_with_nothing() -> None:
-    assert overlap(wall(0.0), K, moved(), wall(), K, SETTINGS).item() == 0
+    assert share(wall(0.0), moved(), wall()) == 0
 
 
 def test_occluded_views_do_not_overlap() -> None:
-    assert overlap(wall(2.0), K, moved(), wall(1.0), K, SETTINGS).item() == 0
+    assert share(wall(2.0), moved(), wall(1.0)) == 0
 
 
 def test_each_view_of_a_batch_is_measured_on_its_own() -> None:
-    T = torch.cat([moved(), moved(x=0.6), moved(z=-3.0)])
-    depth = wall().expand(3, -1, -1, -1)
-    shares = overlap(depth, K.expand(3, -1, -1), T, depth, K.expand(3, -1, -1), SETTINGS)
+    origin = Views(wall(), K, np.eye(4)[None])
+    targets = joined([Views(wall(), K, T) for T in (moved(), moved(x=0.6), moved(z=-3.0))])
+    shares = overlap(Pairs(targets, origin.repeated(3)), SETTINGS)
+    assert shares.shape == (3,)
     assert shares.tolist() == pytest.approx([1.0, 0.75, 0.0], abs=0.02)
 
 
@@ -68,7 +76,7 @@ def test_coarse_depth_measures_the_same_overlap() -> None:
     for view, intrinsics in ((depth, lens), coarse_depth(depth, lens, 24)):
         both = torch.from_numpy(np.ascontiguousarray(view))[None, None]
         matrix = torch.as_tensor(intrinsics.matrix, dtype=torch.float32)[None]
-        shares.append(overlap(both, matrix, T, both, matrix, GeometrySettings(require_source_depth=False)).item())
+        shares.append(share(both, T, both, matrix, require_neighbour_depth=False))
     assert 0.3 < shares[0] < 0.9
     assert shares[1] == pytest.approx(shares[0], abs=0.05)
 

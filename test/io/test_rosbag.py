@@ -113,7 +113,7 @@ def test_log_times_rise_so_that_a_player_keeps_the_order(tmp_path, frames):
 
 def test_a_bag_without_depth_can_be_written_but_frames_need_depth(tmp_path, frames):
     write_bag(tmp_path / "bag", [replace(frame, depth=None) for frame in frames])
-    remedies = r"no depth image.*align_depth.*geometry\.depth_source to predicted.*/camera/camera/color/image_raw"
+    remedies = r"no depth image.*align_depth.*geometry\.depth to predicted.*/camera/camera/color/image_raw"
     with pytest.raises(CaptureError, match=remedies):
         BagReader(tmp_path / "bag")
 

@@ -53,7 +53,7 @@ def test_control_and_method_see_the_same_source_images(make, settings):
     for _ in range(3):
         assert all(
             torch.equal(a, b)
-            for a, b in zip(astuple(control._source.next()), astuple(method._source.next()), strict=True)
+            for a, b in zip(astuple(control._batches.next()), astuple(method._batches.next()), strict=True)
         )
 
 

@@ -99,7 +99,7 @@ def described(learner, view, settings):
 
 @pytest.mark.parametrize("depth_source", ["sensor", "predicted"])
 def test_a_step_equals_the_paper_in_numpy(make, settings, labelled, depth_source):
-    settings.geometry.depth_source = depth_source
+    settings.geometry.depth = depth_source
     settings.model.depth_decoder = True
     settings.learner.lambda_depth = 0.5
     learner = make()
@@ -149,7 +149,7 @@ def has_gradient(module):
 
 @pytest.fixture
 def depth_learner(make, settings):
-    settings.geometry.depth_source, settings.model.depth_decoder = "predicted", True
+    settings.geometry.depth, settings.model.depth_decoder = "predicted", True
     return make()
 
 
@@ -313,11 +313,11 @@ def depth_error(learner, room):
 
 def test_pairs_of_views_alone_improve_the_depth_of_a_scene(make, settings, room, tmp_path):
     """No depth and no label is seen, neither of the source set nor of the room: only colours and poses."""
-    settings.geometry.depth_source, settings.model.depth_decoder = "predicted", True
+    settings.geometry.depth, settings.model.depth_decoder = "predicted", True
     settings.learner.lambda_geometric, settings.learner.lambda_depth = 0.0, 10.0
     learner = make()
     blank = [LabelledImage(image.color, np.zeros_like(image.label)) for image in make_source_images(4, WIDTH, HEIGHT)]
-    learner._source = SourceBatches(
+    learner._batches = SourceBatches(
         write_source_set(tmp_path / "set", blank), 2, WIDTH, HEIGHT, False, np.random.default_rng(0), cache_megabytes=1
     )
     with torch.no_grad():

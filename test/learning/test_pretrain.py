@@ -95,8 +95,8 @@ def test_training_stops_without_gain_and_keeps_the_best_weights(settings, source
 
 
 def test_the_measurement_is_that_of_the_written_weights_on_images_never_trained_on(settings, source, place):
-    from s4net_core.inference import Segmenter
     from s4net_core.io.source_sets.source_set import split
+    from s4net_core.models.segmenter import Segmenter
 
     settings.guard.holdout = 3
     info = pretrain(settings, source, place[0])

@@ -10,7 +10,6 @@ import torch
 from s4net_core.cli.main import main
 from s4net_core.config import to_yaml
 from s4net_core.errors import CheckpointError
-from s4net_core.inference import Segmenter
 from s4net_core.io.bags.writer import write_bag
 from s4net_core.io.captures.scene_folder import write_scene_folder
 from s4net_core.keyframes import KeyframeBuffer
@@ -19,11 +18,12 @@ from s4net_core.learning.base_model import check_branches, open_source
 from s4net_core.learning.guard import Guard
 from s4net_core.models.build import build_network
 from s4net_core.models.checkpoint import load_checkpoint, read_info, save_checkpoint
+from s4net_core.models.segmenter import Segmenter
 
 
 @pytest.fixture
 def settings(settings):
-    settings.geometry.depth_source, settings.model.depth_decoder = "predicted", True
+    settings.geometry.depth, settings.model.depth_decoder = "predicted", True
     return settings
 
 
@@ -111,7 +111,7 @@ def test_versions_of_the_base_model_s_own_past_are_not_taken_for_those_learnt_he
 
 def test_depth_is_predicted_by_torch_whatever_serves_the_labels(settings, base, source, tmp_path, colors, monkeypatch):
     """Both nodes read the same settings; an export would take seconds at each hand-over, and depth is not in it."""
-    monkeypatch.setattr("s4net_core.backends.OnnxTemplate", None)
+    monkeypatch.setattr("s4net_core.models.runtimes.OnnxTemplate", None)
     settings.segmentation.runtime = "onnx"
     adaptation = Adaptation(settings, base, source, tmp_path / "state")
     assert adaptation.offer(colors[0]).reason == "new"
@@ -126,7 +126,7 @@ def test_predicted_depth_is_not_taken_for_that_of_a_camera_after_a_restart(
     adaptation.save_state()
     again = Adaptation(settings, base, source, tmp_path / "state")
     assert again.keyframes.ids() == adaptation.keyframes.ids()
-    settings.geometry.depth_source = "sensor"
+    settings.geometry.depth = "sensor"
     with_camera = Adaptation(settings, base, source, tmp_path / "state")
     assert len(with_camera.keyframes) == 0
     assert "depth was predicted" in caplog.text
@@ -162,7 +162,7 @@ def test_the_guard_compares_both_networks_with_the_depth_of_the_newer(settings, 
     monkeypatch.setattr("s4net_core.learning.guard.predict_depth", predict)
     predicted = guard.measure(newer)
     assert all(network is newer for network in asked)
-    settings.geometry.depth_source = "sensor"
+    settings.geometry.depth = "sensor"
     measured = guard.measure(newer)
     for one, other in zip(predicted, measured, strict=True):  # the keyframes' depth is rounded to millimetres
         assert one.agreement == pytest.approx(other.agreement, abs=0.01)
@@ -171,13 +171,13 @@ def test_the_guard_compares_both_networks_with_the_depth_of_the_newer(settings, 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"geometry.depth_source": "predicted"}, r"no depth decoder but geometry\.depth_source is 'predicted': train"),
+        ({"geometry.depth": "predicted"}, r"no depth decoder but geometry\.depth is 'predicted': train"),
         ({"model.depth_decoder": True}, r"no depth decoder but model\.depth_decoder is true: train"),
         ({"model.auxiliary": "always"}, r"no auxiliary branch but model\.auxiliary is 'always': train"),
     ],
 )
 def test_a_base_model_without_the_branch_is_refused_with_setting_and_remedy(settings, source, tmp_path, change, words):
-    settings.geometry.depth_source, settings.model.depth_decoder = "sensor", False
+    settings.geometry.depth, settings.model.depth_decoder = "sensor", False
     save_checkpoint(tmp_path / "plain.safetensors", build_network(settings.model))
     for name, value in change.items():
         group, _, key = name.partition(".")
@@ -187,7 +187,7 @@ def test_a_base_model_without_the_branch_is_refused_with_setting_and_remedy(sett
 
 
 def test_a_base_model_may_have_more_than_the_settings_ask_for(settings, base):
-    settings.geometry.depth_source, settings.model.depth_decoder = "sensor", False
+    settings.geometry.depth, settings.model.depth_decoder = "sensor", False
     check_branches(base, read_info(base).model, settings)
 
 

@@ -10,12 +10,12 @@ from torch.nn import functional as F
 
 from s4net_core.config import ModelSettings
 from s4net_core.errors import CheckpointError, S4NetError, SettingsError
-from s4net_core.inference import to_tensor
 from s4net_core.labels import ADE20K_NAMES, ADE20K_TO_SUNRGBD37, SUNRGBD37
 from s4net_core.losses import supervised_loss
 from s4net_core.models.build import build_network
 from s4net_core.models.checkpoint import CheckpointInfo, load_checkpoint, load_weights, read_info, save_checkpoint
 from s4net_core.models.onnx_model import OnnxModel, compare_with_torch, export_onnx
+from s4net_core.models.predict import to_tensor
 from s4net_core.models.transformers_body import TransformersBody, class_ids, fetch_body
 
 transformers = pytest.importorskip("transformers")

@@ -583,7 +583,7 @@ def real(tmp_path, checkpoint):
 
 
 def test_it_adapts_to_a_camera_without_depth(ros, real, room, tmp_path):
-    real.model.depth_decoder, real.geometry.depth_source = True, "predicted"
+    real.model.depth_decoder, real.geometry.depth = True, "predicted"
     real.checkpoint = str(tmp_path / "depth.safetensors")
     torch.manual_seed(0)
     save_checkpoint(real.checkpoint, build_network(real.model))

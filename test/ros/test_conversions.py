@@ -20,7 +20,7 @@ from s4net_core.io.images.codec import encode_compressed_color, encode_compresse
 from s4net_ros import compat
 from s4net_ros.conversions import (
     camera_info_message,
-    color_from_image,
+    color_from_topic,
     depth_from_image,
     image_message,
     intrinsics_from_info,
@@ -46,11 +46,11 @@ class TestImages:
         message = over_the_wire(image_message(RGB, "rgb8", HEADER))
         assert (message.height, message.width, message.step, message.encoding) == (H, W, W * 3, "rgb8")
         assert message.header == HEADER
-        np.testing.assert_array_equal(color_from_image(message), RGB)
+        np.testing.assert_array_equal(color_from_topic(message), RGB)
 
     def test_colour_of_a_received_message_is_not_copied(self):
         message = over_the_wire(image_message(RGB, "rgb8", HEADER))
-        assert np.shares_memory(color_from_image(message), np.frombuffer(message.data, np.uint8))
+        assert np.shares_memory(color_from_topic(message), np.frombuffer(message.data, np.uint8))
 
     def test_depth_survives_the_wire_in_both_encodings(self):
         message = over_the_wire(image_message(DEPTH, "32FC1", HEADER))
@@ -63,7 +63,7 @@ class TestImages:
     def test_views_and_read_only_images_can_be_sent(self):
         flipped = RGB[::-1, :, ::-1]
         message = image_message(flipped, "bgr8", HEADER)
-        np.testing.assert_array_equal(color_from_image(message), RGB[::-1])
+        np.testing.assert_array_equal(color_from_topic(message), RGB[::-1])
         message = image_message(np.broadcast_to(np.uint8(7), (H, W)), "mono8", HEADER)
         assert bytes(message.data) == bytes([7]) * (H * W)
 
@@ -76,13 +76,13 @@ class TestImages:
         u, v = np.repeat(u, 2, 1) - 128, np.repeat(v, 2, 1) - 128
         luma = 255 / 219 * (y - 16)  # BT.601, video range
         expected = np.stack((luma + 1.596 * v, luma - 0.392 * u - 0.813 * v, luma + 2.017 * u), -1).clip(0, 255)
-        np.testing.assert_allclose(color_from_image(over_the_wire(message)), expected, atol=1.5)
+        np.testing.assert_allclose(color_from_topic(over_the_wire(message)), expected, atol=1.5)
 
     def test_bayer_is_left_to_cv_bridge(self):
         mosaic = np.empty((6, 10), np.uint8)
         mosaic[0::2, 0::2], mosaic[0::2, 1::2], mosaic[1::2, 0::2], mosaic[1::2, 1::2] = 200, 100, 100, 50
         message = Image(height=6, width=10, step=10, encoding="bayer_rggb8", data=mosaic.tobytes())
-        color = color_from_image(over_the_wire(message))
+        color = color_from_topic(over_the_wire(message))
         assert (color.shape, color.dtype, color.flags.writeable) == ((6, 10, 3), np.uint8, False)
         assert set(map(tuple, color[1:-1, 1:-1].reshape(-1, 3).tolist())) == {(200, 100, 50)}
 
@@ -92,7 +92,7 @@ class TestImages:
         for name, value in spoil.items():
             setattr(message, name, value)
         with pytest.raises(BadFrame, match=message.encoding) as caught:
-            color_from_image(message)
+            color_from_topic(message)
         assert caught.value.reason == "color_format"
 
     def test_a_picture_of_another_size_than_the_message_says_is_a_bad_frame(self, monkeypatch):
@@ -101,7 +101,7 @@ class TestImages:
         monkeypatch.setattr(compat, "cv_bridge", bridge, raising=False)
         message = Image(height=6, width=10, step=1, encoding="bayer_rggb8", data=bytes(60))
         with pytest.raises(BadFrame, match=r"makes \(6, 1, 3\) of colour that is 10x6 bayer_rggb8") as caught:
-            color_from_image(message)
+            color_from_topic(message)
         assert caught.value.reason == "color_format"
 
     @pytest.mark.parametrize(
@@ -126,14 +126,14 @@ class TestImages:
         message = over_the_wire(CompressedImage(header=HEADER, format=format, data=data))
         np.testing.assert_allclose(depth_from_image(message), DEPTH, atol=0.00051)
         format, data = encode_compressed_color(np.full((16, 24, 3), (200, 30, 60), np.uint8))
-        color = color_from_image(over_the_wire(CompressedImage(header=HEADER, format=format, data=data)))
+        color = color_from_topic(over_the_wire(CompressedImage(header=HEADER, format=format, data=data)))
         np.testing.assert_allclose(color.mean((0, 1)), (200, 30, 60), atol=4)
 
     def test_messages_of_a_bag_reader_go_through_the_same_code(self):
         store = get_typestore(Stores.ROS2_HUMBLE)
         cdr = serialize_message(image_message(RGB, "rgb8", HEADER))
         message = store.deserialize_cdr(cdr, "sensor_msgs/msg/Image")
-        np.testing.assert_array_equal(color_from_image(message), RGB)
+        np.testing.assert_array_equal(color_from_topic(message), RGB)
         assert stamp_ns(message.header) == 12_000_000_034
         cdr = serialize_message(camera_info_message(Intrinsics(W, H, 5.0, 6.0, 3.0, 2.0), HEADER))
         info = store.deserialize_cdr(cdr, "sensor_msgs/msg/CameraInfo")

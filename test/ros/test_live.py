@@ -463,11 +463,11 @@ def test_live_plans_without_a_depth_topic_where_depth_is_predicted(tmp_path: Pat
     given = [str(tmp_path / "bag"), "--settings", str(settings_file), "--checkpoint", "c", "--source-set", "s"]
     with pytest.raises(CaptureError, match="aligned_depth_to_color"):
         make_plan(parser.parse_args(given))
-    plan = make_plan(parser.parse_args([*given, "--set", "geometry.depth_source=predicted"]))
+    plan = make_plan(parser.parse_args([*given, "--set", "geometry.depth=predicted"]))
     assert plan.depth_topic == ""
     assert plan.color_topic == COLOR
     assert [word for word in plan.player if "depth" in word] == []
-    assert all({"geometry.depth_source": "predicted"}.items() <= spec.parameters[-1].items() for spec in plan.specs)
+    assert all({"geometry.depth": "predicted"}.items() <= spec.parameters[-1].items() for spec in plan.specs)
 
 
 @pytest.mark.slow

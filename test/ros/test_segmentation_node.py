@@ -21,11 +21,10 @@ from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from std_msgs.msg import Header
 
-from s4net_core import inference
 from s4net_core.frames import Intrinsics
-from s4net_core.inference import Segmentation, Segmenter
 from s4net_core.labels import LabelSpace
 from s4net_core.models.checkpoint import read_info
+from s4net_core.models.segmenter import Segmentation, Segmenter
 from s4net_ros import publishers, segmentation_node
 from s4net_ros.conversions import camera_info_message, image_message
 from s4net_ros.msg import LabelInfo, ModelUpdate
@@ -124,7 +123,7 @@ def network(monkeypatch):
             size = color.shape[:2]
             return Segmentation(np.full(size, 5, np.uint8), np.ones(size, np.float32), 0)
 
-    monkeypatch.setattr(inference, "Segmenter", Slow)
+    monkeypatch.setattr("s4net_core.models.segmenter.Segmenter", Slow)
     yield control
     control.go_on.set()
 

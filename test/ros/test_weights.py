@@ -14,8 +14,8 @@ from builtin_interfaces.msg import Time
 from rclpy.logging import get_logger
 
 from s4net_core.config import ModelSettings, Settings
-from s4net_core.inference import Segmenter
 from s4net_core.models.checkpoint import CheckpointInfo, read_info
+from s4net_core.models.segmenter import Segmenter
 from s4net_ros.diagnostics import Counts
 from s4net_ros.weights import UPDATES_LOADED, UPDATES_REFUSED, WeightsReceiver, update_message
 

@@ -16,18 +16,18 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
 
-from s4net_core.config import GeometrySettings, Settings, load_settings
+from s4net_core.config import Settings, load_settings
 from s4net_core.geometry.camera import rescale_frame, unproject
-from s4net_core.geometry.warp import Correspondence, away_from_borders, correspond, sample, sample_mask
-from s4net_core.inference import predict_labels, to_tensor
+from s4net_core.geometry.views import Pairs
+from s4net_core.geometry.warp import away_from_borders, correspond, sample, sample_mask, usable_depth
 from s4net_core.io.captures.opening import open_capture
-from s4net_core.keyframes import Keyframe, KeyframeBuffer, depth_of, pairs_of
+from s4net_core.keyframes import Keyframe, KeyframeBuffer, views_of
 from s4net_core.labels import SUNRGBD37, UNLABELLED
 from s4net_core.learning.teacher import Teacher
 from s4net_core.models.build import SegmentationNetwork
 from s4net_core.models.checkpoint import load_checkpoint
+from s4net_core.models.predict import predict_labels, to_tensor
 
 ROOT = Path(__file__).resolve().parents[2]
 DEMO = ROOT / "demo"
@@ -97,15 +97,15 @@ def load_scene() -> Scene:
 
 def draw_warp(scene: Scene) -> Figure:
     """Two views, one of them as the other camera would have seen it, and which pixels count."""
-    target, source, share = pair(scene)
-    warped, reasons = warp(target, source, scene)
+    target, neighbour, share = pair(scene)
+    warped, reasons = warp(target, neighbour, scene)
     colours = np.array([colour for _, colour in REASONS.values()], np.uint8)
     mixed = (0.75 * colours[reasons] + 0.25 * target.color).astype(np.uint8)
     shown = np.where((reasons == COUNTS)[..., None], target.color, mixed)
     figure = panels(
         {
             "view e": target.color,
-            f"neighbour e', sees {share:.0%} of e": source.color,
+            f"neighbour e', sees {share:.0%} of e": neighbour.color,
             "e' warped into e": warped,
             "why pixels of e do not count": shown,
         }
@@ -122,36 +122,30 @@ def pair(scene: Scene) -> tuple[Keyframe, Keyframe, float]:
     return scene.keyframes.get(TARGET), scene.keyframes.get(neighbour), share
 
 
-def warp(target: Keyframe, source: Keyframe, scene: Scene) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Colour of the source at the target's pixels, and what becomes of each of them.
+def warp(target: Keyframe, neighbour: Keyframe, scene: Scene) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Colour of the neighbour at the target's pixels, and what becomes of each of them.
 
     Returns:
         (H, W, 3) uint8 RGB, white where nothing can be read, and (H, W) uint8, a key of `REASONS`.
     """
     geometry = scene.settings.geometry
-    depth_target, depth_source = depth_of([target], CPU), depth_of([source], CPU)
-    cameras = pairs_of([target], [source], CPU)
-
-    def correspondence(depth_source: Tensor, rules: GeometrySettings) -> Correspondence:
-        pair = cameras.K_target, cameras.T_source_target
-        return correspond(depth_target, *pair, depth_source, cameras.K_source, rules)
-
+    pairs = Pairs(views_of([target], CPU), views_of([neighbour], CPU))
     # Where e' has no depth, nothing hides a point.
-    lenient = geometry.model_copy(update={"require_source_depth": False})
-    found = correspondence(depth_source, geometry)
-    visible = correspondence(depth_source, lenient).valid
-    inside = correspondence(torch.zeros_like(depth_source), lenient).valid
-    label = torch.from_numpy(_predict([source], scene)[0].astype(np.int64))[None]
+    lenient = geometry.model_copy(update={"require_neighbour_depth": False})
+    found = correspond(pairs, geometry)
+    visible = correspond(pairs, lenient).valid
+    inside = correspond(pairs, lenient, occlusion=False).valid
+    label = torch.from_numpy(_predict([neighbour], scene)[0].astype(np.int64))[None]
     inner = sample_mask(away_from_borders(label, geometry.boundary_radius), found)
 
-    exists = (depth_target >= geometry.min_depth) & (depth_target <= geometry.max_depth)
+    _, exists = usable_depth(pairs.target.depth, geometry)
     reasons = torch.full(exists.shape, COUNTS, dtype=torch.uint8)
     reasons[~inner] = BORDER
     reasons[~found.valid] = NO_DEPTH
     reasons[~visible] = OCCLUDED
     reasons[~inside] = OUTSIDE
     reasons[~exists] = NO_DEPTH
-    color, valid = sample(to_tensor([source.color], CPU), found)
+    color, valid = sample(to_tensor([neighbour.color], CPU), found)
     warped = torch.where(valid, color, 1.0)[0].permute(1, 2, 0).mul(255).byte()
     return warped.numpy(), reasons[0, 0].numpy()
 
@@ -240,7 +234,8 @@ def _draw_view(ax: Axes, view: Keyframe) -> None:
 
 def _points(view: Keyframe) -> tuple[NDArray[np.float64], NDArray[np.uint8]]:
     """(N, 3) world coordinates, metres, and (N, 3) uint8 RGB of the pixels below the ceiling."""
-    points, valid = unproject(depth_of([view], CPU), torch.from_numpy(view.intrinsics.matrix).float()[None])
+    seen = views_of([view], CPU)
+    points, valid = unproject(seen.depth, seen.K)
     kept = valid[0, 0].numpy()
     world = points[0].permute(1, 2, 0).numpy()[kept] @ view.T_world_camera[:3, :3].T + view.T_world_camera[:3, 3]
     low = world[:, 2] < CEILING

@@ -127,7 +127,7 @@ def ros_page() -> str:
         "## What the nodes read",
         "The last column is the topic to which the launch files map it by default, a topic of realsense2_camera 4.x. "
         "The segmentation node reads depth only while somebody listens to `segmentation/points`. With "
-        "`geometry.depth_source` = predicted the adaptation node reads no depth.",
+        "`geometry.depth` = predicted the adaptation node reads no depth.",
         table(("topic", "type", "", "remapped to"), inputs),
         "The adaptation node also listens to `/tf` and `/tf_static`; both nodes to `/clock` with `use_sim_time`.",
     ]

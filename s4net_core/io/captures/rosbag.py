@@ -132,7 +132,7 @@ def _chosen(bag: Bag, what: str, named: str, candidates: list[str], rank: Callab
     ranked = sorted(candidates, key=lambda topic: (*rank(topic), topic))
     if not ranked:
         remedy = (
-            ": launch the camera with align_depth.enable:=true, or set geometry.depth_source to predicted for a camera "
+            ": launch the camera with align_depth.enable:=true, or set geometry.depth to predicted for a camera "
             "without depth"
         )
         hint = remedy if "depth" in what else ""

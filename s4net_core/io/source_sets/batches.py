@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from s4net_core.errors import SourceSetError
+from s4net_core.geometry.camera import unit_range
 from s4net_core.io.source_sets.source_set import LabelledImage, SourceSet
 
 BYTES_PER_PIXEL = 8
@@ -29,6 +30,17 @@ class SourceBatch:
     labels: Tensor
     depth: Tensor
 
+    @classmethod
+    def of_bytes(cls, color: Tensor, label: Tensor, depth: Tensor) -> "SourceBatch":
+        """A batch from images as they are stored.
+
+        Args:
+            color: (B, 3, H, W) uint8, RGB.
+            label: (B, H, W) uint8, 0 = unlabelled.
+            depth: (B, 1, H, W) float32 metres, 0 = none.
+        """
+        return cls(unit_range(color), label.long(), depth)
+
     def to(self, device: torch.device) -> "SourceBatch":
         """The same batch on a device."""
         return SourceBatch(self.images.to(device), self.labels.to(device), self.depth.to(device))
@@ -48,7 +60,6 @@ class SourceBatches:
         rng: source of every random choice.
         cache_megabytes: memory for resized images; what does not fit is read again every time.
         indices: positions to use; None = all.
-        part: those of each batch that are wanted here; the others are read by other processes.
     """
 
     def __init__(
@@ -62,11 +73,9 @@ class SourceBatches:
         *,
         cache_megabytes: int,
         indices: Sequence[int] | None = None,
-        part: slice = slice(None),
     ) -> None:
         self._source = source
         self._batch = batch
-        self._part = part
         self._width = width
         self._height = height
         self._mirror = mirror
@@ -94,7 +103,7 @@ class SourceBatches:
             self._queue += self._rng.permutation(self._indices).tolist()
         indices, self._queue = self._queue[: self._batch], self._queue[self._batch :]
         mirrored = self._rng.random(self._batch) < 0.5 if self._mirror else np.zeros(self._batch, bool)
-        return self._stack(indices[self._part], mirrored[self._part])
+        return self._stack(indices, mirrored)
 
     def _stack(self, indices: Sequence[int], mirrored: NDArray[np.bool_]) -> SourceBatch:
         images = [self._image(index) for index in indices]
@@ -102,10 +111,8 @@ class SourceBatches:
             np.stack([part[:, ::-1] if m else part for part, m in zip(parts, mirrored, strict=True)])
             for parts in zip(*((i.color, i.label, _depth_or_none(i)) for i in images), strict=True)
         )
-        return SourceBatch(
-            torch.from_numpy(color).permute(0, 3, 1, 2).float().div_(255.0),
-            torch.from_numpy(label).long(),
-            torch.from_numpy(depth).unsqueeze(1),
+        return SourceBatch.of_bytes(
+            torch.from_numpy(color).permute(0, 3, 1, 2), torch.from_numpy(label), torch.from_numpy(depth).unsqueeze(1)
         )
 
     def _image(self, index: int) -> LabelledImage:

@@ -2,8 +2,6 @@
 
 import copy
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
@@ -11,9 +9,10 @@ import torch
 from torch import Tensor
 
 from s4net_core.config import Settings
-from s4net_core.models.build import Outputs, SegmentationNetwork
+from s4net_core.models.build import SegmentationNetwork
 from s4net_core.models.checkpoint import CheckpointInfo, file_sha256, load_checkpoint, load_weights
 from s4net_core.models.onnx_model import OnnxModel, OnnxTemplate, compare_with_torch, pick_provider
+from s4net_core.models.predict import forward
 
 log = logging.getLogger(__name__)
 
@@ -117,40 +116,3 @@ def open_backend(checkpoint: str | Path, device: torch.device, settings: Setting
     """
     kind = OnnxBackend if settings.segmentation.runtime == "onnx" else TorchBackend
     return kind(checkpoint, device, settings)
-
-
-@torch.no_grad()
-def forward(network: SegmentationNetwork, images: Tensor, *, amp: bool = True) -> Tensor:
-    """Logits in evaluation mode, whatever mode the network is in (and is left in).
-
-    Args:
-        network: on the images' device.
-        images: (B, 3, H, W) float32, RGB, 0..1.
-        amp: mixed precision on CUDA.
-
-    Returns:
-        (B, C, H, W) float32, a constant for the gradient.
-    """
-    with _at_work(network, images, amp):
-        return network(images).float()  # type: ignore[no-any-return]
-
-
-@torch.no_grad()
-def all_outputs(network: SegmentationNetwork, images: Tensor, *, amp: bool = True) -> Outputs:
-    """Logits and, where the network has a decoder for it, depth, as float32; arguments as `forward`."""
-    with _at_work(network, images, amp):
-        outputs = network.outputs(images)
-    return Outputs(outputs.logits.float(), None, outputs.depth)
-
-
-@contextmanager
-def _at_work(network: SegmentationNetwork, images: Tensor, amp: bool) -> Iterator[None]:
-    was_training = network.training
-    if was_training:
-        network.eval()
-    try:
-        with torch.autocast(images.device.type, enabled=amp and images.device.type == "cuda"):
-            yield
-    finally:
-        if was_training:
-            network.train()

@@ -8,18 +8,11 @@ import pytest
 import torch
 
 from s4net_core.config import ModelSettings, Settings
-from s4net_core.errors import BadFrame, CheckpointError, SettingsError
-from s4net_core.inference import (
-    Segmenter,
-    forward,
-    most_probable,
-    pick_device,
-    predict_labels,
-    to_tensor,
-)
-from s4net_core.labels import UNLABELLED
+from s4net_core.errors import BadFrame, CheckpointError
 from s4net_core.models.build import build_network
 from s4net_core.models.checkpoint import CheckpointInfo, file_sha256, save_checkpoint
+from s4net_core.models.predict import to_tensor
+from s4net_core.models.segmenter import Segmenter
 
 MODEL = ModelSettings(encoder="tu-mobilenetv3_small_100", encoder_weights="none", width=64, height=48)
 CPU = torch.device("cpu")
@@ -141,7 +134,7 @@ class TestSegmenter:
             assert answered.wait(10)
             return CheckpointInfo(model=MODEL, version=2)
 
-        monkeypatch.setattr("s4net_core.backends.load_weights", slow_load)
+        monkeypatch.setattr("s4net_core.models.runtimes.load_weights", slow_load)
         loader = threading.Thread(target=segmenter.load, args=(tmp_path / "w",))
         loader.start()
         assert reading.wait(10)
@@ -183,67 +176,3 @@ class TestDepth:
         segmenter = Segmenter(saved(tmp_path / "w", network), "cpu", new_settings())
         with pytest.raises(CheckpointError, match=r"no depth decoder.*model\.depth_decoder=true"):
             segmenter.depth(random_color())
-
-
-class TestPrediction:
-    def test_colours_become_channels_between_0_and_1(self):
-        colors = [random_color(seed=s) for s in range(2)]
-        images = to_tensor(colors, CPU)
-        assert images.shape == (2, 3, 48, 64)
-        np.testing.assert_allclose(images[1, 2, 5, 7].item(), colors[1][5, 7, 2] / 255, rtol=1e-6)
-
-    def test_probabilities_are_constants_that_sum_to_1(self, network):
-        probabilities = forward(network, to_tensor([random_color()], CPU)).softmax(dim=1)
-        assert probabilities.shape == (1, 37, 48, 64)
-        assert not probabilities.requires_grad
-        torch.testing.assert_close(probabilities.sum(1), torch.ones(1, 48, 64))
-
-    def test_network_in_training_predicts_in_evaluation_mode_and_goes_on_training(self, network):
-        images = to_tensor([random_color()], CPU)
-        expected = forward(network, images)
-        learning = new_network().train()
-        before = {key: value.clone() for key, value in learning.state_dict().items()}
-        torch.testing.assert_close(forward(learning, images), expected)
-        assert learning.training
-        assert all(torch.equal(before[key], value) for key, value in learning.state_dict().items())
-
-    def test_labels_equal_those_of_the_segmenter_for_images_of_any_size(self, tmp_path, network):
-        settings = new_settings()
-        segmenter = Segmenter(saved(tmp_path / "w", network), "cpu", settings)
-        colors = [random_color(30 + 7 * i, 90 - 5 * i, seed=i) for i in range(6)]
-        for color, label in zip(colors, predict_labels(network, colors, settings, CPU), strict=True):
-            np.testing.assert_array_equal(label, segmenter.segment(color).label)
-
-    def test_logits_are_scaled_before_the_class_is_taken(self):
-        """Between a sure and an unsure pixel the border lies nearer to the unsure one."""
-        logits = torch.zeros(1, 2, 1, 2)
-        logits[0, :, 0, 0], logits[0, :, 0, 1] = torch.tensor([9.0, 0.0]), torch.tensor([0.0, 1.0])
-        label, confidence = most_probable(logits, (1, 20))
-        assert (label[0, 0] == 1).sum() == 14  # 9 (1 - x) > x for x < 0.9; x = (i + 0.5) / 10 - 0.5
-        assert confidence[0, 0, 0].item() == pytest.approx(1 / (1 + np.exp(-9)))
-
-    def test_class_and_probability_are_those_of_a_softmax_and_the_first_of_equals_wins(self):
-        logits = torch.randn(2, 37, 41, 30, generator=torch.Generator().manual_seed(0)).mul(3).round()
-        label, confidence = most_probable(logits, (41, 30))
-        probabilities = logits.double().softmax(dim=1).numpy()
-        assert label.dtype == torch.uint8
-        np.testing.assert_array_equal(label.numpy(), logits.numpy().argmax(axis=1) + 1)
-        np.testing.assert_allclose(confidence.numpy(), probabilities.max(axis=1), rtol=1e-6)
-
-    def test_pixels_without_a_finite_answer_are_unlabelled_and_no_class_beyond_the_last(self):
-        logits = torch.zeros(1, 37, 5, 7)
-        logits[:, 30] = 1.0
-        logits[:, :, 2, 3] = torch.nan  # e.g. overflow in mixed precision
-        label, _ = most_probable(logits, (5, 7))
-        assert label[0, 2, 3] == UNLABELLED
-        assert (label == 31).sum() == 34
-
-
-class TestDevice:
-    def test_auto_is_a_device_of_this_machine(self):
-        assert pick_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
-
-    def test_unknown_or_missing_device_is_refused_with_a_remedy(self):
-        for name in ("gpu", "cuda:99"):
-            with pytest.raises(SettingsError, match=f"'{name}'.*use auto"):
-                pick_device(name)

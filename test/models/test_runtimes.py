@@ -13,9 +13,9 @@ pytest.importorskip("onnxscript")
 
 from s4net_core.config import ModelSettings, Settings
 from s4net_core.errors import CheckpointError, ExportError, SettingsError
-from s4net_core.inference import Segmenter
 from s4net_core.models.build import build_network
 from s4net_core.models.checkpoint import CheckpointInfo, file_sha256, save_checkpoint
+from s4net_core.models.segmenter import Segmenter
 
 MODEL = ModelSettings(encoder="tu-test_resnet", encoder_weights="none", width=64, height=48)
 COLOR = np.random.default_rng(0).integers(0, 256, (50, 90, 3), dtype=np.uint8)

@@ -1,0 +1,191 @@
+"""Colour in, labels and depth out: what a network says about images, as pure functions."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from s4net_core.config import Settings
+from s4net_core.errors import BadFrame, CheckpointError, SettingsError
+from s4net_core.geometry.camera import resize_color, unit_range
+from s4net_core.labels import UNLABELLED
+from s4net_core.models.build import Outputs, SegmentationNetwork
+
+BATCH = 4
+"""Images that `predict_labels` gives to the network at once."""
+STRIP_ROWS = 16
+"""Rows of an image whose most probable classes are looked up at once."""
+
+
+def predict_labels(
+    network: SegmentationNetwork, colors: Sequence[NDArray[np.uint8]], settings: Settings, device: torch.device
+) -> list[NDArray[np.uint8]]:
+    """The most probable class of every pixel, computed as `Segmenter.segment` does.
+
+    Args:
+        network: on `device`.
+        colors: (H, W, 3) uint8 RGB each, any sizes.
+        settings: groups `model` (working size) and `learner.amp`.
+        device: where to compute.
+
+    Returns:
+        (H, W) uint8 class ids 1..C an image, at its own size.
+
+    Raises:
+        BadFrame: ``color_format`` when one of `colors` is something else.
+    """
+    labels: list[NDArray[np.uint8]] = []
+    for start in range(0, len(colors), BATCH):
+        batch = colors[start : start + BATCH]
+        logits = forward(network, working_images(batch, settings, device), amp=settings.learner.amp)
+        for i, color in enumerate(batch):
+            labels.append(most_probable(logits[i : i + 1], color.shape[:2])[0][0].cpu().numpy())
+    return labels
+
+
+def predict_depth(
+    network: SegmentationNetwork, color: NDArray[np.uint8], settings: Settings, device: torch.device
+) -> NDArray[np.float32]:
+    """Depth of one image, computed as `Segmenter.depth` does.
+
+    Args:
+        network: on `device`.
+        color: (H, W, 3) uint8 RGB, any size.
+        settings: groups `model` (working size) and `learner.amp`.
+        device: where to compute.
+
+    Returns:
+        (H, W) float32, metres, positive.
+
+    Raises:
+        BadFrame: ``color_format`` when `color` is something else.
+        CheckpointError: the network has no depth decoder.
+    """
+    depth = all_outputs(network, working_images([color], settings, device), amp=settings.learner.amp).depth
+    if depth is None:
+        raise CheckpointError(
+            "these weights have no depth decoder: train some with `s4net pretrain --set model.depth_decoder=true`"
+        )
+    if tuple(depth.shape[-2:]) != color.shape[:2]:
+        depth = F.interpolate(depth, size=color.shape[:2], mode="bilinear", align_corners=False)
+    return np.asarray(depth[0, 0].cpu().numpy(), dtype=np.float32)
+
+
+@torch.no_grad()
+def forward(network: SegmentationNetwork, images: Tensor, *, amp: bool = True) -> Tensor:
+    """Logits in evaluation mode, whatever mode the network is in (and is left in).
+
+    Args:
+        network: on the images' device.
+        images: (B, 3, H, W) float32, RGB, 0..1.
+        amp: mixed precision on CUDA.
+
+    Returns:
+        (B, C, H, W) float32, a constant for the gradient.
+    """
+    with _at_work(network, images, amp):
+        return network(images).float()  # type: ignore[no-any-return]
+
+
+@torch.no_grad()
+def all_outputs(network: SegmentationNetwork, images: Tensor, *, amp: bool = True) -> Outputs:
+    """Logits and, where the network has a decoder for it, depth, as float32; arguments as `forward`."""
+    with _at_work(network, images, amp):
+        outputs = network.outputs(images)
+    return Outputs(outputs.logits.float(), None, outputs.depth)
+
+
+@torch.no_grad()
+def most_probable(logits: Tensor, size: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """Class and its probability at another size; logits are scaled bilinearly.
+
+    Args:
+        logits: (B, C, h, w) float32.
+        size: (H, W).
+
+    Returns:
+        (B, H, W) uint8 class ids 1..C, 0 where logits are NaN, and (B, H, W) float32 probability 0..1, NaN there.
+    """
+    if tuple(logits.shape[-2:]) != tuple(size):
+        logits = F.interpolate(logits, size=tuple(size), mode="bilinear", align_corners=False)
+    # In strips that fit the processor's cache: twice as fast as whole images.
+    strips = [_most_probable(strip) for strip in logits.split(STRIP_ROWS, dim=2)]
+    label, confidence = (torch.cat(parts, dim=1) for parts in zip(*strips, strict=True))
+    return label, confidence
+
+
+def working_images(colors: Sequence[NDArray[np.uint8]], settings: Settings, device: torch.device) -> Tensor:
+    """Images of any sizes as networks take them.
+
+    Args:
+        colors: (H, W, 3) uint8 RGB each.
+        settings: group `model` (working size).
+        device: where the result lives.
+
+    Returns:
+        (B, 3, height, width) float32, 0..1, at the working size.
+
+    Raises:
+        BadFrame: ``color_format`` when one of `colors` is something else.
+    """
+    for color in colors:
+        if color.ndim != 3 or color.shape[2] != 3 or color.dtype != np.uint8 or color.size == 0:
+            raise BadFrame("color_format", f"colour is {color.shape} {color.dtype}: it must be (H, W, 3) uint8 RGB")
+    return to_tensor([resize_color(color, settings.model.width, settings.model.height) for color in colors], device)
+
+
+def to_tensor(colors: Sequence[NDArray[np.uint8]], device: torch.device) -> Tensor:
+    """Images of one size, each (H, W, 3) uint8 RGB -> (B, 3, H, W) float32, 0..1, on the device."""
+    stacked = torch.from_numpy(np.stack(colors)).to(device)
+    return unit_range(stacked.permute(0, 3, 1, 2).contiguous())
+
+
+def pick_device(name: str | torch.device) -> torch.device:
+    """The device that a setting means; ``auto`` = the first GPU, or the CPU where there is none.
+
+    Raises:
+        SettingsError: unknown, or not on this machine.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise SettingsError(f"device is '{name}': use auto, cpu, cuda or cuda:N") from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise SettingsError(
+            f"device is '{name}' but this machine has {torch.cuda.device_count()} usable CUDA devices: use auto or cpu"
+        )
+    return device
+
+
+def _most_probable(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """Softmax at its maximum is 1 / Σ exp(logit - highest), which needs no division by pixel and class.
+
+    The class is the first that has the highest logit, found by comparison: `max` with indices takes ten times as long
+    as `amax` on a CPU.
+    """
+    classes = logits.shape[1]
+    highest = logits.amax(dim=1, keepdim=True)
+    backwards = torch.arange(classes, 0, -1, dtype=torch.uint8, device=logits.device).view(1, -1, 1, 1)
+    first = ((logits == highest) * backwards).amax(dim=1)  # C for class 1, 1 for class C, 0 where nothing is a number
+    label = torch.where(first > 0, classes + 1 - first, UNLABELLED)
+    confidence = logits.sub(highest).exp_().sum(dim=1).reciprocal_()
+    return label, confidence
+
+
+@contextmanager
+def _at_work(network: SegmentationNetwork, images: Tensor, amp: bool) -> Iterator[None]:
+    was_training = network.training
+    if was_training:
+        network.eval()
+    try:
+        with torch.autocast(images.device.type, enabled=amp and images.device.type == "cuda"):
+            yield
+    finally:
+        if was_training:
+            network.train()
