@@ -361,6 +361,11 @@ def test_recorded_qos_is_kept_and_can_be_overruled(tmp_path: Path) -> None:
         assert publisher_qos(count, PlayerOptions()).durability == DurabilityPolicy.VOLATILE
         assert publisher_qos(static, PlayerOptions()).reliability == ReliabilityPolicy.RELIABLE
         assert publisher_qos(static, PlayerOptions()).durability == DurabilityPolicy.TRANSIENT_LOCAL
+        both = [qos(kind, QosDurability.VOLATILE) for kind in (QosReliability.BEST_EFFORT, QosReliability.RELIABLE)]
+        mixed = count._replace(ext=count.ext._replace(offered_qos_profiles=both))
+        assert publisher_qos(mixed, PlayerOptions()).reliability == ReliabilityPolicy.RELIABLE
+        assert publisher_qos(static, PlayerOptions(depth=1)).depth == 2  # all of a latched topic
+        assert publisher_qos(count, PlayerOptions(depth=1)).depth == 1
 
 
 def test_a_type_that_is_not_installed_names_its_package() -> None:

@@ -16,8 +16,10 @@ WAIT_S = 60.0
 STUBBORN = """
 import signal, subprocess, sys, time
 signal.signal(signal.SIGINT, signal.SIG_IGN)
-deaf = "import signal, time; signal.signal(signal.SIGINT, signal.SIG_IGN); time.sleep(300)"
-grandchild = subprocess.Popen([sys.executable, "-c", deaf])
+deaf = "import signal, time; [signal.signal(number, signal.SIG_IGN) for number in (2, 15)]; "
+deaf += "print('deaf', flush=True); time.sleep(300)"
+grandchild = subprocess.Popen([sys.executable, "-c", deaf], stdout=subprocess.PIPE)
+grandchild.stdout.readline()
 print(grandchild.pid, flush=True)
 time.sleep(300)
 """
