@@ -164,7 +164,7 @@ class BagPlayer:
         self._wait_for_subscribers()
         pacer = Pacer(self.options.rate)
         begin = wall = time.monotonic_ns()
-        while not self._stopped:
+        while True:
             end = self._play_once(pacer, wall, progress)
             if self._stopped:
                 break
