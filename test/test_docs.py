@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -39,6 +40,12 @@ LAUNCHED = re.compile(r"^ros2 launch s4net_ros (\S+)(.*)$")
 FOLDERS = ("demo/", "config/", "examples/", "tools/")
 """Paths that a command of the documentation reads and that must therefore be in the repository."""
 WRITTEN = ("demo/out",)
+
+
+def blocks(language: str) -> list[Any]:
+    """File and code of every block in a language, as parameters of a test."""
+    found = [(file, b["code"]) for file in TEXTS for b in BLOCK.finditer(file.read_text()) if b["language"] == language]
+    return [pytest.param(*block, id=f"{block[0].relative_to(ROOT)}-{i}") for i, block in enumerate(found)]
 
 
 @dataclass(frozen=True)
@@ -119,33 +126,34 @@ def test_every_launch_argument_exists(line: Line) -> None:
         assert not names[name].choices or value in names[name].choices
 
 
-@pytest.mark.parametrize("file", TEXTS, ids=lambda file: str(file.relative_to(ROOT)))
 class TestTexts:
-    def test_every_setting_that_is_named_exists(self, file: Path) -> None:
-        named = [SETTING.fullmatch(code["code"]) for code in INLINE.finditer(BLOCK.sub("", file.read_text()))]
-        settings = [match["name"] for match in named if match and match["name"].partition(".")[0] in GROUPS]
-        assert [name for name in settings if name not in SETTINGS] == []
+    def test_every_setting_that_is_named_exists(self) -> None:
+        prose = "".join(BLOCK.sub("", file.read_text()) for file in TEXTS)
+        named = [SETTING.fullmatch(code["code"]) for code in INLINE.finditer(prose)]
+        settings = {match["name"] for match in named if match and match["name"].partition(".")[0] in GROUPS}
+        assert len(settings) > 10
+        assert settings - set(SETTINGS) == set()
 
-    def test_every_settings_file_can_be_loaded(self, file: Path, tmp_path: Path) -> None:
-        for block in BLOCK.finditer(file.read_text()):
-            if block["language"] == "yaml":
-                (tmp_path / "settings.yaml").write_text(block["code"])
-                load_settings(tmp_path / "settings.yaml")
+    @pytest.mark.parametrize(("file", "code"), blocks("yaml"))
+    def test_every_settings_file_can_be_loaded(self, file: Path, code: str, tmp_path: Path) -> None:
+        (tmp_path / "settings.yaml").write_text(code)
+        assert load_settings(tmp_path / "settings.yaml") != Settings()
 
-    def test_every_link_leads_to_a_file(self, file: Path) -> None:
+    def test_every_link_leads_to_a_file(self) -> None:
         generated = {str(DOCS / path) for path in (*reference.PAGES, *INCLUDED.values())}
-        paths = [match["path"] for match in LINK.finditer(BLOCK.sub("", file.read_text())) if match["path"]]
-        targets = [os.path.normpath(file.parent / path) for path in paths]
-        assert [path for path in targets if not os.path.exists(path) and path not in generated] == []
+        links = [(file, match["path"]) for file in TEXTS for match in LINK.finditer(BLOCK.sub("", file.read_text()))]
+        targets = {(file, os.path.normpath(file.parent / path)) for file, path in links if path}
+        assert len(targets) > 20
+        missing = [(file, path) for file, path in targets if not os.path.exists(path) and path not in generated]
+        assert missing == []
 
-    def test_python_compiles_and_imports_what_exists(self, file: Path) -> None:
-        for block in BLOCK.finditer(file.read_text()):
-            if block["language"] != "python":
-                continue
-            for node in ast.walk(ast.parse(block["code"])):
-                if isinstance(node, ast.ImportFrom) and str(node.module).startswith("s4net"):
-                    module = importlib.import_module(str(node.module))
-                    assert [alias.name for alias in node.names if not hasattr(module, alias.name)] == []
+    @pytest.mark.parametrize(("file", "code"), blocks("python"))
+    def test_python_compiles_and_imports_what_exists(self, file: Path, code: str) -> None:
+        nodes = [node for node in ast.walk(ast.parse(code)) if isinstance(node, ast.ImportFrom)]
+        for node in nodes:
+            module = importlib.import_module(str(node.module))
+            assert [alias.name for alias in node.names if not hasattr(module, alias.name)] == []
+        assert "s4net" in code
 
 
 class TestReference:

@@ -172,8 +172,8 @@ def test_a_scene_with_little_texture_is_not_taken_for_blurred() -> None:
     assert keyframes.offer(view(x=5, stamp=20 * SECOND, color=faint)).reason == "new"
 
 
-def test_sharpness_of_real_frames_falls_with_motion_blur(shared_data: Path) -> None:
-    for path in sorted((shared_data / "real" / "hololens" / "color").iterdir())[::60]:
+def test_sharpness_of_real_frames_falls_with_motion_blur(demo: Path) -> None:
+    for path in sorted((demo / "capture" / "color").iterdir())[::60]:
         color = cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)
         sharp = sharpness(color)
         assert sharpness(cv2.blur(color, (9, 1))) < 0.75 * sharp

@@ -1,7 +1,6 @@
 """Publishes the messages of a bag in their rhythm; `player` is the program around it."""
 
 import importlib
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -24,6 +23,7 @@ NANOSECONDS = 1_000_000_000
 CLOCK_TOPIC = "/clock"
 CLOCK_PERIOD = NANOSECONDS // 100
 SUBSCRIBER_CHECK = 0.05  # s between two looks for subscribers
+STOP_CHECK = 0.05  # s: `stop` and ``~/pause`` are noticed this soon
 DISCOVERY_SETTLE = 0.5  # s: a subscriber that is seen here may not have seen this publisher yet
 ACKNOWLEDGE_TIMEOUT = 2.0  # s that reliable subscribers of all topics get for their last messages
 BEST_EFFORT_DRAIN = 0.3  # s
@@ -138,10 +138,10 @@ class BagPlayer:
         self.options = options
         self.summary = PlayerSummary()
         self._bag = bag
-        self._stopped = threading.Event()
-        self._running = threading.Event()
-        if not options.start_paused:
-            self._running.set()
+        # Plain flags: `threading.Event.set` in a signal handler waits for ever when the signal comes while this very
+        # thread is inside of `Event.wait` and holds the event's lock.
+        self._stopped = False
+        self._paused = options.start_paused
         self._publishers: dict[str, Publisher] = {}
         self._awaited = dict(map(_topic_and_count, options.wait_for))
         self._open_topics()
@@ -150,8 +150,7 @@ class BagPlayer:
 
     def stop(self) -> None:
         """End `play` before its next message; may be called from a signal handler or another thread."""
-        self._stopped.set()
-        self._running.set()
+        self._stopped = True
 
     def play(self, progress: Callable[[int], None] = lambda messages: None) -> PlayerSummary:
         """Publish everything; returns at the end of the bag, or never with ``loop``.
@@ -165,9 +164,9 @@ class BagPlayer:
         self._wait_for_subscribers()
         pacer = Pacer(self.options.rate)
         begin = wall = time.monotonic_ns()
-        while not self._stopped.is_set():
+        while True:
             end = self._play_once(pacer, wall, progress)
-            if self._stopped.is_set():
+            if self._stopped:
                 break
             self.summary.rounds += 1
             self.summary.damage = self._bag.damage
@@ -200,6 +199,8 @@ class BagPlayer:
             self.summary.latest_ms = max(self.summary.latest_ms, late)
             progress(count)
             last = stamp
+        if self._stopped:
+            return last
         if first < 0:
             raise CaptureError(f"bag {self._bag.path} has nothing left to play after --start {self.options.start:g}")
         types = self._bag.topics
@@ -212,6 +213,8 @@ class BagPlayer:
         first, end = -1, 0
         latched: list[tuple[str, bytes]] = []
         for connection, stamp, data in self._bag.messages(self._publishers.keys()):
+            if self._stopped:  # `start` may lie behind gigabytes that are read and left out
+                return
             if first < 0:
                 first = stamp + round(self.options.start * NANOSECONDS)
                 end = first + round(self.options.duration * NANOSECONDS) if self.options.duration else 1 << 63
@@ -226,13 +229,19 @@ class BagPlayer:
 
     def _wait_until(self, pacer: Pacer, stamp: int) -> bool:
         """Sleep until bag time `stamp` (ns) is due; False when stopped meanwhile."""
-        if not self._running.is_set():
+        if self._paused:
             paused = time.monotonic_ns()
-            while not self._running.wait(0.1):
+            while self._paused and self._sleep(STOP_CHECK):
                 self._publish_clock(stamp)  # nodes that start meanwhile need a time as well
             pacer.shift(time.monotonic_ns() - paused)
-        delay = pacer.wall(stamp) - time.monotonic_ns()
-        return not (self._stopped.wait(delay / NANOSECONDS) if delay > 0 else self._stopped.is_set())
+        return self._sleep((pacer.wall(stamp) - time.monotonic_ns()) / NANOSECONDS)
+
+    def _sleep(self, seconds: float) -> bool:
+        """Sleep; False when stopped before or meanwhile."""
+        end = time.monotonic() + seconds
+        while not self._stopped and (left := end - time.monotonic()) > 0:
+            time.sleep(min(left, STOP_CHECK))
+        return not self._stopped
 
     def _publish_clock(self, stamp: int) -> None:
         if self._clock:
@@ -263,7 +272,7 @@ class BagPlayer:
     def _wait_for_subscribers(self) -> None:
         deadline = time.monotonic() + self.options.wait_timeout
         waiting = [name for name in self._awaited if name in self._publishers]
-        while waiting and not self._stopped.wait(SUBSCRIBER_CHECK):
+        while waiting and self._sleep(SUBSCRIBER_CHECK):
             waiting = [n for n in waiting if self._publishers[n].get_subscription_count() < self._awaited[n]]
             if waiting and time.monotonic() > deadline:
                 raise CaptureError(
@@ -271,17 +280,17 @@ class BagPlayer:
                     "are the nodes running, on the same ROS_DOMAIN_ID, with the same topic names?"
                 )
         if self._awaited:
-            self._stopped.wait(DISCOVERY_SETTLE)
+            self._sleep(DISCOVERY_SETTLE)
 
     def _drain(self) -> None:
         """Give subscribers the last messages before the publishers vanish."""
         end = time.monotonic() + ACKNOWLEDGE_TIMEOUT
         for publisher in self._publishers.values():
             publisher.wait_for_all_acked(Duration(seconds=max(0.0, end - time.monotonic())))
-        self._stopped.wait(BEST_EFFORT_DRAIN)  # best effort acknowledges nothing, and is still on its way
+        self._sleep(BEST_EFFORT_DRAIN)  # best effort acknowledges nothing, and is still on its way
 
     def _on_pause(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
-        (self._running.clear if request.data else self._running.set)()
+        self._paused = request.data
         response.success, response.message = True, "paused" if request.data else "playing"
         return response
 

@@ -199,8 +199,8 @@ def test_options_out_of_range_are_refused(scene, tmp_path, option):
         convert(scene, tmp_path / "bag", *option)
 
 
-def test_the_real_capture_becomes_a_bag(shared_data, tmp_path):
-    options = ("--stride", 40, "--color", "jpeg", "--depth", "compressedDepth", "--size", "270x180", "--rate", 10)
-    assert convert(shared_data / "real/hololens", tmp_path / "bag", *options) == 0
+def test_the_capture_of_the_demo_becomes_a_bag(demo, tmp_path):
+    options = ("--stride", 12, "--color", "jpeg", "--depth", "compressedDepth", "--size", "120x90", "--rate", 10)
+    assert convert(demo / "capture", tmp_path / "bag", *options) == 0
     bag = open_capture(tmp_path / "bag")
     assert len(list(bag)) + sum(bag.skipped.values()) == 10

@@ -378,9 +378,9 @@ def test_values_of_another_size_than_the_neighbour_are_refused() -> None:
         sample(torch.rand(1, 3, 18, 28), warp_wall())
 
 
-def test_a_real_frame_warped_into_the_next_looks_like_it(shared_data: Path) -> None:
+def test_a_real_frame_warped_into_the_next_looks_like_it(demo: Path) -> None:
     """Colour agreement of two real frames rises a lot by the warp, and falls again with a wrong pose."""
-    folder = shared_data / "real" / "hololens"
+    folder = demo / "capture"
     lens = json.loads((folder / "intrinsics.json").read_text())
     K = torch.tensor([[lens["fx"], 0, lens["cx"]], [0, lens["fy"], lens["cy"]], [0, 0, 1]])[None]
     poses = {int(row[0]): row[1:].reshape(4, 4) for row in np.loadtxt(folder / "poses.txt", ndmin=2)}

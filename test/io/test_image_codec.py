@@ -53,7 +53,11 @@ class TestColor:
         color = decode_color("mono8", H, W, W, False, RGB[..., 0].tobytes())
         np.testing.assert_array_equal(color, np.repeat(RGB[..., :1], 3, axis=2))
 
-    @pytest.mark.parametrize("wrap", [bytes, bytearray, lambda b: array.array("B", b), memoryview], ids=str)
+    @pytest.mark.parametrize(
+        "wrap",
+        [bytes, bytearray, lambda b: array.array("B", b), memoryview],
+        ids=["bytes", "bytearray", "array", "view"],
+    )
     def test_rgb8_is_not_copied_and_cannot_be_written_to(self, wrap):
         data = wrap(RGB.tobytes())
         color = decode_color("rgb8", H, W, W * 3, False, data)

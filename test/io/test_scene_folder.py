@@ -194,10 +194,10 @@ def test_nothing_is_overwritten_and_nothing_empty_is_written(folder, frames, tmp
         write_scene_folder(tmp_path / "empty", [])
 
 
-def test_the_real_capture_is_read(shared_data):
-    capture = SceneFolder(shared_data / "real/hololens", stride=40)
+def test_the_capture_of_the_demo_is_read(demo):
+    capture = SceneFolder(demo / "capture", stride=12)
     frames = list(capture)
     assert (len(frames), capture.skipped) == (10, {})
-    assert frames[3].color.shape == (360, 540, 3)
-    assert 0.4 < np.mean([(frame.depth > 0).mean() for frame in frames]) < 0.9
+    assert frames[3].color.shape == (180, 240, 3)
+    assert 0.85 < np.mean([(frame.depth > 0).mean() for frame in frames]) < 0.95
     assert 0.5 < np.median(frames[0].depth[frames[0].depth > 0]) < 6

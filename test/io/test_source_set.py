@@ -230,9 +230,9 @@ def test_labels_are_picked_and_never_mixed_when_resized():
     assert set(np.unique(resized.label)) == {0, 37}
 
 
-def test_the_rendered_source_set_is_read(shared_data):
-    source = FolderSourceSet(shared_data / "rendered/source")
+def test_the_source_set_of_the_demo_is_read(demo):
+    source = FolderSourceSet(demo / "source")
     assert len(source) == 360
     image = source[123]
-    assert image.color.shape == (240, 320, 3)
+    assert image.color.shape == (120, 160, 3)
     assert np.unique(image.label).size > 3

@@ -16,12 +16,17 @@ import pytest
 # Before rclpy is imported, and inherited by every process that a test starts.
 os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
 os.environ["ROS_LOCALHOST_ONLY"] = "1"
-os.environ["ROS_DOMAIN_ID"] = str(random.SystemRandom().randint(1, 100))  # above 101 ports may be taken
+if "PYTEST_XDIST_WORKER" in os.environ:  # the workers of one run count on from the same number
+    _first = random.Random(os.environ["PYTEST_XDIST_TESTRUNUID"]).randrange(100)
+    _worker = int(os.environ["PYTEST_XDIST_WORKER"].removeprefix("gw"))
+else:
+    _first, _worker = random.SystemRandom().randrange(100), 0
+os.environ["ROS_DOMAIN_ID"] = str(1 + (_first + _worker) % 100)  # above 101 ports may be taken
 os.environ.setdefault("ROS_LOG_DIR", tempfile.mkdtemp(prefix="s4net-ros-log-"))
 os.environ.setdefault("AMENT_PREFIX_PATH", sys.prefix)
 
-WAIT_S = 30.0
-"""A test fails when something has not happened after this long; on a loaded machine discovery alone takes a second."""
+WAIT_S = 120.0
+"""A test fails when something has not happened after this long; a slow and busy machine needs half a minute."""
 
 N = TypeVar("N")
 
@@ -30,7 +35,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """All tests in this folder need ROS; without it they are skipped by the fixtures below or by importorskip."""
     here = Path(__file__).parent
     for item in items:
-        if here in item.path.parents:
+        if here in Path(str(item.fspath)).parents:
             item.add_marker(pytest.mark.ros)
 
 

@@ -18,6 +18,7 @@ pytest.importorskip("s4net_ros.msg")
 import numpy as np
 import torch
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile
 from scenes import make_room_frames, make_source_images, write_source_set
@@ -598,7 +599,7 @@ def test_it_adapts_to_a_camera_without_depth(ros, real, room, tmp_path):
     assert status.coverage > 0
     update = robot.updates[-1]
     assert load_checkpoint(update.path, sha256=update.sha256)[1].model.depth_decoder
-    assert node.trigger_deactivate() is not None
+    assert node.trigger_deactivate() == TransitionCallbackReturn.SUCCESS
 
 
 @pytest.mark.slow

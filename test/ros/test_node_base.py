@@ -1,6 +1,7 @@
 """What both nodes share: lifecycle, clock jumps, and the way a process ends."""
 
 import signal
+from pathlib import Path
 
 import pytest
 
@@ -227,3 +228,11 @@ def test_a_bad_parameter_ends_it_without_a_traceback(start):
     assert process.returncode == 2
     assert "learner.min_overlap = 3.0" in err
     assert "Traceback" not in err
+
+
+def test_a_second_signal_at_whatever_moment_of_the_first_ends_it_too(spawn):
+    """Launch and the terminal both send SIGINT; `threading.Event.set` inside of itself waited for ever."""
+    process = spawn(str(Path(__file__).with_name("interrupted.py")), "node")
+    out, err = process.communicate(timeout=80.0)
+    assert process.returncode == 0, err
+    assert int(out) >= 1

@@ -2,22 +2,26 @@
 
 import os
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from s4net_ros.replay.processes import ChildDied, Children
 
+WAIT_S = 60.0
+"""A child starts within a second; a slow and busy machine needs longer."""
 STUBBORN = """
 import signal, subprocess, sys, time
 signal.signal(signal.SIGINT, signal.SIG_IGN)
-deaf = "import signal, time; signal.signal(signal.SIGINT, signal.SIG_IGN); time.sleep(60)"
-grandchild = subprocess.Popen([sys.executable, "-c", deaf])
+deaf = "import signal, time; [signal.signal(number, signal.SIG_IGN) for number in (2, 15)]; "
+deaf += "print('deaf', flush=True); time.sleep(300)"
+grandchild = subprocess.Popen([sys.executable, "-c", deaf], stdout=subprocess.PIPE)
+grandchild.stdout.readline()
 print(grandchild.pid, flush=True)
-time.sleep(60)
+time.sleep(300)
 """
 
 
@@ -29,7 +33,7 @@ def alive(pid: int) -> bool:
         return False
 
 
-def wait_until(condition, timeout: float = 10.0) -> None:
+def wait_until(condition, timeout: float = WAIT_S) -> None:
     deadline = time.monotonic() + timeout
     while not condition():
         assert time.monotonic() < deadline, "condition did not come true in time"
@@ -61,7 +65,7 @@ def test_children_end_when_an_exception_leaves_the_block(tmp_path: Path) -> None
 
     def start_and_fail() -> None:
         with Children(tmp_path, {}) as children:
-            pids.append(children.start("sleeper", [sys.executable, "-c", "import time; time.sleep(60)"]).pid)
+            pids.append(children.start("sleeper", [sys.executable, "-c", "import time; time.sleep(300)"]).pid)
             raise RuntimeError
 
     with pytest.raises(RuntimeError):
@@ -69,15 +73,14 @@ def test_children_end_when_an_exception_leaves_the_block(tmp_path: Path) -> None
     assert not alive(pids[0])
 
 
-def test_children_end_when_the_parent_is_killed(tmp_path: Path) -> None:
+def test_children_end_when_the_parent_is_killed(tmp_path: Path, spawn: Any) -> None:
     program = (
         "import sys, time; from pathlib import Path; from s4net_ros.replay.processes import Children\n"
         "children = Children(Path(sys.argv[1]), {})\n"
-        "print(children.start('sleeper', [sys.executable, '-c', 'import time; time.sleep(60)']).pid, flush=True)\n"
-        "time.sleep(60)\n"
+        "print(children.start('sleeper', [sys.executable, '-c', 'import time; time.sleep(300)']).pid, flush=True)\n"
+        "time.sleep(300)\n"
     )
-    parent = subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], stdout=subprocess.PIPE, text=True)
-    assert parent.stdout is not None
+    parent = spawn("-c", program, str(tmp_path))
     child = int(parent.stdout.readline())
     assert alive(child)
     parent.kill()
@@ -89,7 +92,7 @@ def test_a_dead_child_shows_the_end_of_its_log(tmp_path: Path) -> None:
     program = "import sys; [print('line', i) for i in range(100)]; sys.exit('no weights here')"
     with Children(tmp_path, {}) as children:
         child = children.start("segmentation", [sys.executable, "-c", program])
-        assert child.wait(10) == 1
+        assert child.wait(WAIT_S) == 1
         with pytest.raises(ChildDied, match="segmentation ended with exit code 1") as error:
             children.check()
     assert "no weights here" in str(error.value)
@@ -99,9 +102,9 @@ def test_a_dead_child_shows_the_end_of_its_log(tmp_path: Path) -> None:
 
 def test_a_child_that_ended_well_is_an_error_unless_it_may(tmp_path: Path) -> None:
     with Children(tmp_path, {}) as children:
-        assert children.start("player", [sys.executable, "-c", "pass"], may_end=(0,)).wait(10) == 0
+        assert children.start("player", [sys.executable, "-c", "pass"], may_end=(0,)).wait(WAIT_S) == 0
         children.check()
-        assert children.start("node", [sys.executable, "-c", "pass"]).wait(10) == 0
+        assert children.start("node", [sys.executable, "-c", "pass"]).wait(WAIT_S) == 0
         with pytest.raises(ChildDied, match="node ended with exit code 0"):
             children.check()
 
@@ -109,5 +112,5 @@ def test_a_child_that_ended_well_is_an_error_unless_it_may(tmp_path: Path) -> No
 def test_children_get_the_environment(tmp_path: Path) -> None:
     program = "import os; print(os.environ['ALL'], os.environ['ONE'], os.environ['PATH'])"
     with Children(tmp_path, {"ALL": "a", "ONE": "a"}) as children:
-        children.start("child", [sys.executable, "-c", program], {"ONE": "b"}).wait(10)
+        children.start("child", [sys.executable, "-c", program], {"ONE": "b"}).wait(WAIT_S)
     assert (tmp_path / "child.log").read_text().strip() == f"a b {os.environ['PATH']}"

@@ -62,12 +62,15 @@ class Camera:
 
     def listen(self, message_type, topic, qos=QOS):
         received = []
-        subscription = self.ros_node.create_subscription(message_type, topic, received.append, qos)
-        own = self.ros_node.count_subscribers
-        self.ros.wait_for(lambda: self.ros_node.count_publishers(topic), f"publisher of {topic}")
-        publishers = [p for p in self.node.publishers if p.topic_name == subscription.topic_name]
-        self.ros.wait_for(lambda: all(p.get_subscription_count() for p in publishers), f"{own(topic)} on {topic}")
+        self.ros_node.create_subscription(message_type, topic, received.append, qos)
+        self.heard(topic)
         return received
+
+    def heard(self, topic):
+        """Wait until the publisher and the subscription of `topic` have found each other, from both sides."""
+        self.ros.wait_for(lambda: self.ros_node.count_publishers(topic), f"publisher of {topic}")
+        publishers = [p for p in self.node.publishers if p.topic_name == self.ros_node.resolve_topic_name(topic)]
+        self.ros.wait_for(lambda: all(p.get_subscription_count() for p in publishers), f"subscription of {topic}")
 
     def ready(self, publisher):
         self.ros.wait_for(publisher.get_subscription_count, f"subscription of {publisher.topic_name}")
@@ -471,6 +474,7 @@ def test_deactivated_it_lets_go_of_its_topics_and_activated_it_labels_again(ros,
     node.trigger_cleanup()
     ros.wait_for(lambda: camera.ros_node.count_publishers("segmentation/mask") == 0)
     assert node.autostart()
+    camera.heard("segmentation/mask")
     camera.show(2)
     ros.wait_for(lambda: len(masks) == 2)
 
