@@ -201,9 +201,6 @@ class AdaptationSettings(Group):
     duty_cycle: float = setting(
         0.7, "Share of the time for which the learner may use the device.", gt=0, le=1, live=True
     )
-    devices: int = setting(
-        1, "GPUs (or processes on a CPU) on which `s4net adapt` learns, each with a batch; 0 = all GPUs.", ge=0, le=1024
-    )
     keep_versions: int = setting(5, "Weights files kept for roll-back, beside the base model.", ge=1, le=1000)
 
 

@@ -18,7 +18,7 @@ from s4net_core.io.source_sets.pack_writer import write_pack
 from s4net_core.io.source_sets.packed import PackedSourceSet, is_pack
 from s4net_core.io.source_sets.source_set import LabelledImage, SourceSet
 from s4net_core.labels import LabelSpace
-from s4net_core.learning.adapt import Adaptation
+from s4net_core.learning.session import Session
 
 MAX_PACKED = 200
 """Images that are packed for the measurement."""
@@ -86,11 +86,10 @@ def _step_seconds(settings: Settings, source: SourceSet, repeats: int) -> float:
     alone = settings.model_copy(deep=True)
     alone.learner.lambda_geometric, alone.guard.holdout = 0.0, 1
     few = _First(source, alone.guard.holdout + alone.learner.source_batch)
-    with tempfile.TemporaryDirectory() as folder:
-        adaptation = Adaptation(alone, settings.checkpoint, few, folder)
+    with tempfile.TemporaryDirectory() as folder, Session(alone, settings.checkpoint, few, folder) as session:
         for _ in range(2):  # allocates, and fills the cache
-            adaptation.time_step()
-        return float(np.median([adaptation.time_step() for _ in range(repeats)]))
+            session.time_step()
+        return float(np.median([session.time_step() for _ in range(repeats)]))
 
 
 def _images_per_second(source: SourceSet, settings: Settings, repeats: int) -> float:

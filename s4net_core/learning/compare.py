@@ -7,14 +7,15 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from s4net_core.config import Settings
+from s4net_core.config import Settings, with_values
 from s4net_core.errors import CaptureError
 from s4net_core.evaluation.evaluate import measure
 from s4net_core.evaluation.results import NETWORKS, Result, results_of
 from s4net_core.frames import FrameSource
 from s4net_core.inference import Segmenter
 from s4net_core.io.source_sets.source_set import SourceSet
-from s4net_core.learning.adapt import Adaptation
+from s4net_core.learning.offline import adapt_to
+from s4net_core.learning.session import Session
 from s4net_core.models.checkpoint import file_sha256
 
 BASE, S4NET, CONTROL = "base", "S4-Net", "control (λ = 0)"
@@ -50,7 +51,8 @@ def compare(
         One entry a method, seed and scan; their scene is the capture's name.
 
     Raises:
-        CaptureError: a scan has no label, or the capture too few overlapping views.
+        CaptureError: a scan has no label.
+        LearningError: the capture has too few overlapping views.
     """
     first = next(iter(methods.values()))
     results = measure_scans(first.checkpoint, first, scans, method=BASE, scene=capture.name)
@@ -85,21 +87,15 @@ def adapt_and_measure(
         on_step: called after every step.
 
     Raises:
-        CaptureError: a scan has no label, or the capture too few overlapping views.
+        CaptureError: a scan has no label.
+        LearningError: the capture has too few overlapping views.
     """
     with tempfile.TemporaryDirectory() as folder:
-        adaptation = Adaptation(settings, settings.checkpoint, source, folder)
-        for frame in capture:
-            adaptation.offer(frame)
-        if not adaptation.has_enough_views:
-            raise CaptureError(
-                f"capture {capture.name} gave {adaptation.status.keyframes} keyframes with too little overlap to learn "
-                f"from (adaptation.min_keyframes is {settings.adaptation.min_keyframes}): use a longer capture"
-            )
-        while adaptation.ready:
-            adaptation.advance()
-            on_step(adaptation.status.step)
-        weights, status = adaptation.current.path, adaptation.status
+        # Methods are compared after the same number of steps, unless `adaptation.patience` itself ends them.
+        chosen = with_values(settings, {"adaptation.offline_patience": 0})
+        with Session(chosen, settings.checkpoint, source, folder) as session:
+            weights = adapt_to(session, capture, on_step=lambda status: on_step(status.step)).path
+            status = session.status
         results = measure_scans(weights, measuring or settings, scans, method=S4NET, scene=capture.name)
         if keep:
             keep.parent.mkdir(parents=True, exist_ok=True)

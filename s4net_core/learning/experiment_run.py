@@ -19,7 +19,7 @@ from s4net_core.io.source_sets.opening import open_source_set, open_test_set
 from s4net_core.io.source_sets.source_set import SourceSet
 from s4net_core.learning.compare import adapt_and_measure, measure_scans
 from s4net_core.learning.experiment import SCANS, SUPERVISED, SUPERVISED_DEPTH, Experiment, Method, Scene
-from s4net_core.learning.pretrain import pretrain
+from s4net_core.learning.pretraining import Pretraining
 from s4net_core.learning.result_store import ResultStore, key_of
 from s4net_core.models.checkpoint import file_sha256
 
@@ -116,15 +116,15 @@ class ExperimentRun:
         """Train a base model. `path` is there when it is done; one that was interrupted goes on with the next call."""
         what, steps = f"{self.experiment.network}: base model", settings.pretrain.steps
         unfinished, state = path.with_suffix(".unfinished"), path.with_suffix(".state")
-        pretrain(
+        training = Pretraining(
             settings,
             self._source,
             unfinished,
             test=open_test_set(self._data / self.experiment.source),
             state=state,
             resume=state.exists(),
-            on_step=lambda report: self._on_progress(what, report.step, steps),
         )
+        training.run(on_step=lambda report: self._on_progress(what, report.step, steps))
         unfinished.replace(path)
         state.unlink(missing_ok=True)
 

@@ -15,7 +15,6 @@ from s4net_core.inference import to_tensor
 from s4net_core.io.source_sets.batches import SourceBatches
 from s4net_core.keyframes import Keyframe, KeyframeBuffer
 from s4net_core.learning.depth_loss import depth_geometric_loss
-from s4net_core.learning.devices import Processes
 from s4net_core.learning.source_loss import source_loss
 from s4net_core.learning.teacher import Teacher
 from s4net_core.losses import geometric_loss
@@ -93,7 +92,6 @@ class Learner:
         keyframes: target views; may grow and shrink between steps.
         settings: groups `learner` and `geometry`, and `seed`.
         device: where training runs.
-        processes: those that take each step together; `source` yields this one's part of a batch.
     """
 
     def __init__(
@@ -104,7 +102,6 @@ class Learner:
         keyframes: KeyframeBuffer,
         settings: Settings,
         device: torch.device,
-        processes: Processes | None = None,
     ) -> None:
         self.network = network.to(device)
         self.averaged = copy.deepcopy(network).eval() if settings.learner.weight_average else self.network
@@ -115,7 +112,6 @@ class Learner:
         self._keyframes = keyframes
         self._settings = settings
         self._device = device
-        self._processes = processes or Processes()
         self._rng = np.random.default_rng(settings.seed)
         self._teacher = Teacher(network, settings, device)
         self._average_steps = 0
@@ -152,7 +148,7 @@ class Learner:
         targets = self._draw_targets() if self._looks_at_targets else None
         outputs = self._outputs(source.images if targets is None else torch.cat([source.images, targets.images]))
         of_source, of_targets = outputs.split(len(source))
-        owed = source_loss(of_source, source, self._class_weights, settings, self._processes.share)
+        owed = source_loss(of_source, source, self._class_weights, settings)
         between = self._target_loss(of_targets, targets)
         geometric = between.geometric + settings.auxiliary_weight * between.auxiliary
         loss = owed.total + settings.lambda_geometric * geometric + settings.lambda_depth * between.depth
@@ -165,19 +161,18 @@ class Learner:
             "loss_depth_source": owed.depth,
             "loss_depth_geometric": between.depth,
         }
-        of_all = self._processes.sum(torch.stack([number.detach() for number in numbers.values()])).tolist()
-        self._descend(loss, of_all[0])
+        values = torch.stack([number.detach() for number in numbers.values()]).tolist()
+        self._descend(loss, values[0])
         self.steps += 1
         self._average()
         if self.steps % settings.teacher_refresh == 0:
             self.refresh_teacher()
         seconds = time.perf_counter() - start
-        return StepReport(self.steps, seconds=seconds, **dict(zip(numbers, of_all, strict=True)))
+        return StepReport(self.steps, seconds=seconds, **dict(zip(numbers, values, strict=True)))
 
     def _outputs(self, images: Tensor) -> Outputs:
         with torch.random.fork_rng(devices=[self._device] if self._device.type == "cuda" else []):
-            processes = self._processes  # each drops out other features
-            torch.manual_seed((self._settings.seed << 32) + self.steps * processes.count + processes.rank)
+            torch.manual_seed((self._settings.seed << 32) + self.steps)
             with torch.autocast(self._device.type, enabled=self._amp):
                 return self.network.outputs(images)
 
@@ -195,32 +190,29 @@ class Learner:
         if targets is None:
             return _TargetLoss(nothing, nothing, nothing)
         geometric = auxiliary = depth = nothing
-        share = self._processes.share
         if self._settings.learner.lambda_geometric > 0:
             weighted = self._settings.learner.geometric_weights == "median_frequency"
             weights = self._class_weights if weighted else None
-            geometric = geometric_loss(outputs.logits, targets.merged, targets.valid, weights, share)
+            geometric = geometric_loss(outputs.logits, targets.merged, targets.valid, weights)
             if outputs.auxiliary is not None:
-                auxiliary = geometric_loss(outputs.auxiliary, targets.merged, targets.valid, weights, share)
+                auxiliary = geometric_loss(outputs.auxiliary, targets.merged, targets.valid, weights)
         if outputs.depth is not None and self._compares_depth:
             geometry = self._settings.geometry
-            depth = depth_geometric_loss(targets.images, outputs.depth, targets.drawn, self._teacher, geometry, share)
+            depth = depth_geometric_loss(targets.images, outputs.depth, targets.drawn, self._teacher, geometry)
         return _TargetLoss(geometric, auxiliary, depth)
 
     def _coverage(self, targets: _Targets | None) -> Tensor:
         """Share of the target pixels that have a merged label."""
         if targets is None:
             return torch.zeros((), device=self._device)
-        number = torch.tensor(float(len(targets.drawn)), device=self._device)
-        return self._processes.share(number) * targets.valid.float().mean()
+        return targets.valid.float().mean()
 
     def _descend(self, loss: Tensor, value: float) -> None:
-        """Follow the gradient of this process's part of the loss and those of the others; `value` is the whole."""
+        """Follow the gradient of the loss, whose value is `value`."""
         if not math.isfinite(value):
             raise LearningError(f"loss is {value} at step {self.steps + 1}: lower learner.learning_rate")
         self._optimiser.zero_grad(set_to_none=True)
         self._scaler.scale(loss).backward()
-        self._processes.sum_gradients(self.network)
         self._scaler.step(self._optimiser)
         self._scaler.update()
 
@@ -238,10 +230,10 @@ class Learner:
                 mean.copy_(value)
 
     def _draw_targets(self) -> _Targets | None:
-        """Target views of this process with what their neighbours say; None while no view has a neighbour."""
+        """Target views with what their neighbours say; None while no view has a neighbour."""
         settings = self._settings.learner
-        count = settings.target_images(self.network.settings.architecture) * self._processes.count
-        drawn = self._processes.part(self._keyframes.draw(count, settings.neighbours, settings.min_overlap, self._rng))
+        count = settings.target_images(self.network.settings.architecture)
+        drawn = self._keyframes.draw(count, settings.neighbours, settings.min_overlap, self._rng)
         if not drawn:
             return None
         labels = [self._teacher.labels(target, neighbours) for target, neighbours in drawn]
