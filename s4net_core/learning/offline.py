@@ -19,7 +19,7 @@ def adapt_to(
     on_step: Callable[[Status], None] = lambda status: None,
     on_handover: Callable[[Handover], None] = lambda handover: None,
 ) -> Version:
-    """Offer all views as keyframes, then learn until `Stopping` says that it is over; patience is that of `patience_of`.
+    """Offer all views as keyframes, then learn until `Stopping` says that it is over; `patience_of` gives its patience.
 
     Args:
         session: open; it may have learnt before.
