@@ -14,16 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from s4net_core.config import Settings, with_values
-from s4net_core.errors import LearningError
 from s4net_core.evaluation.evaluate import Evaluation
 from s4net_core.evaluation.evaluate import evaluate as evaluate_frames
-from s4net_core.files import FolderLock
-from s4net_core.frames import Frame, FrameSource
+from s4net_core.frames import FrameSource, View
 from s4net_core.io.captures.opening import open_capture
 from s4net_core.io.images.files import read_color
 from s4net_core.io.source_sets.opening import open_source_set
 from s4net_core.io.source_sets.source_set import SourceSet
-from s4net_core.learning.adapt import Adaptation, Handover
+from s4net_core.learning.offline import adapt_to
+from s4net_core.learning.session import Handover, Session
 from s4net_core.models.checkpoint import read_info, with_size_of
 from s4net_core.models.segmenter import Segmentation, Segmenter
 
@@ -62,7 +61,7 @@ def segment(model: Segmenter, image: str | Path | NDArray[np.uint8]) -> Segmenta
 
 def adapt(
     model: Segmenter,
-    capture: str | Path | Iterable[Frame],
+    capture: str | Path | Iterable[View],
     source: str | Path | SourceSet,
     *,
     state_dir: str | Path | None = None,
@@ -73,7 +72,7 @@ def adapt(
 
     Args:
         model: the base model.
-        capture: path of any format that `s4net convert` reads, or frames, e.g. a `FrameSource` of your own.
+        capture: path of any format that `s4net convert` reads, or views, e.g. a `FrameSource` of your own.
         source: the labelled source set, which keeps the network from forgetting, or its path.
         state_dir: folder for keyframes and versions, from which a later run goes on; None = nothing is kept.
         on_handover: called when the guard has accepted or refused new weights.
@@ -85,32 +84,21 @@ def adapt(
     Raises:
         CaptureError, SourceSetError: data that cannot be read.
         LearningError: too few views that overlap, or a loss that stays infinite.
+        SettingsError: nothing would ever end learning (`adaptation.max_steps`, `adaptation.patience`).
         S4NetError: another run, or a node, uses `state_dir`, or it cannot be written.
     """
     settings = with_values(model.settings, values)
-    frames, labelled = capture, source
-    if isinstance(frames, str | Path):
-        frames = open_capture(frames, stream=settings.stream, with_depth=settings.geometry.from_sensor)
+    views, labelled = capture, source
+    if isinstance(views, str | Path):
+        views = open_capture(views, stream=settings.stream, with_depth=settings.geometry.from_sensor).views()
     if isinstance(labelled, str | Path):
         labelled = open_source_set(labelled, with_depth=model.info.model.depth_decoder)
     with tempfile.TemporaryDirectory() as folder:
-        base, state = Path(folder, "base.safetensors"), Path(state_dir or folder).expanduser()
+        base = Path(folder, "base.safetensors")
         model.save(base)
-        with FolderLock.of_new(state, "wait until it has ended, or give another state_dir"):
-            adaptation = Adaptation(settings, base, labelled, state)
-            for frame in frames:
-                adaptation.offer(frame)
-            if state_dir is not None:
-                adaptation.save_state()
-            if not adaptation.has_enough_views:
-                raise LearningError(
-                    f"{adaptation.status.keyframes} keyframes with too little overlap to learn from: use a longer "
-                    "capture, or lower keyframes.min_translation or adaptation.min_keyframes"
-                )
-            while adaptation.ready:
-                if (handover := adaptation.advance()) is not None:
-                    on_handover(handover)
-            return Segmenter(adaptation.current.path, settings.device, settings)
+        with Session(settings, base, labelled, state_dir or folder) as session:
+            version = adapt_to(session, views, on_handover=on_handover)
+            return Segmenter(version.path, settings.device, settings)
 
 
 def evaluate(model: Segmenter, capture: str | Path | FrameSource) -> Evaluation:

@@ -40,7 +40,11 @@ class ExportError(S4NetError):
 
 
 class LearningError(S4NetError):
-    """Learning cannot go on: the loss is not finite, whatever is tried."""
+    """Learning cannot begin or go on: views overlap too little, or the loss is not finite, whatever is tried."""
+
+
+class SessionClosed(LearningError):
+    """A session was closed before a call to it began or ended: what the call has done is not for anybody to use."""
 
 
 class SourceSetError(S4NetError):

@@ -84,6 +84,10 @@ class View(Protocol):
         """
         ...
 
+    def refuse(self, error: Exception) -> None:
+        """The frame cannot be used after all: whoever counts the views that came is told."""
+        ...
+
 
 class LazyView:
     """A `View` whose images are decoded when somebody asks for them.
@@ -186,6 +190,9 @@ class Frame:
     def decode(self) -> "Frame":
         """As `View`: the frame itself, which is decoded already."""
         return self
+
+    def refuse(self, error: Exception) -> None:
+        """As `View`; nobody counts frames that come from no capture."""
 
 
 def _check_depth(depth: NDArray[np.float32] | None, size: tuple[int, ...]) -> None:

@@ -84,18 +84,6 @@ def geometric_loss(logits: Tensor, merged: Tensor, valid: Tensor, weights: Tenso
     return _cross_entropy(logits, merged * valid[:, 0], weights)
 
 
-def label_weight(labels: Tensor, weights: Tensor | None) -> Tensor:
-    """By how much labels count in a mean: the pixels that have one, weighted by class; scalar.
-
-    Args:
-        labels: int64 ids 1..C, 0 = none; any shape.
-        weights: (C,), one a class; None = all equal.
-    """
-    if weights is None:
-        return (labels > 0).sum().float()
-    return torch.bincount(labels.flatten(), minlength=len(weights) + 1)[1:].to(weights.dtype) @ weights
-
-
 def depth_supervised_loss(depth: Tensor, truth: Tensor) -> Tensor:
     """L_DS: mean absolute difference of predicted and true depth, metres (paper: sec. 3.3).
 

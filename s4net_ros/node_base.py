@@ -5,7 +5,9 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from typing import Any
+from contextlib import ExitStack
+from functools import partial
+from typing import Any, Generic, TypeVar
 
 import rclpy
 from rcl_interfaces.msg import ParameterDescriptor
@@ -26,12 +28,16 @@ MAX_ERRORS_IN_A_ROW = 20
 """Failing callbacks, one after the other, after which a node gives up instead of filling the disk with tracebacks."""
 
 
-class S4NetNode(LifecycleNode):
+Configured = TypeVar("Configured")
+"""What a node holds from `configure` on until it is cleaned up."""
+
+
+class S4NetNode(LifecycleNode, Generic[Configured]):
     """Lifecycle node whose parameters are the settings.
 
-    Sub-classes say what happens in `configure`, `activate`, `deactivate` and `cleanup`; they raise to refuse.
-    `deactivate` and `cleanup` must bear being called when little or nothing was set up. All four are called on the
-    executor's thread.
+    Sub-classes say what happens in `configure` and `activate`; they raise to refuse. Each is given a stack, onto which
+    it puts how to undo what it has done. The stack is undone from its top when the node is cleaned up or deactivated,
+    and at once when the transition fails half-way. All of it happens on the executor's thread.
 
     Args:
         name: node name.
@@ -45,7 +51,8 @@ class S4NetNode(LifecycleNode):
     def __init__(self, name: str, defaults: Settings | None = None, **options: Any) -> None:
         super().__init__(name, automatically_declare_parameters_from_overrides=True, **options)
         self._running = False
-        self._timer: Any = None
+        self._configured: Configured
+        self._undo_configure, self._undo_activate = ExitStack(), ExitStack()
         try:
             self._autostart = self._declare_autostart()
             self.settings = declare_settings(self, defaults or Settings())
@@ -60,21 +67,27 @@ class S4NetNode(LifecycleNode):
 
     # What sub-classes fill in.
 
-    def configure(self) -> None:
+    def configure(self, undo: ExitStack) -> Configured:
         """Load what is big, create publishers and services.
+
+        Args:
+            undo: takes what must be done at clean-up.
+
+        Returns:
+            What `activate` needs.
 
         Raises:
             S4NetError: the node stays unconfigured; the text is logged.
         """
+        raise S4NetError(f"{type(self).__name__} has nothing to configure")
 
-    def activate(self) -> None:
-        """Start threads and subscriptions. Lifecycle publishers already publish."""
+    def activate(self, configured: Configured, undo: ExitStack) -> None:
+        """Start threads and subscriptions. Lifecycle publishers already publish, and still do when this is undone.
 
-    def deactivate(self) -> None:
-        """Stop threads and subscriptions."""
-
-    def cleanup(self) -> None:
-        """Give back everything that `configure` made."""
+        Args:
+            configured: from `configure`.
+            undo: takes what must be done at deactivation.
+        """
 
     # What they use.
 
@@ -97,15 +110,10 @@ class S4NetNode(LifecycleNode):
         """Whether the node is active."""
         return self._running
 
-    def start_housekeeping(self, seconds: float, callback: Callable[[], None]) -> None:
+    def start_housekeeping(self, seconds: float, callback: Callable[[], None], undo: ExitStack) -> None:
         """Call something every so often, on a timer that a stopped or jumping /clock does not touch."""
-        self._timer = self.create_timer(seconds, callback, clock=Clock(clock_type=ClockType.STEADY_TIME))
-
-    def stop_housekeeping(self) -> None:
-        """End it, if it was started."""
-        if self._timer is not None:
-            self.destroy_timer(self._timer)
-            self._timer = None
+        timer = self.create_timer(seconds, callback, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        undo.callback(self.destroy_timer, timer)
 
     def transport_topic(self, base: str, transport: str) -> str:
         """Topic of an image in a transport, as image_transport names it: ``<base>/<transport>``, raw = `base` itself.
@@ -129,9 +137,9 @@ class S4NetNode(LifecycleNode):
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Calls `configure`."""
-        result = self._attempt("configure", self.configure)
+        result = self._attempt("configure", self._configure)
         if result != TransitionCallbackReturn.SUCCESS:
-            self._attempt("clean up", self.cleanup)
+            self._clean_up()
             return result
         return super().on_configure(state)
 
@@ -139,40 +147,47 @@ class S4NetNode(LifecycleNode):
         """Calls `activate` once publishers publish."""
         result = super().on_activate(state)
         if result == TransitionCallbackReturn.SUCCESS:
-            result = self._attempt("activate", self.activate)
+            result = self._attempt("activate", partial(self.activate, self._configured, self._undo_activate))
         if result != TransitionCallbackReturn.SUCCESS:
-            self._attempt("deactivate", self.deactivate)
+            self._deactivate()
             super().on_deactivate(state)
         self._running = result == TransitionCallbackReturn.SUCCESS
         return result
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Calls `deactivate` while publishers still publish."""
-        self._running = False
-        result = self._attempt("deactivate", self.deactivate)
+        """Undoes `activate` while publishers still publish."""
+        result = self._deactivate()
         super().on_deactivate(state)
         return result
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Calls `cleanup`."""
-        result = self._attempt("clean up", self.cleanup)
+        """Undoes `configure`."""
+        result = self._clean_up()
         super().on_cleanup(state)
         return result
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Calls `deactivate` and `cleanup`, from whatever state."""
-        self._running = False
-        stopped = self._attempt("deactivate", self.deactivate)
-        cleaned = self._attempt("clean up", self.cleanup)
+        """Undoes everything, from whatever state."""
+        stopped, cleaned = self._deactivate(), self._clean_up()
         super().on_shutdown(state)
         return stopped if stopped != TransitionCallbackReturn.SUCCESS else cleaned
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
         """After an unexpected exception in a transition: back to unconfigured."""
-        self._running = False
-        self._attempt("deactivate", self.deactivate)
-        self._attempt("clean up", self.cleanup)
+        self._deactivate()
+        self._clean_up()
         return super().on_error(state)
+
+    def _configure(self) -> None:
+        self._configured = self.configure(self._undo_configure)
+        self._undo_configure.callback(delattr, self, "_configured")  # networks take memory
+
+    def _deactivate(self) -> TransitionCallbackReturn:
+        self._running = False
+        return self._attempt("deactivate", self._undo_activate.close)
+
+    def _clean_up(self) -> TransitionCallbackReturn:
+        return self._attempt("clean up", self._undo_configure.close)
 
     def _attempt(self, what: str, action: Callable[[], None]) -> TransitionCallbackReturn:
         try:

@@ -9,6 +9,7 @@ import sys
 import time
 import traceback
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -50,26 +51,28 @@ class _Item:
     match: Match
 
 
-class SegmentationNode(S4NetNode):
+class SegmentationNode(S4NetNode[None]):
     """Labels the newest colour image.
 
     Counters (in /diagnostics): ``received`` = ``labelled`` + ``superseded`` (a newer image came first) +
     ``without_listener`` + ``failed.<reason>`` + at most one in hand. ``points_skipped.<reason>`` counts frames whose
     labels were published but not their points.
+
+    `configure` makes network and outputs, `activate` the threads and what feeds them; callbacks run only while it is
+    active, and find all of it.
     """
+
+    _segmenter: "Segmenter"
+    _outputs: SegmentationPublishers
+    _worker: Worker[_Item]
+    _receiver: WeightsReceiver
+    _points: PointsThread
 
     def __init__(self, defaults: Settings | None = None, **options: Any) -> None:
         super().__init__(NAME, defaults, **options)
         self.counts = Counts()
         self._latency = Latency()
         self._inference = Latency()
-        self._segmenter: Segmenter | None = None
-        self._outputs: SegmentationPublishers | None = None
-        self._diagnostics: DiagnosticsPublisher | None = None
-        self._worker: Worker[_Item] | None = None
-        self._receiver: WeightsReceiver | None = None
-        self._points: PointsThread | None = None
-        self._subscriptions_made: list[Subscription] = []
         self._depth_subscription: Subscription | None = None
         self._camera_info: CameraInfo | None = None
         self._watch = self._new_watch()
@@ -84,7 +87,7 @@ class SegmentationNode(S4NetNode):
 
     # Lifecycle.
 
-    def configure(self) -> None:
+    def configure(self, undo: ExitStack) -> None:
         """Load the network and create the outputs."""
         import torch  # takes seconds: signals are heeded and parameters checked before
 
@@ -96,23 +99,25 @@ class SegmentationNode(S4NetNode):
         if settings.threads:
             torch.set_num_threads(settings.threads)
         self._segmenter = Segmenter(settings.checkpoint, settings.device, settings)
+        undo.callback(delattr, self, "_segmenter")
         space = LABEL_SPACES[self._segmenter.info.model.label_space]
         self._outputs = SegmentationPublishers(self, space, settings.segmentation)
-        self._diagnostics = DiagnosticsPublisher(self, self._report)
+        undo.callback(self._outputs.destroy)
+        undo.callback(DiagnosticsPublisher(self, self._report).destroy)
         version = self._segmenter.info.version
         self.get_logger().info(
             f"labels come from {settings.checkpoint} (version {version}); running on {compat.in_use()}"
         )
 
-    def activate(self) -> None:
+    def activate(self, configured: None, undo: ExitStack) -> None:
         """Start the threads, then the subscriptions that feed them."""
-        assert self._segmenter is not None
-        assert self._outputs is not None
         self._worker = Worker("label frames", self._label, self._failed)
         self._points = PointsThread(self._outputs, self.settings.stream, self.counts, self._log_now_and_then)
         self._receiver = WeightsReceiver(self._segmenter, self.counts, self.get_logger())
+        for thread in ("_points", "_receiver", "_worker"):
+            undo.callback(self._stop, thread)
         self._outputs.publish_label_info()
-        self._watch = self._new_watch()
+        self._watch, self._camera_info = self._new_watch(), None
         stream = self.settings.stream
         qos = stream_qos(stream.color_reliability, 1)
         compressed = stream.color_transport == "compressed"
@@ -126,30 +131,16 @@ class SegmentationNode(S4NetNode):
         self._watch.follow("color", color)
         info = self.create_subscription(CameraInfo, "color/camera_info", self._on_camera_info, qos)
         update = self.create_subscription(ModelUpdate, "model_update", self._receiver.offer, latched_qos())
-        self._subscriptions_made = [color, info, update]
-        self.start_housekeeping(HOUSEKEEPING_S, self._keep_house)
+        for subscription in (color, info, update):
+            undo.callback(self.destroy_subscription, subscription)
+        undo.callback(self._subscribe_depth, False)
+        self.start_housekeeping(HOUSEKEEPING_S, self._keep_house, undo)
 
-    def deactivate(self) -> None:
-        """Stop the subscriptions, then the threads."""
-        self.stop_housekeeping()
-        self._subscribe_depth(False)
-        while self._subscriptions_made:
-            self.destroy_subscription(self._subscriptions_made.pop())
-        for thread in (self._worker, self._receiver, self._points):
-            if thread is not None and not thread.stop():
-                self.get_logger().warning("a thread still works on its last item and is left behind")
-        self._worker = self._receiver = self._points = None
-        self._camera_info = None
-
-    def cleanup(self) -> None:
-        """Let go of the network and the outputs."""
-        if self._diagnostics is not None:
-            self._diagnostics.destroy()
-            self._diagnostics = None
-        if self._outputs is not None:
-            self._outputs.destroy()
-            self._outputs = None
-        self._segmenter = None
+    def _stop(self, thread: str) -> None:
+        """End a thread and let go of it, and of the network that it knows."""
+        if not getattr(self, thread).stop():
+            self.get_logger().warning("a thread still works on its last item and is left behind")
+        delattr(self, thread)
 
     # Callbacks: they only note and hand over.
 
@@ -157,8 +148,6 @@ class SegmentationNode(S4NetNode):
         stamp = stamp_ns(message.header)
         self.counts.add("received")
         self._watch.arrived("color", stamp)
-        if self._worker is None or self._outputs is None or self._points is None:
-            return
         if self._clock_of_color.see(stamp):  # labels have no memory of time; points and stalls have
             if forgotten := self._points.forget():
                 self.counts.add("points_skipped.time_jump", forgotten)
@@ -174,15 +163,12 @@ class SegmentationNode(S4NetNode):
         self._camera_info = message
 
     def _on_depth(self, message: DepthMessage) -> None:
-        if self._points is not None:
-            self._points.add_depth(message)
+        self._points.add_depth(message)
 
     # Worker thread.
 
     def _label(self, item: _Item) -> None:
         segmenter, outputs, points = self._segmenter, self._outputs, self._points
-        if segmenter is None or outputs is None or points is None:
-            return
         started = time.monotonic()
         color = color_from_topic(item.message)
         result = segmenter.segment(color)
@@ -218,7 +204,7 @@ class SegmentationNode(S4NetNode):
     # Housekeeping.
 
     def _keep_house(self) -> None:
-        self._subscribe_depth(self._outputs is not None and self._outputs.points_wanted)
+        self._subscribe_depth(self._outputs.points_wanted)
         if reason := self._stall():
             self._log_now_and_then("stall", reason)
 
@@ -229,8 +215,7 @@ class SegmentationNode(S4NetNode):
         if self._depth_subscription is not None:
             self.destroy_subscription(self._depth_subscription)
             self._depth_subscription = None
-            if self._points is not None:
-                self._points.forget()
+            self._points.forget()
             return
         stream = self.settings.stream
         self._depth_subscription = self.create_subscription(
@@ -250,9 +235,8 @@ class SegmentationNode(S4NetNode):
 
     def _report(self) -> Report:
         values: dict[str, object] = {"state": self._state_label()}
-        if self._segmenter is not None:
-            values |= {"weights_version": self._segmenter.info.version, "device": self.settings.device}
-            values["runtime"] = self.settings.segmentation.runtime
+        values |= {"weights_version": self._segmenter.info.version, "device": self.settings.device}
+        values["runtime"] = self.settings.segmentation.runtime
         counts = self.counts.snapshot()
         values |= {name: counts.get(name, 0) for name in ("received", "labelled", "superseded", "without_listener")}
         values |= counts | {"time_jumps": self.time_jumps}
@@ -261,9 +245,9 @@ class SegmentationNode(S4NetNode):
             return Report(DiagnosticStatus.OK, "not active", values)
         if reason := self._stall():
             return Report(DiagnosticStatus.WARN, reason, values)
-        if self._receiver is not None and (refusal := self._receiver.last_refusal):
+        if refusal := self._receiver.last_refusal:
             return Report(DiagnosticStatus.WARN, f"new weights refused: {refusal}", values)
-        return Report(DiagnosticStatus.OK, "labelling" if self._outputs and self._outputs.wanted else "idle", values)
+        return Report(DiagnosticStatus.OK, "labelling" if self._outputs.wanted else "idle", values)
 
 
 def main(args: Sequence[str] | None = None) -> int:

@@ -15,7 +15,7 @@ from s4net_core.io.source_sets.opening import open_source_set
 from s4net_core.io.source_sets.pack_writer import write_pack
 from s4net_core.io.source_sets.packed import PackedSourceSet, is_pack
 from s4net_core.io.source_sets.source_set import SourceSet
-from s4net_core.learning.adapt import Adaptation
+from s4net_core.learning.session import Session
 
 MAX_PACKED = 200
 """Images that are packed for the measurement."""
@@ -62,10 +62,10 @@ def _step_seconds(settings: Settings, source: SourceSet, repeats: int) -> float:
         pack = Path(folder) / "few"
         write_pack(pack, {"all": source}, model.width, model.height, limit=need)
         few = PackedSourceSet(pack, with_depth=model.depth_decoder)
-        adaptation = Adaptation(alone, settings.checkpoint, few, Path(folder) / "state")
-        for _ in range(2):  # allocates, and fills the cache
-            adaptation.time_step()
-        return float(np.median([adaptation.time_step() for _ in range(repeats)]))
+        with Session(alone, settings.checkpoint, few, Path(folder) / "state") as session:
+            for _ in range(2):  # allocates, and fills the cache
+                session.time_step()
+            return float(np.median([session.time_step() for _ in range(repeats)]))
 
 
 def _images_per_second(source: SourceSet, settings: Settings, repeats: int) -> float:

@@ -2,6 +2,7 @@
 
 import statistics
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 
 from rich.console import Console
@@ -11,8 +12,9 @@ from s4net_core.bench.table import Row
 from s4net_core.config import Settings
 from s4net_core.errors import SettingsError
 from s4net_core.io.captures.opening import open_capture
-from s4net_core.learning.adapt import Adaptation
 from s4net_core.learning.base_model import open_source
+from s4net_core.learning.session import Session
+from s4net_core.learning.stopping import LEARNING
 from s4net_core.models.checkpoint import read_info
 
 
@@ -35,18 +37,18 @@ def bench_step(settings: Settings, capture: Path, *, steps: int = 20) -> list[Ro
     supervised.learner.lambda_geometric = supervised.learner.lambda_depth = 0.0
     supervised.learner.source_batch = learner.source_batch + target_batch
     source = open_source(settings)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as sessions:
         ours, plain = (
-            Adaptation(chosen, settings.checkpoint, source, Path(folder) / name)
+            sessions.enter_context(Session(chosen, settings.checkpoint, source, Path(folder) / name))
             for name, chosen in (("ours", settings), ("plain", supervised))
         )
         frames = open_capture(capture, stream=settings.stream, with_depth=settings.geometry.from_sensor)
         for frame in track(frames, "frames", console=Console(stderr=True), transient=True):
             ours.offer(frame)
-        if not ours.ready:
+        if ours.state != LEARNING:
             raise SettingsError(f"capture {capture} gives {len(ours.keyframes)} keyframes, too few: use a longer one")
-        for adaptation in (ours, plain):
-            adaptation.time_step()  # allocates
+        for session in (ours, plain):
+            session.time_step()  # allocates
         ours.refresh_teacher()
         times = [
             (ours.time_step(), plain.time_step())

@@ -44,9 +44,9 @@ def add_force_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--force", action="store_true", help="replace OUTPUT where it is a capture or source set")
 
 
-def tracked(items: Iterable[Item], doing: str, console: Console) -> Iterable[Item]:
-    """The items, with a progress bar on a terminal; it shows how many remain when they have a length above 0."""
-    return track(items, doing, console=console, disable=not console.is_terminal)
+def tracked(items: Iterable[Item], doing: str, console: Console, total: int | None = None) -> Iterable[Item]:
+    """The items, with a progress bar on a terminal; it shows how many remain if `total` or their length is above 0."""
+    return track(items, doing, total=total, console=console, disable=not console.is_terminal)
 
 
 def progress_bar(console: Console, *, loss: bool = False, transient: bool = True) -> Progress:

@@ -11,8 +11,7 @@ from s4net_core.cli.state_options import add_training_options, state_file
 from s4net_core.files import creation_time
 from s4net_core.io.source_sets.opening import open_source_set, open_test_set
 from s4net_core.learning.devices import training_fabric
-from s4net_core.learning.pretrain import TrainingReport, pretrain
-from s4net_core.learning.pretraining import Score
+from s4net_core.learning.pretraining import Pretraining, Score, TrainingReport
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
             scores = f"mIoU {score.miou:.3f}, pixel accuracy {score.pixel_accuracy:.3f}"
             console.print(f"step {score.step}: {scores} on {score.images} test images{best}")
 
-        info = pretrain(
+        training = Pretraining(
             settings,
             source,
             args.output,
@@ -51,12 +50,10 @@ def run(args: argparse.Namespace) -> int:
             half=args.half,
             state=state,
             resume=args.resume,
-            log=args.log,
             fabric=fabric,
             track=track_labels if fabric.is_global_zero else iter,
-            on_step=show,
-            on_score=tell,
         )
+        info = training.run(log=args.log, on_step=show, on_score=tell)
     scores = ", ".join(f"{name} {value:.3f}" for name, value in info.metrics.items())
     console.print(f"{args.output}: {len(source)} images, weights of step {info.step}, {scores}")
     return 0

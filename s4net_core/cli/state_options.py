@@ -13,7 +13,7 @@ BASE_MODEL = re.compile(r"[0-9a-f]{12}")
 
 
 def add_training_options(parser: argparse.ArgumentParser, state: str) -> None:
-    """Add ``--state``, ``--resume``, ``--force`` and ``--log``; `state_file` or `take_state_folder` read the others.
+    """Add ``--state``, ``--resume``, ``--force`` and ``--log``; `state_file` or `prepare_state_folder` read the others.
 
     Args:
         parser: of the command, which has an argument ``output``.
@@ -47,8 +47,8 @@ def state_file(args: argparse.Namespace) -> Path:
     return state
 
 
-def take_state_folder(args: argparse.Namespace) -> FolderLock:
-    """A state that is a folder, for this run alone; what an earlier run left there is removed where somebody asks.
+def prepare_state_folder(args: argparse.Namespace) -> Path:
+    """A state that is a folder, which a session may take; what an earlier run left is removed where somebody asks.
 
     The lock file is never removed: whoever made a new one would share the folder with who holds the old one.
 
@@ -61,14 +61,10 @@ def take_state_folder(args: argparse.Namespace) -> FolderLock:
         raise SettingsError(f"state {state} is a file: name a folder with --state")
     if not args.resume and any(not BASE_MODEL.fullmatch(entry.name) for entry in _entries(state)):
         raise SettingsError(f"{state} holds more than the state of a run: give this one a folder with --state")
-    lock = FolderLock.of_new(state, "wait until it has ended, or give this run a folder of its own with --state")
-    try:
+    with FolderLock.of_new(state, "wait until it has ended, or give this run a folder of its own with --state"):
         if not args.resume:
             _clear(state, force=args.force)
-    except BaseException:
-        lock.release()
-        raise
-    return lock
+    return state
 
 
 def _clear(state: Path, *, force: bool) -> None:

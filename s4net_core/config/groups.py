@@ -241,9 +241,6 @@ class AdaptationSettings(Group):
     duty_cycle: float = setting(
         0.7, "Largest share of the time for which the learner uses the device; 1 = always.", gt=0, le=1, live=True
     )
-    devices: int = setting(
-        1, "GPUs (or processes on a CPU) on which `s4net adapt` learns, each with a batch; 0 = all GPUs.", ge=0, le=1024
-    )
     keep_versions: int = setting(
         5, "Number of weights files that are kept for roll-back, beside the base model.", ge=1, le=1000
     )

@@ -4,13 +4,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from s4net_core.config import Settings
-from s4net_core.errors import CaptureError, LearningError
+from s4net_core.config import Settings, with_values
+from s4net_core.errors import CaptureError
 from s4net_core.evaluation.evaluate import measure_networks
 from s4net_core.experiments.results import NETWORKS, Result
-from s4net_core.frames import FrameSource
+from s4net_core.frames import Capture, FrameSource
 from s4net_core.io.source_sets.source_set import SourceSet
-from s4net_core.learning.adapt import Adaptation
+from s4net_core.learning.offline import adapt_to
+from s4net_core.learning.session import Session
 from s4net_core.models.checkpoint import file_sha256
 from s4net_core.models.segmenter import Segmenter
 
@@ -35,7 +36,7 @@ class TrainedNetwork:
 
 def adapt_base(
     settings: Settings,
-    capture: FrameSource,
+    capture: Capture,
     source: SourceSet,
     folder: Path,
     *,
@@ -53,19 +54,12 @@ def adapt_base(
     Raises:
         LearningError: too few views overlap, or the loss stays infinite.
     """
-    adaptation = Adaptation(settings, settings.checkpoint, source, folder)
-    for frame in capture:
-        adaptation.offer(frame)
-    if not adaptation.has_enough_views:
-        raise LearningError(
-            f"capture {capture.name} gave {adaptation.status.keyframes} keyframes with too little overlap to learn "
-            f"from (adaptation.min_keyframes is {settings.adaptation.min_keyframes}): use a longer capture"
-        )
-    while adaptation.ready:
-        adaptation.advance()
-        on_step(adaptation.status.step)
-    status = adaptation.status
-    return TrainedNetwork(adaptation.current.path, settings.seed, status.step, status.handovers, status.refused)
+    # Methods are compared after the same number of steps, unless `adaptation.patience` itself ends them.
+    chosen = with_values(settings, {"adaptation.offline_patience": 0})
+    with Session(chosen, settings.checkpoint, source, folder) as session:
+        version = adapt_to(session, capture.views(), on_step=lambda status: on_step(status.step))
+        status = session.status
+    return TrainedNetwork(version.path, settings.seed, status.step, status.handovers, status.refused)
 
 
 def measure_on_scans(

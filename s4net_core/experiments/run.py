@@ -17,11 +17,11 @@ from s4net_core.experiments.provenance import Provenance, data_sha256, settings_
 from s4net_core.experiments.report import ExperimentReport, joined, write_experiment_report
 from s4net_core.experiments.results import Result, ResultStore, key_of
 from s4net_core.files import write_result
-from s4net_core.frames import FrameSource
+from s4net_core.frames import Capture, FrameSource
 from s4net_core.io.captures.opening import open_capture
 from s4net_core.io.source_sets.opening import open_source_set, open_test_set
 from s4net_core.io.source_sets.source_set import SourceSet
-from s4net_core.learning.pretrain import pretrain
+from s4net_core.learning.pretraining import Pretraining
 from s4net_core.models.checkpoint import file_sha256, read_info
 
 Progress = Callable[[str, int, int], None]
@@ -163,15 +163,15 @@ class ExperimentRun:
         """Train a base model. `path` is there when it is done; one that was interrupted goes on with the next call."""
         what, steps = f"{self.experiment.network}: base model", settings.pretrain.steps
         unfinished, state = path.with_suffix(".unfinished"), path.with_suffix(".state")
-        pretrain(
+        training = Pretraining(
             settings,
             self._source(with_depth=settings.model.depth_decoder),
             unfinished,
             test=open_test_set(self._data / self.experiment.source),
             state=state,
             resume=state.exists(),
-            on_step=lambda report: self._on_progress(what, report.step, steps),
         )
+        training.run(on_step=lambda report: self._on_progress(what, report.step, steps))
         unfinished.replace(path)
         state.unlink(missing_ok=True)
 
@@ -249,7 +249,7 @@ class ExperimentRun:
             self._sources[with_depth] = open_source_set(self._data / self.experiment.source, with_depth=with_depth)
         return self._sources[with_depth]
 
-    def _capture(self, scene: Scene, settings: Settings) -> FrameSource:
+    def _capture(self, scene: Scene, settings: Settings) -> Capture:
         """What is adapted to."""
         path, with_depth = self._data / scene.capture, settings.geometry.from_sensor
         return open_capture(path, stream=settings.stream, poses=scene.poses, with_depth=with_depth)

@@ -1,5 +1,6 @@
-"""A run of supervised training on one or several devices: its steps, its measurements, how it is saved and resumed."""
+"""Pre-training: supervised training on the source set alone, which gives the base model (paper: L_S and L_DS)."""
 
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,18 +11,21 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import ConstantLR, LRScheduler, OneCycleLR
 
 from s4net_core.config import LearnerSettings, Settings, leaves
-from s4net_core.errors import LearningError
+from s4net_core.errors import LearningError, SettingsError
 from s4net_core.evaluation.metrics import ConfusionMatrix, pooled_scores
+from s4net_core.files import creation_time
 from s4net_core.io.source_sets.batches import SourceBatch
 from s4net_core.io.source_sets.source_set import SourceSet, split
 from s4net_core.learning.augment import Augmentation
-from s4net_core.learning.devices import Processes
+from s4net_core.learning.devices import training_fabric
+from s4net_core.learning.interrupt import Interrupt
 from s4net_core.learning.source_loader import AugmentedImages, Item, draw_seed, source_loader, to_batch
 from s4net_core.learning.source_loss import source_loss
+from s4net_core.learning.training_log import TrainingLog
 from s4net_core.learning.training_state import load_state, save_state
-from s4net_core.losses import label_weight, median_frequency_weights
+from s4net_core.losses import median_frequency_weights
 from s4net_core.models.build import SegmentationNetwork, build_network, freeze_batch_norm
-from s4net_core.models.checkpoint import CheckpointInfo, save_checkpoint
+from s4net_core.models.checkpoint import CheckpointInfo, read_info, save_checkpoint
 from s4net_core.models.predict import BATCH, predict_labels
 
 if TYPE_CHECKING:
@@ -33,6 +37,31 @@ DROPOUT = 2
 """Keeps the random numbers of the network apart from those of `source_loader`."""
 MAY_CHANGE = {"devices", "batch", "workers", "evaluate_every", "patience", "steps"}
 """Settings of the group `pretrain` that a resumed run may change; the number of images a step may not."""
+
+
+@dataclass(frozen=True)
+class TrainingReport:
+    """What one step did, on all devices together.
+
+    Args:
+        step: number of steps done, this one included.
+        loss: what is minimised.
+        segmentation: L_S.
+        auxiliary: L_S of the auxiliary branch, before its weight; 0 without one.
+        depth: L_DS, metres; 0 without a depth decoder.
+        learning_rate: step size of the next step.
+        seconds: duration.
+        waited: how much of it went by until the images were there.
+    """
+
+    step: int
+    loss: float
+    segmentation: float
+    auxiliary: float
+    depth: float
+    learning_rate: float
+    seconds: float
+    waited: float
 
 
 @dataclass(frozen=True)
@@ -56,8 +85,6 @@ class Score:
 class SourceLosses(nn.Module):
     """The network with its losses, as one module: what runs on each device.
 
-    The mean over the devices of what it returns, and of the gradients, is that of one device with all of the images.
-
     Args:
         network: trained.
         class_weights: (C,).
@@ -72,69 +99,126 @@ class SourceLosses(nn.Module):
         self.register_buffer("class_weights", class_weights)
         self._settings = settings
 
-    def weight(self, batch: SourceBatch) -> Tensor:
-        """(2,): by how much a batch counts in L_S (labelled pixels, by class) and in L_DS (pixels with depth)."""
-        return torch.stack([label_weight(batch.labels, self.class_weights), (batch.depth > 0).sum().float()])
-
-    def forward(self, images: Tensor, labels: Tensor, depth: Tensor, share: Tensor) -> Tensor:
-        """Losses of one batch.
-
-        Args:
-            images, labels, depth: as in `SourceBatch`.
-            share: (2,) by how much its L_S and its L_DS count here, relative to the mean of the devices; 1 on one.
+    def forward(self, images: Tensor, labels: Tensor, depth: Tensor) -> Tensor:
+        """Losses of one batch; arguments as in `SourceBatch`.
 
         Returns:
             (4,): what is minimised, L_S, L_S of the auxiliary branch, L_DS.
         """
         batch = SourceBatch(images, labels, depth)
         loss = source_loss(self.network.outputs(images), batch, self.class_weights, self._settings)
-        total = share[0] * (loss.total - loss.depth) + share[1] * loss.depth
-        return torch.stack([total, share[0] * loss.segmentation, share[0] * loss.auxiliary, share[1] * loss.depth])
+        return torch.stack([loss.total, loss.segmentation, loss.auxiliary, loss.depth])
 
 
 class Pretraining:
-    """A training run, step by step, in one or several processes that call the same methods.
+    """Trains a new network until the mIoU on the test images rises no more; `output` holds the best weights so far.
 
-    Live batch norm takes its statistics of the images of all devices on CUDA (SyncBatchNorm), but of each process's own
-    images on a CPU, where torch cannot join them; with frozen batch norm several processes are the same as one.
+    Every random choice follows from the seed and the step, so that a resumed run is the one that was interrupted.
+
+    Where there are several devices, each has a process of its own that does the same with other images. Losses and
+    gradients are the mean over the devices. Live batch norm takes its statistics of the images of all devices on CUDA
+    (SyncBatchNorm), but of each process's own images on a CPU, where torch cannot join them.
 
     Args:
-        settings, source, output, test, half, state, resume, fabric, track: as in `pretrain`.
+        settings: groups `model`, `pretrain`, `guard.holdout`, `learner.mirror`, and `seed`, `device`.
+        source: labelled images; the guard's hold-out is left out, so that it measures forgetting honestly later.
+        output: weights file to write.
+        test: images to measure on; None = that hold-out.
+        half: store float16.
+        state: file for everything that is needed to go on, written with every measurement and when Ctrl-C or SIGTERM
+            ends training; None = none.
+        resume: go on from `state`.
+        fabric: devices to train on; None = as the settings say.
+        track: goes through the labels of the source set, which are all read first, e.g. with a progress bar.
+
+    Raises:
+        SourceSetError: the source set is too small.
+        CheckpointError, SettingsError: there is no run in `state` to resume, or it is another one.
+        S4NetError: SOURCE_DATE_EPOCH is no time.
     """
 
     def __init__(
         self,
         settings: Settings,
         source: SourceSet,
-        output: Path,
+        output: str | Path,
         *,
-        test: SourceSet | None,
-        half: bool,
-        state: Path | None,
-        resume: bool,
-        fabric: "Fabric",
-        track: Callable[[Sequence[int]], Iterable[int]],
+        test: SourceSet | None = None,
+        half: bool = False,
+        state: str | Path | None = None,
+        resume: bool = False,
+        fabric: "Fabric | None" = None,
+        track: Callable[[Sequence[int]], Iterable[int]] = iter,
     ) -> None:
+        creation_time()  # if it cannot be told, now, and not after the last step
+        if state is None and resume:
+            raise SettingsError("there is nothing to resume without a state: give the file of the interrupted run")
         self._settings = settings
-        self._output, self._half, self._state = output, half, state
-        self._fabric, self._processes = fabric, Processes(fabric)
+        self._output, self._half, self._state = Path(output), half, None if state is None else Path(state)
+        self._fabric = fabric = fabric or training_fabric(settings)
         train, holdout = split(source, settings.guard.holdout)
         self._test, self._test_indices = (source, holdout) if test is None else (test, list(range(len(test))))
         model = settings.model
         augmentation = Augmentation(settings.pretrain, model.width, model.height, mirror=settings.learner.mirror)
         self._images = AugmentedImages(source, train, augmentation, settings.seed)
         self._run = _describe(settings, source, len(train), fabric.world_size)
-        saved = load_state(state, self._run) if resume and state else None
+        saved = load_state(self._state, self._run) if resume and self._state else None
         self.network = self._new_network(with_encoder_weights=saved is None)
         weights = median_frequency_weights(map(source.label, track(train)), self.network.num_classes)
-        self._losses = SourceLosses(self.network, weights, settings.learner)
+        losses = SourceLosses(self.network, weights, settings.learner)
         optimiser = torch.optim.Adam(self.network.parameters(), lr=settings.pretrain.learning_rate)
         self._schedule = _new_schedule(settings, optimiser)
-        self._on_devices, self._optimiser = fabric.setup(self._losses, optimiser)
+        self._on_devices, self._optimiser = fabric.setup(losses, optimiser)
         self.steps = 0
         self._best, self._scores_without_gain = -1.0, 0
         if saved is not None:
             self._load(saved)
+
+    def run(
+        self,
+        *,
+        log: Path | None = None,
+        on_step: Callable[[TrainingReport], None] = lambda report: None,
+        on_score: Callable[[Score], None] = lambda score: None,
+    ) -> CheckpointInfo:
+        """Train to the end.
+
+        Args:
+            log: folder for TensorBoard; None = no curves.
+            on_step: called after every step, in the first process alone.
+            on_score: called after every measurement, in the first process alone.
+
+        Returns:
+            Metadata of the written file, with its metrics.
+
+        Raises:
+            LearningError: the loss is not finite.
+            KeyboardInterrupt: after Ctrl-C or SIGTERM.
+        """
+        first = self._fabric.is_global_zero
+        with Interrupt() as interrupt, TrainingLog(log if first else None, self.steps) as curves:
+            items = self._items()
+            while not self._finished:
+                start = time.perf_counter()
+                batch = next(items)
+                waited = time.perf_counter() - start
+                loss, asked = self._step(batch, interrupt.asked)
+                seconds, learning_rate = time.perf_counter() - start, float(self._schedule.get_last_lr()[0])
+                report = TrainingReport(self.steps, *loss, learning_rate, seconds, waited)
+                if first:
+                    on_step(report)
+                    _log_step(curves, report)
+                if self._measures:
+                    score = self._measure()
+                    if first:
+                        on_score(score)
+                        curves.write(score.step, {"test/miou": score.miou, "test/pixel_accuracy": score.pixel_accuracy})
+                if self._measures or asked:
+                    self._save()
+                if asked and not self._finished:
+                    # Others than the first end well: Lightning would kill the first if one of them failed.
+                    raise KeyboardInterrupt if first else SystemExit(0)
+        return read_info(self._output)
 
     def _new_network(self, *, with_encoder_weights: bool) -> SegmentationNetwork:
         torch.manual_seed(self._settings.seed)
@@ -149,23 +233,18 @@ class Pretraining:
         return network
 
     @property
-    def finished(self) -> bool:
+    def _finished(self) -> bool:
         """Whether the steps are used up, or the mIoU rises no more."""
         pretrain = self._settings.pretrain
         return self.steps >= pretrain.steps or 0 < pretrain.patience <= self._scores_without_gain
 
     @property
-    def measures(self) -> bool:
+    def _measures(self) -> bool:
         """Whether a measurement is due after the steps so far."""
         every = self._settings.pretrain.evaluate_every
         return self.steps >= self._settings.pretrain.steps or bool(every and self.steps % every == 0)
 
-    @property
-    def learning_rate(self) -> float:
-        """Step size of the next step."""
-        return float(self._schedule.get_last_lr()[0])
-
-    def items(self) -> Iterator[Item]:
+    def _items(self) -> Iterator[Item]:
         """The images of the steps that are still to be done, this process's part of them."""
         return source_loader(
             self._images,
@@ -176,11 +255,11 @@ class Pretraining:
             workers=self._settings.pretrain.workers,
         )
 
-    def step(self, items: Item, asked: bool = False) -> tuple[tuple[float, float, float, float], bool]:
+    def _step(self, items: Item, asked: bool) -> tuple[tuple[float, float, float, float], bool]:
         """One gradient step.
 
         Args:
-            items: from `items`.
+            items: from `_items`.
             asked: whether this process has been asked to end.
 
         Returns:
@@ -193,10 +272,8 @@ class Pretraining:
         batch = to_batch(items, fabric.device)
         self.network.train()
         torch.manual_seed(draw_seed(self._settings.seed, DROPOUT, self.steps, fabric.global_rank))
-        # Gradients and losses are averaged over the processes, not summed.
-        share = self._processes.share(self._losses.weight(batch)) * fabric.world_size
-        losses = self._on_devices(batch.images, batch.labels, batch.depth, share)
-        mean = self._processes.sum(torch.cat([losses.detach(), losses.new_tensor([float(asked)])])) / fabric.world_size
+        losses = self._on_devices(batch.images, batch.labels, batch.depth)
+        mean = self._mean(torch.cat([losses.detach(), losses.new_tensor([float(asked)])]))
         if not bool(torch.isfinite(mean[0])):
             raise LearningError(f"loss is {float(mean[0])} at step {self.steps + 1}: lower pretrain.learning_rate")
         self._optimiser.zero_grad(set_to_none=True)
@@ -207,7 +284,13 @@ class Pretraining:
         total, segmentation, auxiliary, depth, any_asked = mean.tolist()
         return (total, segmentation, auxiliary, depth), any_asked > 0
 
-    def measure(self) -> Score:
+    def _mean(self, values: Tensor) -> Tensor:
+        """Mean over the processes, each of which waits here for the others; `values` stay as they are."""
+        mean = self._fabric.all_reduce(values.clone(), reduce_op="mean")
+        assert isinstance(mean, Tensor)
+        return mean
+
+    def _measure(self) -> Score:
         """Scores on the test images; the best weights so far are written."""
         fabric = self._fabric
         self._share_statistics()
@@ -218,7 +301,8 @@ class Pretraining:
             labels = predict_labels(self.network, [i.color for i in images], self._settings, fabric.device)
             for image, label in zip(images, labels, strict=True):
                 matrix.add(image.label, label)
-        counts = self._processes.sum(torch.from_numpy(matrix.counts).to(fabric.device))
+        counts = fabric.all_reduce(torch.from_numpy(matrix.counts).to(fabric.device), reduce_op="sum")
+        assert isinstance(counts, Tensor)
         scores = pooled_scores(counts.cpu().numpy())
         best = scores.miou > self._best or not self._settings.pretrain.evaluate_every
         self._scores_without_gain = 0 if best else self._scores_without_gain + 1
@@ -235,9 +319,9 @@ class Pretraining:
         """Live batch norm on several CPU processes: all of them measure, and keep, the mean of their statistics."""
         for buffer in self.network.buffers():
             if buffer.is_floating_point():
-                buffer.copy_(self._processes.sum(buffer) / self._fabric.world_size)
+                buffer.copy_(self._mean(buffer))
 
-    def save(self) -> None:
+    def _save(self) -> None:
         """Write what a resumed run reads.
 
         Raises:
@@ -264,6 +348,14 @@ class Pretraining:
         self.steps = saved["steps"]
         if self._output.is_file():  # else the best weights are lost, and the next ones are the best there are
             self._best, self._scores_without_gain = saved["best"], saved["scores_without_gain"]
+
+
+def _log_step(curves: TrainingLog, report: TrainingReport) -> None:
+    losses = {"total": report.loss, "segmentation": report.segmentation}
+    losses |= {name: value for name in ("auxiliary", "depth") if (value := getattr(report, name))}
+    values = {f"loss/{name}": value for name, value in losses.items()}
+    speed = {"speed/seconds_per_step": report.seconds, "speed/seconds_waited_for_images": report.waited}
+    curves.write(report.step, values | speed | {"learning_rate": report.learning_rate})
 
 
 def _new_schedule(settings: Settings, optimiser: torch.optim.Optimizer) -> LRScheduler:

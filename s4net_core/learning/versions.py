@@ -7,7 +7,6 @@ from pathlib import Path
 
 from s4net_core.errors import CheckpointError
 from s4net_core.files import write_result
-from s4net_core.learning.devices import Processes
 from s4net_core.models.build import SegmentationNetwork
 from s4net_core.models.checkpoint import CheckpointInfo, file_sha256, load_checkpoint, save_checkpoint
 
@@ -38,13 +37,11 @@ class VersionStore:
         base: the base model.
         folder: weights files and ``state.json``.
         keep: versions kept beside the base model.
-        processes: those that adapt together; the first of them writes.
     """
 
-    def __init__(self, base: Version, folder: Path, keep: int, processes: Processes | None = None) -> None:
+    def __init__(self, base: Version, folder: Path, keep: int) -> None:
         self._folder = folder
         self._keep = keep
-        self._processes = processes or Processes()
         self._good = [base]
         self._last_number = 0
         self.steps = 0
@@ -70,7 +67,7 @@ class VersionStore:
             CheckpointError: the file cannot be written; what served goes on serving.
         """
         number = self._last_number + 1
-        version = self._processes.once(lambda: self._save(network, number, steps, metrics))
+        version = self._save(network, number, steps, metrics)
         kept = self._good[1:][-(self._keep - 1) :] if self._keep > 1 else []
         self._commit([*kept, version], number, steps)
         return version
@@ -128,11 +125,11 @@ class VersionStore:
         Raises:
             CheckpointError: it cannot be written; everything is as before.
         """
-        self._processes.once(lambda: self._write(kept, last_number, steps))
+        self._write(kept, last_number, steps)
         surplus = [version for version in self._good[1:] if version not in kept]
         self._good[1:] = kept
         self._last_number, self.steps = last_number, steps
-        for version in surplus if self._processes.first else ():
+        for version in surplus:
             version.path.unlink(missing_ok=True)
 
     def _write(self, kept: list[Version], last_number: int, steps: int) -> None:

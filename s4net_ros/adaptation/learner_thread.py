@@ -6,11 +6,13 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from typing import Any, TypeVar
 
+from s4net_core.config import Settings
 from s4net_core.errors import S4NetError
-from s4net_core.learning.adapt import Adaptation, Handover
+from s4net_core.learning.session import Handover, Session
+from s4net_core.learning.stopping import LEARNING
 
 T = TypeVar("T")
 
@@ -20,39 +22,40 @@ POLL_SECONDS = 0.2
 DISK_RETRY_SECONDS = 30.0
 """Pause after an error of the file system; a full disk may be emptied by somebody."""
 SAVE_SECONDS = 60.0
-"""Keyframes and weights are saved this often, so that a power cut costs a minute."""
+"""Keyframes are saved this often, so that a power cut costs a minute."""
 
 
 class LearnerThread:
-    """Calls `Adaptation.advance` whenever it may, and never dies silently.
+    """Calls `Session.advance` whenever it may, and never dies silently.
 
     An exception inside a step pauses learning: `failure` says why until `resume` or a successful reset or roll-back.
-    After an error of the file system it tries again by itself.
+    After an error of the file system it tries again by itself. It saves once a minute, after each hand-over and at its
+    end.
+
+    One lock guards all fields; nothing that takes long is done under it.
 
     Args:
-        adaptation: what learns; used by this thread alone, apart from `offer` and `status`.
-        duty_cycle: asked after each step for the share of the time that learning may take, 0..1.
+        session: what learns; used by this thread alone, apart from `offer`, `status`, `save` and `close`.
+        settings: `adaptation.duty_cycle` is read after each step.
         on_handover: called in this thread with every outcome, accepted or refused.
         on_failure: called in this thread with the reason and the traceback.
     """
 
     def __init__(
         self,
-        adaptation: Adaptation,
+        session: Session,
+        settings: Settings,
         *,
-        duty_cycle: Callable[[], float],
         on_handover: Callable[[Handover], None],
         on_failure: Callable[[str, str], None],
     ) -> None:
-        self.adaptation = adaptation
-        self._duty_cycle = duty_cycle
+        self.session = session
+        self._settings = settings
         self._on_handover = on_handover
         self._on_failure = on_failure
-        self._changed = threading.Condition()
+        self._changed = threading.Condition(threading.RLock())
         self._work: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
-        self._active = False
-        self._paused = False
-        self._stopping = False
+        self._active = self._paused = self._stopping = self._given_up = False
         self._failure = ""
         self._failures = 0
         self._not_before = 0.0
@@ -95,13 +98,20 @@ class LearnerThread:
         """Learn again, also after a failure."""
         with self._changed:
             self._paused = False
-            self._clear_failure()
+            self.recover()
+
+    def recover(self) -> None:
+        """Forget a failure, e.g. because the weights were replaced; a pause that was asked for stays."""
+        with self._changed:
+            self._failure = ""
+            self._not_before = 0.0
+            self._changed.notify_all()
 
     def submit(self, work: Callable[[], T]) -> "Future[T]":
         """Do `work` in the learner thread as soon as the running step has ended, also while paused.
 
         Returns:
-            Future of its result or exception; cancelled when the thread stops first.
+            Future of its result or exception; `CancelledError` when the thread is stopped first.
         """
         future: Future[T] = Future()
         with self._changed:
@@ -112,39 +122,41 @@ class LearnerThread:
                 self._changed.notify_all()
         return future
 
-    def recover(self) -> None:
-        """Forget a failure because the weights were replaced; a pause that was asked for stays."""
-        with self._changed:
-            self._clear_failure()
-
     def stop(self, timeout: float) -> bool:
-        """Save the state and end after the running step. Returns False when that took longer than `timeout` seconds."""
+        """End after the running step, and save.
+
+        A thread that takes longer is given up: it calls nobody any more, and who waits for its work is told so.
+
+        Returns:
+            False when it was given up after `timeout` seconds.
+        """
         with self._changed:
             self._stopping = True
+            for _, future in self._work:
+                future.cancel()  # leaves alone what is being done just now
             self._changed.notify_all()
         self._thread.join(timeout)
-        return not self._thread.is_alive()
-
-    def _clear_failure(self) -> None:
-        self._failure = ""
-        self._not_before = 0.0
-        self._changed.notify_all()
+        with self._changed:
+            self._given_up = self._thread.is_alive()
+            for _, future in self._work if self._given_up else ():
+                if not future.done():
+                    future.set_exception(CancelledError())
+            return not self._given_up
 
     def _run(self) -> None:
-        while True:
-            with self._changed:
-                while not (self._stopping or self._work or self._learning_is_due()):
-                    self._changed.wait(self._wait_seconds())
-                if self._stopping:
-                    break
-                item = self._work.popleft() if self._work else None
-            if item is None:
-                self._learn()
-            else:
-                _execute(*item)
+        while (item := self._next()) is not None:
+            work, future = item
+            self._learn() if future is None else self._execute(work, future)
         self._save()
-        for _, future in self._work:
-            future.cancel()
+
+    def _next(self) -> "tuple[Callable[[], Any], Future[Any] | None] | None":
+        """Wait for the next thing to do: submitted work first, then a step (without a future); None = the end."""
+        with self._changed:
+            while not (self._stopping or self._work or self._learning_is_due()):
+                self._changed.wait(self._wait_seconds())
+            if self._stopping:
+                return None
+            return self._work[0] if self._work else (self._learn, None)
 
     def _learning_is_due(self) -> bool:
         if not self._active or self._paused or time.monotonic() < self._not_before:
@@ -159,21 +171,37 @@ class LearnerThread:
     def _learn(self) -> None:
         started = time.monotonic()
         try:
-            ready = self.adaptation.ready
-            handover = self.adaptation.advance() if ready else None
+            learning = self.session.state == LEARNING
+            handover = self.session.advance() if learning else None
             if handover is not None:
-                self._on_handover(handover)
-            self._save_if_due(now=handover is not None)
+                self._tell(self._on_handover, handover)
+            if handover is not None or started >= self._save_at:
+                self.session.save()
+                self._save_at = time.monotonic() + SAVE_SECONDS
         except Exception as error:  # whatever it is: said, counted, and the thread goes on
             self._fail(error)
             return
-        self._failure = ""
-        share = self._duty_cycle()
-        self._rest((time.monotonic() - started) * (1.0 - share) / share if ready else POLL_SECONDS)
-
-    def _rest(self, seconds: float) -> None:
+        share = self._settings.adaptation.duty_cycle
+        rest = (time.monotonic() - started) * (1.0 - share) / share if learning else POLL_SECONDS
         with self._changed:
-            self._not_before = time.monotonic() + seconds
+            self._failure = ""
+            self._not_before = time.monotonic() + rest
+
+    def _execute(self, work: Callable[[], Any], future: "Future[Any]") -> None:
+        result, failure = None, None
+        if future.set_running_or_notify_cancel():
+            try:
+                result = work()
+            except Exception as error:  # handed to whoever asked for the work
+                failure = error
+        with self._changed:
+            self._work.popleft()
+            if future.done():  # cancelled, or given up
+                return
+            if failure is None:
+                future.set_result(result)
+            else:
+                future.set_exception(failure)
 
     def _fail(self, error: Exception) -> None:
         retry = isinstance(error, OSError) or isinstance(error.__cause__, OSError)
@@ -182,28 +210,21 @@ class LearnerThread:
             self._failures += 1
             self._failure = f"{reason}; next attempt in {DISK_RETRY_SECONDS:.0f} s" if retry else reason
             self._not_before = time.monotonic() + DISK_RETRY_SECONDS if retry else 0.0
-        self._on_failure(self._failure, "" if isinstance(error, S4NetError | OSError) else traceback.format_exc())
-
-    def _save_if_due(self, *, now: bool = False) -> None:
-        if now or time.monotonic() >= self._save_at:
-            self.adaptation.save_state()
-            self._save_at = time.monotonic() + SAVE_SECONDS
+        trace = "" if isinstance(error, S4NetError | OSError) else traceback.format_exc()
+        self._tell(self._on_failure, self._failure, trace)
 
     def _save(self) -> None:
         try:
-            self.adaptation.save_state()
+            self.session.save()
         except Exception as error:  # the last words of a thread: nobody above could hear more
             self._failures += 1
-            self._on_failure(f"state was not saved: {describe(error)}", traceback.format_exc())
+            self._tell(self._on_failure, f"state was not saved: {describe(error)}", traceback.format_exc())
 
-
-def _execute(work: Callable[[], Any], future: "Future[Any]") -> None:
-    if not future.set_running_or_notify_cancel():
-        return
-    try:
-        future.set_result(work())
-    except Exception as error:  # handed to whoever asked for the work
-        future.set_exception(error)
+    def _tell(self, callback: Callable[..., None], *what: Any) -> None:
+        """Call back, unless the thread was given up: nobody may be there any more."""
+        with self._changed:
+            if not self._given_up:
+                callback(*what)
 
 
 def describe(error: BaseException) -> str:

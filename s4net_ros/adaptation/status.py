@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticStatus
 
-from s4net_core.learning.adapt import AdaptationStatus
+from s4net_core.learning.session import Status
 from s4net_core.streams.drops import DROP_REASONS
 from s4net_ros.diagnostics import Report
 from s4net_ros.msg import AdaptationStatus as StatusMessage
@@ -14,15 +15,11 @@ from s4net_ros.msg import AdaptationStatus as StatusMessage
 
 @dataclass(frozen=True)
 class NodeStatus:
-    """What the node adds to the core's status. All counts are since start-up, whatever is reset meanwhile.
+    """What the node alone knows, beside the status of its session. Counts are since it was configured.
 
     Args:
         received: colour images that came.
-        used: frames that were offered to the keyframe buffer.
-        dropped: frames that were not, by reason.
-        rejected: frames that were, and did not become keyframes, by reason.
-        handovers: weights handed over.
-        refused: weights that the guard refused.
+        dropped: frames that were not offered to the session, by reason.
         paused: somebody asked for a pause.
         failure: why learning stopped by itself; empty = it did not.
         failures: errors in learner steps.
@@ -32,11 +29,7 @@ class NodeStatus:
     """
 
     received: int
-    used: int
     dropped: Mapping[str, int]
-    rejected: Mapping[str, int]
-    handovers: int
-    refused: int
     paused: bool
     failure: str
     failures: int
@@ -45,53 +38,61 @@ class NodeStatus:
     stall: str
 
 
-SAME_NAMES = (
-    *("keyframes", "keyframe_bytes", "step", "loss", "loss_source", "loss_geometric", "coverage", "step_seconds"),
-    *("version", "last_refusal", "agreement", "base_agreement", "source_miou"),
-    *("base_source_miou", "model_path"),
-)
-"""Fields that the core's status and the message have in common."""
-
-
-def state_of(core: AdaptationStatus, node: NodeStatus) -> str:
+def state_of(session: Status, node: NodeStatus) -> str:
     """``waiting``, ``learning``, ``paused`` or ``finished``; a failure counts as a pause."""
-    return "paused" if node.paused or node.failure else core.state
+    return "paused" if node.paused or node.failure else session.state
 
 
-def status_message(core: AdaptationStatus, node: NodeStatus, stamp: Time) -> StatusMessage:
+def status_message(session: Status, node: NodeStatus, stamp: Time) -> StatusMessage:
     """The message of one moment."""
-    dropped, rejected = dict(sorted(node.dropped.items())), dict(sorted(node.rejected.items()))
+    dropped, rejected = dict(sorted(node.dropped.items())), dict(sorted(session.rejected.items()))
     message = StatusMessage(
-        state=state_of(core, node),
         reason=node.failure,
-        failures=node.failures,
-        frames_received=node.received,
-        frames_used=node.used,
         drop_reasons=list(dropped),
         drop_counts=list(dropped.values()),
         rejected_reasons=list(rejected),
         rejected_counts=list(rejected.values()),
-        handovers=node.handovers,
-        refused=node.refused,
         duty_cycle=node.duty_cycle,
-        **{name: getattr(core, name) for name in SAME_NAMES},
+        **_numbers(session, node),
     )
     message.header.stamp = stamp
     return message
 
 
-def report(core: AdaptationStatus, node: NodeStatus) -> Report:
+def _numbers(session: Status, node: NodeStatus) -> dict[str, Any]:
+    """What the message and /diagnostics both say, by the message's names."""
+    last, new, base = session.last_step, session.health, session.base_health
+    return {
+        "state": state_of(session, node),
+        "frames_received": node.received,
+        "frames_used": session.offered,
+        "keyframes": session.keyframes,
+        "keyframe_bytes": session.keyframe_bytes,
+        "step": session.step,
+        "loss": last.loss,
+        "loss_source": last.loss_source,
+        "loss_geometric": last.loss_geometric,
+        "coverage": last.coverage,
+        "step_seconds": last.seconds,
+        "version": session.version,
+        "last_refusal": session.last_refusal,
+        "agreement": new.agreement,
+        "base_agreement": base.agreement,
+        "source_miou": new.source_miou,
+        "base_source_miou": base.source_miou,
+        "model_path": session.model_path,
+        "handovers": session.handovers,
+        "refused": session.refused,
+        "failures": node.failures,
+    }
+
+
+def report(session: Status, node: NodeStatus) -> Report:
     """ERROR when learning has failed, WARN when no frames come, else what it is doing."""
     values: dict[str, object] = {
-        "state": state_of(core, node),
-        "frames_received": node.received,
-        "frames_used": node.used,
-        **{name: getattr(core, name) for name in SAME_NAMES},
-        "handovers": node.handovers,
-        "refused": node.refused,
-        "failures": node.failures,
+        **_numbers(session, node),
         **{f"dropped.{reason}": count for reason, count in sorted(node.dropped.items())},
-        **{f"rejected.{reason}": count for reason, count in sorted(node.rejected.items())},
+        **{f"rejected.{reason}": count for reason, count in sorted(session.rejected.items())},
     }
     if not node.alive:
         return Report(DiagnosticStatus.ERROR, "the learner's thread has ended: restart the node", values)
@@ -100,9 +101,10 @@ def report(core: AdaptationStatus, node: NodeStatus) -> Report:
     if node.stall:
         return Report(DiagnosticStatus.WARN, node.stall, values)
     unusable = {reason: count for reason, count in node.dropped.items() if reason in DROP_REASONS}
-    if unusable and not node.used:
+    if unusable and not session.offered:
         worst = max(unusable, key=lambda reason: unusable[reason])
         text = f"none of {node.received} frames could be used; {worst} ({unusable[worst]}): {DROP_REASONS[worst]}"
         return Report(DiagnosticStatus.WARN, text, values)
-    text = f"{state_of(core, node)}: {core.keyframes} keyframes, step {core.step}, weights version {core.version}"
+    progress = f"{session.keyframes} keyframes, step {session.step}, weights version {session.version}"
+    text = f"{state_of(session, node)}: {progress}"
     return Report(DiagnosticStatus.OK, text, values)

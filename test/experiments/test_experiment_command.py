@@ -172,14 +172,14 @@ def test_files_of_one_table_are_joined(done, data, tmp_path, capsys):
 def test_a_base_model_whose_training_was_interrupted_is_not_used(data, tmp_path, monkeypatch):
     calls = []
 
-    def pretrain(settings, source, output, *, resume, state, **options):
+    def interrupted(settings, source, output, *, resume, state, **options):
         calls.append(resume)
         output.parent.mkdir(exist_ok=True, parents=True)
         output.write_text("the best so far")
         state.write_text("where it was")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(run, "pretrain", pretrain)
+    monkeypatch.setattr(run, "Pretraining", interrupted)
     for _ in range(2):
         assert main(["experiment", write(tmp_path), "--data", str(data), "--out", f"{tmp_path}/out"]) == 130
     assert calls == [False, True]

@@ -49,6 +49,7 @@ def test_as_good_as_the_base_passes(guard):
         (health(agreement=0.77), "agreement"),
         (health(largest_share=0.95), "one class"),
         (health(classes=4), "classes are left"),
+        (health(agreement=math.nan), "no pixel of two overlapping views could be compared"),
     ],
 )
 def test_each_kind_of_damage_is_refused(guard, bad, why):
@@ -59,6 +60,16 @@ def test_each_kind_of_damage_is_refused(guard, bad, why):
 def test_a_room_of_one_class_is_no_collapse_when_the_base_sees_it_too(guard):
     wall = health(largest_share=0.97, classes=1)
     assert guard.objections(wall, wall) == ()
+
+
+def test_views_that_overlap_but_have_no_pixel_in_common_are_refused(guard, settings, base, keyframes):
+    """Who overlaps is told from coarse depth when a view comes; what is compared, pixel by pixel at a hand-over."""
+    assert keyframes.trainable(settings.learner.min_overlap)
+    settings.geometry.max_depth = 0.2  # everything is farther away
+    adapted, of_base = guard.measure(load_checkpoint(base)[0])
+    assert adapted.classes > 0
+    assert math.isnan(adapted.agreement)
+    assert any("no pixel of two overlapping views" in reason for reason in guard.objections(adapted, of_base))
 
 
 def test_without_keyframes_only_forgetting_counts(guard):

@@ -13,9 +13,9 @@ from s4net_core.errors import CheckpointError
 from s4net_core.io.bags.writer import write_bag
 from s4net_core.io.captures.scene_folder import write_scene_folder
 from s4net_core.keyframes import KeyframeBuffer
-from s4net_core.learning.adapt import Adaptation
 from s4net_core.learning.base_model import check_branches, open_source
 from s4net_core.learning.guard import Guard
+from s4net_core.learning.session import Session
 from s4net_core.models.build import build_network
 from s4net_core.models.checkpoint import load_checkpoint, read_info, save_checkpoint
 from s4net_core.models.segmenter import Segmenter
@@ -34,23 +34,23 @@ def colors(frames):
 
 
 def adapt(settings, base, source, folder, frames):
-    adaptation = Adaptation(settings, base, source, folder)
+    session = Session(settings, base, source, folder)
     for frame in frames:
-        adaptation.offer(frame)
-    while adaptation.ready:
-        adaptation.advance()
-    return adaptation
+        session.offer(frame)
+    while session.state == "learning":
+        session.advance()
+    return session
 
 
 def test_it_learns_from_colour_and_poses_alone(settings, base, source, tmp_path, colors):
-    adaptation = adapt(settings, base, source, tmp_path / "state", colors)
-    status = adaptation.status
+    session = adapt(settings, base, source, tmp_path / "state", colors)
+    status = session.status
     assert (status.state, status.step, status.version) == ("finished", 6, 3)
     assert status.rejected.get("no_depth", 0) == 0
-    assert status.coverage > 0
-    assert status.loss_depth_geometric > 0
-    assert np.isfinite(status.agreement)
-    before, after = load_checkpoint(base)[0].state_dict(), load_checkpoint(adaptation.current.path)[0].state_dict()
+    assert status.last_step.coverage > 0
+    assert status.last_step.loss_depth_geometric > 0
+    assert np.isfinite(status.health.agreement)
+    before, after = load_checkpoint(base)[0].state_dict(), load_checkpoint(session.current.path)[0].state_dict()
     assert any(not torch.equal(before[key], after[key]) for key in before if key.startswith("depth_branch"))
 
 
@@ -65,30 +65,29 @@ def test_depth_that_a_frame_has_is_not_used(settings, base, source, tmp_path, fr
 
 def test_a_new_view_gets_its_depth_from_the_weights_that_serve(settings, base, source, tmp_path, colors):
     settings.learner.learning_rate = 1e-2  # so that versions differ by more than a millimetre
-    adaptation = Adaptation(settings, base, source, tmp_path / "state")
+    session = Session(settings, base, source, tmp_path / "state")
     for frame in colors[:16]:
-        adaptation.offer(frame)
-    first = adaptation.keyframes.get(adaptation.keyframes.ids()[0])
+        session.offer(frame)
+    first = session.keyframes.get(session.keyframes.ids()[0])
     np.testing.assert_allclose(first.depth, Segmenter(base, "cpu", settings).depth(first.color), atol=6e-4)
-    adaptation.advance()
-    adaptation.handover()
-    known = len(adaptation.keyframes)
+    session.advance()
+    session.handover()
+    known = len(session.keyframes)
     for frame in colors[16:]:
-        adaptation.offer(frame)
-    assert len(adaptation.keyframes) > known
-    last = adaptation.keyframes.get(adaptation.keyframes.ids()[-1])
-    served, old = (Segmenter(path, "cpu", settings).depth(last.color) for path in (adaptation.current.path, base))
+        session.offer(frame)
+    assert len(session.keyframes) > known
+    last = session.keyframes.get(session.keyframes.ids()[-1])
+    served, old = (Segmenter(path, "cpu", settings).depth(last.color) for path in (session.current.path, base))
     np.testing.assert_allclose(last.depth, served, atol=6e-4)
     assert np.abs(last.depth - old).max() > 2e-3
 
 
-def test_a_view_whose_weights_are_gone_gets_its_depth_from_the_ones_before(
-    settings, base, source, tmp_path, colors, caplog
-):
-    adaptation = adapt(settings, base, source, tmp_path / "state", colors[:12])
-    adaptation.current.path.unlink()
-    assert adaptation.offer(colors[23]).reason == "new"
-    assert "depth is predicted by version 0" in caplog.text
+def test_depth_of_a_new_view_needs_no_file(settings, base, source, tmp_path, colors):
+    session = adapt(settings, base, source, tmp_path / "state", colors[:12])
+    expected = Segmenter(session.current.path, "cpu", settings).depth(colors[23].color)
+    session.current.path.unlink()
+    view = session.keyframes.get(session.offer(colors[23]).id)
+    np.testing.assert_allclose(view.depth, expected, atol=6e-4)
 
 
 def test_versions_of_the_base_model_s_own_past_are_not_taken_for_those_learnt_here(
@@ -98,14 +97,14 @@ def test_versions_of_the_base_model_s_own_past_are_not_taken_for_those_learnt_he
     settings.learner.learning_rate = 1e-2
     network, info = load_checkpoint(base)
     save_checkpoint(base, network, info.model_copy(update={"version": 1}))
-    adaptation = Adaptation(settings, base, source, tmp_path / "state")
+    session = Session(settings, base, source, tmp_path / "state")
     for frame in colors[:16]:
-        adaptation.offer(frame)
-    adaptation.advance()
-    assert adaptation.handover().version.number == 1
-    last = next(offer for frame in colors[16:] if (offer := adaptation.offer(frame)).id is not None)
-    view = adaptation.keyframes.get(last.id)
-    served = Segmenter(adaptation.current.path, "cpu", settings).depth(view.color)
+        session.offer(frame)
+    session.advance()
+    assert session.handover().version.number == 1
+    last = next(offer for frame in colors[16:] if (offer := session.offer(frame)).id is not None)
+    view = session.keyframes.get(last.id)
+    served = Segmenter(session.current.path, "cpu", settings).depth(view.color)
     np.testing.assert_allclose(view.depth, served, atol=6e-4)
 
 
@@ -113,21 +112,22 @@ def test_depth_is_predicted_by_torch_whatever_serves_the_labels(settings, base, 
     """Both nodes read the same settings; an export would take seconds at each hand-over, and depth is not in it."""
     monkeypatch.setattr("s4net_core.models.runtimes.OnnxTemplate", None)
     settings.segmentation.runtime = "onnx"
-    adaptation = Adaptation(settings, base, source, tmp_path / "state")
-    assert adaptation.offer(colors[0]).reason == "new"
+    session = Session(settings, base, source, tmp_path / "state")
+    assert session.offer(colors[0]).reason == "new"
 
 
 def test_predicted_depth_is_not_taken_for_that_of_a_camera_after_a_restart(
     settings, base, source, tmp_path, colors, caplog
 ):
-    adaptation = Adaptation(settings, base, source, tmp_path / "state")
+    session = Session(settings, base, source, tmp_path / "state")
     for frame in colors[:8]:
-        adaptation.offer(frame)
-    adaptation.save_state()
-    again = Adaptation(settings, base, source, tmp_path / "state")
-    assert again.keyframes.ids() == adaptation.keyframes.ids()
+        session.offer(frame)
+    session.save()
+    session.close()
+    with Session(settings, base, source, tmp_path / "state") as again:
+        assert again.keyframes.ids() == session.keyframes.ids()
     settings.geometry.depth = "sensor"
-    with_camera = Adaptation(settings, base, source, tmp_path / "state")
+    with_camera = Session(settings, base, source, tmp_path / "state")
     assert len(with_camera.keyframes) == 0
     assert "depth was predicted" in caplog.text
 
@@ -183,7 +183,7 @@ def test_a_base_model_without_the_branch_is_refused_with_setting_and_remedy(sett
         group, _, key = name.partition(".")
         setattr(getattr(settings, group), key, value)
     with pytest.raises(CheckpointError, match=words):
-        Adaptation(settings, tmp_path / "plain.safetensors", source, tmp_path / "state")
+        Session(settings, tmp_path / "plain.safetensors", source, tmp_path / "state")
 
 
 def test_a_base_model_may_have_more_than_the_settings_ask_for(settings, base):
@@ -196,9 +196,9 @@ def test_the_source_set_has_depth_when_the_base_model_learns_it(settings, base, 
     settings.checkpoint, settings.source.path = str(base), str(tmp_path / "labelled")
     with caplog.at_level(logging.WARNING):
         adapted = adapt(settings, base, open_source(settings), tmp_path / "state", frames)
-        assert adapted.status.loss_depth_source > 0
+        assert adapted.status.last_step.loss_depth_source > 0
         assert "has no depth" not in caplog.text
-        Adaptation(settings, base, source, tmp_path / "other")
+        Session(settings, base, source, tmp_path / "other")
     assert "has no depth: the depth decoder learns from pairs of views alone" in caplog.text
     settings.checkpoint = str(tmp_path / "plain.safetensors")
     settings.model.depth_decoder = False

@@ -5,21 +5,20 @@ import pytest
 pytest.importorskip("rclpy")
 pytest.importorskip("s4net_ros.msg")
 
+from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticStatus
 
-from s4net_core.learning.adapt import AdaptationStatus
+from s4net_core.learning.guard import Health
+from s4net_core.learning.learner import StepReport
+from s4net_core.learning.session import Status
 from s4net_core.streams.drops import DROP_REASONS
-from s4net_ros.adaptation.status import NodeStatus, report
+from s4net_ros.adaptation.status import NodeStatus, report, status_message
 
 
 def node(**changes) -> NodeStatus:
     values = {
         "received": 30,
-        "used": 20,
         "dropped": {"no_pose": 2},
-        "rejected": {"known_view": 8},
-        "handovers": 1,
-        "refused": 0,
         "paused": False,
         "failure": "",
         "failures": 0,
@@ -31,14 +30,14 @@ def node(**changes) -> NodeStatus:
 
 
 def test_all_is_well_while_frames_are_used():
-    found = report(AdaptationStatus(state="learning", keyframes=12), node())
+    found = report(Status(state="learning", keyframes=12, offered=20, rejected={"known_view": 8}), node())
     assert found.level == DiagnosticStatus.OK
     assert "12 keyframes" in found.message
     assert (found.values["dropped.no_pose"], found.values["rejected.known_view"]) == (2, 8)
 
 
 def test_when_no_frame_can_be_used_it_says_why_and_what_to_do():
-    found = report(AdaptationStatus(), node(used=0, dropped={"depth_size": 28, "unmatched": 2}))
+    found = report(Status(), node(dropped={"depth_size": 28, "unmatched": 2}))
     assert found.level == DiagnosticStatus.WARN
     assert "depth_size (28)" in found.message
     assert DROP_REASONS["depth_size"] in found.message
@@ -53,5 +52,64 @@ def test_when_no_frame_can_be_used_it_says_why_and_what_to_do():
     ],
 )
 def test_failures_come_first(changes, level, text):
-    found = report(AdaptationStatus(), node(used=0, dropped={"no_pose": 30}, **changes))
+    found = report(Status(), node(dropped={"no_pose": 30}, **changes))
     assert (found.level, text in found.message) == (level, True)
+
+
+def test_the_message_says_what_session_and_node_know_and_diagnostics_say_the_same():
+    step = StepReport(7, loss=3.0, loss_source=2.0, loss_geometric=0.5, coverage=0.25, seconds=0.125)
+    health, base = (Health(True, miou, agreement, 0.4, 9) for miou, agreement in ((0.5, 0.75), (0.25, 0.625)))
+    session = Status(
+        state="learning",
+        keyframes=12,
+        keyframe_bytes=99,
+        offered=20,
+        rejected={"known_view": 8},
+        step=7,
+        last_step=step,
+        version=3,
+        model_path="/w/3.safetensors",
+        handovers=4,
+        refused=2,
+        last_refusal="too bad",
+        health=health,
+        base_health=base,
+    )
+    message = status_message(session, node(failures=5), Time(sec=9))
+    expected = {
+        "state": "learning",
+        "reason": "",
+        "failures": 5,
+        "keyframes": 12,
+        "keyframe_bytes": 99,
+        "frames_received": 30,
+        "frames_used": 20,
+        "step": 7,
+        "loss": 3.0,
+        "loss_source": 2.0,
+        "loss_geometric": 0.5,
+        "coverage": 0.25,
+        "step_seconds": 0.125,
+        "version": 3,
+        "handovers": 4,
+        "refused": 2,
+        "last_refusal": "too bad",
+        "agreement": 0.75,
+        "base_agreement": 0.625,
+        "source_miou": 0.5,
+        "base_source_miou": 0.25,
+        "model_path": "/w/3.safetensors",
+    }
+    assert {name: getattr(message, name) for name in expected} == expected
+    assert (message.drop_reasons, list(message.drop_counts)) == (["no_pose"], [2])
+    assert (message.rejected_reasons, list(message.rejected_counts)) == (["known_view"], [8])
+    assert message.header.stamp.sec == 9
+    values = report(session, node(failures=5)).values
+    assert {name: values[name] for name in expected if name != "reason"} == {
+        name: value for name, value in expected.items() if name != "reason"
+    }
+
+
+@pytest.mark.parametrize("changes", [{"paused": True}, {"failure": "disk full"}])
+def test_a_failure_counts_as_a_pause(changes):
+    assert status_message(Status(state="learning"), node(**changes), Time()).state == "paused"

@@ -2,12 +2,14 @@
 
 import threading
 import time
+from concurrent.futures import CancelledError
 from types import SimpleNamespace
 
 import pytest
 
 pytest.importorskip("torch")
 
+from s4net_core.config import Settings
 from s4net_core.errors import CheckpointError
 from s4net_ros.adaptation import learner_thread
 from s4net_ros.adaptation.learner_thread import LearnerThread, describe
@@ -20,7 +22,7 @@ class Learning:
 
     def __init__(self, seconds=0.0):
         self.seconds = seconds
-        self.ready = True
+        self.state = "learning"
         self.steps = 0
         self.saves = 0
         self.fail = None
@@ -40,7 +42,7 @@ class Learning:
         self.steps += 1
         return self.handover
 
-    def save_state(self):
+    def save(self):
         if self.fail_save:
             raise self.fail_save
         self.saves += 1
@@ -52,9 +54,11 @@ def start():
 
     def make(learning, duty_cycle=1.0, active=True):
         events = SimpleNamespace(handovers=[], failures=[])
+        settings = Settings()
+        settings.adaptation.duty_cycle = duty_cycle
         thread = LearnerThread(
             learning,
-            duty_cycle=lambda: duty_cycle,
+            settings,
             on_handover=events.handovers.append,
             on_failure=lambda reason, trace: events.failures.append((reason, trace)),
         )
@@ -91,11 +95,11 @@ def test_it_learns_only_while_active(start):
 
 def test_it_waits_for_keyframes_and_then_starts_by_itself(start):
     learning = Learning()
-    learning.ready = False
+    learning.state = "waiting"
     start(learning)
     time.sleep(0.05)
     assert learning.steps == 0
-    learning.ready = True
+    learning.state = "learning"
     wait_for(lambda: learning.steps)
 
 
@@ -233,16 +237,44 @@ def test_a_failing_save_at_the_end_is_told(start):
     assert "free some space" in events.failures[0][0]
 
 
-def test_a_step_that_does_not_end_is_not_waited_for(start):
+def test_a_finished_session_is_still_saved_and_does_the_work_that_is_asked_for(start, monkeypatch):
+    monkeypatch.setattr(learner_thread, "SAVE_SECONDS", 0.05)
+    monkeypatch.setattr(learner_thread, "POLL_SECONDS", 0.01)
     learning = Learning()
-    learning.gate.clear()
+    learning.state = "finished"
     thread, _ = start(learning)
+    wait_for(lambda: learning.saves >= 2)
+    assert thread.submit(lambda: 1).result(WAIT_S) == 1
+    assert learning.steps == 0
+
+
+def test_a_step_that_does_not_end_is_given_up_and_tells_nobody_any_more(start):
+    learning = Learning()
+    learning.handover = object()
+    learning.gate.clear()
+    thread, events = start(learning)
     wait_for(learning.inside.is_set)
     waiting = thread.submit(lambda: 1)
     assert not thread.stop(0.05)
+    assert waiting.cancelled()
+    learning.fail_save = OSError(28, "No space left on device")
     learning.gate.set()
     wait_for(lambda: not thread.alive)
-    assert waiting.cancelled()
+    assert learning.steps == 1
+    assert (events.handovers, events.failures) == ([], [])
+
+
+def test_who_waits_for_work_that_does_not_end_is_told_when_it_is_given_up(start):
+    learning = Learning()
+    thread, _ = start(learning, active=False)
+    begun, may_end = threading.Event(), threading.Event()
+    work = thread.submit(lambda: (begun.set(), may_end.wait(WAIT_S)))
+    assert begun.wait(WAIT_S)
+    assert not thread.stop(0.05)
+    with pytest.raises(CancelledError):
+        work.result(WAIT_S)
+    may_end.set()
+    wait_for(lambda: not thread.alive)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """What both nodes share: lifecycle, clock jumps, and the way a process ends."""
 
 import signal
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -30,18 +31,16 @@ class Recorder(S4NetNode):
         if name in self.fail:
             raise self.fail[name]
 
-    def configure(self):
+    def configure(self, undo):
+        undo.callback(self._note, "cleanup")
         self._note("configure")
         self.publisher = self.create_lifecycle_publisher(String, "said", 10)
+        return "what configure made"
 
-    def activate(self):
+    def activate(self, configured, undo):
+        assert configured == "what configure made"
+        undo.callback(self._note, "deactivate")
         self._note("activate")
-
-    def deactivate(self):
-        self._note("deactivate")
-
-    def cleanup(self):
-        self._note("cleanup")
 
     @property
     def state(self):
@@ -99,11 +98,12 @@ def test_shut_down_gives_everything_back_from_every_state(ros, state):
     if state == "active":
         node.trigger_activate()
     node.calls.clear()
+    undone = {"unconfigured": [], "inactive": ["cleanup"], "active": ["deactivate", "cleanup"]}[state]
     node.shut_down()
-    assert node.calls == ["deactivate", "cleanup"]
+    assert node.calls == undone
     assert node.state == "finalized"
     node.shut_down()
-    assert node.calls == ["deactivate", "cleanup"]
+    assert node.calls == undone
 
 
 def test_a_refused_configuration_is_logged_cleaned_up_and_may_be_tried_again(ros, capfd):
@@ -114,6 +114,14 @@ def test_a_refused_configuration_is_logged_cleaned_up_and_may_be_tried_again(ros
     assert "weights.st is not there" in capfd.readouterr().err
     node.fail.clear()
     assert node.autostart()
+
+
+def test_what_cannot_be_undone_is_logged_and_the_rest_is_undone_all_the_same(ros, capfd):
+    node = ros.add(Recorder(ros, fail={"deactivate": RuntimeError("stuck")}))
+    node.autostart()
+    node.shut_down()
+    assert node.calls[-2:] == ["deactivate", "cleanup"]
+    assert "RuntimeError: stuck" in capfd.readouterr().err
 
 
 def test_an_unexpected_exception_is_logged_with_its_traceback(ros, capfd):
@@ -130,7 +138,8 @@ def test_an_unexpected_exception_is_logged_with_its_traceback(ros, capfd):
 def test_time_that_goes_back_is_told_and_timers_go_on(ros, capfd):
     node = ros.add(Recorder(ros, parameter_overrides=[Parameter("use_sim_time", value=True)]))
     ticks = []
-    node.start_housekeeping(0.02, lambda: ticks.append(1))
+    undo = ExitStack()
+    node.start_housekeeping(0.02, lambda: ticks.append(1), undo)
     clock = ros.node().create_publisher(Clock, "/clock", QoSProfile(depth=10))
     ros.wait_for(lambda: clock.get_subscription_count())
 
@@ -147,6 +156,7 @@ def test_time_that_goes_back_is_told_and_timers_go_on(ros, capfd):
     assert "the clock went back by 120.0 s" in capfd.readouterr().err
     before = len(ticks)
     ros.wait_for(lambda: len(ticks) > before + 2, "timer after the jump")
+    undo.close()
 
 
 def test_a_remapped_image_is_remapped_with_its_transports(ros):
@@ -171,11 +181,12 @@ from s4net_ros.node_base import S4NetNode, run
 from s4net_core.errors import S4NetError
 
 class Node(S4NetNode):
-    def configure(self):
+    def configure(self, undo):
         if self.settings.seed == 1:
             raise S4NetError("seed 1 brings bad luck")
-    def activate(self):
-        self.start_housekeeping(0.01, self.tick)
+    def activate(self, configured, undo):
+        undo.callback(self.deactivated)
+        self.start_housekeeping(0.01, self.tick, undo)
         print("active", flush=True)
         self.ticks = 0
     def tick(self):
@@ -184,7 +195,7 @@ class Node(S4NetNode):
             raise RuntimeError("in a callback")
         if self.ticks == 3:
             print("ticking", flush=True)
-    def deactivate(self):
+    def deactivated(self):
         print("deactivated", gc.get_freeze_count() > 10_000, flush=True)
 
 sys.exit(run(lambda: Node("program"), sys.argv))

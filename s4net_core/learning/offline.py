@@ -1,0 +1,75 @@
+"""The offline loop: learn a whole capture, for somebody who waits for the result."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+
+from s4net_core.config import AdaptationSettings
+from s4net_core.errors import BadFrame, LearningError, SettingsError
+from s4net_core.frames import View
+from s4net_core.learning.session import Handover, Session, Status
+from s4net_core.learning.stopping import LEARNING
+from s4net_core.learning.versions import Version
+
+
+def adapt_to(
+    session: Session,
+    views: Iterable[View],
+    *,
+    on_collected: Callable[[Mapping[str, int]], None] = lambda rejected: None,
+    on_step: Callable[[Status], None] = lambda status: None,
+    on_handover: Callable[[Handover], None] = lambda handover: None,
+) -> Version:
+    """Offer all views as keyframes, then learn until `Stopping` says that it is over; `patience_of` gives its patience.
+
+    Args:
+        session: open; it may have learnt before.
+        views: the capture; those whose images cannot be used are left out, and counted where they come from.
+        on_collected: called before learning starts with the number of views that did not become keyframes, by reason.
+        on_step: called after every step.
+        on_handover: called after the step's `on_step` when the guard has accepted or refused new weights.
+
+    Returns:
+        What serves in the end; the base model when the guard accepted no weights.
+
+    Raises:
+        SettingsError: nothing would ever end learning.
+        LearningError: too few views that overlap, or a loss that stays infinite.
+        KeyframeError, CheckpointError: the folder of the session cannot be written.
+    """
+    adaptation = session.settings.adaptation
+    session.stopping.patience.limit = patience_of(adaptation)
+    before, unusable = session.status.rejected, Counter[str]()
+    for view in views:
+        try:
+            session.offer(view)
+        except BadFrame as error:
+            view.refuse(error)
+            unusable[error.reason] += 1
+    session.save()
+    status = session.status
+    rejected = Counter(status.rejected) - Counter(before)
+    on_collected(rejected)
+    if not session.stopping.enough_views:
+        raise LearningError(
+            f"{status.keyframes} keyframes with too little overlap to learn from (adaptation.min_keyframes is "
+            f"{adaptation.min_keyframes}; left out: {dict(unusable + rejected) or 'none'}): use a longer capture, or "
+            "lower keyframes.min_translation"
+        )
+    while session.state == LEARNING:
+        handover = session.advance()
+        on_step(session.status)
+        if handover is not None:
+            on_handover(handover)
+    return session.current
+
+
+def patience_of(adaptation: AdaptationSettings) -> int:
+    """Hand-overs without gain that end the offline loop: `patience`, or `offline_patience` where that is 0.
+
+    Raises:
+        SettingsError: nothing would ever end learning.
+    """
+    patience = adaptation.patience or adaptation.offline_patience
+    if not patience and not adaptation.max_steps:
+        raise SettingsError("learning would never end: set adaptation.max_steps or adaptation.patience")
+    return patience

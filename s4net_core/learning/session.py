@@ -1,0 +1,434 @@
+"""A session: one base model learns one place. Views in, guarded weights out; the node and the command line share it."""
+
+import copy
+import logging
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from s4net_core.config import Settings
+from s4net_core.errors import CheckpointError, LearningError
+from s4net_core.files import creation_time
+from s4net_core.frames import View
+from s4net_core.io.source_sets.batches import SourceBatches
+from s4net_core.io.source_sets.source_set import SourceSet, split
+from s4net_core.keyframes import Decision, KeyframeBuffer
+from s4net_core.learning.base_model import check_branches
+from s4net_core.learning.guard import Guard, Health
+from s4net_core.learning.learner import Learner, StepReport
+from s4net_core.learning.serving_weights import ServingWeights
+from s4net_core.learning.state_folder import StateFolder
+from s4net_core.learning.stopping import FINISHED, LEARNING, WAITING, Stopping
+from s4net_core.learning.versions import Version, base_version
+from s4net_core.losses import median_frequency_weights
+from s4net_core.models.build import SegmentationNetwork
+from s4net_core.models.checkpoint import save_checkpoint
+from s4net_core.models.predict import pick_device, predict_depth
+
+log = logging.getLogger(__name__)
+
+NAN = float("nan")
+NO_STEP = StepReport(0, NAN, NAN, NAN, NAN, NAN, NAN, NAN, NAN)
+NOT_MEASURED = Health(finite=True, source_miou=NAN, agreement=NAN, largest_share=NAN, classes=0)
+MAX_BROKEN_STEPS = 5
+"""Losses in a row that are not finite, after which rolling back and trying again has no sense."""
+
+
+@dataclass(frozen=True)
+class Handover:
+    """Outcome of one attempt to hand weights over.
+
+    Args:
+        version: what serves from now on.
+        reasons: why the guard refused the new weights; empty = accepted. After a refusal `version` is the last good one
+            and the learner goes on from there.
+    """
+
+    version: Version
+    reasons: tuple[str, ...] = ()
+
+    @property
+    def accepted(self) -> bool:
+        """Whether `version` is new."""
+        return not self.reasons
+
+
+@dataclass(frozen=True)
+class Status:
+    """What a session has done so far. Counts are since it was opened; a reset leaves them as they are.
+
+    Args:
+        state: ``waiting``, ``learning`` or ``finished``, see `Stopping`.
+        keyframes: in the buffer.
+        keyframe_bytes: memory that they take.
+        offered: views that were offered to the buffer.
+        rejected: of these, views that did not become keyframes, by reason.
+        step: learner steps since the base model.
+        last_step: losses of the last step; NaN = none yet, or none since a reset.
+        version: number of the weights that serve; 0 = base model.
+        model_path: their file.
+        handovers: weights handed over.
+        refused: weights that were refused.
+        last_refusal: why the last ones were; empty = never, or not since a reset.
+        health, base_health: what the guard measured last of new weights and of the base model; NaN = nothing yet.
+    """
+
+    state: str = WAITING
+    keyframes: int = 0
+    keyframe_bytes: int = 0
+    offered: int = 0
+    rejected: Mapping[str, int] = field(default_factory=dict)
+    step: int = 0
+    last_step: StepReport = NO_STEP
+    version: int = 0
+    model_path: str = ""
+    handovers: int = 0
+    refused: int = 0
+    last_refusal: str = ""
+    health: Health = NOT_MEASURED
+    base_health: Health = NOT_MEASURED
+
+
+class Session:
+    """Adapts one base model to one place, and keeps what it learnt in a folder, which is locked until `close`.
+
+    `offer` and `status` may be called from other threads than the rest and never wait for a step. The other methods
+    wait for the running step at most.
+
+    Args:
+        settings: all groups; `settings.model` must fit the checkpoint.
+        checkpoint: weights file of the base model.
+        source: labelled source set; a hold-out is split off for the guard.
+        folder: keyframes and weights; what is found there is taken up again.
+        track: goes through the labels of the source set, which are all read here, e.g. with a progress bar.
+
+    Raises:
+        CheckpointError: the base model cannot be loaded, or lacks a branch that the settings ask for.
+        SourceSetError: the source set is too small for a hold-out.
+        S4NetError: another session uses the folder, or SOURCE_DATE_EPOCH is no time.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        checkpoint: str | Path,
+        source: SourceSet,
+        folder: str | Path,
+        *,
+        track: Callable[[Sequence[int]], Iterable[int]] = iter,
+    ) -> None:
+        creation_time()  # if it cannot be told, now, and not after the first steps
+        self.settings = settings
+        self._device = pick_device(settings.device)
+        network, base = base_version(checkpoint)
+        check_branches(base.path, base.info.model, settings)
+        self._take_over_size(network, base)
+        self._base_network = network.to(self._device).eval().requires_grad_(False)
+        self._weights = ServingWeights(self._base_network)
+        self._lock = threading.RLock()
+        self._status = Status()
+        self._offered, self._rejected = 0, Counter[str]()
+        self._broken_steps = 0
+        self._advancing = False
+        self._folder = StateFolder(folder, base, settings)
+        try:
+            self._prepare(source, track)
+        except BaseException:
+            self._folder.close()
+            raise
+
+    def _prepare(self, source: SourceSet, track: Callable[[Sequence[int]], Iterable[int]]) -> None:
+        settings = self.settings
+        self.keyframes = KeyframeBuffer(
+            settings.keyframes,
+            settings.geometry,
+            min_overlap=settings.learner.min_overlap,
+            size=(settings.model.width, settings.model.height),
+            predict_depth=None if settings.geometry.from_sensor else self._predict_depth,
+        )
+        self.stopping = Stopping(settings, self.keyframes)
+        train, holdout = split(source, settings.guard.holdout)
+        self._guard = Guard(self._base_network, source, holdout, self.keyframes, settings, self._device)
+        self._learner = self._new_learner(source, train, track)
+        with self._call():
+            self._resume()
+
+    def _take_over_size(self, network: SegmentationNetwork, base: Version) -> None:
+        """What is written from here on was learnt at the size in the settings."""
+        trained, model = base.info.model, self.settings.model
+        if (trained.width, trained.height) != (model.width, model.height):
+            log.warning(
+                "%s was trained at %dx%d but images are processed at %dx%d: see model.width and model.height",
+                *(base.path, trained.width, trained.height, model.width, model.height),
+            )
+        network.settings = network.settings.model_copy(update={"width": model.width, "height": model.height})
+
+    def _new_learner(
+        self, source: SourceSet, train: list[int], track: Callable[[Sequence[int]], Iterable[int]]
+    ) -> Learner:
+        model, learner = self.settings.model, self.settings.learner
+        batches = SourceBatches(
+            source,
+            learner.source_batch,
+            model.width,
+            model.height,
+            learner.mirror,
+            np.random.default_rng(self.settings.seed),
+            cache_megabytes=self.settings.source.cache_megabytes,
+            indices=train,
+        )
+        network = copy.deepcopy(self._base_network).requires_grad_(True)
+        if network.settings.depth_decoder and source[train[0]].depth is None:
+            log.warning("source set %s has no depth: the depth decoder learns from pairs of views alone", source.name)
+        weights = median_frequency_weights(map(source.label, track(train)), network.num_classes)
+        return Learner(network, batches, weights, self.keyframes, self.settings, self._device)
+
+    def _resume(self) -> None:
+        self._folder.load_keyframes(self.keyframes)
+        versions = self._folder.versions
+        versions.resume()
+        if self.current.number:
+            self._go_on_from_file()
+        self._learner.steps = versions.steps
+        self.stopping.steps_before_views = 0 if len(self.keyframes) else versions.steps
+
+    # The time in which it is open -------------------------------------------------------------------------------------
+
+    def __enter__(self) -> "Session":
+        """For a ``with`` block, at the end of which it is closed."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self, timeout: float = 0.0) -> bool:
+        """End it: a step that still runs can neither save nor hand over what it has done.
+
+        The folder stays locked until the last running call has ended.
+
+        Args:
+            timeout: how long to wait for that, seconds.
+
+        Returns:
+            Whether nothing runs any more, so that the folder is free.
+        """
+        return self._folder.close(timeout)
+
+    @contextmanager
+    def _call(self) -> Iterator[None]:
+        """One call to an open session at a time; raises `SessionClosed` otherwise."""
+        with self._folder.call(), self._lock:
+            yield
+
+    # Views ------------------------------------------------------------------------------------------------------------
+
+    def offer(self, view: View) -> Decision:
+        """Consider one view as keyframe.
+
+        Args:
+            view: any size, distorted or not; decoded and brought to the network's size if its pose is new. With
+                `geometry.depth` predicted it needs no depth: the weights that serve predict it.
+
+        Raises:
+            BadFrame: its images cannot be used.
+        """
+        decision = self.keyframes.offer(view)
+        if decision.id is None:
+            self._rejected[decision.reason] += 1
+        self._offered += 1
+        return decision
+
+    def _predict_depth(self, color: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Depth as the weights that serve predict it; the learner is not waited for."""
+        with self._weights.network() as network:
+            return predict_depth(network, color, self.settings, self._device)
+
+    # Learning ---------------------------------------------------------------------------------------------------------
+
+    @property
+    def state(self) -> str:
+        """``waiting``, ``learning`` or ``finished``, see `Stopping`; the last hand-over still belongs to learning."""
+        return LEARNING if self._advancing else self.stopping.state(self._learner.steps)
+
+    def advance(self) -> Handover | None:
+        """One learner step and, every `adaptation.handover_every` steps, an attempt to hand the weights over.
+
+        A loss that is not finite counts as a refusal: the learner goes back to the last good weights.
+
+        Raises:
+            CheckpointError: weights cannot be written; the last good ones go on serving.
+            LearningError: the loss was not finite several times in a row.
+            SessionClosed: the session was closed before the call, or meanwhile.
+        """
+        with self._call():
+            self._advancing = True
+            try:
+                return self._advance()
+            finally:
+                self._advancing = False
+
+    def _advance(self) -> Handover | None:
+        try:
+            report = self._learner.step()
+        except LearningError as error:
+            self._broken_steps += 1
+            if self._broken_steps >= MAX_BROKEN_STEPS:
+                raise LearningError(f"{self._broken_steps} times in a row: {error}") from error
+            return self._refuse((str(error),))
+        self._broken_steps = 0
+        self._status = replace(self._status, last_step=report)
+        every, finished = self.settings.adaptation.handover_every, self.stopping.state(report.step) == FINISHED
+        return self.handover() if report.step % every == 0 or finished else None
+
+    def time_step(self) -> float:
+        """One learner step without a hand-over, for measurements of its cost.
+
+        Returns:
+            Its duration, seconds.
+        """
+        with self._call():
+            return self._learner.step().seconds
+
+    def refresh_teacher(self) -> None:
+        """Make the teacher forget its predictions, for measurements of their cost."""
+        with self._call():
+            self._learner.refresh_teacher()
+
+    def handover(self) -> Handover:
+        """Measure the learner's weights; write them as the next version, or go back to the last good ones.
+
+        Raises:
+            CheckpointError: the weights file cannot be written; the last good version goes on serving.
+            SessionClosed: as `advance`.
+        """
+        with self._call():
+            health, base = self._guard.measure(self._learner.averaged)
+            self._status = replace(self._status, health=health, base_health=base)
+            objections = self._guard.objections(health, base)
+            if objections:
+                self.stopping.patience.note_refusal()
+                return self._refuse(objections)
+            self.stopping.patience.note(health.agreement - base.agreement)
+            metrics = {"source_miou": health.source_miou, "agreement": health.agreement}
+            with self._folder.write() as versions:
+                weights, steps = self._learner.averaged, self._learner.steps
+                version = versions.add(weights, steps, metrics | self.stopping.patience.metrics)
+            self._weights.take(weights.state_dict())
+            self._status = replace(self._status, handovers=self._status.handovers + 1)
+            return Handover(version)
+
+    def _refuse(self, reasons: tuple[str, ...]) -> Handover:
+        steps = self._learner.steps
+        log.warning("weights of step %d refused: %s", steps, "; ".join(reasons))
+        refusal = f"step {steps}: {reasons[0]}"
+        self._status = replace(self._status, refused=self._status.refused + 1, last_refusal=refusal)
+        self._go_on_from_memory()
+        return Handover(self.current, reasons)
+
+    def _go_on_from_memory(self) -> None:
+        """Continue from the weights that serve."""
+        with self._weights.network() as network:
+            self._learner.load_weights(network.state_dict())
+
+    def _go_on_from_file(self) -> None:
+        """Continue from the current version's file; one that is damaged leads to the version before it."""
+        versions = self._folder.versions
+        self._weights.take_base()
+        while self.current.number:
+            try:
+                network = versions.load(self.current)
+            except CheckpointError as error:
+                log.error("version %d is lost (%s): going back to the one before", self.current.number, error)
+                with self._folder.write():
+                    versions.drop_current()
+                continue
+            self._weights.take(network.state_dict())
+            break
+        self._go_on_from_memory()
+        self.stopping.patience.recall(self.current.info.metrics if self.current.number else {})
+
+    # Services ---------------------------------------------------------------------------------------------------------
+
+    @property
+    def current(self) -> Version:
+        """What serves now."""
+        return self._folder.versions.current
+
+    @property
+    def status(self) -> Status:
+        """A snapshot; never waits for the running step."""
+        current = self.current
+        return replace(
+            self._status,
+            offered=self._offered,  # first: a view that counts as offered is then among the keyframes as well
+            rejected=dict(self._rejected),
+            state=self.state,
+            keyframes=len(self.keyframes),
+            keyframe_bytes=self.keyframes.nbytes,
+            step=self._learner.steps,
+            version=current.number,
+            model_path=str(current.path),
+        )
+
+    def rollback(self) -> Version:
+        """Back to the version before the current one.
+
+        Returns:
+            What serves now.
+
+        Raises:
+            CheckpointError: the state cannot be written.
+        """
+        with self._call():
+            with self._folder.write() as versions:
+                versions.drop_current()
+            self._go_on_from_file()
+            return self.current
+
+    def reset(self) -> Version:
+        """Back to the base model: keyframes, versions and the step count are forgotten.
+
+        Returns:
+            The base model.
+
+        Raises:
+            CheckpointError, KeyframeError: the state cannot be written.
+        """
+        with self._call():
+            with self._folder.write() as versions:
+                versions.clear()
+            self._go_on_from_file()
+            self._learner.steps = self.stopping.steps_before_views = 0
+            self.keyframes.clear()
+            self._status = Status(handovers=self._status.handovers, refused=self._status.refused)
+            self.save()
+            return self.current
+
+    def save_model(self, path: str | Path) -> str:
+        """Write the weights that serve now to `path`.
+
+        Returns:
+            SHA-256 of the file.
+
+        Raises:
+            CheckpointError: it cannot be written.
+        """
+        with self._call(), self._weights.network() as network:
+            return save_checkpoint(path, network, self.current.info)
+
+    def save(self) -> None:
+        """Write the keyframes that are not on disk yet; versions are written when they are handed over.
+
+        It does not wait for the running step.
+
+        Raises:
+            KeyframeError, S4NetError: the folder is not writable or the disk is full.
+        """
+        with self._folder.call():
+            self._folder.save_keyframes(self.keyframes)

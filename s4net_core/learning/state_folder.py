@@ -1,0 +1,161 @@
+"""The folder in which a session keeps what outlives it: for one session at a time, as long as that may still write."""
+
+import logging
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from s4net_core.config import Settings
+from s4net_core.errors import KeyframeError, S4NetError, SessionClosed
+from s4net_core.files import FolderLock, write_result
+from s4net_core.keyframes import KeyframeBuffer
+from s4net_core.learning.versions import Version, VersionStore
+
+log = logging.getLogger(__name__)
+
+BOOT = "boot_id"
+"""File beside the keyframes: the run of the computer in which they were taken."""
+IN_USE = "wait until it has ended, or use another folder (--state of a command, state_dir elsewhere)"
+
+
+class StateFolder:
+    """Keyframes and versions of one base model on disk.
+
+    The folder is locked for this process. `close` ends it at once for whatever begins afterwards; a call that still
+    runs keeps the lock until it ends, but finds every further write refused.
+
+    A folder that cannot be written is said in the log and does not stop anything yet: the disk may be full and may be
+    emptied. The first write takes the lock then, or fails.
+
+    Args:
+        root: state folder; it holds one sub-folder a base model, so that changing the base model neither mixes weights
+            nor loses any.
+        base: the base model.
+        settings: `adaptation.keep_versions`, `keyframes.after_restart`, and the size of the images.
+
+    Raises:
+        S4NetError: somebody else uses the folder.
+    """
+
+    def __init__(self, root: str | Path, base: Version, settings: Settings) -> None:
+        self._root = Path(root).expanduser()
+        self._folder = self._root / base.sha256[:12]
+        self._settings = settings
+        self.versions = VersionStore(base, self._folder, settings.adaptation.keep_versions)
+        self._changed = threading.Condition()
+        self._calls = 0
+        self._closed = False
+        self._lock: FolderLock | None = None
+        try:
+            self._take_lock()
+        except OSError as error:
+            log.error("nothing can be saved in state folder %s: %s", self._root, error)
+
+    @contextmanager
+    def call(self) -> Iterator[None]:
+        """The time in which somebody may write: the lock is held to its end.
+
+        Raises:
+            SessionClosed: it is closed, or was closed meanwhile, so that nobody acts on what the call has done.
+        """
+        with self._changed:
+            self._check_open()
+            self._calls += 1
+        try:
+            yield
+            with self._changed:
+                self._check_open()
+        finally:
+            with self._changed:
+                self._calls -= 1
+                self._release_if_idle()
+                self._changed.notify_all()
+
+    @contextmanager
+    def write(self) -> Iterator[VersionStore]:
+        """One write, inside of a `call`; gives the versions, which may be changed in it.
+
+        Raises:
+            SessionClosed: it is closed.
+            S4NetError: somebody else uses the folder, or it cannot be written.
+        """
+        with self._changed:
+            self._check_open()
+            try:
+                self._take_lock()
+            except OSError as error:
+                raise S4NetError(
+                    f"state folder {self._root} cannot be written ({error}): check its rights and free space"
+                ) from error
+        yield self.versions
+
+    def close(self, timeout: float = 0.0) -> bool:
+        """Let no further call and no further write begin, and give the folder back when the last call has ended.
+
+        Args:
+            timeout: how long to wait for that, seconds.
+
+        Returns:
+            Whether it is given back already.
+        """
+        with self._changed:
+            self._closed = True
+            self._changed.wait_for(lambda: not self._calls, timeout)
+            self._release_if_idle()
+            return not self._calls
+
+    def load_keyframes(self, keyframes: KeyframeBuffer) -> None:
+        """Take up saved keyframes that still fit; the log says what was left out, and why."""
+        for problem in self._load_keyframes(keyframes):
+            log.warning("saved keyframes: %s", problem)
+
+    def save_keyframes(self, keyframes: KeyframeBuffer) -> None:
+        """Write the keyframes that are not on disk yet.
+
+        Raises:
+            KeyframeError, S4NetError: the folder cannot be written.
+            SessionClosed: it is closed.
+        """
+        with self.write():
+            keyframes.save(self._folder / "keyframes")
+            write_result(self._folder / BOOT, boot_id(), KeyframeError)
+
+    def _load_keyframes(self, keyframes: KeyframeBuffer) -> list[str]:
+        folder, model = self._folder / "keyframes", self._settings.model
+        rule = self._settings.keyframes.after_restart
+        if not folder.is_dir() or rule == "drop":
+            return []
+        if rule == "same_boot" and boot_id() != _read_text(self._folder / BOOT):
+            return ["left out, the computer was started anew since (setting keyframes.after_restart)"]
+        try:
+            problems = keyframes.load(folder)
+        except KeyframeError as error:
+            return [str(error)]
+        if keyframes.size not in (None, (model.width, model.height)):
+            keyframes.clear()
+            return [f"left out, images are processed at {model.width}x{model.height} now"]
+        return problems
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise SessionClosed(f"the session of {self._folder} is closed: nothing is saved any more")
+
+    def _take_lock(self) -> None:
+        if self._lock is None:
+            self._root.mkdir(parents=True, exist_ok=True)
+            self._lock = FolderLock(self._root, IN_USE)
+
+    def _release_if_idle(self) -> None:
+        if self._closed and not self._calls and self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+
+def boot_id() -> str:
+    """Which run of this computer it is; empty where the system does not tell."""
+    return _read_text(Path("/proc/sys/kernel/random/boot_id"))
+
+
+def _read_text(path: Path) -> str:
+    return path.read_text(encoding="utf-8").strip() if path.is_file() else ""

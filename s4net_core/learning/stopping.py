@@ -1,0 +1,103 @@
+"""When learning stops: the one place that says so, for a robot that drives on and for somebody who waits."""
+
+import math
+from collections.abc import Mapping
+
+from s4net_core.config import AdaptationSettings, Settings
+from s4net_core.keyframes import KeyframeBuffer
+
+WAITING, LEARNING, FINISHED = "waiting", "learning", "finished"
+
+BEST_GAIN, WITHOUT_GAIN = "best_agreement_gain", "handovers_without_gain"
+"""Metrics of a version by which a later run knows whether the agreement still rises."""
+
+
+class Patience:
+    """Counts the hand-overs since the agreement between views last rose.
+
+    Args:
+        settings: `patience` and `min_gain`.
+    """
+
+    def __init__(self, settings: AdaptationSettings) -> None:
+        self._settings = settings
+        self.limit = settings.patience
+        """Hand-overs without gain after which learning is over; 0 = it never is."""
+        self._best = 0.0
+        self._without_gain = 0
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether the agreement has not risen for `limit` hand-overs."""
+        return 0 < self.limit <= self._without_gain
+
+    def note(self, gain: float) -> None:
+        """Count one hand-over.
+
+        Args:
+            gain: agreement above that of the base model on the same keyframes, which change while a robot drives on;
+                NaN = it could not be measured, or the weights were refused.
+        """
+        if gain > self._best + self._settings.min_gain:
+            self._best, self._without_gain = gain, 0
+        else:
+            self._without_gain += 1
+
+    def note_refusal(self) -> None:
+        """Count one hand-over whose weights the guard refused: no gain, whatever was measured."""
+        self.note(math.nan)
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """What `recall` needs, to be kept with a version."""
+        return {BEST_GAIN: self._best, WITHOUT_GAIN: self._without_gain}
+
+    def recall(self, metrics: Mapping[str, float]) -> None:
+        """Know again what was known when a version was made; without its metrics, begin anew."""
+        self._best = metrics.get(BEST_GAIN, 0.0)
+        self._without_gain = int(metrics.get(WITHOUT_GAIN, 0))
+
+
+class Stopping:
+    """The rule by which learning goes on, waits or is over; `state` is what everybody asks.
+
+    - ``finished``, for good: `adaptation.max_steps` are done, or the agreement between views has not risen for
+      `patience.limit` hand-overs. That limit is `adaptation.patience`; the offline loop, which has seen the whole
+      capture, sets it to `adaptation.offline_patience` where that is 0.
+    - ``waiting``, until more keyframes come: there are fewer than `adaptation.min_keyframes`, or none of them overlap,
+      or each keyframe taken so far has had its `adaptation.steps_per_keyframe`.
+    - ``learning`` otherwise.
+
+    Args:
+        settings: group `adaptation`, and `learner.min_overlap`.
+        keyframes: what there is to learn from.
+    """
+
+    def __init__(self, settings: Settings, keyframes: KeyframeBuffer) -> None:
+        self._adaptation = settings.adaptation
+        self._min_overlap = settings.learner.min_overlap
+        self._keyframes = keyframes
+        self.patience = Patience(settings.adaptation)
+        self.steps_before_views = 0
+        """Steps of an earlier run whose keyframes were not kept: they count for no keyframe that is there now."""
+
+    def state(self, steps: int) -> str:
+        """``waiting``, ``learning`` or ``finished`` after so many learner steps."""
+        if 0 < self._adaptation.max_steps <= steps or self.patience.exhausted:
+            return FINISHED
+        return LEARNING if not self._has_learnt_the_views(steps) and self.enough_views else WAITING
+
+    @property
+    def enough_views(self) -> bool:
+        """Whether there are `adaptation.min_keyframes`, some of which overlap."""
+        enough = len(self._keyframes) >= self._adaptation.min_keyframes
+        return enough and self._keyframes.any_trainable(self._min_overlap)
+
+    def _has_learnt_the_views(self, steps: int) -> bool:
+        if not self._adaptation.steps_per_keyframe:
+            return False
+        due = self._adaptation.steps_per_keyframe * (len(self._keyframes) + self._keyframes.evicted)
+        whole = (
+            int(due) // self._adaptation.handover_every * self._adaptation.handover_every
+        )  # steps end in a hand-over
+        return steps - self.steps_before_views >= whole

@@ -1,0 +1,169 @@
+"""What a configured adaptation node holds: a session, the thread that learns, the outputs, and what is counted."""
+
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable
+from contextlib import ExitStack
+
+from rclpy.impl.rcutils_logger import RcutilsLogger
+
+from s4net_core.errors import S4NetError
+from s4net_core.learning.session import Handover, Session
+from s4net_core.learning.versions import Version
+from s4net_ros.adaptation.frame_thread import FrameThread
+from s4net_ros.adaptation.keyframe_markers import KeyframeMarkers
+from s4net_ros.adaptation.learner_thread import LearnerThread
+from s4net_ros.adaptation.outputs import AdaptationOutputs
+from s4net_ros.adaptation.status import NodeStatus, report, status_message
+from s4net_ros.diagnostics import Counts, DiagnosticsPublisher, Report, StallWatch
+from s4net_ros.frame_assembly import FrameAssembly
+from s4net_ros.node_base import S4NetNode
+from s4net_ros.worker import JOIN_S
+
+LOG_AGAIN_S = 10.0
+"""The same kind of dropped frame is written to the log this often; every single one is counted."""
+
+
+class ConfiguredAdaptation:
+    """Lives from `configure` to the clean-up of the node; `activate` connects it to the camera for a while.
+
+    Args:
+        node: publishes and logs.
+        session: closed at the clean-up, after the learner's thread.
+        undo: takes what must be done at the clean-up.
+    """
+
+    def __init__(self, node: S4NetNode["ConfiguredAdaptation"], session: Session, undo: ExitStack) -> None:
+        self._node = node
+        self._session = session
+        undo.callback(session.close)  # at the very end, whatever fails here or before it
+        self._settings = node.settings
+        self._outputs = AdaptationOutputs(node, KeyframeMarkers(session.keyframes, self._settings.stream.fixed_frame))
+        undo.callback(self._outputs.destroy)
+        self.learner = LearnerThread(
+            session, self._settings, on_handover=self._on_handover, on_failure=self._on_failure
+        )
+        undo.callback(self._stop_learner)
+        self._failed = Counts()
+        self._earlier: Counter[str] = Counter()
+        self._assembled: Callable[[], Counter[str]] = Counter
+        """Frames received and dropped since the last activation; nothing while the node is not active."""
+        self._stall: Callable[[], str] = str
+        """Why no frames come; nothing while the node is not active."""
+        self._logged: dict[str, tuple[int, float]] = {}
+        undo.callback(DiagnosticsPublisher(node, self._report).destroy)
+
+    def announce(self, version: Version) -> None:
+        """Tell who labels which weights serve."""
+        self._outputs.announce(version)
+
+    def activate(self, period: float, undo: ExitStack) -> None:
+        """Announce the weights that serve, subscribe, learn, and publish the status.
+
+        Args:
+            period: of the status, seconds.
+            undo: takes what must be done at deactivation; a running step ends by itself.
+        """
+        node, stream = self._node, self._settings.stream
+        self.announce(self._session.current)
+        watch = StallWatch(node, stream.stall_warning, stream.sync_slop)
+        assembly = FrameAssembly(
+            node,
+            stream,
+            watch=watch,
+            with_depth=self._settings.geometry.from_sensor,
+            color_topic=node.transport_topic("color/image_raw", stream.color_transport),
+            depth_topic=node.transport_topic("depth/image_raw", stream.depth_transport),
+        )
+        undo.callback(assembly.destroy)
+        self._assembled = lambda: Counter(assembly.skipped) + Counter(received=assembly.received)
+        self._stall = watch.reason
+        undo.callback(self._end_counting)
+        frames = FrameThread(assembly, self._session.offer, self._frame_failed)
+        undo.callback(self._stop_frames, frames)
+        node.start_housekeeping(period, lambda: self._keep_house(assembly.details), undo)
+        self.learner.set_active(True)
+        undo.callback(self.learner.set_active, False)
+
+    # At the end.
+
+    def _end_counting(self) -> None:
+        self._earlier += self._assembled()
+        self._assembled, self._stall = Counter, str
+
+    def _stop_frames(self, frames: FrameThread) -> None:
+        if not frames.stop():
+            self._log.warning("the thread that takes frames still works on one and is left behind")
+
+    def _stop_learner(self) -> None:
+        """Give up a step that does not end: it finds the session closed, and can neither save nor hand over."""
+        if self.learner.stop(JOIN_S):
+            return
+        self._log.warning("a step is still running: it is given up, keyframes are saved without it")
+        try:
+            self._session.save()
+        except S4NetError as error:
+            self._log.error(f"state was not saved: {error}")
+        self._session.close()
+
+    # Called on the thread that takes frames, and on the learner's.
+
+    def _frame_failed(self, error: Exception) -> None:
+        self._failed.add(type(error).__name__)
+        text = str(error) if isinstance(error, S4NetError) else "".join(traceback.format_exception(error))
+        self._log.error(f"frame not used: {text}", throttle_duration_sec=LOG_AGAIN_S)
+
+    def _on_handover(self, handover: Handover) -> None:
+        version = handover.version
+        if handover.accepted:
+            self._log.info(f"weights version {version.number} handed over: {version.info.metrics}")
+        else:
+            reasons = "; ".join(handover.reasons)
+            self._log.warning(f"weights refused, version {version.number} goes on serving: {reasons}")
+        self._outputs.announce_if_new(version)
+
+    def _on_failure(self, reason: str, trace: str) -> None:
+        self._log.error(f"learning is paused: {reason}" + (f"\n{trace}" if trace else ""))
+
+    # Housekeeping, on the executor's thread.
+
+    def _keep_house(self, details: dict[str, str]) -> None:
+        stamp = self._node.get_clock().now().to_msg()
+        self._outputs.publish_status(status_message(self._session.status, self._node_status(), stamp))
+        self._outputs.publish_keyframes()
+        self._log_drops(details)
+        if reason := self._stall():
+            self._log.warning(reason, throttle_duration_sec=self._settings.stream.stall_warning)
+
+    def _log_drops(self, details: dict[str, str]) -> None:
+        """The newest text of every reason for which frames are dropped, each once in a while."""
+        now, counts = time.monotonic(), self._assembled()
+        del counts["received"]
+        for reason, count in counts.items():
+            before, at = self._logged.get(reason, (0, -LOG_AGAIN_S))
+            if count != before and now - at >= LOG_AGAIN_S:
+                self._logged[reason] = (count, now)
+                self._log.warning(f"{count} frames dropped so far ({reason}): {details.get(reason, '')}")
+
+    def _node_status(self) -> NodeStatus:
+        counts = self._earlier + self._assembled()
+        received = counts.pop("received", 0)
+        counts.update(self._failed.snapshot())
+        return NodeStatus(
+            received=received,
+            dropped=counts,
+            paused=self.learner.paused,
+            failure=self.learner.failure,
+            failures=self.learner.failures,
+            alive=self.learner.alive,
+            duty_cycle=self._settings.adaptation.duty_cycle,
+            stall=self._stall(),
+        )
+
+    def _report(self) -> Report:
+        return report(self._session.status, self._node_status())
+
+    @property
+    def _log(self) -> RcutilsLogger:
+        return self._node.get_logger()

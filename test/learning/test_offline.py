@@ -1,0 +1,116 @@
+"""The offline loop: what ends it, what it tells, and that everybody who calls it gets the same weights."""
+
+import dataclasses
+
+import pytest
+import yaml
+
+import s4net_core
+from s4net_core.cli.main import main
+from s4net_core.config import load_settings
+from s4net_core.errors import BadFrame, LearningError, SettingsError
+from s4net_core.files import write_result
+from s4net_core.io.captures.opening import open_capture
+from s4net_core.io.captures.scene_folder import write_scene_folder
+from s4net_core.learning.base_model import open_source
+from s4net_core.learning.offline import adapt_to
+from s4net_core.learning.session import Session
+from s4net_core.models.checkpoint import file_sha256
+
+
+@pytest.fixture
+def session(settings, base, source, tmp_path):
+    with Session(settings, base, source, tmp_path / "state") as session:
+        yield session
+
+
+def test_it_learns_to_the_last_step_and_tells_what_happens_in_order(session, frames):
+    told = []
+    version = adapt_to(
+        session,
+        frames,
+        on_collected=lambda left_out: told.append(sum(left_out.values()) + len(session.keyframes)),
+        on_step=lambda status: told.append(status.step),
+        on_handover=lambda handover: told.append(f"version {handover.version.number}"),
+    )
+    assert told == [len(frames), 1, 2, "version 1", 3, 4, "version 2", 5, 6, "version 3"]
+    assert version == session.current
+
+
+def test_views_that_cannot_be_decoded_are_left_out_and_counted(session, frames):
+    class Damaged:
+        stamp, T_world_camera = frames[0].stamp, frames[0].T_world_camera
+
+        def decode(self):
+            raise BadFrame("color_format", "cut off")
+
+    collected = []
+    adapt_to(session, [Damaged(), *frames, Damaged()], on_collected=collected.append)
+    assert collected[0]["color_format"] == 2
+    assert session.status.offered == len(frames)
+
+
+def test_what_was_collected_is_saved_before_anything_is_learnt(session, frames, tmp_path):
+    saved = []
+    adapt_to(session, frames, on_step=lambda status: saved.append(len(list(tmp_path.glob("state/*/keyframes/*.npz")))))
+    assert saved[0] == len(session.keyframes)
+
+
+def test_too_little_overlap_is_an_error_with_the_remedy(session, frames):
+    with pytest.raises(LearningError, match=r"2 keyframes with too little overlap .* 4\): use a longer capture"):
+        adapt_to(session, [frames[0], frames[8]])
+
+
+@pytest.mark.parametrize(("patience", "handovers"), [(0, 3), (2, 2)])
+def test_without_patience_it_is_that_of_somebody_who_waits(session, settings, frames, patience, handovers):
+    settings.adaptation.patience, settings.adaptation.offline_patience = patience, 3
+    settings.adaptation.max_steps, settings.adaptation.min_gain = 0, 1.0  # nothing is a gain
+    told = []
+    adapt_to(session, frames, on_handover=told.append)
+    assert len(told) == handovers
+    assert settings.adaptation.patience == patience
+
+
+def test_it_does_not_begin_what_would_never_end(session, settings, frames):
+    settings.adaptation.max_steps = settings.adaptation.patience = settings.adaptation.offline_patience = 0
+    with pytest.raises(SettingsError, match="would never end"):
+        adapt_to(session, frames)
+    assert session.status.offered == 0
+
+
+# Everybody who calls it. Each way gets the base model, the capture and the settings, and returns the weights' SHA-256.
+
+
+def by_command(folder):
+    output = folder / "command.safetensors"
+    given = ["--checkpoint", "base.safetensors", "--source", "source", "--settings", "settings.yaml"]
+    assert main(["adapt", "room", str(output), *given]) == 0
+    return file_sha256(output)
+
+
+def by_python(folder):
+    model = s4net_core.load_model(folder / "base.safetensors", load_settings(folder / "settings.yaml"))
+    adapted = s4net_core.adapt(model, folder / "room", folder / "source")
+    return s4net_core.save_model(adapted, folder / "python.safetensors")
+
+
+def by_experiment(folder):
+    settings = load_settings(folder / "settings.yaml", ["checkpoint=base.safetensors", "source.path=source"])
+    capture = open_capture(folder / "room")
+    with Session(settings, settings.checkpoint, open_source(settings), folder / "experiment") as session:
+        return adapt_to(session, capture, on_step=lambda status: None).sha256
+
+
+WAYS = [by_command, by_python, by_experiment]
+
+
+def test_every_way_gives_the_same_weights_byte_for_byte(settings, base, source, frames, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")  # the files say when they were made
+    settings.adaptation.max_steps, settings.adaptation.offline_patience = 0, 3
+    settings.learner.weight_average = 0.9
+    write_result(tmp_path / "settings.yaml", yaml.safe_dump(settings.model_dump()))
+    write_scene_folder(tmp_path / "room", [dataclasses.replace(frame, true_depth=None) for frame in frames])
+    found = {way(tmp_path) for way in WAYS}
+    assert len(found) == 1
+    assert found != {file_sha256(base)}

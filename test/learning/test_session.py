@@ -1,0 +1,505 @@
+"""A session: what is handed over, refused, rolled back, what survives a restart, and what may happen after its end."""
+
+import json
+import threading
+from dataclasses import replace
+
+import pytest
+import torch
+
+from s4net_core.errors import CheckpointError, LearningError, S4NetError, SessionClosed, SourceSetError
+from s4net_core.files import write_atomically
+from s4net_core.learning.guard import Health
+from s4net_core.learning.session import Session
+from s4net_core.models.checkpoint import load_checkpoint, read_info, save_checkpoint
+
+WAIT_S = 30.0
+
+
+@pytest.fixture
+def start(settings, base, source, tmp_path):
+    """`start(frames)`: a session in the state folder, with these views; the one before it is closed."""
+    sessions = []
+
+    def make(views=(), folder="state", base=base):
+        if sessions:
+            sessions[-1].close()
+        sessions.append(Session(settings, base, source, tmp_path / folder))
+        for view in views:
+            sessions[-1].offer(view)
+        return sessions[-1]
+
+    yield make
+    sessions[-1].close()
+
+
+@pytest.fixture
+def session(start, frames):
+    return start(frames)
+
+
+def run_to_end(session):
+    handovers = []
+    while session.state == "learning":
+        handover = session.advance()
+        if handover is not None:
+            handovers.append(handover)
+    return handovers
+
+
+def weights_of(path):
+    return load_checkpoint(path)[0].state_dict()
+
+
+def same(a, b):
+    return all(torch.equal(a[key], b[key]) for key in a)
+
+
+def test_it_waits_for_keyframes_then_learns_then_finishes(start, frames):
+    session = start()
+    assert (session.state, session.status.state) == ("waiting", "waiting")
+    for frame in frames:
+        session.offer(frame)
+    assert (session.state, session.status.state) == ("learning", "learning")
+    run_to_end(session)
+    assert (session.status.step, session.status.state) == (6, "finished")
+
+
+def test_the_last_hand_over_still_belongs_to_learning(session, monkeypatch):
+    """Who stops at `finished` must find the last version."""
+    seen = []
+    handover = session.handover
+
+    def watched():
+        seen.append(session.status.state)
+        return handover()
+
+    monkeypatch.setattr(session, "handover", watched)
+    run_to_end(session)
+    assert seen == ["learning"] * 3
+    assert session.status.state == "finished"
+
+
+def test_every_hand_over_is_a_new_version_with_its_parent(session, base):
+    handovers = run_to_end(session)
+    assert [h.version.number for h in handovers] == [1, 2, 3]
+    parents = [session._folder.versions._good[0].sha256, *(h.version.sha256 for h in handovers[:-1])]
+    assert [h.version.info.parent for h in handovers] == parents
+    for handover in handovers:
+        network, info = load_checkpoint(handover.version.path, sha256=handover.version.sha256)
+        assert info.version == handover.version.number
+        assert not same(network.state_dict(), weights_of(base))
+
+
+def test_the_same_seed_gives_the_same_run(start, frames):
+    results = []
+    for name in ("first", "second"):
+        session = start(frames, folder=name)
+        torch.manual_seed(len(name))  # the state of the global generator must not matter
+        run_to_end(session)
+        results.append(weights_of(session.current.path))
+    assert same(*results)
+
+
+def test_a_refused_version_rolls_back_and_says_why(session, base, monkeypatch):
+    session.advance()
+    session.advance()
+    good = session.current
+    monkeypatch.setattr(session._guard, "objections", lambda health, base: ("too bad",))
+    session.advance()
+    refused = session.advance()
+    assert not refused.accepted
+    assert refused.version == good == session.current
+    assert session.status.refused == 1
+    assert "too bad" in session.status.last_refusal
+    assert same(session._learner.network.state_dict(), weights_of(good.path))
+
+
+def test_a_network_that_collapsed_to_one_class_rolls_back_to_the_base_model(session, settings, base):
+    settings.guard.max_class_share = 0.9
+    head = [m for m in session._learner.network.modules() if isinstance(m, torch.nn.Conv2d)][-1]
+    with torch.no_grad():
+        head.weight.zero_()
+        head.bias.copy_(torch.eye(len(head.bias))[0])
+    refused = session.handover()
+    assert (refused.accepted, session.current.number, session.status.refused) == (False, 0, 1)
+    assert "one class" in session.status.last_refusal
+    assert same(session._learner.network.state_dict(), weights_of(base))
+
+
+def test_a_loss_that_is_not_finite_rolls_back(session):
+    with torch.no_grad():
+        next(session._learner.network.parameters()).fill_(float("nan"))
+    refused = session.advance()
+    assert not refused.accepted
+    assert "not finite" in session.status.last_refusal or "nan" in session.status.last_refusal
+    assert session.advance() is None or session.current  # learning goes on
+    assert all(torch.isfinite(p).all() for p in session._learner.network.parameters())
+
+
+def test_a_loss_that_is_never_finite_ends_learning_instead_of_trying_for_ever(session, monkeypatch):
+    def broken():
+        raise LearningError("loss is nan")
+
+    monkeypatch.setattr(session._learner, "step", broken)
+    for _ in range(4):
+        assert not session.advance().accepted
+    with pytest.raises(LearningError, match="5 times in a row"):
+        session.advance()
+
+
+def test_keyframes_of_another_boot_are_left_out_because_odom_starts_anew(start, session, settings, monkeypatch):
+    for _ in range(4):
+        session.advance()
+    session.save()
+    monkeypatch.setattr("s4net_core.learning.state_folder.boot_id", lambda: "another boot")
+    again = start()
+    assert (len(again.keyframes), again.current.number) == (0, 2)
+    settings.keyframes.after_restart = "keep"
+    assert len(start().keyframes) == len(session.keyframes)
+    settings.keyframes.after_restart = "drop"
+    assert len(start().keyframes) == 0
+
+
+def test_keyframes_of_another_size_are_left_out(start, session, settings, caplog):
+    session.save()
+    settings.model.width = 96
+    again = start()
+    assert len(again.keyframes) == 0
+    assert "96x48" in caplog.text
+    assert "trained at 64x48" in caplog.text
+
+
+def test_a_refused_version_counts_as_no_gain_and_never_as_the_best(session, monkeypatch):
+    monkeypatch.setattr(session._guard, "objections", lambda health, base: ("collapsed",))
+    session.advance()
+    session.advance()
+    assert session.stopping.patience.metrics == {"best_agreement_gain": 0.0, "handovers_without_gain": 1}
+
+
+@pytest.mark.parametrize("file", ["000002.safetensors", "state.json"])
+def test_a_full_disk_keeps_the_old_version_serving(session, monkeypatch, file):
+    session.advance()
+    session.advance()
+
+    def full(path, data):
+        if path.name == file:
+            raise OSError(28, "No space left on device")
+        write_atomically(path, data)
+
+    monkeypatch.setattr("s4net_core.files.write_atomically", full)
+    session.advance()
+    with pytest.raises(CheckpointError, match="No space left"):
+        session.advance()
+    assert session.current.number == 1
+    assert session.current.path.is_file()
+
+
+def test_learning_waits_for_new_keyframes_when_it_has_learnt_those_it_has(settings, start, frames):
+    settings.adaptation.max_steps = 0
+    settings.adaptation.steps_per_keyframe = 0.5
+    session = start(frames[:12])
+    run_to_end(session)
+    whole = len(session.keyframes) // 2 // 2 * 2  # half a step a keyframe, by the hand-over of two steps
+    assert (session.status.step, session.status.state) == (whole, "waiting")
+    assert session.current.info.step == whole
+    for frame in frames[12:]:
+        session.offer(frame)
+    assert session.status.state == "learning"
+
+
+def test_averaged_weights_are_what_is_handed_over(settings, start, frames):
+    settings.learner.weight_average = 0.9
+    session = start(frames)
+    session.advance()
+    version = session.advance().version
+    assert same(weights_of(version.path), session._learner.averaged.state_dict())
+    assert not same(weights_of(version.path), session._learner.network.state_dict())
+
+
+def test_rollback_goes_one_version_back_and_numbers_are_not_used_twice(session):
+    first = [session.advance() for _ in range(4)]
+    assert session.current.number == 2
+    back = session.rollback()
+    assert back == first[1].version == session.current
+    assert same(session._learner.network.state_dict(), weights_of(back.path))
+    session.advance()
+    assert session.advance().version.number == 3
+
+
+def test_rollback_of_the_base_model_stays_there(session, base):
+    assert session.rollback().path == base
+    assert base.is_file()
+
+
+def test_reset_forgets_everything_but_the_base_model(session, base):
+    run_to_end(session)
+    assert session.reset().path == session.current.path == base
+    assert (len(session.keyframes), session.status.step, session.status.state) == (0, 0, "waiting")
+    assert same(session._learner.network.state_dict(), weights_of(base))
+
+
+def test_a_restart_goes_on_with_keyframes_weights_and_step(start, session):
+    for _ in range(4):
+        session.advance()
+    session.save()
+    again = start()
+    assert again.keyframes.ids() == session.keyframes.ids()
+    assert again.current.number == 2
+    assert again.current.sha256 == session.current.sha256
+    assert again.status.step == 4
+    assert same(again._learner.network.state_dict(), session._learner.network.state_dict())
+
+
+def test_a_damaged_newest_version_leads_to_the_one_before(start, session):
+    for _ in range(4):
+        session.advance()
+    session.current.path.write_bytes(b"cut off")
+    again = start()
+    assert again.current.number == 1
+    assert again._folder.versions._last_number == 2
+
+
+def test_a_damaged_state_file_leads_to_the_base_model(start, session, base, tmp_path):
+    for _ in range(4):
+        session.advance()
+    (state,) = (tmp_path / "state").glob("*/state.json")
+    state.write_text(json.dumps({"versions": 3}))
+    again = start()
+    assert again.current.path == base
+    assert again._folder.versions._last_number == 2
+
+
+def test_another_base_model_has_a_state_of_its_own(start, session, tmp_path, base):
+    session.advance()
+    session.advance()
+    other = tmp_path / "other.safetensors"
+    network, info = load_checkpoint(base)
+    save_checkpoint(other, network, info.model_copy(update={"step": 99}))
+    again = start(base=other)
+    assert (again.current.number, len(again.keyframes)) == (0, 0)
+    assert start().current.number == 1
+
+
+def test_old_versions_are_removed_but_never_the_base(session, base, settings):
+    settings.adaptation.keep_versions = 1
+    session._folder.versions._keep = 1
+    handovers = run_to_end(session)
+    assert [h.version.path.exists() for h in handovers] == [False, False, True]
+    assert base.is_file()
+    assert session.rollback().path == base
+
+
+def test_save_model_writes_what_serves(session, tmp_path):
+    run_to_end(session)
+    session.save_model(tmp_path / "mine" / "kitchen.safetensors")
+    assert same(weights_of(tmp_path / "mine" / "kitchen.safetensors"), weights_of(session.current.path))
+    assert read_info(tmp_path / "mine" / "kitchen.safetensors").version == session.current.number
+
+
+def measured_as(session, monkeypatch, *agreements, base=0.4):
+    """Let the guard find these agreements between views, one a hand-over."""
+    values = iter(agreements)
+    health = Health(True, 0.5, base, 0.5, 5)
+    monkeypatch.setattr(session._guard, "measure", lambda network: (replace(health, agreement=next(values)), health))
+
+
+@pytest.fixture
+def patient(settings, start, frames):
+    """A session that ends after two hand-overs without gain and never before."""
+    settings.adaptation.max_steps, settings.adaptation.patience, settings.adaptation.handover_every = 0, 2, 1
+    return start(frames)
+
+
+@pytest.mark.parametrize(
+    ("agreements", "why"),
+    [
+        ((0.5, 0.6, 0.6, 0.55), "it rose twice, then no more"),
+        ((0.39, 0.3), "it never rose above the base model's"),
+        ((0.5, 0.504, 0.508, 0.512, 0.512), "small rises count when they add up"),
+        ((0.5, float("nan"), float("nan")), "what cannot be measured is no gain"),
+    ],
+)
+def test_no_further_gain_ends_learning(patient, settings, monkeypatch, agreements, why):
+    settings.adaptation.min_gain = 0.005
+    measured_as(patient, monkeypatch, *agreements)
+    assert len(run_to_end(patient)) == len(agreements), why
+    assert patient.status.state == "finished"
+    assert patient.stopping.patience.exhausted
+
+
+def test_a_restart_knows_for_how_long_nothing_has_gained(patient, start, monkeypatch):
+    measured_as(patient, monkeypatch, 0.6, 0.55)
+    for _ in range(2):
+        patient.advance()
+    patient.save()
+    again = start()
+    measured_as(again, monkeypatch, 0.58)
+    assert again.state == "learning"
+    assert len(run_to_end(again)) == 1
+    assert again.state == "finished"
+
+
+def test_a_rollback_forgets_the_gain_that_it_gives_up(patient, monkeypatch):
+    measured_as(patient, monkeypatch, 0.5, 0.8, 0.6, 0.59, 0.58)
+    for _ in range(2):
+        patient.advance()
+    patient.rollback()
+    assert len(run_to_end(patient)) == 3  # 0.6 is a gain over 0.5
+
+
+def test_a_source_set_without_room_for_a_hold_out_is_refused_and_the_folder_stays_free(settings, start):
+    settings.guard.holdout = 8
+    with pytest.raises(SourceSetError, match=r"guard\.holdout"):
+        start()
+    settings.guard.holdout = 2
+    start()
+
+
+def test_a_missing_base_model_is_named(start, session, tmp_path):
+    with pytest.raises(CheckpointError, match=r"nowhere\.safetensors"):
+        start(base=tmp_path / "nowhere.safetensors")
+
+
+# Weights stay in memory.
+
+
+def test_a_refusal_reads_no_file(session, monkeypatch):
+    session.advance()
+    good = session.advance().version
+    weights = weights_of(good.path)
+    good.path.unlink()
+    monkeypatch.setattr(session._guard, "objections", lambda health, base: ("too bad",))
+    session.advance()
+    assert not session.advance().accepted
+    assert same(session._learner.network.state_dict(), weights)
+
+
+def test_weights_that_could_not_be_written_do_not_serve(session, base, monkeypatch):
+    def full(path, data):
+        raise OSError(28, "No space left on device")
+
+    session.advance()
+    with monkeypatch.context() as patch:
+        patch.setattr("s4net_core.files.write_atomically", full)
+        with pytest.raises(CheckpointError, match="No space left"):
+            session.handover()
+    with torch.no_grad():
+        next(session._learner.network.parameters()).fill_(float("nan"))
+    assert not session.advance().accepted
+    assert same(session._learner.network.state_dict(), weights_of(base))
+
+
+def test_a_rollback_to_a_lost_file_goes_to_the_version_before_it(session):
+    versions = [handover.version for handover in run_to_end(session)]
+    versions[1].path.write_bytes(b"cut off")
+    weights = weights_of(versions[0].path)
+    assert session.rollback() == versions[0]
+    assert same(session._learner.network.state_dict(), weights)
+
+
+def test_counts_are_those_of_the_session_whatever_is_reset(session, frames, monkeypatch):
+    run_to_end(session)
+    monkeypatch.setattr(session._guard, "objections", lambda health, base: ("too bad",))
+    session.handover()
+    before = session.status
+    assert (before.offered, before.handovers, before.refused) == (len(frames), 3, 1)
+    assert len(session.keyframes) + sum(before.rejected.values()) == len(frames)
+    session.reset()
+    after = session.status
+    for name in ("offered", "rejected", "handovers", "refused"):
+        assert getattr(after, name) == getattr(before, name), name
+    assert after.last_refusal == ""
+
+
+# After its end.
+
+
+class LongStep:
+    """A step of a session, in a thread of its own, that runs until it may end."""
+
+    def __init__(self, session, monkeypatch):
+        self._begun, self._may_end = threading.Event(), threading.Event()
+        self._result = None
+        step = session._learner.step
+
+        def slow():
+            self._begun.set()
+            assert self._may_end.wait(WAIT_S)
+            return step()
+
+        monkeypatch.setattr(session._learner, "step", slow)
+        self._thread = threading.Thread(target=self._run, args=(session,))
+        self._thread.start()
+        assert self._begun.wait(WAIT_S)
+
+    def _run(self, session):
+        try:
+            self._result = session.advance()
+        except Exception as error:
+            self._result = error
+
+    def end(self):
+        """What came of the step."""
+        self._may_end.set()
+        self._thread.join(WAIT_S)
+        assert not self._thread.is_alive()
+        return self._result
+
+
+def files_in(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_step_that_outlives_the_session_writes_nothing_and_keeps_the_folder_until_it_ends(
+    start, session, settings, base, source, tmp_path, monkeypatch
+):
+    session.advance()
+    session.save()
+    before, current = files_in(tmp_path / "state"), session.current
+    step = LongStep(session, monkeypatch)  # the second one: a hand-over is due
+    assert not session.close(timeout=0.05)
+    with pytest.raises(S4NetError, match="in use"):
+        Session(settings, base, source, tmp_path / "state")
+    assert isinstance(step.end(), SessionClosed)
+    assert files_in(tmp_path / "state") == before
+    assert session.current == current
+    again = start()
+    assert (again.current.number, again.keyframes.ids()) == (0, session.keyframes.ids())
+
+
+def test_closing_waits_for_a_step_that_ends_in_time(session, monkeypatch):
+    step = LongStep(session, monkeypatch)
+    threading.Timer(0.05, step.end).start()
+    assert session.close(timeout=WAIT_S)
+
+
+@pytest.mark.parametrize("name", ["advance", "handover", "rollback", "reset", "save"])
+def test_a_closed_session_does_nothing_any_more(session, tmp_path, name):
+    session.save()
+    before = files_in(tmp_path / "state")
+    assert session.close()
+    with pytest.raises(SessionClosed, match="closed"):
+        getattr(session, name)()
+    with pytest.raises(SessionClosed):
+        session.save_model(tmp_path / "late.safetensors")
+    assert files_in(tmp_path / "state") == before
+    assert not (tmp_path / "late.safetensors").exists()
+
+
+def test_two_sessions_do_not_share_a_folder(session, settings, base, source, tmp_path):
+    with pytest.raises(S4NetError, match="in use"):
+        Session(settings, base, source, tmp_path / "state")
+
+
+def test_a_folder_that_cannot_be_written_stops_nothing_until_there_is_something_to_write(
+    start, frames, tmp_path, caplog
+):
+    (tmp_path / "file").write_text("")
+    session = start(frames, folder="file/state")
+    assert "nothing can be saved in state folder" in caplog.text
+    session.advance()
+    with pytest.raises(S4NetError, match="cannot be written"):
+        session.advance()
+    (tmp_path / "file").unlink()
+    assert session.handover().version.number == 1
