@@ -4,6 +4,7 @@ import gc
 import signal
 import sys
 import traceback
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
@@ -32,7 +33,7 @@ Configured = TypeVar("Configured")
 """What a node holds from `configure` on until it is cleaned up."""
 
 
-class S4NetNode(LifecycleNode, Generic[Configured]):
+class S4NetNode(LifecycleNode, ABC, Generic[Configured]):
     """Lifecycle node whose parameters are the settings.
 
     Sub-classes say what happens in `configure` and `activate`; they raise to refuse. Each is given a stack, onto which
@@ -67,6 +68,7 @@ class S4NetNode(LifecycleNode, Generic[Configured]):
 
     # What sub-classes fill in.
 
+    @abstractmethod
     def configure(self, undo: ExitStack) -> Configured:
         """Load what is big, create publishers and services.
 
@@ -79,8 +81,8 @@ class S4NetNode(LifecycleNode, Generic[Configured]):
         Raises:
             S4NetError: the node stays unconfigured; the text is logged.
         """
-        raise S4NetError(f"{type(self).__name__} has nothing to configure")
 
+    @abstractmethod
     def activate(self, configured: Configured, undo: ExitStack) -> None:
         """Start threads and subscriptions. Lifecycle publishers already publish, and still do when this is undone.
 

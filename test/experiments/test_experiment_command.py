@@ -123,7 +123,7 @@ def test_what_has_been_run_is_not_run_again_and_what_changed_is(done, data, monk
         return method.adapt_base(settings, *args, **options)
 
     monkeypatch.setattr(run, "adapt_base", adapt_base)
-    monkeypatch.setattr(run, "pretrain", None)
+    monkeypatch.setattr(run, "Pretraining", None)
     assert main(["experiment", file, "--data", str(data), "--out", str(out)]) == 0
     assert runs == []
     again = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]

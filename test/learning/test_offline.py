@@ -10,6 +10,7 @@ from s4net_core.cli.main import main
 from s4net_core.config import load_settings
 from s4net_core.errors import BadFrame, LearningError, SettingsError
 from s4net_core.files import write_result
+from s4net_core.frames import LazyView
 from s4net_core.io.captures.opening import open_capture
 from s4net_core.io.captures.scene_folder import write_scene_folder
 from s4net_core.learning.base_model import open_source
@@ -37,17 +38,18 @@ def test_it_learns_to_the_last_step_and_tells_what_happens_in_order(session, fra
     assert version == session.current
 
 
-def test_views_that_cannot_be_decoded_are_left_out_and_counted(session, frames):
-    class Damaged:
-        stamp, T_world_camera = frames[0].stamp, frames[0].T_world_camera
+def test_views_that_cannot_be_decoded_are_left_out_and_counted_where_they_come_from(session, frames):
+    refused = []
 
-        def decode(self):
-            raise BadFrame("color_format", "cut off")
+    def load():
+        raise BadFrame("color_format", "cut off")
 
+    first, last = (LazyView(f.stamp, f.T_world_camera, load, refused.append) for f in (frames[0], frames[-1]))
     collected = []
-    adapt_to(session, [Damaged(), *frames, Damaged()], on_collected=collected.append)
-    assert collected[0]["color_format"] == 2
-    assert session.status.offered == len(frames)
+    adapt_to(session, [first, *frames[1:-1], last], on_collected=collected.append)
+    assert [error.reason for error in refused] == ["color_format"]  # the last pose is known: nothing was decoded
+    assert session.status.offered == len(frames) - 1
+    assert sum(collected[0].values()) == session.status.offered - len(session.keyframes)
 
 
 def test_what_was_collected_is_saved_before_anything_is_learnt(session, frames, tmp_path):
@@ -57,8 +59,8 @@ def test_what_was_collected_is_saved_before_anything_is_learnt(session, frames, 
 
 
 def test_too_little_overlap_is_an_error_with_the_remedy(session, frames):
-    with pytest.raises(LearningError, match=r"2 keyframes with too little overlap .* 4\): use a longer capture"):
-        adapt_to(session, [frames[0], frames[8]])
+    with pytest.raises(LearningError, match=r"2 keyframes .* 4; left out: \{'known_view': 1\}\): use a longer"):
+        adapt_to(session, [frames[0], frames[0], frames[8]])
 
 
 @pytest.mark.parametrize(("patience", "handovers"), [(0, 3), (2, 2)])

@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any
@@ -86,13 +86,23 @@ def interrupt_player(bag: Path) -> int:
     return 40
 
 
+class Idle(node_base.S4NetNode[None]):
+    """A node that has nothing to do but to end."""
+
+    def configure(self, undo: ExitStack) -> None:
+        pass
+
+    def activate(self, configured: None, undo: ExitStack) -> None:
+        pass
+
+
 def interrupt_node() -> int:
     """SIGINT, and at every line of its handler SIGTERM, as a launch system and a terminal send them together."""
     for count in range(10):
         moment: list[Moment] = []
 
-        def make(moments: list[Moment] = moment, number: int = count) -> node_base.S4NetNode:
-            node = node_base.S4NetNode("interrupted")
+        def make(moments: list[Moment] = moment, number: int = count) -> Idle:
+            node = Idle("interrupted")
             handler = signal.getsignal(signal.SIGINT)
             moments.append(Moment(number, signal.SIGTERM, handler.__code__))  # type: ignore[union-attr]
             with moments[0].armed():

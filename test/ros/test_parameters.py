@@ -13,9 +13,19 @@ from s4net_ros.node_base import S4NetNode
 from s4net_ros.parameters import descriptor
 
 
+class Bare(S4NetNode[None]):
+    """Declares its parameters and does nothing."""
+
+    def configure(self, undo):
+        pass
+
+    def activate(self, configured, undo):
+        pass
+
+
 def make_node(ros, **values):
     overrides = [Parameter(name.replace("__", "."), value=value) for name, value in values.items()]
-    return ros.add(S4NetNode("settings_test", context=ros.context, parameter_overrides=overrides))
+    return ros.add(Bare("settings_test", context=ros.context, parameter_overrides=overrides))
 
 
 def test_every_setting_is_a_parameter_with_its_default_help_and_read_only_flag(ros):
@@ -53,7 +63,7 @@ def test_given_values_are_taken_and_an_integer_is_good_enough_for_a_number(ros):
 
 def test_the_defaults_of_the_caller_hold_where_nobody_says_otherwise(ros):
     defaults = Settings(seed=7)
-    node = ros.add(S4NetNode("settings_test", defaults, context=ros.context))
+    node = ros.add(Bare("settings_test", defaults, context=ros.context))
     assert node.get_parameter("seed").value == 7
 
 
