@@ -5,6 +5,7 @@ and counting happen in `poll`, on the caller's thread, and images are decoded by
 """
 
 import threading
+from contextlib import suppress
 from typing import Any
 
 from numpy.typing import NDArray
@@ -190,11 +191,18 @@ class FrameAssembly:
 
     def _pose(self, color: Picture) -> NDArray[Any]:
         """T_world_camera from tf2, without waiting: a waiting look-up would block (geometry2 #327)."""
-        buffer, fixed_frame = self._buffer, self._stream.fixed_frame
+        buffer = self._buffer
         try:
-            found = buffer.lookup_transform(fixed_frame, color.frame_id, Time(nanoseconds=color.stamp))
+            return self._look_up(buffer, color)
         except tf2_ros.TransformException as error:
-            raise TransformUnavailable(_reason(error, buffer, fixed_frame, color), str(error)) from error
+            reason = _reason(error, buffer, self._stream.fixed_frame, color)
+            if reason == "too_old":  # or its transform has come between the two questions
+                with suppress(tf2_ros.TransformException):
+                    return self._look_up(buffer, color)
+            raise TransformUnavailable(reason, str(error)) from error
+
+    def _look_up(self, buffer: Any, color: Picture) -> NDArray[Any]:
+        found = buffer.lookup_transform(self._stream.fixed_frame, color.frame_id, Time(nanoseconds=color.stamp))
         return transform_matrix(found.transform)
 
 

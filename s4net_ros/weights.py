@@ -78,6 +78,7 @@ class WeightsReceiver:
 
     def _load(self, message: ModelUpdate) -> None:
         if message.sha256 and message.sha256 == self._serving:
+            self.last_refusal = ""  # a roll-back to what serves here ends what was wrong with a later version
             return
         model = self._segmenter.info.model
         for name, announced, ours in (

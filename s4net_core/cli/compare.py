@@ -8,6 +8,7 @@ from rich.console import Console
 
 from s4net_core.cli.experiment import show_progress
 from s4net_core.cli.options import add_learning_options, add_poses_option, learning_settings_from, positive
+from s4net_core.errors import SettingsError
 from s4net_core.evaluation.tables import to_markdown
 from s4net_core.experiments.comparison import comparison, comparison_table
 from s4net_core.experiments.run import ExperimentRun
@@ -29,6 +30,8 @@ def run(args: argparse.Namespace) -> int:
     settings = learning_settings_from(args)
     seeds = range(settings.seed, settings.seed + args.seeds)
     scans = {_name(path): str(path) for path in args.scenes}
+    if len(scans) < len(args.scenes):
+        raise SettingsError(f"scenes {[str(path) for path in args.scenes]} have equal names: name the folders apart")
     experiment = comparison(settings, str(args.capture), scans, seeds, poses=args.poses)
     with tempfile.TemporaryDirectory() as out, show_progress(Console(stderr=True)) as show:
         report = ExperimentRun(experiment, Path(), Path(out), on_progress=show).report()

@@ -35,7 +35,8 @@ def comparison(
         source=os.path.expanduser(settings.source.path),
         base=os.path.expanduser(settings.checkpoint),
         scenes=(Scene(name=scene, capture=capture, scans=dict(scans), poses=poses),),
-        settings=settings.model_dump(exclude_unset=True),
+        # Both are compared after the same number of steps, unless `adaptation.patience` itself ends them.
+        settings={**settings.model_dump(exclude_unset=True), "adaptation.offline_patience": 0},
         methods=(
             Method(name=S4NET),
             Method(name=CONTROL, settings={"learner.lambda_geometric": 0.0, "learner.lambda_depth": 0.0}),

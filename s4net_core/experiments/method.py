@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from s4net_core.config import Settings, with_values
+from s4net_core.config import Settings
 from s4net_core.errors import CaptureError
 from s4net_core.evaluation.evaluate import measure_networks
 from s4net_core.experiments.results import NETWORKS, Result
@@ -54,9 +54,7 @@ def adapt_base(
     Raises:
         LearningError: too few views overlap, or the loss stays infinite.
     """
-    # Methods are compared after the same number of steps, unless `adaptation.patience` itself ends them.
-    chosen = with_values(settings, {"adaptation.offline_patience": 0})
-    with Session(chosen, settings.checkpoint, source, folder) as session:
+    with Session(settings, settings.checkpoint, source, folder) as session:
         version = adapt_to(session, capture.views(), on_step=lambda status: on_step(status.step))
         status = session.status
     return TrainedNetwork(version.path, settings.seed, status.step, status.handovers, status.refused)

@@ -2,7 +2,7 @@
 
 import statistics
 import threading
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -76,7 +76,6 @@ class KeyframeBuffer:
         """Of each keyframe, in the order of their ids: the point that it looks at, and its own position; metres."""
         self._nbytes = 0
         self._evicted = 0
-        self._rejected: Counter[str] = Counter()
         self._graph = OverlapGraph(self._min_overlap)
         self._recent_sharpness: deque[float] = deque(maxlen=self._settings.sharpness_window)
 
@@ -92,14 +91,14 @@ class KeyframeBuffer:
         """
         with self._lock:
             if self._is_known(view.T_world_camera):
-                return self._refuse("known_view")
+                return Decision(None, "known_view")
         frame = view.decode()
         if self._size is not None:
             frame = working_frame(frame, *self._size)
         value = sharpness(frame.color) if self._settings.min_sharpness else 0.0
         with self._lock:
             if self._is_blurred(value):
-                return self._refuse("blurred")
+                return Decision(None, "blurred")
         depth = frame.depth if self._predict_depth is None else self._predict_depth(frame.color)
         if depth is not None:
             depth = usable_depth(depth, self._geometry.min_depth, self._geometry.max_depth)
@@ -202,12 +201,6 @@ class KeyframeBuffer:
         return self._evicted
 
     @property
-    def rejected(self) -> Counter[str]:
-        """Views not taken, by `Decision.reason`."""
-        with self._lock:
-            return Counter(self._rejected)
-
-    @property
     def size(self) -> tuple[int, int] | None:
         """(width, height) of the keyframes, pixels; None while any size may come."""
         first = next(iter(self._keyframes.values()), None)
@@ -280,21 +273,17 @@ class KeyframeBuffer:
                 f"{self._settings.max_megabytes}: raise it"
             )
 
-    def _refuse(self, reason: str) -> Decision:
-        self._rejected[reason] += 1
-        return Decision(None, reason)
-
     def _take(self, frame: Frame, depth: NDArray[np.float32] | None) -> Decision:
         """Make the frame a keyframe if it has enough usable depth."""
         # Once more: others may have been offered or loaded while this one was decoded and its depth was predicted.
         self._check_size(frame)
         if self._is_known(frame.T_world_camera):
-            return self._refuse("known_view")
+            return Decision(None, "known_view")
         pixels = 0 if depth is None else np.count_nonzero(depth)
         if depth is None or pixels == 0:
-            return self._refuse("no_depth")
+            return Decision(None, "no_depth")
         if pixels / depth.size < self._settings.min_depth_coverage:
-            return self._refuse("little_depth")
+            return Decision(None, "little_depth")
         keyframe = keyframe_of(frame, depth, self._next_id)
         self._next_id += 1
         self._insert(keyframe, None)

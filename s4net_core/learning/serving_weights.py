@@ -34,6 +34,11 @@ class ServingWeights:
         with self._lock:
             self._network = self._base
 
+    @property
+    def current(self) -> SegmentationNetwork:
+        """The network, for those who alone call `take` and `take_base`. To be read and not modified."""
+        return self._network
+
     @contextmanager
     def network(self) -> Iterator[SegmentationNetwork]:
         """The network; its weights change only after the block has ended. To be read and not modified."""

@@ -339,6 +339,7 @@ class Session:
     def _go_on_from_file(self) -> None:
         """Continue from the current version's file; one that is damaged leads to the version before it."""
         versions = self._folder.versions
+        self._broken_steps = 0
         self._weights.take_base()
         while self.current.number:
             try:
@@ -419,8 +420,8 @@ class Session:
         Raises:
             CheckpointError: it cannot be written.
         """
-        with self._call(), self._weights.network() as network:
-            return save_checkpoint(path, network, self.current.info)
+        with self._call():  # nobody changes the weights meanwhile, and a prediction of depth need not wait for the disk
+            return save_checkpoint(path, self._weights.current, self.current.info)
 
     def save(self) -> None:
         """Write the keyframes that are not on disk yet; versions are written when they are handed over.

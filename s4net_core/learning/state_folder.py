@@ -32,7 +32,7 @@ class StateFolder:
         root: state folder; it holds one sub-folder a base model, so that changing the base model neither mixes weights
             nor loses any.
         base: the base model.
-        settings: `adaptation.keep_versions`, `keyframes.after_restart`, and the size of the images.
+        settings: `adaptation.keep_versions` and `keyframes.after_restart`.
 
     Raises:
         S4NetError: somebody else uses the folder.
@@ -122,20 +122,16 @@ class StateFolder:
             write_result(self._folder / BOOT, boot_id(), KeyframeError)
 
     def _load_keyframes(self, keyframes: KeyframeBuffer) -> list[str]:
-        folder, model = self._folder / "keyframes", self._settings.model
+        folder = self._folder / "keyframes"
         rule = self._settings.keyframes.after_restart
         if not folder.is_dir() or rule == "drop":
             return []
         if rule == "same_boot" and boot_id() != _read_text(self._folder / BOOT):
             return ["left out, the computer was started anew since (setting keyframes.after_restart)"]
         try:
-            problems = keyframes.load(folder)
+            return keyframes.load(folder)
         except KeyframeError as error:
             return [str(error)]
-        if keyframes.size not in (None, (model.width, model.height)):
-            keyframes.clear()
-            return [f"left out, images are processed at {model.width}x{model.height} now"]
-        return problems
 
     def _check_open(self) -> None:
         if self._closed:

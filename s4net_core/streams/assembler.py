@@ -141,7 +141,7 @@ class FrameAssembler:
             value = error
         with self._lock:
             last = self._infos[-1] if self._infos else None
-            if last is not None and str(value) == str(last.value) and stamp >= last.last - TIME_JUMP_NS:
+            if last is not None and _same(value, last.value) and stamp >= last.last - TIME_JUMP_NS:
                 last.first, last.last = min(stamp, last.first), max(stamp, last.last)
             else:
                 self._infos.append(_Info(stamp, stamp, value))
@@ -295,3 +295,8 @@ def _decoded(
     if depth and (frame.depth is None or not frame.depth.any()):
         raise BadFrame("no_depth", f"depth at {depth.stamp} ns has no pixel with depth: {DROP_REASONS['no_depth']}")
     return frame
+
+
+def _same(first: Intrinsics | BadFrame, second: Intrinsics | BadFrame) -> bool:
+    """Whether two camera_info say the same; errors have no equality of their own."""
+    return first == second or (isinstance(first, BadFrame) and str(first) == str(second))

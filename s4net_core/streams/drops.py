@@ -4,7 +4,8 @@ DROP_REASONS: dict[str, str] = {
     "unmatched": "colour had no depth of the same time: set enable_sync:=true or raise stream.sync_slop; harmless when "
     "depth is slower than colour",
     "backlog": "this machine is too slow for the stream: lower the camera's rate or resolution",
-    "time_jump": "time went back (looped bag, restarted simulation): frames of half a second are dropped, all goes on",
+    "time_jump": "time went back (looped bag, restarted simulation): frames of half a second are dropped, all goes on; "
+    "if it happens again and again: do two publishers share the colour topic?",
     "out_of_order": "stamp is not newer than the last frame's: do two publishers share the colour topic?",
     "no_camera_info": "no camera_info came: check the topic and its publisher",
     "camera_info_stale": "camera_info is older than stream.camera_info_age: publish it with every image",

@@ -1,5 +1,6 @@
 """What a configured adaptation node holds: a session, the thread that learns, the outputs, and what is counted."""
 
+import threading
 import time
 import traceback
 from collections import Counter
@@ -16,7 +17,7 @@ from s4net_ros.adaptation.keyframe_markers import KeyframeMarkers
 from s4net_ros.adaptation.learner_thread import LearnerThread
 from s4net_ros.adaptation.outputs import AdaptationOutputs
 from s4net_ros.adaptation.status import NodeStatus, report, status_message
-from s4net_ros.diagnostics import Counts, DiagnosticsPublisher, Report, StallWatch
+from s4net_ros.diagnostics import DiagnosticsPublisher, Report, StallWatch
 from s4net_ros.frame_assembly import FrameAssembly
 from s4net_ros.node_base import S4NetNode
 from s4net_ros.worker import JOIN_S
@@ -45,7 +46,6 @@ class ConfiguredAdaptation:
             session, self._settings, on_handover=self._on_handover, on_failure=self._on_failure
         )
         undo.callback(self._stop_learner)
-        self._failed = Counts()
         self._earlier: Counter[str] = Counter()
         self._assembled: Callable[[], Counter[str]] = Counter
         """Frames received and dropped since the last activation; nothing while the node is not active."""
@@ -101,16 +101,21 @@ class ConfiguredAdaptation:
         if self.learner.stop(JOIN_S):
             return
         self._log.warning("a step is still running: it is given up, keyframes are saved without it")
+        saving = threading.Thread(target=self._save, name="last save", daemon=True)  # the disk may hang for ever
+        saving.start()
+        saving.join(JOIN_S)
+        self._session.close()
+
+    def _save(self) -> None:
         try:
             self._session.save()
         except S4NetError as error:
             self._log.error(f"state was not saved: {error}")
-        self._session.close()
 
     # Called on the thread that takes frames, and on the learner's.
 
     def _frame_failed(self, error: Exception) -> None:
-        self._failed.add(type(error).__name__)
+        """The assembly has counted the frame already."""
         text = str(error) if isinstance(error, S4NetError) else "".join(traceback.format_exception(error))
         self._log.error(f"frame not used: {text}", throttle_duration_sec=LOG_AGAIN_S)
 
@@ -149,7 +154,6 @@ class ConfiguredAdaptation:
     def _node_status(self) -> NodeStatus:
         counts = self._earlier + self._assembled()
         received = counts.pop("received", 0)
-        counts.update(self._failed.snapshot())
         return NodeStatus(
             received=received,
             dropped=counts,

@@ -16,9 +16,9 @@ class FrameThread:
     """Polls an assembly until it is stopped; an exception ends one frame, never the thread.
 
     Args:
-        assembly: where views come from, and where those that `take` refuses by BadFrame are counted.
+        assembly: where views come from, and where those that `take` cannot use are counted.
         take: called on the thread with each view, not decoded.
-        failed: called on the thread with anything else that `take` or the assembly raised.
+        failed: called on the thread with what `take` or the assembly raised, unless it is a BadFrame.
     """
 
     def __init__(
@@ -50,5 +50,7 @@ class FrameThread:
         while not self._stopping.is_set() and (view := self._assembly.poll()) is not None:
             try:
                 self._take(view)
-            except BadFrame as error:
+            except Exception as error:
                 view.refuse(error)
+                if not isinstance(error, BadFrame):
+                    raise

@@ -9,6 +9,7 @@ import s4net_core
 from s4net_core.cli.main import main
 from s4net_core.config import load_settings
 from s4net_core.errors import BadFrame, LearningError, SettingsError
+from s4net_core.experiments.method import adapt_base
 from s4net_core.files import write_result
 from s4net_core.frames import LazyView
 from s4net_core.io.captures.opening import open_capture
@@ -99,8 +100,7 @@ def by_python(folder):
 def by_experiment(folder):
     settings = load_settings(folder / "settings.yaml", ["checkpoint=base.safetensors", "source.path=source"])
     capture = open_capture(folder / "room")
-    with Session(settings, settings.checkpoint, open_source(settings), folder / "experiment") as session:
-        return adapt_to(session, capture, on_step=lambda status: None).sha256
+    return file_sha256(adapt_base(settings, capture, open_source(settings), folder / "experiment").weights)
 
 
 WAYS = [by_command, by_python, by_experiment]

@@ -444,15 +444,6 @@ def test_a_clock_that_goes_back_stops_nothing_and_counts_once(ros, start, first)
     assert node.time_jumps == 2
 
 
-def test_time_going_back_stops_nothing(ros, start):
-    node, camera = start()
-    masks = camera.listen(Image, "segmentation/mask")
-    for count, stamp in enumerate((100_000, 100_033, 2_000, 2_033), 1):
-        camera.show(stamp)
-        ros.wait_for(lambda count=count: len(masks) == count, f"answer to {stamp}")
-    assert node.time_jumps == 1
-
-
 def test_it_does_not_start_without_weights(ros, tmp_path, capfd):
     for value, said in (("", "checkpoint is empty"), (str(tmp_path / "none.safetensors"), "none.safetensors")):
         overrides = [Parameter("checkpoint", value=value)]
