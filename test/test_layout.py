@@ -24,7 +24,7 @@ LAYERS = (
     {"errors", "config", "files"},
     {"frames", "labels", "geometry"},
     {"streams", "losses", "keyframes"},
-    {"models", "io", "evaluation", "mapping", "registration", "machine"},
+    {"models", "io", "evaluation", "registration", "machine"},
     {"learning", "api"},
     {"experiments", "bench"},
     {"cli"},
@@ -98,7 +98,7 @@ def core_imports() -> list[tuple[Path, str]]:
 
 def test_every_room_has_a_layer() -> None:
     rooms = {room_of(path) for path in sources(CORE)} - {""}
-    assert not rooms - set().union(*LAYERS), "a new room: give it a layer here and in the architecture's list"
+    assert rooms == set().union(*LAYERS), "a new room: give it a layer here and in the architecture's list"
 
 
 def test_no_import_points_to_a_later_layer() -> None:
