@@ -1,6 +1,6 @@
 """Labels that get better on a robot: both nodes on the camera's topics.
 
-``ros2 launch s4net_ros adapt.launch.py --show-args`` lists the arguments; what is started stands in `s4net_ros.graph`.
+``ros2 launch s4net_ros adapt.launch.py --show-args`` lists the arguments. `s4net_ros.graph` describes the nodes.
 """
 
 from pathlib import Path
@@ -25,7 +25,7 @@ from s4net_ros.graph import (
 
 
 def generate_launch_description() -> LaunchDescription:
-    """Arguments first, so that ``--show-args`` sees them; the nodes when their values are known."""
+    """Declare the arguments, which ``--show-args`` lists; `_start` makes the nodes once their values are known."""
     settings = PathJoinSubstitution([FindPackageShare(PACKAGE), "config", "adapt.yaml"])
     arguments = [
         DeclareLaunchArgument(

@@ -1,4 +1,4 @@
-"""A recorded bag instead of a camera: ``ros2 bag play`` gives topics and /clock, both nodes follow its time.
+"""A recorded bag instead of a camera: ``ros2 bag play`` publishes topics and /clock, and both nodes follow its time.
 
 ``ros2 launch s4net_ros replay.launch.py bag:=FOLDER checkpoint:=WEIGHTS source_set:=FOLDER``
 """
@@ -12,11 +12,11 @@ from launch_ros.substitutions import FindPackageShare
 from s4net_ros.graph import ARGUMENTS, PACKAGE, REPLAY_ARGUMENTS, REPLAY_DEFAULTS, bag_play_command
 
 FIXED = {"use_sim_time": "true"}
-"""Arguments of adapt.launch.py that a replay does not leave open."""
+"""Arguments of adapt.launch.py that a replay sets itself."""
 
 
 def generate_launch_description() -> LaunchDescription:
-    """The bag's own arguments, then those of adapt.launch.py, which it includes."""
+    """Declare the arguments of the bag and of adapt.launch.py, and include the latter."""
     shared = [argument for argument in ARGUMENTS if argument.name not in FIXED]
     settings = PathJoinSubstitution([FindPackageShare(PACKAGE), "config", "adapt.yaml"])
     defaults = {**REPLAY_DEFAULTS, "settings_file": settings}

@@ -1,6 +1,6 @@
 """The node that learns: posed frames become keyframes, S4-Net adapts the network in the background, weights go out.
 
-Callbacks only enqueue. One thread puts frames together and offers them as keyframes, another one learns.
+Callbacks only enqueue. One thread assembles frames and offers them as keyframes, another one learns.
 """
 
 import os
@@ -28,7 +28,7 @@ STATUS_S = 1.0
 
 
 def open_session(settings: Settings, folder: Path) -> Session:
-    """What the node learns with, from its parameters; `folder` is for keyframes and weights.
+    """Open the session that the parameters describe; `folder` is for keyframes and weights.
 
     Raises:
         S4NetError: checkpoint or source set are missing or cannot be used, or another node uses the folder.
@@ -43,7 +43,7 @@ def open_session(settings: Settings, folder: Path) -> Session:
 
 
 def state_dir(settings: Settings, namespace: str) -> Path:
-    """Folder of keyframes and weights; robots that nobody gave one differ in their namespace."""
+    """Folder of keyframes and weights; without the setting `state_dir` it is named after the namespace of the robot."""
     folder = settings.state_dir or f"{DEFAULT_STATE_DIR}/{namespace.strip('/')}"
     return Path(folder).expanduser().absolute()
 
@@ -52,8 +52,8 @@ class AdaptationNode(S4NetNode[ConfiguredAdaptation]):
     """Learns from the camera's stream and announces better weights on ``model_update``.
 
     Args:
-        defaults: settings of the parameters that nobody sets.
-        make: opens the session, from settings and state folder; called in `configure`.
+        defaults: values of parameters that are not set.
+        make: opens the session from settings and state folder; called in `configure`.
         options: as of `S4NetNode`.
     """
 
@@ -86,7 +86,7 @@ def main(args: Sequence[str] | None = None) -> int:
     """Entry point: ``python -m s4net_ros.adaptation_node --ros-args ...``."""
     code = run(AdaptationNode, args)
     if any(thread.name == THREAD_NAME for thread in threading.enumerate()):
-        # A step that is still running would use what the interpreter takes down at its end.
+        # A step that is still running would use objects that the interpreter destroys when it exits.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)

@@ -1,4 +1,4 @@
-"""Messages to arrays and back, without copies where the layout allows; what bags need too is in `io.bags.messages`."""
+"""Messages to arrays and back, without copies where possible. `io.bags.messages` has the part that bags need too."""
 
 import array
 import sys
@@ -32,7 +32,7 @@ _POINT = np.dtype([("xyz", np.float32, 3), ("rgb", np.uint32), ("label", np.uint
 def color_from_topic(message: Any) -> NDArray[np.uint8]:
     """Image or CompressedImage of a live camera -> (H, W, 3) uint8 RGB, read-only.
 
-    What `io.bags.messages` does not read itself (YUV, Bayer, 16 bits a channel) is left to cv_bridge.
+    Encodings that `io.bags.messages` does not read (YUV, Bayer, 16 bits a channel) are left to cv_bridge.
 
     Raises:
         BadFrame: ``color_format``.
@@ -75,7 +75,7 @@ def image_message(image: NDArray[Any], encoding: str, header: Header) -> Image:
         encoding: ``mono8``, ``rgb8``, ``bgr8`` (uint8), ``16UC1`` (uint16) or ``32FC1`` (float32).
 
     Raises:
-        TypeError: dtype or shape of `image` is not that of `encoding`.
+        TypeError: dtype or shape of `image` does not fit `encoding`.
     """
     channels = 3 if encoding in ("rgb8", "bgr8") else 1
     shape = image.shape if image.ndim == 3 else (*image.shape, 1)

@@ -1,4 +1,4 @@
-"""What a running node says about itself: counts, latencies, /diagnostics, and why no frames come."""
+"""Self-report of a running node: counts, latencies, /diagnostics, and why no frames come."""
 
 import threading
 import time
@@ -20,7 +20,7 @@ except ImportError:  # ROS 2 Humble
     from rclpy.qos_event import SubscriptionEventCallbacks
 
 STAMP_HISTORY = 64
-"""Stamps of each topic kept to tell how far two streams lie apart."""
+"""Newest stamps kept for each topic, to tell how far two streams lie apart."""
 LATENCY_HISTORY = 300
 """Frames over which latency is reported."""
 
@@ -85,7 +85,7 @@ class Report:
 
 
 class DiagnosticsPublisher:
-    """Publishes `collect()` on /diagnostics once a second of steady time, so that a stopped /clock does not hide it.
+    """Publishes `collect()` on /diagnostics once a second of steady time, so that a stopped /clock does not stop it.
 
     Args:
         node: publishes; its full name is the status' name.
@@ -121,7 +121,7 @@ class DiagnosticsPublisher:
 
 @dataclass
 class _Topic:
-    """What `StallWatch` knows about one input."""
+    """One input of a `StallWatch`; `last` is the monotonic time of its last message, seconds."""
 
     setting: str
     subscription: Subscription | None = None
@@ -134,8 +134,8 @@ class StallWatch:
     """Tells *why* no frames come: publishers, QoS, streams that do not arrive, stamps that do not meet.
 
     Use: ``events = watch.events("color", "stream.color_reliability")`` for the subscription, ``watch.follow("color",
-    subscription)``, ``watch.arrived("color", stamp)`` in its callback, ``watch.frame()`` whenever a frame was made, and
-    ``watch.reason()`` now and then. All of it may be called from any thread.
+    subscription)``, ``watch.arrived("color", stamp)`` in its callback, ``watch.frame()`` after each frame, and
+    ``watch.reason()`` now and then. All methods may be called from any thread.
 
     Args:
         node: asked about publishers.
@@ -156,7 +156,7 @@ class StallWatch:
         self._last_frame = clock()
 
     def events(self, name: str, setting: str = "") -> SubscriptionEventCallbacks:
-        """Event callbacks for the subscription of input `name`; `setting` is what changes its reliability."""
+        """Event callbacks for the subscription of input `name`; the setting `setting` changes its reliability."""
         self._topics[name] = topic = _Topic(setting)
 
         def incompatible(event: object) -> None:
@@ -167,16 +167,16 @@ class StallWatch:
         return SubscriptionEventCallbacks(incompatible_qos=incompatible)
 
     def follow(self, name: str, subscription: Subscription) -> None:
-        """The subscription that was made with `events(name)`."""
+        """Note the subscription that was made with `events(name)`."""
         self._topics[name].subscription = subscription
 
     def forget(self, name: str) -> None:
-        """The input is no longer subscribed."""
+        """Drop an input that is no longer subscribed."""
         with self._lock:
             self._topics.pop(name, None)
 
     def arrived(self, name: str, stamp: int) -> None:
-        """A message of input `name` with this stamp, nanoseconds."""
+        """Note the arrival of a message of input `name`; `stamp` in nanoseconds."""
         with self._lock:
             if topic := self._topics.get(name):
                 topic.received += 1
@@ -184,18 +184,18 @@ class StallWatch:
                 topic.stamps.append(stamp)
 
     def frame(self) -> None:
-        """A frame was put together."""
+        """Note that a frame was made, which ends a stall."""
         self._last_frame = self._clock()
 
     def clear_stamps(self) -> None:
-        """Time jumped: stamps from before say nothing about those after it."""
+        """Forget all stamps after a jump of time: they cannot be compared with the new ones."""
         with self._lock:
             for topic in self._topics.values():
                 topic.stamps.clear()
 
     @property
     def seconds(self) -> float:
-        """Time since the last frame, or since the start."""
+        """Seconds since the last frame, or since the start."""
         return self._clock() - self._last_frame
 
     def reason(self) -> str:
@@ -233,7 +233,7 @@ class StallWatch:
         return ""
 
     def _spread(self, topics: Mapping[str, _Topic]) -> str:
-        """How far the stamps of the streams lie apart, when that is why they never meet."""
+        """How far the stamps of the streams lie apart, if too far to be matched; else empty."""
         if self._slop is None:
             return ""
         stamps = {name: sorted(topic.stamps) for name, topic in topics.items() if topic.stamps}

@@ -1,7 +1,7 @@
 """Topics to posed views: message_filters and tf2 in front of the core's `FrameAssembler`.
 
 Callbacks only hand messages over, so an error can never stop a synchroniser and the executor never waits. Poses, checks
-and counting happen in `poll`, on the caller's thread, and images are decoded by whoever wants them.
+and counting happen in `poll`, on the caller's thread. Images are decoded when they are first used.
 """
 
 import threading
@@ -30,16 +30,16 @@ COLOR, DEPTH, INFO = "color", "depth", "camera_info"
 
 
 class FrameAssembly:
-    """Subscribes to colour, depth, camera_info and tf; `poll` gives what has become a view.
+    """Subscribes to colour, depth, camera_info and tf; `poll` gives the views that are complete.
 
-    Construct and `destroy` it on the executor's thread; `wait` and `poll` on one other thread. Time is where colour is,
-    see `ColorClock`: when it begins anew, so do synchroniser, transform buffer and listener; the clock is not asked.
+    Construct and `destroy` it on the executor's thread; `wait` and `poll` on one other thread. Stamps of colour
+    define the time, see `ColorClock`. When they jump back, synchroniser, transform buffer and listener begin anew.
 
     Args:
-        node: subscribes; its QoS and topics are those of `stream` and the arguments.
-        stream: settings.
-        watch: is told what arrives, to explain stalls; None = nobody asks.
-        with_depth: False = depth is not subscribed, every colour image becomes a frame without it.
+        node: makes the subscriptions.
+        stream: settings; reliability and queue depth become the QoS.
+        watch: is told which messages arrive, to explain stalls; None = no watch.
+        with_depth: False = depth is not subscribed, and every colour image becomes a frame without depth.
         color_topic, depth_topic: names for the transports of `stream`, see `S4NetNode.transport_topic`.
         info_topic: camera_info of the colour camera.
     """
@@ -78,7 +78,7 @@ class FrameAssembly:
 
     @property
     def received(self) -> int:
-        """Colour images that came."""
+        """Colour images that arrived."""
         return self._assembler.received
 
     @property
@@ -102,15 +102,15 @@ class FrameAssembly:
         return self._assembler.details
 
     def wait(self, timeout: float) -> bool:
-        """Block until something has come since the last `wait`, for `timeout` seconds at most; whether it has."""
+        """Block for at most `timeout` seconds. Returns whether a message has arrived since the last `wait`."""
         arrived = self._arrival.wait(timeout)
         self._arrival.clear()
         return arrived
 
     def poll(self) -> LazyView | None:
-        """The next view that is complete, None = there is none now. Ask ten times a second also when nothing comes.
+        """The next complete view; None = there is none now.
 
-        A view may become complete by a transform alone, which wakes nobody.
+        Poll ten times a second even if `wait` is silent: a transform can complete a view without ending `wait`.
         """
         view = self._assembler.poll()
         if view is not None and self._watch is not None:
@@ -174,7 +174,7 @@ class FrameAssembly:
         return stamp
 
     def _begin_anew(self) -> None:
-        """Time went back; nobody listens to tf until it has settled, so that no transform of the old time is left."""
+        """Forget everything after a jump back. tf is subscribed again once time has settled: no old transform stays."""
         self._matcher.begin_anew()
         if self._listener is not None:
             self._stop_listening()
@@ -190,7 +190,7 @@ class FrameAssembly:
     # On the thread of `poll`.
 
     def _pose(self, color: Picture) -> NDArray[Any]:
-        """T_world_camera from tf2, without waiting: a waiting look-up would block (geometry2 #327)."""
+        """T_world_camera from tf2, at once: a look-up with a timeout would block (geometry2 #327)."""
         buffer = self._buffer
         try:
             return self._look_up(buffer, color)
@@ -207,7 +207,7 @@ class FrameAssembly:
 
 
 def _reason(error: Exception, buffer: Any, fixed_frame: str, color: Picture) -> TransformReason:
-    """What a failure of tf2 means; whether a stamp lies before or after the history, its type does not tell."""
+    """Reason for a failure of tf2. Its type does not tell whether the stamp lies before or after the history."""
     if isinstance(error, tf2_ros.InvalidArgumentException):
         return "bad_name"
     if isinstance(error, tf2_ros.LookupException):

@@ -1,6 +1,6 @@
-"""The graph of nodes, described once: the launch files and ``s4net live`` start what stands here.
+"""The one description of the graph of nodes, for the launch files and ``s4net live``.
 
-Nothing here needs ROS: launch turns a `NodeSpec` into an action, everybody else runs `NodeSpec.command`.
+Nothing here needs ROS: launch turns a `NodeSpec` into an action, other programs run `NodeSpec.command`.
 """
 
 import sys
@@ -242,7 +242,7 @@ SERVICES: Mapping[str, tuple[str, str]] = {
 
 
 def rviz_spec(arguments: GraphArguments) -> NodeSpec:
-    """RViz on the outputs; its configuration names them from the root, remappings put them into the namespace."""
+    """RViz on the outputs. Its configuration has topics of the root; remappings put them into the namespace."""
     namespace = arguments.namespace.strip("/")
     topics = (*SEGMENTATION_TOPICS, *ADAPTATION_TOPICS) if namespace else ()
     frame = ("-f", arguments.fixed_frame) if arguments.fixed_frame else ()
@@ -259,7 +259,7 @@ def rviz_spec(arguments: GraphArguments) -> NodeSpec:
 
 
 def bag_play_command(values: Mapping[str, str]) -> list[str]:
-    """``ros2 bag play`` for the values of `REPLAY_ARGUMENTS`; the bag stands before ``--clock``: it takes a number."""
+    """``ros2 bag play`` for the values of `REPLAY_ARGUMENTS`. ``--clock`` takes a number, so the bag is first."""
     words = ["ros2", "bag", "play", values["bag"], "--clock", str(CLOCK_RATE), "--rate", values["rate"]]
     words += ["--delay", values["delay"], "--disable-keyboard-controls"]
     return [*words, "--loop"] if values["loop"] == "true" else words
@@ -280,7 +280,7 @@ def camera_remappings(arguments: GraphArguments) -> tuple[tuple[str, str], ...]:
 
 
 def fastdds_environment(arguments: GraphArguments) -> dict[str, str]:
-    """Environment of the nodes that `fastdds_profile` asks for; it must be set before a process imports rclpy."""
+    """Environment variables that give the nodes their `fastdds_profile`; set them before a process imports rclpy."""
     if not arguments.fastdds_profile:
         return {}
     local = arguments.fastdds_profile == "local"
@@ -294,7 +294,7 @@ def share_file(*parts: str) -> Path:
     """A file that the package installs beside its code (``config``, ``launch``), in a checkout or in a prefix.
 
     Raises:
-        SettingsError: it is nowhere; names the places.
+        SettingsError: the file is not found; the text names the places searched.
     """
     places = [Path(__file__).absolute().parents[1], *_share_folders()]
     for place in places:

@@ -1,8 +1,8 @@
 """Runs the whole chain on this machine: player (or camera), both nodes, and one panel that shows what happens.
 
 ``python -m s4net_ros.live BAG --checkpoint W --source-set S --versions 3 --evaluate SCENE`` needs no ROS install beyond
-rclpy: the processes come from the same description as the launch files (`graph`). Without a bag it runs on whatever
-publishes the camera's topics, until Ctrl-C.
+rclpy: the processes come from the same description as the launch files (`graph`). Without a bag it runs on the topics
+of a live camera, until Ctrl-C.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from s4net_ros.replay.processes import ChildDied, Children
 
 PLAYER, LOGS = "player", "logs"
 PLAYED = (0, 1)  # exit codes of the player: to the end, or as far as a damaged bag goes
-REFRESH = 0.25  # s between two looks at everything
+REFRESH = 0.25  # s between two updates of the panel
 PLAIN_REFRESH = 10.0  # s between two lines where there is no terminal
 SETTLE = 1.5  # s after the end, for the last labels and the last version
 EPILOG = """examples:
@@ -47,7 +47,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
     """
     plan = make_plan(args)
     plan.out.mkdir(parents=True, exist_ok=True)
-    os.environ.update(plan.environment)  # the monitor must be where the nodes are
+    os.environ.update(plan.environment)  # the monitor must use the same DDS settings as the nodes
     started = time.monotonic()
     with Children(plan.out / LOGS, plan.environment) as children:
         for spec in plan.specs:
@@ -65,7 +65,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
 
 def _report(plan: Plan, record: Record, summary: dict[str, Any], scene: Path | None, console: Console) -> None:
     """Evaluate, print, and write all files."""
-    from s4net_ros.replay import evaluation  # takes seconds, which the start of the processes should not wait for
+    from s4net_ros.replay import evaluation  # a slow import, which must not delay the start of the processes
 
     compared = evaluation.measure_before_after(plan.settings, record, scene, console) if scene else None
     summary["evaluation"] = evaluation.numbers(compared) if compared else None
@@ -115,14 +115,14 @@ def _wait_for_nodes(plan: Plan, monitor: Monitor, children: Children, caught: li
         if time.monotonic() > deadline:
             tails = "\n".join(f"{spec.name}: {children[spec.name].tail(5)}" for spec in plan.specs)
             raise S4NetError(
-                f"the nodes do not listen to {plan.color_topic} after {START_TIMEOUT:.0f} s; their last words:\n{tails}"
+                f"the nodes do not listen to {plan.color_topic} after {START_TIMEOUT:.0f} s; logs end with:\n{tails}"
             )
     return False
 
 
 @contextmanager
 def _signals() -> Iterator[list[int]]:
-    """Collects SIGINT and SIGTERM instead of being ended by them."""
+    """Collect SIGINT and SIGTERM, which then do not end the program."""
     caught: list[int] = []
     numbers = (signal.SIGINT, signal.SIGTERM)
     old = {number: signal.signal(number, lambda got, frame: caught.append(got)) for number in numbers}

@@ -10,7 +10,8 @@ from s4net_ros.compat import message_filters
 class ImageMatcher:
     """Pairs each colour image with the depth image of its time. Use it on the executor's thread.
 
-    message_filters' synchroniser cannot be emptied, and its callback must not raise, which would leave it locked.
+    The synchroniser of message_filters cannot be emptied, so `begin_anew` makes another. It stays locked for ever when
+    its callback raises.
 
     Args:
         stream: slop and length of the queues.
@@ -23,7 +24,7 @@ class ImageMatcher:
         self.begin_anew()
 
     def begin_anew(self) -> None:
-        """Forget all that waits."""
+        """Forget all images that wait."""
         self._color, self._depth = message_filters.SimpleFilter(), message_filters.SimpleFilter()
         filters = [self._color, self._depth]
         if self._stream.sync_slop > 0:
@@ -35,9 +36,9 @@ class ImageMatcher:
         synchroniser.registerCallback(self._on_pair)
 
     def color(self, message: Any) -> None:
-        """A colour image came, or anything with its header."""
+        """Add a colour image, or any object with its header."""
         self._color.signalMessage(message)
 
     def depth(self, message: Any) -> None:
-        """A depth image came."""
+        """Add a depth image."""
         self._depth.signalMessage(message)

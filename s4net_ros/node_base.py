@@ -1,4 +1,4 @@
-"""What both nodes share: lifecycle, settings, clock jumps, and running until a signal comes."""
+"""Base of both nodes: lifecycle, settings, clock jumps, and running until a signal comes."""
 
 import gc
 import signal
@@ -24,25 +24,25 @@ from s4net_core.streams.clock import TIME_JUMP_NS
 from s4net_ros.parameters import declare_settings
 
 SPIN_S = 0.1
-"""A signal is noticed this soon."""
+"""Seconds within which a signal is noticed."""
 MAX_ERRORS_IN_A_ROW = 20
-"""Failing callbacks, one after the other, after which a node gives up instead of filling the disk with tracebacks."""
+"""A node ends after this many failures of callbacks in a row, before their tracebacks fill the disk."""
 
 
 Configured = TypeVar("Configured")
-"""What a node holds from `configure` on until it is cleaned up."""
+"""Type of the object that a node holds from `configure` until it is cleaned up."""
 
 
 class S4NetNode(LifecycleNode, ABC, Generic[Configured]):
     """Lifecycle node whose parameters are the settings.
 
-    Sub-classes say what happens in `configure` and `activate`; they raise to refuse. Each is given a stack, onto which
-    it puts how to undo what it has done. The stack is undone from its top when the node is cleaned up or deactivated,
-    and at once when the transition fails half-way. All of it happens on the executor's thread.
+    Sub-classes fill in `configure` and `activate`, which raise to refuse. Each gets a stack and pushes onto it how to
+    undo its work. The stack is undone from the top at clean-up or deactivation, or at once when the transition fails
+    half-way. All of this happens on the executor's thread.
 
     Args:
         name: node name.
-        defaults: settings of the parameters that nobody sets.
+        defaults: values of parameters that are not set.
         options: as of `rclpy.node.Node`, e.g. ``namespace``, ``context``, ``parameter_overrides``, ``cli_args``.
 
     Raises:
@@ -60,20 +60,20 @@ class S4NetNode(LifecycleNode, ABC, Generic[Configured]):
         except Exception:
             self.destroy_node()
             raise
-        # No sub-class may use this name for something else: rclpy does not keep the handle alive, and needs it.
+        # Sub-classes must not reuse this name: the handle has to live on, and rclpy does not keep it alive.
         self._clock_jump_handle = self.get_clock().create_jump_callback(
             JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-TIME_JUMP_NS), on_clock_change=False),
             post_callback=self._on_jump,
         )
 
-    # What sub-classes fill in.
+    # For sub-classes to fill in.
 
     @abstractmethod
     def configure(self, undo: ExitStack) -> Configured:
-        """Load what is big, create publishers and services.
+        """Load networks and data, create publishers and services.
 
         Args:
-            undo: takes what must be done at clean-up.
+            undo: collects the actions of the clean-up.
 
         Returns:
             What `activate` needs.
@@ -84,24 +84,24 @@ class S4NetNode(LifecycleNode, ABC, Generic[Configured]):
 
     @abstractmethod
     def activate(self, configured: Configured, undo: ExitStack) -> None:
-        """Start threads and subscriptions. Lifecycle publishers already publish, and still do when this is undone.
+        """Start threads and subscriptions. Lifecycle publishers publish before this, and still do when it is undone.
 
         Args:
             configured: from `configure`.
-            undo: takes what must be done at deactivation.
+            undo: collects the actions of the deactivation.
         """
 
-    # What they use.
+    # For sub-classes to use.
 
     def autostart(self) -> bool:
         """Configure and activate, unless the parameter ``autostart`` leaves that to a lifecycle manager.
 
         Returns:
-            False when the node should run by itself and could not.
+            False when the node should have started by itself and failed.
         """
         if not self._autostart:
             return True
-        # The state tells, not what the triggers return: that is not the same in all versions of rclpy.
+        # Read the state: the return values of the triggers differ between versions of rclpy.
         self.trigger_configure()
         if self._state_label() == "inactive":
             self.trigger_activate()
@@ -113,7 +113,7 @@ class S4NetNode(LifecycleNode, ABC, Generic[Configured]):
         return self._running
 
     def start_housekeeping(self, seconds: float, callback: Callable[[], None], undo: ExitStack) -> None:
-        """Call something every so often, on a timer that a stopped or jumping /clock does not touch."""
+        """Call `callback` every `seconds` of steady time, which a stopped or jumping /clock does not touch."""
         timer = self.create_timer(seconds, callback, clock=Clock(clock_type=ClockType.STEADY_TIME))
         undo.callback(self.destroy_timer, timer)
 
@@ -131,7 +131,7 @@ class S4NetNode(LifecycleNode, ABC, Generic[Configured]):
         return f"{self.resolve_topic_name(base)}/{transport}"
 
     def shut_down(self) -> None:
-        """End threads and give everything back, whatever state the node is in."""
+        """End threads and release everything, from any state."""
         if self._state_label() in ("unconfigured", "inactive", "active"):
             self.trigger_shutdown()
 
@@ -169,7 +169,7 @@ class S4NetNode(LifecycleNode, ABC, Generic[Configured]):
         return result
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Undoes everything, from whatever state."""
+        """Undoes everything, from any state."""
         stopped, cleaned = self._deactivate(), self._clean_up()
         super().on_shutdown(state)
         return stopped if stopped != TransitionCallbackReturn.SUCCESS else cleaned
@@ -234,7 +234,7 @@ def run(make: Callable[[], S4NetNode], args: Sequence[str] | None = None) -> int
     Returns:
         Exit code: 0 after a signal, 1 when the node could not start by itself, 2 for parameters that do not fit.
     """
-    signals: list[int] = []  # no threading.Event: a second signal inside of its `set` would wait for the first for ever
+    signals: list[int] = []  # no threading.Event: a second signal inside its `set` would wait for ever for the first
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda got, frame: signals.append(got))
     rclpy.init(args=None if args is None else list(args), signal_handler_options=SignalHandlerOptions.NO)
@@ -249,7 +249,7 @@ def run(make: Callable[[], S4NetNode], args: Sequence[str] | None = None) -> int
     try:
         if not node.autostart():
             return 1
-        # A collection that goes through all of PyTorch's objects holds every thread for 0.1 to 0.3 s.
+        # A garbage collection through all objects of PyTorch stops every thread for 0.1 to 0.3 s.
         gc.collect()
         gc.freeze()
         return _spin(executor, node, signals)
@@ -261,7 +261,7 @@ def run(make: Callable[[], S4NetNode], args: Sequence[str] | None = None) -> int
 
 
 def _spin(executor: SingleThreadedExecutor, node: S4NetNode, signals: list[int]) -> int:
-    """A callback that fails is logged and the node goes on; one that only fails ends it."""
+    """Spin until a signal. A failing callback is logged; `MAX_ERRORS_IN_A_ROW` failures in a row end the node."""
     errors = 0
     while not signals and rclpy.ok():
         try:

@@ -1,4 +1,4 @@
-"""Declared parameters from the core's settings: one each, with description, range and read-only flag.
+"""Declares each setting of the core as a parameter, with description, range and read-only flag.
 
 A parameter has the setting's dotted name, e.g. ``learner.learning_rate``. Values are checked by the settings
 themselves, so a refused value is answered with the same text as on the command line.
@@ -27,7 +27,7 @@ def declare_settings(node: Node, defaults: Settings) -> Settings:
         node: made with ``automatically_declare_parameters_from_overrides=True``, so that values from parameter files
             and the command line can be seen and checked before they are declared with their type (``1`` for ``1.0`` is
             fine).
-        defaults: values of the parameters that nobody sets.
+        defaults: values of parameters that are not set.
 
     Returns:
         The settings in force. Later changes of live parameters are written into this same object.
@@ -49,7 +49,7 @@ def declare_settings(node: Node, defaults: Settings) -> Settings:
 
 
 def descriptor(leaf: Leaf) -> ParameterDescriptor:
-    """What ``ros2 param describe`` shows for a setting."""
+    """Descriptor of a setting, as ``ros2 param describe`` shows it."""
     description = ParameterDescriptor(name=leaf.name, description=leaf.help, read_only=not leaf.live)
     if leaf.choices:
         description.additional_constraints = f"One of: {', '.join(leaf.choices)}."
@@ -67,7 +67,7 @@ def descriptor(leaf: Leaf) -> ParameterDescriptor:
 
 
 def _warn_of_unknown(node: Node, known: Iterable[str]) -> None:
-    """A misspelt name would otherwise do nothing and say nothing."""
+    """Log parameters without a setting: a misspelt name would otherwise go unnoticed."""
     names = node.get_parameters_by_prefix("")
     foreign = sorted(name for name in names if name not in set(known) and not name.startswith(NOT_SETTINGS))
     if foreign:

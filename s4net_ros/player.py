@@ -33,14 +33,14 @@ from s4net_ros.replay.bag_player import BagPlayer, PlayerOptions, PlayerSummary
 
 MAX_DEPTH = 10_000
 SPIN_S = 0.1
-"""The thread that serves ``~/pause`` ends this soon."""
+"""Seconds within which the thread that serves ``~/pause`` ends."""
 
 
 def play(path: Path, options: PlayerOptions) -> PlayerSummary:
     """Play the bag at `path` until its end, or until SIGINT or SIGTERM.
 
     Raises:
-        CaptureError: the bag is missing, or cannot be published here.
+        CaptureError: the bag is missing, or its messages cannot be published here.
     """
     with Bag(path) as bag:
         player = BagPlayer(bag, options)
@@ -64,7 +64,7 @@ def _stopped_by_signals(player: BagPlayer) -> Iterator[None]:
 
 @contextmanager
 def _progress_bar(name: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A bar on the terminal, if there is one; takes the number of messages that were played."""
+    """Progress bar, if stderr is a terminal. Gives a function that takes the number of messages played."""
     with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
         task = progress.add_task(f"playing {name}", total=total or None)
         yield lambda messages: progress.update(task, completed=messages)
@@ -86,7 +86,7 @@ def _spinning(node: Node) -> Iterator[None]:
     try:
         yield
     finally:
-        # The thread ends first: `Executor.shutdown` destroys what would wake a thread that is just about to wait.
+        # The thread must end first: `Executor.shutdown` destroys the guard condition that wakes it.
         done.set()
         thread.join()
         executor.shutdown()
@@ -98,10 +98,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     default = PlayerOptions()
     seconds = _number(0.0, 1e9)
     parser.add_argument("bag", type=Path, help="rosbag2 folder, .mcap or .db3 file")
-    parser.add_argument("--rate", type=_number(0.001, 1000.0), default=default.rate, help="seconds of the bag a second")
+    parser.add_argument(
+        "--rate", type=_number(0.001, 1000.0), default=default.rate, help="speed; 2 = twice as fast as recorded"
+    )
     parser.add_argument("--loop", action="store_true", help="start again at the end; /clock jumps back")
     parser.add_argument("--clock", action=argparse.BooleanOptionalAction, default=True, help="publish /clock at 100 Hz")
-    parser.add_argument("--start", type=seconds, default=default.start, metavar="S", help="leave out the first seconds")
+    parser.add_argument("--start", type=seconds, default=default.start, metavar="S", help="skip the first S seconds")
     parser.add_argument(
         "--duration", type=seconds, default=default.duration, metavar="S", help="seconds to play; 0 = all"
     )
@@ -121,15 +123,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="TOPIC[:N]",
         help="wait until each of these topics has N subscribers (1)",
     )
-    parser.add_argument("--wait-timeout", type=seconds, default=default.wait_timeout, metavar="S", help="how long")
-    parser.add_argument("--start-paused", action="store_true", help="wait for '~/pause' with data: false")
+    parser.add_argument(
+        "--wait-timeout",
+        type=seconds,
+        default=default.wait_timeout,
+        metavar="S",
+        help="give up waiting after S seconds",
+    )
+    parser.add_argument("--start-paused", action="store_true", help="wait for a call of '~/pause' with data: false")
     parser.add_argument("--json", type=_writable, metavar="FILE", help="write the summary to this file as well")
 
 
 def _number(low: float, high: float) -> Callable[[str], float]:
     def number(text: str) -> float:
         value = float(text)
-        if not low <= value <= high:  # NaN neither
+        if not low <= value <= high:  # refuses NaN too
             raise argparse.ArgumentTypeError(f"{text} must be between {low:g} and {high:g}")
         return value
 
@@ -156,7 +164,7 @@ def _writable(text: str) -> Path:
 
 def _awaited(text: str) -> str:
     if not re.fullmatch(r"[^:]+(:\d+)?", text):
-        raise argparse.ArgumentTypeError(f"'{text}' is no topic, nor topic:number")
+        raise argparse.ArgumentTypeError(f"'{text}' is neither TOPIC nor TOPIC:N")
     return text
 
 
@@ -168,7 +176,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parsed = parser.parse_args(remove_ros_args(given)[1:])
     names = set(PlayerOptions.__dataclass_fields__)
     values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in vars(parsed).items() if k in names}
-    # Our own handlers end the loop between two messages; rclpy's would pull the context away under a publish.
+    # Our own handlers end the loop between two messages; rclpy's would shut the context down during a publish.
     rclpy.init(args=given, signal_handler_options=SignalHandlerOptions.NO)
     try:
         summary = play(parsed.bag, PlayerOptions(**values))

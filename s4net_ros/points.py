@@ -1,4 +1,4 @@
-"""Labelled points: colour is matched with depth when both arrive, labels are added when the network has made them."""
+"""Labelled points: colour and depth are matched on arrival, labels join them when the network has made them."""
 
 import threading
 from collections import deque
@@ -24,20 +24,20 @@ if TYPE_CHECKING:
     from s4net_core.models.segmenter import Segmentation
 
 WAITING = 2
-"""Labelled frames that wait for their depth; a GPU labels a frame before the camera has sent it."""
+"""Labelled frames that may wait for their depth: a GPU can label a frame before the camera has sent its depth."""
 
 DepthMessage: TypeAlias = Image | CompressedImage
 
 
 @dataclass(eq=False)
 class Match:
-    """A colour image on its way to the network, and the depth image of its time as soon as that has come.
+    """A colour image on its way to the network, and its depth image once that has arrived.
 
-    It lives as long as the image: a slow network finds its depth here when newer images have filled all queues.
+    It keeps the depth as long as the image: newer images may fill all queues while a slow network works.
 
     Args:
         header: of the colour image.
-        depth: None = has not come yet.
+        depth: None = not there yet.
     """
 
     header: Header
@@ -49,7 +49,7 @@ class Labelled:
     """A labelled colour image.
 
     Args:
-        match: of the colour image.
+        match: header of the colour image, and its depth.
         color: (H, W, 3) uint8 RGB.
         result: label and confidence of the same size.
         info: camera_info of the colour camera.
@@ -62,7 +62,7 @@ class Labelled:
 
 
 class PointsThread:
-    """Publishes the points of every labelled frame that finds its depth; the others are counted.
+    """Publishes the points of labelled frames that have depth, and counts the other frames.
 
     `add_color`, `add_depth` and `forget` belong to the executor's thread. Nothing here waits.
 
@@ -89,17 +89,17 @@ class PointsThread:
         self._worker: Worker[bool] = Worker("points", lambda _: self._publish_matches(), self._failed)
 
     def add_color(self, header: Header) -> Match:
-        """A colour image came."""
+        """Take a colour image. Returns its match, which gets the depth image once that arrives."""
         match = Match(header)
         self._matcher.color(match)
         return match
 
     def add_depth(self, message: DepthMessage) -> None:
-        """A depth image came."""
+        """Take a depth image."""
         self._matcher.depth(message)
 
     def add_labels(self, labelled: Labelled) -> None:
-        """A frame was labelled."""
+        """Take a labelled frame."""
         with self._lock:
             self._waiting.append(labelled)
             passed_over = len(self._waiting) > WAITING
@@ -110,7 +110,7 @@ class PointsThread:
         self._worker.put(True)
 
     def forget(self) -> int:
-        """Begin anew with nothing; the number of labelled frames that get no points by that."""
+        """Forget all that waits. Returns how many labelled frames lose their points by this."""
         self._matcher.begin_anew()
         with self._lock:
             forgotten = len(self._waiting)

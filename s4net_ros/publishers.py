@@ -1,4 +1,4 @@
-"""Outputs of the segmentation node. Each is made only while somebody listens to it."""
+"""Outputs of the segmentation node. Images and points are made only while somebody listens to their topic."""
 
 from typing import TYPE_CHECKING
 
@@ -52,7 +52,7 @@ class SegmentationPublishers:
 
     @property
     def wanted(self) -> bool:
-        """Whether anybody listens to what needs the network."""
+        """Whether anybody listens to an output that needs the network."""
         return any(map(_heard, (self._mask, self._confidence, self._overlay, self._points)))
 
     @property
@@ -69,7 +69,7 @@ class SegmentationPublishers:
             header: of the colour image.
             color: (H, W, 3) uint8 RGB.
             result: label and confidence of the same size.
-            info: newest camera_info of the colour stream, None = none came yet.
+            info: newest camera_info of the colour stream; None = not received yet.
         """
         if info is not None and _heard(self._info) and (info.height, info.width) == color.shape[:2]:
             self._info.publish(with_header(info, header))
@@ -117,14 +117,14 @@ class SegmentationPublishers:
             self._vision_info.publish(VisionLabelInfo(header=header, class_map=classes))
 
     def destroy(self) -> None:
-        """Take the topics back."""
+        """End all topics."""
         for publisher in vars(self).copy().values():
             if isinstance(publisher, LifecyclePublisher):
                 self._node.destroy_lifecycle_publisher(publisher)
 
 
 def label_info(space: LabelSpace, header: Header) -> LabelInfo:
-    """What the values of the mask mean."""
+    """Message with the meaning of the mask's values."""
     return LabelInfo(
         header=header,
         label_space=space.name,

@@ -1,4 +1,4 @@
-"""QoS profiles of all topics, and what to say when two of them do not fit."""
+"""QoS profiles of all topics, and the explanation when two profiles do not fit."""
 
 from rclpy.duration import Duration
 from rclpy.qos import (
@@ -15,7 +15,7 @@ OUTPUT_DEPTH = 5
 
 
 def stream_qos(reliability: str, depth: int) -> QoSProfile:
-    """Images, camera_info and their like: volatile, the newest `depth` kept.
+    """For images and camera_info: volatile, the newest `depth` messages kept.
 
     Args:
         reliability: ``best_effort`` (fits every publisher) or ``reliable`` (only reliable publishers).
@@ -27,7 +27,7 @@ def stream_qos(reliability: str, depth: int) -> QoSProfile:
 
 
 def latched_qos() -> QoSProfile:
-    """The last message reaches late joiners too: label_info, model_update."""
+    """For label_info and model_update: late joiners get the last message too."""
     return QoSProfile(
         history=HistoryPolicy.KEEP_LAST,
         depth=1,
@@ -54,7 +54,7 @@ def mismatch(offered: QoSProfile, requested: QoSProfile, setting: str = "") -> s
 
 
 def _comparable(profile: QoSProfile) -> QoSProfile:
-    """Only what can differ between a camera and us; discovery reports no history and odd 'infinite' durations."""
+    """Only policies that can differ between a camera and us; discovery reports no history and odd "infinite" values."""
     return QoSProfile(
         history=HistoryPolicy.KEEP_LAST,
         depth=1,

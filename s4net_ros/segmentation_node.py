@@ -1,7 +1,7 @@
 """The live node: colour images in, labels out, at camera rate and never behind.
 
-The subscription only puts the newest image into a slot; a worker thread takes it, labels it and publishes what somebody
-listens to. New weights are loaded on a third thread and change places with the old ones between two frames.
+The subscription only puts the newest image into a slot. A worker thread takes it, labels it and publishes the outputs
+that have listeners. New weights are loaded on another thread and replace the old ones between two frames.
 """
 
 import math
@@ -37,9 +37,9 @@ if TYPE_CHECKING:
 
 NAME = "segmentation"
 HOUSEKEEPING_S = 0.5
-"""How soon a new listener of the points gets them, and a stall is noticed."""
+"""Seconds within which depth is subscribed for a new listener of the points, and a stall is noticed."""
 LOG_AGAIN_S = 5.0
-"""The same kind of failure is written to the log this often; every single one is counted."""
+"""Seconds between two log lines about the same kind of failure; the counts miss none."""
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,8 @@ class SegmentationNode(S4NetNode[None]):
     ``without_listener`` + ``failed.<reason>`` + at most one in hand. ``points_skipped.<reason>`` counts frames whose
     labels were published but not their points.
 
-    `configure` makes network and outputs, `activate` the threads and what feeds them; callbacks run only while it is
-    active, and find all of it.
+    `configure` makes the network and the outputs, `activate` the threads and their subscriptions. Callbacks run only
+    while the node is active, when all attributes below exist.
     """
 
     _segmenter: "Segmenter"
@@ -89,7 +89,7 @@ class SegmentationNode(S4NetNode[None]):
 
     def configure(self, undo: ExitStack) -> None:
         """Load the network and create the outputs."""
-        import torch  # takes seconds: signals are heeded and parameters checked before
+        import torch  # takes seconds: signals and parameters are handled first
 
         from s4net_core.models.segmenter import Segmenter
 
@@ -137,18 +137,18 @@ class SegmentationNode(S4NetNode[None]):
         self.start_housekeeping(HOUSEKEEPING_S, self._keep_house, undo)
 
     def _stop(self, thread: str) -> None:
-        """End a thread and let go of it, and of the network that it knows."""
+        """End a thread and release it, and with it the network that it holds."""
         if not getattr(self, thread).stop():
-            self.get_logger().warning("a thread still works on its last item and is left behind")
+            self.get_logger().warning("a thread did not end in time: it is left to finish its last item")
         delattr(self, thread)
 
-    # Callbacks: they only note and hand over.
+    # Callbacks: they only count and hand over.
 
     def _on_color(self, message: Image | CompressedImage) -> None:
         stamp = stamp_ns(message.header)
         self.counts.add("received")
         self._watch.arrived("color", stamp)
-        if self._clock_of_color.see(stamp):  # labels have no memory of time; points and stalls have
+        if self._clock_of_color.see(stamp):  # labels do not depend on earlier frames; points and stalls do
             if forgotten := self._points.forget():
                 self.counts.add("points_skipped.time_jump", forgotten)
             self._watch.clear_stamps()
@@ -186,12 +186,12 @@ class SegmentationNode(S4NetNode[None]):
             points.add_labels(Labelled(item.match, color, result, self._camera_info))
 
     def _failed(self, item: _Item, error: Exception) -> None:
-        """A frame that could not be labelled; the next one may."""
+        """Count and log a frame that could not be labelled; the worker goes on with the next."""
         reason = error.reason if isinstance(error, BadFrame) else type(error).__name__
         self.counts.add(f"failed.{reason}")
         self._last_failure = str(error) if isinstance(error, S4NetError) else f"{type(error).__name__}: {error}"
         text = f"frame {stamp_ns(item.message.header)} not labelled: {self._last_failure}"
-        if not isinstance(error, S4NetError):  # nobody foresaw it: say where
+        if not isinstance(error, S4NetError):  # unforeseen: log where
             text += "\n" + "".join(traceback.format_exception(error))
         self._log_now_and_then(reason, text)
 
@@ -209,7 +209,7 @@ class SegmentationNode(S4NetNode[None]):
             self._log_now_and_then("stall", reason)
 
     def _subscribe_depth(self, wanted: bool) -> None:
-        """Depth costs a megabyte a frame: only while somebody listens to the points."""
+        """Subscribe to depth only while somebody listens to the points: it costs a megabyte a frame."""
         if wanted == (self._depth_subscription is not None):
             return
         if self._depth_subscription is not None:
@@ -229,7 +229,7 @@ class SegmentationNode(S4NetNode[None]):
         return StallWatch(self, self.settings.stream.stall_warning)
 
     def _stall(self) -> str:
-        """Why nothing is labelled; empty while it is, or while nobody listens."""
+        """Why no frames are labelled; empty while frames are labelled, or while nobody listens."""
         reason = self._watch.reason()
         return f"{reason}; last failure: {self._last_failure}" if reason and self._last_failure else reason
 

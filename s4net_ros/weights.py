@@ -1,4 +1,4 @@
-"""New weights between the nodes: the message that announces a file, and its receiver beside a running `Segmenter`."""
+"""New weights between the nodes: the message that announces a file, and the receiver that loads the file."""
 
 import traceback
 from pathlib import Path
@@ -25,10 +25,10 @@ def update_message(path: str | Path, sha256: str, info: "CheckpointInfo", stamp:
     """Announcement of a weights file.
 
     Args:
-        path: the file; it must stay where it is as long as a late joiner may load it.
+        path: the file; a late joiner may load it, so it must stay where it is.
         sha256: of the file.
-        info: what the file says about itself.
-        stamp: when it was handed over.
+        info: metadata of the file.
+        stamp: when the weights were handed over.
     """
     message = ModelUpdate(
         version=info.version,
@@ -52,7 +52,7 @@ def architecture_name(model: ModelSettings) -> str:
 class WeightsReceiver:
     """Loads announced weights into the segmenter's second copy, on a thread of its own.
 
-    What cannot be used is logged, counted and kept in `last_refusal`; the old weights keep serving.
+    Weights that cannot be used are logged and counted, with the reason in `last_refusal`; the old weights keep serving.
 
     Args:
         segmenter: takes the weights between two frames.
@@ -69,7 +69,7 @@ class WeightsReceiver:
         self._worker: Worker[ModelUpdate] = Worker("load weights", self._load, self._refused)
 
     def offer(self, message: ModelUpdate) -> None:
-        """Callback of the subscription; never waits. A newer announcement replaces one that is not being loaded yet."""
+        """Callback of the subscription; never waits. A newer announcement replaces one whose loading has not begun."""
         self._worker.put(message)
 
     def stop(self) -> bool:

@@ -7,7 +7,7 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 JOIN_S = 4.0
-"""A worker may finish its frame for this long at shutdown; ``ros2 launch`` kills after 5 s."""
+"""Seconds that a thread gets at shutdown to finish its item; ``ros2 launch`` kills after 5 s."""
 
 
 class Worker(Generic[T]):
@@ -29,7 +29,7 @@ class Worker(Generic[T]):
         self._thread.start()
 
     def put(self, item: T) -> bool:
-        """Hand over an item; never waits. Returns whether it took the place of one that nobody had begun with."""
+        """Hand over an item; never waits. Returns whether it replaced an item that was still waiting."""
         with self._condition:
             superseded = self._item is not None
             self._item = item

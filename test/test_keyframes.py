@@ -52,7 +52,7 @@ def filled(frames: list[Frame], **settings: float) -> KeyframeBuffer:
 
 
 def contents(keyframes: KeyframeBuffer) -> list:
-    """Everything that a user can ask of a buffer, comparable."""
+    """Everything that can be read from a buffer, in a form that can be compared."""
     return [
         (k.id, k.stamp, k.color.tobytes(), k.depth_mm.tobytes(), k.T_world_camera.tolist(), k.intrinsics, k.frame_id,
          keyframes.overlapping(k.id, 0.0))
@@ -129,7 +129,7 @@ def test_a_looped_bag_leaves_the_buffer_as_it_was() -> None:
 
 
 def test_a_looped_bag_is_judged_blurred_the_second_time_as_well() -> None:
-    """Its blurred images are the only new views then: they are compared with the views of the round before."""
+    """In the second round only the blurred images are new views; they are compared with views of the first round."""
     frames = corridor(20)
     for i in (2, 11):
         frames[i] = replace(frames[i], color=cv2.blur(TEXTURE, (11, 1)))
@@ -212,7 +212,7 @@ def test_depth_is_predicted_only_for_a_view_that_is_new_and_sharp() -> None:
 
 
 def test_nobody_waits_for_a_prediction() -> None:
-    """A run of the network takes as long as a step of the learner, which draws from this buffer meanwhile."""
+    """A prediction must not lock the buffer: it takes as long as a learner step, which draws from the buffer."""
     begun, go_on = threading.Event(), threading.Event()
 
     def predict(color: np.ndarray) -> np.ndarray:
@@ -313,7 +313,7 @@ def test_views_are_brought_to_the_size_of_the_buffer_without_distortion() -> Non
 
 
 def test_sharpness_is_judged_among_views_from_new_places() -> None:
-    """A camera that stands still for long is no reason to refuse what is softer than its many sharp images."""
+    """Many sharp images from a camera that stands still must not cause softer images from new places to be refused."""
     soft = cv2.blur(TEXTURE, (7, 7))
     keyframes = filled([view(2.0 * i, stamp=i, color=soft) for i in range(3)])
     for stamp in range(3, 40):

@@ -141,7 +141,7 @@ def test_no_class_and_an_unknown_class_are_not_the_same():
 
 
 def test_synonyms_agree_with_the_table_of_scannet(shared_data):
-    """Its annotators' raw categories carry NYU40 ids, of which 1 to 37 are ours."""
+    """ScanNet's table gives raw categories NYU40 ids; ids 1 to 37 are our classes."""
     lines = (shared_data / "labels/scannetv2-labels.combined.tsv").read_text().splitlines()[1:]
     table = {fields[1]: int(fields[4] or 0) for fields in (line.split("\t") for line in lines)}
     shared = [name for name in SUNRGBD37.synonyms if name in table]

@@ -53,10 +53,10 @@ FORBIDDEN = {
     "learning": {"rosbags"},
     "registration": {"s4net_core.io", "s4net_core.models", "rosbags", "timm", "segmentation_models_pytorch"},
 }
-"""What a room must not know although its layer would allow it."""
+"""Imports that are forbidden to a room although its layer would allow them."""
 
 ROS_STAND_INS = {"message_filters", "tf2_ros", "cv_bridge"}
-"""Not on every machine: only s4net_ros.compat may import them."""
+"""Packages that some machines lack: only s4net_ros.compat may import them."""
 
 DISTRIBUTIONS = {"cv2": "opencv-python-headless", "yaml": "pyyaml"}
 """Import names that differ from the name on PyPI."""

@@ -1,1 +1,1 @@
-"""What the adaptation node is made of: the threads that assemble frames and learn, its services and its outputs."""
+"""Parts of the adaptation node: the threads that assemble frames and learn, the services and the outputs."""

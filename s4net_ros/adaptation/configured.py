@@ -1,4 +1,4 @@
-"""What a configured adaptation node holds: a session, the thread that learns, the outputs, and what is counted."""
+"""The adaptation node while it is configured: a session, the thread that learns, the outputs and the counts."""
 
 import threading
 import time
@@ -23,7 +23,7 @@ from s4net_ros.node_base import S4NetNode
 from s4net_ros.worker import JOIN_S
 
 LOG_AGAIN_S = 10.0
-"""The same kind of dropped frame is written to the log this often; every single one is counted."""
+"""Seconds between two log lines about the same reason for dropped frames; the counts miss none."""
 
 
 class ConfiguredAdaptation:
@@ -32,13 +32,13 @@ class ConfiguredAdaptation:
     Args:
         node: publishes and logs.
         session: closed at the clean-up, after the learner's thread.
-        undo: takes what must be done at the clean-up.
+        undo: collects the actions of the clean-up.
     """
 
     def __init__(self, node: S4NetNode["ConfiguredAdaptation"], session: Session, undo: ExitStack) -> None:
         self._node = node
         self._session = session
-        undo.callback(session.close)  # at the very end, whatever fails here or before it
+        undo.callback(session.close)  # runs last, even if an action before it fails
         self._settings = node.settings
         self._outputs = AdaptationOutputs(node, KeyframeMarkers(session.keyframes, self._settings.stream.fixed_frame))
         undo.callback(self._outputs.destroy)
@@ -48,22 +48,22 @@ class ConfiguredAdaptation:
         undo.callback(self._stop_learner)
         self._earlier: Counter[str] = Counter()
         self._assembled: Callable[[], Counter[str]] = Counter
-        """Frames received and dropped since the last activation; nothing while the node is not active."""
+        """Returns the frames received and dropped since the last activation; empty while the node is not active."""
         self._stall: Callable[[], str] = str
-        """Why no frames come; nothing while the node is not active."""
+        """Returns why no frames come; empty while the node is not active."""
         self._logged: dict[str, tuple[int, float]] = {}
         undo.callback(DiagnosticsPublisher(node, self._report).destroy)
 
     def announce(self, version: Version) -> None:
-        """Tell who labels which weights serve."""
+        """Publish which weights serve, for the nodes that label."""
         self._outputs.announce(version)
 
     def activate(self, period: float, undo: ExitStack) -> None:
         """Announce the weights that serve, subscribe, learn, and publish the status.
 
         Args:
-            period: of the status, seconds.
-            undo: takes what must be done at deactivation; a running step ends by itself.
+            period: seconds between two status messages.
+            undo: collects the actions of the deactivation, which does not wait for a running step.
         """
         node, stream = self._node, self._settings.stream
         self.announce(self._session.current)
@@ -94,13 +94,13 @@ class ConfiguredAdaptation:
 
     def _stop_frames(self, frames: FrameThread) -> None:
         if not frames.stop():
-            self._log.warning("the thread that takes frames still works on one and is left behind")
+            self._log.warning("the frame thread did not end in time: it is left to finish its frame")
 
     def _stop_learner(self) -> None:
-        """Give up a step that does not end: it finds the session closed, and can neither save nor hand over."""
+        """Stop the thread. A step that does not end in time finds a closed session: it cannot save or hand over."""
         if self.learner.stop(JOIN_S):
             return
-        self._log.warning("a step is still running: it is given up, keyframes are saved without it")
+        self._log.warning("a learner step did not end in time: it is given up, and keyframes are saved without it")
         saving = threading.Thread(target=self._save, name="last save", daemon=True)  # the disk may hang for ever
         saving.start()
         saving.join(JOIN_S)
@@ -125,7 +125,7 @@ class ConfiguredAdaptation:
             self._log.info(f"weights version {version.number} handed over: {version.info.metrics}")
         else:
             reasons = "; ".join(handover.reasons)
-            self._log.warning(f"weights refused, version {version.number} goes on serving: {reasons}")
+            self._log.warning(f"weights refused, version {version.number} keeps serving: {reasons}")
         self._outputs.announce_if_new(version)
 
     def _on_failure(self, reason: str, trace: str) -> None:
@@ -142,7 +142,7 @@ class ConfiguredAdaptation:
             self._log.warning(reason, throttle_duration_sec=self._settings.stream.stall_warning)
 
     def _log_drops(self, details: dict[str, str]) -> None:
-        """The newest text of every reason for which frames are dropped, each once in a while."""
+        """Log the newest detail of each reason for dropped frames, at most once in `LOG_AGAIN_S`."""
         now, counts = time.monotonic(), self._assembled()
         del counts["received"]
         for reason, count in counts.items():

@@ -9,16 +9,16 @@ from s4net_ros.frame_assembly import FrameAssembly
 from s4net_ros.worker import JOIN_S
 
 POLL_S = 0.1
-"""A view may become complete by a transform alone, which wakes nobody."""
+"""Seconds between two polls: a transform can complete a view, and its arrival wakes nobody."""
 
 
 class FrameThread:
     """Polls an assembly until it is stopped; an exception ends one frame, never the thread.
 
     Args:
-        assembly: where views come from, and where those that `take` cannot use are counted.
+        assembly: gives the views, and counts those that `take` cannot use.
         take: called on the thread with each view, not decoded.
-        failed: called on the thread with what `take` or the assembly raised, unless it is a BadFrame.
+        failed: called on the thread with any exception of `take` or the assembly but BadFrame.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class FrameThread:
                 self._take_all()
             except Exception as error:
                 self._failed(error)
-                self._stopping.wait(POLL_S)  # whatever it is, it must not fill the disk with its log
+                self._stopping.wait(POLL_S)  # an error that repeats must not fill the disk with its log
 
     def _take_all(self) -> None:
         while not self._stopping.is_set() and (view := self._assembly.poll()) is not None:

@@ -23,10 +23,10 @@ PATH_COLOR = ColorRGBA(r=1.0, g=0.7, b=0.1, a=0.9)
 
 
 class KeyframeMarkers:
-    """Remembers what the listeners have, and makes the messages that bring them up to date.
+    """Remembers what was sent to the listeners, and makes the messages that bring them up to date.
 
     Args:
-        keyframes: what is drawn.
+        keyframes: buffer whose keyframes are drawn.
         frame_id: world frame of the keyframes' poses.
     """
 
@@ -36,7 +36,7 @@ class KeyframeMarkers:
         self._sent: dict[int, tuple[int, Point]] = {}
 
     def forget_listeners(self) -> None:
-        """The next `changes` holds everything: somebody new listens."""
+        """Let the next `changes` hold everything, because a new listener has come."""
         self._sent.clear()
 
     def changes(self, stamp: Time) -> MarkerArray:

@@ -18,24 +18,24 @@ T = TypeVar("T")
 
 THREAD_NAME = "learner"
 POLL_SECONDS = 0.2
-"""How often it looks for enough keyframes while there is nothing to learn."""
+"""Seconds between two looks for enough keyframes while there is nothing to learn."""
 DISK_RETRY_SECONDS = 30.0
-"""Pause after an error of the file system; a full disk may be emptied by somebody."""
+"""Pause after an error of the file system: somebody may free space meanwhile."""
 SAVE_SECONDS = 60.0
 """Keyframes are saved this often, so that a power cut costs a minute."""
 
 
 class LearnerThread:
-    """Calls `Session.advance` whenever it may, and never dies silently.
+    """Calls `Session.advance` as often as duty cycle and pause allow; an error never ends it silently.
 
     An exception inside a step pauses learning: `failure` says why until `resume` or a successful reset or roll-back.
-    After an error of the file system it tries again by itself. It saves once a minute, after each hand-over and at its
-    end.
+    After an error of the file system the thread tries again by itself. It saves once a minute, after each hand-over and
+    at its end.
 
     One lock guards all fields; nothing that takes long is done under it.
 
     Args:
-        session: what learns; used by this thread alone, apart from `offer`, `status`, `save` and `close`.
+        session: learns; other threads may call only its `offer`, `status`, `save` and `close`.
         settings: `adaptation.duty_cycle` is read after each step.
         on_handover: called in this thread with every outcome, accepted or refused.
         on_failure: called in this thread with the reason and the traceback.
@@ -75,7 +75,7 @@ class LearnerThread:
 
     @property
     def failures(self) -> int:
-        """Exceptions so far."""
+        """Number of exceptions since the thread started."""
         return self._failures
 
     @property
@@ -84,7 +84,7 @@ class LearnerThread:
         return self._thread.is_alive()
 
     def set_active(self, active: bool) -> None:
-        """Learn, or only do the work that is submitted; returns at once."""
+        """True = learn; False = only do submitted work. Returns at once."""
         with self._changed:
             self._active = active
             self._changed.notify_all()
@@ -125,7 +125,7 @@ class LearnerThread:
     def stop(self, timeout: float) -> bool:
         """End after the running step, and save.
 
-        A thread that takes longer is given up: it calls nobody any more, and who waits for its work is told so.
+        A thread that takes longer is given up: it makes no more callbacks, and its futures get `CancelledError`.
 
         Returns:
             False when it was given up after `timeout` seconds.
@@ -133,7 +133,7 @@ class LearnerThread:
         with self._changed:
             self._stopping = True
             for _, future in self._work:
-                future.cancel()  # leaves alone what is being done just now
+                future.cancel()  # has no effect on the work that is running
             self._changed.notify_all()
         self._thread.join(timeout)
         with self._changed:
@@ -178,7 +178,7 @@ class LearnerThread:
             if handover is not None or started >= self._save_at:
                 self.session.save()
                 self._save_at = time.monotonic() + SAVE_SECONDS
-        except Exception as error:  # whatever it is: said, counted, and the thread goes on
+        except Exception as error:  # any error is logged and counted, and the thread goes on
             self._fail(error)
             return
         share = self._settings.adaptation.duty_cycle
@@ -192,7 +192,7 @@ class LearnerThread:
         if future.set_running_or_notify_cancel():
             try:
                 result = work()
-            except Exception as error:  # handed to whoever asked for the work
+            except Exception as error:  # the caller gets it from the future
                 failure = error
         with self._changed:
             self._work.popleft()
@@ -216,19 +216,19 @@ class LearnerThread:
     def _save(self) -> None:
         try:
             self.session.save()
-        except Exception as error:  # the last words of a thread: nobody above could hear more
+        except Exception as error:  # the thread ends here, nobody else could report the error
             self._failures += 1
             self._tell(self._on_failure, f"state was not saved: {describe(error)}", traceback.format_exc())
 
     def _tell(self, callback: Callable[..., None], *what: Any) -> None:
-        """Call back, unless the thread was given up: nobody may be there any more."""
+        """Call back, unless the thread was given up: the node may be gone by then."""
         with self._changed:
             if not self._given_up:
                 callback(*what)
 
 
 def describe(error: BaseException) -> str:
-    """One line for a person: our own errors speak for themselves, a full disk gets its remedy."""
+    """An error in one line. Our own errors keep their text; an error of the file system gets a remedy."""
     if isinstance(error, OSError):
         name = f" ({error.filename})" if error.filename else ""
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)

@@ -30,7 +30,7 @@ class AdaptationOutputs:
         self._keyframes = make(MarkerArray, "adaptation/keyframes", QoSProfile(depth=OUTPUT_DEPTH))
 
     def announce(self, version: Version) -> None:
-        """Tell who labels which weights serve; latched, so that a node that starts later is told too."""
+        """Publish which weights serve; latched, so that a node that starts later gets the message too."""
         stamp = self._node.get_clock().now().to_msg()
         message = update_message(version.path, version.sha256, version.info, stamp)
         message.version = version.number
@@ -47,7 +47,7 @@ class AdaptationOutputs:
         self._status.publish(message)
 
     def publish_keyframes(self) -> None:
-        """Bring listeners up to date, a new one from the beginning; nothing is made while nobody listens."""
+        """Bring listeners up to date; a new listener gets everything. Without listeners no message is made."""
         listeners = self._keyframes.get_subscription_count()
         newcomer, self._listeners = listeners > self._listeners, listeners
         if not listeners:

@@ -1,4 +1,4 @@
-"""Services of the adaptation node: answered between two learner steps at the latest, a pause at once."""
+"""Services of the adaptation node: a pause is answered at once, the others between two learner steps."""
 
 import traceback
 from collections.abc import Callable, Iterator
@@ -25,7 +25,7 @@ NOT_CONFIGURED = "the node is not configured"
 
 @dataclass(frozen=True)
 class Served:
-    """What a configured node answers with.
+    """Parts of a configured node that its services use.
 
     Args:
         learner: does the work.
@@ -39,11 +39,11 @@ class Served:
 
 
 class AdaptationServices:
-    """``~/pause``, ``~/reset``, ``~/rollback`` and ``~/save_model``; there from the start, so that all get an answer.
+    """``~/pause``, ``~/reset``, ``~/rollback`` and ``~/save_model``, which exist from the start of the node.
 
-    In the block of `serving` they do what is asked for; outside of it they say that the node is not configured.
+    Inside a `serving` block they do what is asked for; outside they answer that the node is not configured.
 
-    What has to wait for the learner is awaited and not waited for: the executor serves everything else meanwhile.
+    Services that need the learner are coroutines: while they await it, the executor serves everything else.
 
     Args:
         node: serves.
@@ -52,7 +52,7 @@ class AdaptationServices:
     def __init__(self, node: Node) -> None:
         self._node = node
         self._served: Served | None = None
-        # The node's default group would let nothing else run while one of these waits.
+        # In the node's default group no other callback could run while one of these services waits.
         group = ReentrantCallbackGroup()
         self._wake = node.create_guard_condition(lambda: None, callback_group=group)
         node.create_service(SetBool, "~/pause", self._pause, callback_group=group)
@@ -62,7 +62,7 @@ class AdaptationServices:
 
     @contextmanager
     def serving(self, served: Served) -> Iterator[None]:
-        """The time in which the node is configured."""
+        """Block in which the node is configured."""
         self._served = served
         try:
             yield
@@ -98,7 +98,7 @@ class AdaptationServices:
         return await self._answer(response, save)
 
     async def _answer(self, response: Answer, work: Callable[[Served], str]) -> Answer:
-        """Do `work` on the learner's thread; what goes wrong becomes the answer's text."""
+        """Do `work` on the learner's thread; the text of an error becomes the answer's message."""
         served = self._served
         if served is None:
             response.success, response.message = False, NOT_CONFIGURED

@@ -1,4 +1,4 @@
-"""What the adaptation node says about itself: the message of ``adaptation/status`` and its part of /diagnostics."""
+"""Status of the adaptation node: the message of ``adaptation/status`` and its part of /diagnostics."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,10 +15,10 @@ from s4net_ros.msg import AdaptationStatus as StatusMessage
 
 @dataclass(frozen=True)
 class NodeStatus:
-    """What the node alone knows, beside the status of its session. Counts are since it was configured.
+    """Values that the node adds to the status of its session. All counts begin when the node is configured.
 
     Args:
-        received: colour images that came.
+        received: colour images that arrived.
         dropped: frames that were not offered to the session, by reason.
         paused: somebody asked for a pause.
         failure: why learning stopped by itself; empty = it did not.
@@ -60,7 +60,7 @@ def status_message(session: Status, node: NodeStatus, stamp: Time) -> StatusMess
 
 
 def _numbers(session: Status, node: NodeStatus) -> dict[str, Any]:
-    """What the message and /diagnostics both say, by the message's names."""
+    """Values that the message and /diagnostics have in common, by their names in the message."""
     last, new, base = session.last_step, session.health, session.base_health
     return {
         "state": state_of(session, node),
@@ -88,7 +88,7 @@ def _numbers(session: Status, node: NodeStatus) -> dict[str, Any]:
 
 
 def report(session: Status, node: NodeStatus) -> Report:
-    """ERROR when learning has failed, WARN when no frames come, else what it is doing."""
+    """ERROR when learning has failed, WARN when no frames come, else OK with the state of learning."""
     values: dict[str, object] = {
         **_numbers(session, node),
         **{f"dropped.{reason}": count for reason, count in sorted(node.dropped.items())},

@@ -1,6 +1,6 @@
 """message_filters, tf2_ros and cv_bridge: the real packages where they are installed, else the subset that we use.
 
-ROS 2 from PyPI has none of them. Import them from here: ``from s4net_ros.compat import message_filters, tf2_ros``.
+ROS 2 from PyPI lacks all three. Import them from here: ``from s4net_ros.compat import message_filters, tf2_ros``.
 """
 
 import importlib
@@ -23,14 +23,15 @@ __all__ = ["cv_bridge", "in_use", "message_filters", "tf2_ros"]
 def in_use() -> str:
     """Which implementations match messages and keep transforms, e.g. ``message_filters, tf2_ros (stand-in)``.
 
-    A robot with ROS installed should run on the real ones: a package that is missing there goes unnoticed otherwise.
+    Nodes log this, because a robot with a ROS install should run on the real packages, and a missing one would go
+    unnoticed.
     """
     real = {"message_filters": message_filters, "tf2_ros": tf2_ros}
     return ", ".join(name if module.__name__ == name else f"{name} (stand-in)" for name, module in real.items())
 
 
 def __getattr__(name: str) -> Any:
-    """cv_bridge on first use: few streams need it, and one built for another NumPy or OpenCV must not stop the rest."""
+    """cv_bridge on first use: few streams need it, and a build for another NumPy or OpenCV must not stop the rest."""
     if name != "cv_bridge":
         raise AttributeError(f"module {__name__} has no attribute {name}")
     try:

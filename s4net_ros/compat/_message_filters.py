@@ -11,7 +11,7 @@ from s4net_core.streams.synchroniser import Synchroniser
 
 
 class SimpleFilter:
-    """Something that hands messages to callbacks."""
+    """Source of messages: hands each one to its callbacks."""
 
     def __init__(self) -> None:
         self.callbacks: dict[int, tuple[Callable[..., None], tuple[Any, ...]]] = {}
@@ -33,7 +33,7 @@ class TimeSynchronizer(SimpleFilter):
 
     Args:
         fs: two filters.
-        queue_size: messages of each that wait for their partners.
+        queue_size: messages of each filter that wait for their partners.
     """
 
     def __init__(self, fs: Sequence[SimpleFilter], queue_size: int) -> None:
@@ -51,7 +51,7 @@ class TimeSynchronizer(SimpleFilter):
 
 
 class ApproximateTimeSynchronizer(TimeSynchronizer):
-    """Messages whose stamps differ by less than `slop` seconds: each as soon as it has a partner, the nearest one."""
+    """Messages whose stamps differ by less than `slop` seconds. A message pairs at once with the nearest present."""
 
     def __init__(self, fs: Sequence[SimpleFilter], queue_size: int, slop: float) -> None:
         SimpleFilter.__init__(self)

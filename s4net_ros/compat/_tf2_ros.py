@@ -23,7 +23,7 @@ class TransformException(Exception):
 
 
 class InvalidArgumentException(TransformException):
-    """A name of a frame is empty or has a leading ``/``."""
+    """The name of a frame is empty or has a leading ``/``."""
 
 
 class LookupException(TransformException):
@@ -48,7 +48,7 @@ _EXCEPTIONS = {
 
 
 class Buffer:
-    """Transforms of the last `cache_time`. One that is none is logged and left out.
+    """Transforms of the last `cache_time`. An invalid transform is logged and left out.
 
     Args:
         cache_time: length of the history; None = 10 s.
@@ -66,7 +66,7 @@ class Buffer:
         self._set(transform, static=True)
 
     def lookup_transform(self, target_frame: str, source_frame: str, time: Time) -> TransformStamped:
-        """Transform that maps coordinates of `source_frame` to `target_frame`, at once.
+        """Transform that maps coordinates of `source_frame` to `target_frame`; never waits.
 
         Raises:
             InvalidArgumentException, LookupException, ConnectivityException, ExtrapolationException: it is not known.
@@ -82,7 +82,7 @@ class Buffer:
         """Newest time at which the transform is known; 0 when it is static.
 
         Raises:
-            InvalidArgumentException, LookupException, ConnectivityException: there is none at any time.
+            InvalidArgumentException, LookupException, ConnectivityException: the transform is not known at any time.
         """
         try:
             return Time(nanoseconds=self._buffer.latest(target_frame, source_frame))

@@ -1,1 +1,1 @@
-"""What ``s4net play`` and ``s4net live`` are made of: a bag player, processes, a monitor and its report."""
+"""Parts of ``s4net play`` and ``s4net live``: a bag player, child processes, a monitor and its report."""

@@ -1,4 +1,4 @@
-"""Publishes the messages of a bag in their rhythm; `player` is the program around it."""
+"""Publishes the messages of a bag in their recorded rhythm; `player` is the program around it."""
 
 import importlib
 import time
@@ -24,7 +24,7 @@ CLOCK_TOPIC = "/clock"
 CLOCK_PERIOD = NANOSECONDS // 100
 SUBSCRIBER_CHECK = 0.05  # s between two looks for subscribers
 STOP_CHECK = 0.05  # s: `stop` and ``~/pause`` are noticed this soon
-DISCOVERY_SETTLE = 0.5  # s: a subscriber that is seen here may not have seen this publisher yet
+DISCOVERY_SETTLE = 0.5  # s: a subscriber seen here may not have discovered this publisher yet
 ACKNOWLEDGE_TIMEOUT = 2.0  # s that reliable subscribers of all topics get for their last messages
 BEST_EFFORT_DRAIN = 0.3  # s
 LATCHED = DurabilityPolicy.TRANSIENT_LOCAL
@@ -35,7 +35,7 @@ class PlayerOptions:
     """How a bag is played.
 
     Args:
-        rate: seconds of the bag a second.
+        rate: seconds of the bag played in one second.
         loop: start again at the end, one image interval later, as a camera goes on; /clock jumps back to the start.
         clock: publish /clock at 100 Hz (wall time).
         start: seconds of the bag to leave out at its beginning.
@@ -63,10 +63,10 @@ class PlayerOptions:
 
 @dataclass
 class PlayerSummary:
-    """What was played.
+    """Summary of one `play`.
 
     Args:
-        messages: number sent, by topic.
+        messages: messages sent, by topic.
         rounds: times the bag was played to its end.
         wall_seconds: from the first message to the last.
         latest_ms: largest delay of a message behind its time, milliseconds.
@@ -88,15 +88,15 @@ class PlayerSummary:
         head = f"played {self.rounds} x in {self.wall_seconds:.1f} s, at most {self.latest_ms:.1f} ms late"
         sent = [f"  {count:7d}  {topic}" for topic, count in sorted(self.messages.items())]
         skipped = [f"        -  {topic}: {reason}" for topic, reason in sorted(self.skipped_topics.items())]
-        damage = [f"the bag is damaged, this is all that it gives: {self.damage}"] if self.damage else []
+        damage = [f"the bag is damaged, the rest of it cannot be read: {self.damage}"] if self.damage else []
         return "\n".join([head, *sent, *skipped, *damage])
 
 
 class Pacer:
-    """Maps bag time to wall time by one anchor, so that errors of single waits do not add up.
+    """Maps bag time to wall time from one fixed start, so that errors of single waits do not add up.
 
     Args:
-        rate: seconds of the bag a second.
+        rate: seconds of the bag played in one second.
     """
 
     def __init__(self, rate: float) -> None:
@@ -131,7 +131,7 @@ class BagPlayer:
     def __init__(self, bag: Bag, options: PlayerOptions) -> None:
         if bag.ros1:
             raise CaptureError(
-                f"{bag.path} was recorded by ROS 1, whose bytes mean nothing in ROS 2: make another bag of it by "
+                f"{bag.path} was recorded by ROS 1 and cannot be played in ROS 2: convert it with "
                 f"`s4net convert {bag.path} OUTPUT`"
             )
         self.node = rclpy.create_node("player")
@@ -139,7 +139,7 @@ class BagPlayer:
         self.summary = PlayerSummary()
         self._bag = bag
         # Plain flags: `threading.Event.set` in a signal handler waits for ever when the signal comes while this very
-        # thread is inside of `Event.wait` and holds the event's lock.
+        # thread is inside `Event.wait` and holds the event's lock.
         self._stopped = False
         self._paused = options.start_paused
         self._publishers: dict[str, Publisher] = {}
@@ -209,7 +209,7 @@ class BagPlayer:
         return max(last + interval, first + CLOCK_PERIOD)
 
     def _messages(self) -> Iterator[tuple[str, int, bytes]]:
-        """Topic, time (ns) and bytes of what is to be played; what was latched before `start` comes at `start`."""
+        """Topic, time (ns) and bytes of each message to play; latched messages from before `start` come at `start`."""
         first, end = -1, 0
         latched: list[tuple[str, bytes]] = []
         for connection, stamp, data in self._bag.messages(self._publishers.keys()):
@@ -232,7 +232,7 @@ class BagPlayer:
         if self._paused:
             paused = time.monotonic_ns()
             while self._paused and self._sleep(STOP_CHECK):
-                self._publish_clock(stamp)  # nodes that start meanwhile need a time as well
+                self._publish_clock(stamp)  # nodes that start during the pause need the time too
             pacer.shift(time.monotonic_ns() - paused)
         return self._sleep((pacer.wall(stamp) - time.monotonic_ns()) / NANOSECONDS)
 
@@ -283,11 +283,11 @@ class BagPlayer:
             self._sleep(DISCOVERY_SETTLE)
 
     def _drain(self) -> None:
-        """Give subscribers the last messages before the publishers vanish."""
+        """Wait until subscribers have the last messages, before the publishers vanish."""
         end = time.monotonic() + ACKNOWLEDGE_TIMEOUT
         for publisher in self._publishers.values():
             publisher.wait_for_all_acked(Duration(seconds=max(0.0, end - time.monotonic())))
-        self._sleep(BEST_EFFORT_DRAIN)  # best effort acknowledges nothing, and is still on its way
+        self._sleep(BEST_EFFORT_DRAIN)  # best-effort messages are not acknowledged and may be under way
 
     def _on_pause(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
         self._paused = request.data
@@ -314,7 +314,7 @@ def message_class(name: str) -> type[Any]:
 
 
 def publisher_qos(connection: Connection, options: PlayerOptions) -> QoSProfile:
-    """QoS under which every subscriber that matched the recorded publishers matches again.
+    """QoS with which every subscriber of the recorded publishers can receive again.
 
     Several recorded publishers of a topic become one: reliable if any was, latched if any was. /tf_static is always
     latched.

@@ -1,6 +1,6 @@
 """Latency of the live node, colour message out to mask message in, against the bare forward pass.
 
-``s4net bench live`` runs this; one frame is under way at a time, and the two measurements alternate.
+``s4net bench live`` runs this; it sends one frame at a time, and the measurements alternate.
 """
 
 import statistics
@@ -56,7 +56,7 @@ class Camera(Node):
             self._seen_at = time.perf_counter()
 
     def round_trip(self, color: NDArray[np.uint8], timeout: float) -> float | None:
-        """Seconds from publishing a frame to its mask; None when there was none in time."""
+        """Seconds from publishing a frame to the arrival of its mask; None when no mask came in time."""
         now = self.get_clock().now()
         header = Header(frame_id="camera_color_optical_frame", stamp=now.to_msg())
         self._awaited, self._seen_at = now.nanoseconds, 0.0
@@ -70,12 +70,12 @@ class Camera(Node):
 
 
 def measure(settings_file: str, overrides: Sequence[str], repeats: int) -> list[Row]:
-    """Start the node, send frames, and time the same network, with the same settings, here between them.
+    """Start the node and send frames; between two frames, time the same network with the same settings in this process.
 
     Args:
         settings_file: YAML.
-        overrides: NAME=VALUE, which win over it; ``checkpoint`` and ``source.path`` must be among them or in the file.
-        repeats: frames that count.
+        overrides: NAME=VALUE, which win over the file. The file or these must give ``checkpoint`` and ``source.path``.
+        repeats: frames that are measured, after the warm-up.
 
     Raises:
         S4NetError: the node dies or does not answer.
@@ -124,7 +124,7 @@ def _wait_for_answer(camera: Camera, color: NDArray[np.uint8], children: Childre
     while camera.round_trip(color, 2.0) is None:
         children.check()
         if time.monotonic() > deadline:
-            raise S4NetError(f"no mask after {TIMEOUT:.0f} s; its log ends with:\n{children[name].tail()}")
+            raise S4NetError(f"no mask after {TIMEOUT:.0f} s; the log of the node ends with:\n{children[name].tail()}")
 
 
 def _timed(work: Callable[[], object]) -> float:

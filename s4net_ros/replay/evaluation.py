@@ -1,4 +1,4 @@
-"""Before and after of a live run: the base weights and those handed over last, on a scene that has labels."""
+"""Before and after a live run: the base weights and the last hand-over, on a scene that has labels."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -43,12 +43,12 @@ def measure_before_after(settings: Settings, record: Record, scene: Path, consol
 
 
 def numbers(compared: Measurement) -> dict[str, Any]:
-    """The scene's name, and what each network scored, for JSON."""
+    """Name of the scene and scores of each network, for JSON."""
     return {"scene": compared.capture, **summary_numbers(compared)}
 
 
 def show(compared: Measurement, console: Console) -> None:
-    """Print the tables, but for the long one of all classes."""
+    """Print the tables, except the long one of all classes."""
     for table in summary_tables(compared, classes=False):
         console.print(to_rich(table))
 
@@ -60,9 +60,9 @@ def write_pages(
 
     Args:
         out: folder.
-        settings: what differs from the defaults is listed.
+        settings: the page lists those that differ from the defaults.
         record: for the curves.
-        rows: name and value of everything that the run's own table shows.
+        rows: name and value of each line in the table of the run.
         compared: scores and pictures, or None.
 
     Raises:

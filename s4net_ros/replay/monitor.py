@@ -1,4 +1,4 @@
-"""Watches a running graph from outside: what goes in, what comes out, what is learnt."""
+"""Watches a running graph from outside: its inputs, its outputs and its learning."""
 
 import math
 import time
@@ -21,7 +21,7 @@ from s4net_ros.qos import latched_qos
 
 SEGMENTATION, ADAPTATION = "segmentation", "adaptation"
 SEGMENTATION_DROPS = ("superseded", "failed.")
-"""Counters of the segmentation node that stand for a frame without labels."""
+"""Prefixes of the segmentation node's counters of frames without labels."""
 LOSS_WINDOW = 5
 """Loss is noisy: the first and the last value are means over this many reports."""
 
@@ -60,16 +60,16 @@ class HandedOver:
 
 @dataclass
 class Record:
-    """Everything that a run showed.
+    """Everything that the monitor saw of a run.
 
     Args:
         frames: colour frames that the camera or the bag sent.
         labelled: masks that came back.
         dropped: node -> reason -> frames.
-        values: node -> what it says in /diagnostics.
+        values: node -> its newest values in /diagnostics.
         history: reports of the adaptation node, once a second.
-        updates: announcements of weights; the first one is what served at the start.
-        last_refusal: why the guard refused weights, the last time.
+        updates: announcements of weights; the first one names the weights that served at the start.
+        last_refusal: why the guard last refused weights.
     """
 
     frames: int = 0
@@ -87,7 +87,7 @@ class Record:
 
     @property
     def handovers(self) -> int:
-        """Versions handed over since the adaptation node started."""
+        """Versions handed over since the adaptation node was configured."""
         return self.status.handovers if self.status else 0
 
     def loss(self) -> tuple[float, float]:
@@ -102,12 +102,12 @@ class Record:
         return (found.base_agreement, found.agreement) if found else (math.nan, math.nan)
 
     def source_miou(self) -> tuple[float, float]:
-        """The same for mIoU on the hold-out of the source set."""
+        """Source hold-out mIoU of the base model and of the weights handed over last."""
         found = self._last_accepted()
         return (found.base_source_miou, found.source_miou) if found else (math.nan, math.nan)
 
     def _last_accepted(self) -> StatusPoint | None:
-        """The first report after the last hand-over; later ones may already speak of weights that were refused."""
+        """The first report after the last hand-over; later reports may already describe weights that were refused."""
         earlier = [None, *self.history][: len(self.history)]
         for before, after in zip(reversed(earlier), reversed(self.history), strict=True):
             if after.handovers > (before.handovers if before else 0):
@@ -120,7 +120,7 @@ def _mean(values: Sequence[float]) -> float:
 
 
 class Monitor:
-    """A node that fills a `Record`; its masks subscription is also what makes the segmentation node work.
+    """A node that fills a `Record`. The segmentation node labels frames because this node subscribes to the masks.
 
     Args:
         specs: the graph, for the names of its topics.
@@ -130,7 +130,7 @@ class Monitor:
         self.record = Record()
         self._began = 0.0
         self._context = rclpy.Context()
-        # Signals belong to the program around this: it still has children to end and a summary to write.
+        # The program handles signals itself: it has to end its children and write a summary.
         rclpy.init(args=[], context=self._context, signal_handler_options=SignalHandlerOptions.NO)
         self.node = rclpy.create_node("live_monitor", context=self._context)
         self._executor = SingleThreadedExecutor(context=self._context)
@@ -154,7 +154,7 @@ class Monitor:
         return time.monotonic() - self._began if self._began else 0.0
 
     def spin(self, seconds: float) -> None:
-        """Take what comes within this time."""
+        """Handle messages for `seconds`."""
         deadline = time.monotonic() + seconds
         while (left := deadline - time.monotonic()) > 0:
             self._executor.spin_once(timeout_sec=left)
@@ -167,7 +167,7 @@ class Monitor:
             timeout: seconds.
 
         Raises:
-            S4NetError: it does not answer.
+            S4NetError: the player does not answer.
         """
         client = self.node.create_client(SetBool, f"{player}/pause")
         try:

@@ -1,4 +1,4 @@
-"""From the command line of `live` to what it starts: settings, nodes, player, environment, and when to stop."""
+"""Plan of a live run, from its command line: settings, nodes, player, environment, and when to stop."""
 
 import argparse
 import os
@@ -26,7 +26,7 @@ from s4net_ros.replay.monitor import Record
 START_TIMEOUT = 120.0
 """Seconds that the nodes get to load their networks."""
 LEFT_OUT = ("use_sim_time", "rviz", "settings_file")
-"""Arguments of the launch files that are decided here, or have another name."""
+"""Arguments of the launch files that `live` sets itself, or names differently."""
 
 
 @dataclass(frozen=True)
@@ -34,9 +34,9 @@ class Limits:
     """When to stop; 0 = no such limit.
 
     Args:
-        seconds: after the first frame.
+        seconds: time after the first frame.
         versions: weights handed over.
-        steps: of the learner.
+        steps: learner steps.
     """
 
     seconds: float = 0.0
@@ -45,7 +45,7 @@ class Limits:
 
     @property
     def learning(self) -> bool:
-        """Whether the learner decides about the end."""
+        """Whether the progress of learning ends the run."""
         return bool(self.versions or self.steps)
 
     @property
@@ -65,7 +65,7 @@ class Limits:
         return f"{seconds:.0f} seconds" if self.seconds and seconds >= self.seconds else ""
 
     def missed(self, record: Record) -> str:
-        """What was asked for and did not happen, in words; empty = nothing."""
+        """Which limit the run did not reach, in words; empty = none was missed."""
         step = record.status.step if record.status else 0
         if self.versions > record.handovers:
             return f"only {record.handovers} of {self.versions} versions were handed over"
@@ -74,15 +74,15 @@ class Limits:
 
 @dataclass(frozen=True)
 class Plan:
-    """What one run starts.
+    """Everything that one run starts.
 
     Args:
         settings: of both nodes, as this process reads them.
         specs: the nodes.
         color_topic, depth_topic: the images that the nodes listen to; no depth topic when it is predicted.
         player: command of the player; empty = there is no bag.
-        environment: added to that of every process.
-        threads: added to that of the nodes.
+        environment: variables added for every process.
+        threads: variables added for the nodes.
         limits: when to stop.
         out: folder for all results.
     """
@@ -99,7 +99,7 @@ class Plan:
 
 
 def make_plan(args: argparse.Namespace) -> Plan:
-    """Everything that follows from the command line, before anything is started.
+    """Make the plan from the command line; starts nothing.
 
     Raises:
         SettingsError: unknown settings, or values out of range.
@@ -126,7 +126,7 @@ def make_plan(args: argparse.Namespace) -> Plan:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options; those of the graph are the arguments of the launch files."""
+    """Declare the options; arguments of the launch files become options too."""
     parser.add_argument("bag", type=Path, nargs="?", help="rosbag2 recording to play; none = a running camera")
     add_settings_file_options(parser, "config/adapt.yaml")
     parser.add_argument("--out", type=Path, default=Path("s4net_live"), help="folder for all results (%(default)s)")
@@ -161,7 +161,7 @@ def _graph_arguments(args: argparse.Namespace) -> GraphArguments:
 
 
 def _as_overrides(arguments: GraphArguments) -> list[str]:
-    """What the arguments say about settings, for this process' own copy of them."""
+    """Overrides of settings that follow from the arguments, for the copy that this process reads."""
     given = {
         "checkpoint": arguments.checkpoint,
         "source.path": arguments.source_set,
@@ -209,7 +209,7 @@ def _input_topics(spec: NodeSpec, settings: Settings) -> tuple[str, str]:
 
 
 def _environment(arguments: GraphArguments, *, local: bool) -> dict[str, str]:
-    """For every process: the DDS profile; with a bag no traffic beyond this machine, unless somebody asked for it."""
+    """Variables for every process: DDS profile and, with a bag, loopback only unless the environment says otherwise."""
     environment = fastdds_environment(arguments)
     if local:
         for name, value in (("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST"), ("ROS_LOCALHOST_ONLY", "1")):
@@ -218,7 +218,7 @@ def _environment(arguments: GraphArguments, *, local: bool) -> dict[str, str]:
 
 
 def _threads(processes: int) -> Mapping[str, str]:
-    """Share the cores: two networks that each take all of them slow each other down."""
+    """Share the cores between the nodes: two networks that both use all cores slow each other down."""
     if "OMP_NUM_THREADS" in os.environ:
         return {}
     return {"OMP_NUM_THREADS": str(max(1, len(os.sched_getaffinity(0)) // processes))}

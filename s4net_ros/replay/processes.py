@@ -1,4 +1,4 @@
-"""Child processes that end with their parent, whatever ends it, and whose last words are kept."""
+"""Child processes with log files, which end with their parent even when it is killed."""
 
 import ctypes
 import os
@@ -13,21 +13,21 @@ from types import TracebackType
 from s4net_core.errors import S4NetError
 
 TAIL_LINES = 25
-"""Lines of a dead child's log that its error shows."""
+"""Last lines of a dead child's log that the error shows."""
 GRACE = ((signal.SIGINT, 10.0), (signal.SIGTERM, 3.0), (signal.SIGKILL, 5.0))
 """Signals that end a child, each with the seconds it then gets."""
 _PR_SET_PDEATHSIG = 1
 
 
 class ChildDied(S4NetError):
-    """A child process ended although it should still run."""
+    """A child process ended although it should still be running."""
 
 
 class Child:
     """One process in a group of its own, with a log file.
 
     Args:
-        name: for messages.
+        name: used in messages.
         command: argument list.
         log: file that takes stdout and stderr; appended to.
         environment: added to this process' own.
@@ -59,8 +59,8 @@ class Child:
         return self._process.poll()
 
     def send(self, number: signal.Signals) -> None:
-        """Send a signal to the whole group; one that has ended gets nothing."""
-        with suppress(ProcessLookupError):  # the last of the group ended between our look and our signal
+        """Send a signal to the whole group; no error if the group has ended."""
+        with suppress(ProcessLookupError):  # the group may have ended already
             os.killpg(self._process.pid, number)
 
     def wait(self, timeout: float) -> int | None:
@@ -76,7 +76,7 @@ class Child:
 
 
 class Children:
-    """The children of a ``with`` block; all of them are ended when it is left, by the last started first.
+    """The children of a ``with`` block; when it is left, all are ended, the last started first.
 
     Args:
         logs: folder for ``<name>.log``.
@@ -114,7 +114,7 @@ class Children:
         return self._children[name]
 
     def check(self) -> None:
-        """See that all of them live, or ended as they may.
+        """Check that every child is running, or has ended as it may.
 
         Raises:
             ChildDied: one ended otherwise; shows the end of its log.
@@ -126,7 +126,7 @@ class Children:
                 )
 
     def stop(self) -> None:
-        """End everybody: SIGINT, then SIGTERM, then SIGKILL, to whole process groups."""
+        """End all children: SIGINT, then SIGTERM, then SIGKILL, to whole process groups."""
         at_first = [child for child in self._children.values() if child.code is None]
         for number, grace in GRACE:
             running = [child for child in reversed(at_first) if child.code is None]

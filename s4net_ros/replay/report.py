@@ -1,4 +1,4 @@
-"""What `live` shows while it runs and writes at its end."""
+"""Panel, summary and files of a live run."""
 
 import json
 import math
@@ -31,7 +31,7 @@ def panel(record: Record, seconds: float, note: str) -> RenderableType:
 
 
 def line(record: Record, seconds: float, note: str) -> str:
-    """The same in one line, where there is no terminal."""
+    """State of a run in one line, for output that is not a terminal."""
     if note:
         return note
     return f"{seconds:6.0f} s  {_frames(record, seconds)}  |  {_learner(record)}  |  {_weights(record)}"
@@ -67,7 +67,7 @@ def summarise(record: Record, stopped_by: str, seconds: float, out: Path) -> dic
 
     Args:
         record: what the monitor saw.
-        stopped_by: why it ended, in words.
+        stopped_by: why the run ended, in words.
         seconds: from the start of the first process to the end of the last one.
         out: folder of the run; the player's own summary is taken from there.
     """
@@ -125,7 +125,7 @@ def rows(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _dropped(frames: Mapping[str, Any]) -> str:
-    """Frames without a mask; the node does not know of those that a newer one overtook before it had taken them."""
+    """Frames without a mask, with reasons. The node cannot count a frame that was replaced before it arrived."""
     missing = max(frames["in"] - frames["labelled"], 0)
     reasons = dict(frames["dropped"].get(SEGMENTATION, {}))
     if (unknown := missing - sum(reasons.values())) > 0:

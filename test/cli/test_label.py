@@ -113,7 +113,7 @@ def test_what_is_corrected_by_hand_counts(labelled, tmp_path, expected):
 
 
 def test_a_network_is_evaluated_on_the_few_images_that_were_annotated(folder, tmp_path, expected):
-    """As the paper's "Room", of which 20 images of a scan are annotated."""
+    """As the paper's "Room": 20 images of a scan are annotated."""
     frames = [replace(frame, label=None) for frame in SceneFolder(folder / "room")]
     write_scene_folder(tmp_path / "room", frames, quality=100)
     wrong = expected[2].label.copy()

@@ -139,7 +139,7 @@ def test_a_state_in_use_is_left_alone(base, place, capsys, choice):
 
 
 def test_force_keeps_the_lock_file_so_that_nobody_gets_in_meanwhile(base, place, monkeypatch):
-    """Whoever makes a new lock file shares the folder with who holds the old one."""
+    """With a new lock file, a second writer could use the folder while the first still holds the old file."""
     assert main(["adapt", "room", "adapted.safetensors", *GIVEN]) == 0
     state = place / "adapted.safetensors.state"
     rmtree, tried = shutil.rmtree, []

@@ -18,7 +18,7 @@ if importlib.util.find_spec("open3d") is None:
 
 @pytest.fixture
 def room(tmp_path):
-    """Six views, of which one shows nothing; its poses are lost."""
+    """A capture of six views without poses; one view is black and has no depth."""
     frames = make_room_frames(6, 160, 120)
     frames[3] = replace(frames[3], color=np.zeros_like(frames[3].color), depth=np.zeros_like(frames[3].depth))
     write_scene_folder(tmp_path / "room", frames, quality=100)

@@ -1,4 +1,4 @@
-"""Files of experiments: what they inherit, what stands in, what is refused, and that those of the paper are sound."""
+"""Files of experiments: inheritance, substitutes, refusals, and that the files of the paper are valid."""
 
 from pathlib import Path
 

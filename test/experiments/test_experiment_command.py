@@ -137,7 +137,7 @@ def test_what_has_been_run_is_not_run_again_and_what_changed_is(done, data, monk
 
 
 def test_an_interrupted_experiment_goes_on_with_the_run_that_was_not_done(done, data, tmp_path, monkeypatch):
-    """Seeds 0 to 2, of which 0 was run before; Ctrl-C comes in that of seed 2."""
+    """Of seeds 0 to 2, seed 0 was run before; Ctrl-C interrupts the run of seed 2."""
     _, out = done
     runs, interrupted = [], True
 

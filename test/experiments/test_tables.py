@@ -27,7 +27,7 @@ from s4net_core.experiments.tables import (
 
 
 def evaluation(value, seed=0):
-    """Scores that are told apart by their digits, and the counts of a small random image."""
+    """Scores with distinct digits, and the counts of a small random image."""
     rng = np.random.default_rng(seed)
     matrix = ConfusionMatrix(37)
     matrix.add(rng.integers(1, 4, (6, 9), np.uint8), rng.integers(0, 5, (6, 9), np.uint8))
@@ -147,7 +147,7 @@ def test_results_survive_json(results):
 
 
 class TestStore:
-    """`ResultStore`: what has been found is not looked for again."""
+    """`ResultStore` makes each result once and reads it afterwards."""
 
     def test_results_are_made_once_for_what_they_follow_from(self, results, tmp_path):
         made = []

@@ -1,4 +1,4 @@
-"""Poses from and to quaternions, and between two of them."""
+"""Poses from and to quaternions, and interpolation between two poses."""
 
 import numpy as np
 import pytest

@@ -24,7 +24,7 @@ DEPTHS = RNG.uniform(0.7, 9.9, (COUNT, HEIGHT, WIDTH)).astype(np.float32)
 
 
 SHARED = []
-"""What forked processes read from: an open file cannot be sent to them."""
+"""The source set that forked processes inherit: its open file cannot be sent to them."""
 
 
 @pytest.fixture

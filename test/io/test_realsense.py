@@ -158,7 +158,7 @@ def test_it_becomes_a_scene_folder(recording, poses, tmp_path):
 
 
 def test_a_program_that_has_read_a_recording_ends_well(recording, poses, tmp_path):
-    """Whoever loads librealsense runs its clean-up; with Open3D there are two of them in one process."""
+    """A process that loads librealsense runs its clean-up at exit; with Open3D it holds two copies of the library."""
     s4net = [sys.executable, "-m", "s4net_core.cli.main"]
     convert = [*s4net, "convert", str(recording), str(tmp_path / "room"), "--poses", poses, "--format", "scene"]
     done = subprocess.run(convert, capture_output=True, text=True, check=False)

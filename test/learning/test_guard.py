@@ -63,7 +63,7 @@ def test_a_room_of_one_class_is_no_collapse_when_the_base_sees_it_too(guard):
 
 
 def test_views_that_overlap_but_have_no_pixel_in_common_are_refused(guard, settings, base, keyframes):
-    """Who overlaps is told from coarse depth when a view comes; what is compared, pixel by pixel at a hand-over."""
+    """Overlap is estimated from coarse depth when a view arrives; pixels are compared only at a hand-over."""
     assert keyframes.trainable(settings.learner.min_overlap)
     settings.geometry.max_depth = 0.2  # everything is farther away
     adapted, of_base = guard.measure(load_checkpoint(base)[0])

@@ -75,7 +75,7 @@ def drawn_by(learner, settings):
 
 @torch.no_grad()
 def predicted(network, view):
-    """Of one keyframe: logits (C, H, W) and depth (H, W) or None."""
+    """Prediction for one keyframe: logits (C, H, W), and depth (H, W) or None."""
     image = torch.from_numpy(view.color.astype(np.float32) / 255).permute(2, 0, 1)[None]
     outputs = network.eval().outputs(image)
     return outputs.logits[0].numpy(), None if outputs.depth is None else outputs.depth[0, 0].numpy()
@@ -176,7 +176,7 @@ def test_the_loss_between_depths_sends_no_gradient_through_masks_or_teacher(dept
 
 
 def test_the_gradient_of_the_loss_between_depths_is_its_slope(depth_learner):
-    """In double precision, at some pixels: what a small change of depth does, the masks held."""
+    """Compared with finite differences of depth at some pixels, in double precision and with fixed masks."""
     _, targets, _ = losses_between(depth_learner)
     teacher, geometry = depth_learner._teacher, depth_learner._settings.geometry
     depth = torch.cat([torch.from_numpy(t.depth)[None, None] for t, _ in targets.drawn]).double().requires_grad_()

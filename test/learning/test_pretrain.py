@@ -332,7 +332,7 @@ def equal_settings(settings, tmp_path):
 
 
 def mean_of_halves(forward):
-    """The losses of two processes, computed by one: each half of the batch counts equally, whatever its pixels."""
+    """The losses of two processes, computed by one: both halves of the batch count equally, even with few labels."""
     return lambda *batch: torch.stack(
         [forward(*half) for half in zip(*(part.chunk(2) for part in batch), strict=True)]
     ).mean(0)

@@ -66,7 +66,7 @@ def test_it_waits_for_keyframes_then_learns_then_finishes(start, frames):
 
 
 def test_the_last_hand_over_still_belongs_to_learning(session, monkeypatch):
-    """Who stops at `finished` must find the last version."""
+    """A caller that stops at `finished` must find the last version."""
     seen = []
     handover = session.handover
 
@@ -298,7 +298,7 @@ def test_save_model_writes_what_serves(session, tmp_path):
 
 
 def measured_as(session, monkeypatch, *agreements, base=0.4):
-    """Let the guard find these agreements between views, one a hand-over."""
+    """Let the guard measure these agreements between views, one for each hand-over."""
     values = iter(agreements)
     health = Health(True, 0.5, base, 0.5, 5)
     monkeypatch.setattr(session._guard, "measure", lambda network: (replace(health, agreement=next(values)), health))

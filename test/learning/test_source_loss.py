@@ -1,4 +1,4 @@
-"""What every step owes to the source set, whoever takes it."""
+"""The loss on the source set, which pre-training and adaptation share."""
 
 import pytest
 import torch

@@ -93,7 +93,7 @@ def test_depth_of_a_new_view_needs_no_file(settings, base, source, tmp_path, col
 def test_versions_of_the_base_model_s_own_past_are_not_taken_for_those_learnt_here(
     settings, base, source, tmp_path, colors
 ):
-    """Weights that were adapted elsewhere are base models too: version 1 of there is not version 1 of here."""
+    """Weights adapted elsewhere may serve as base model: their version 1 is not version 1 of this session."""
     settings.learner.learning_rate = 1e-2
     network, info = load_checkpoint(base)
     save_checkpoint(base, network, info.model_copy(update={"version": 1}))
@@ -109,7 +109,7 @@ def test_versions_of_the_base_model_s_own_past_are_not_taken_for_those_learnt_he
 
 
 def test_depth_is_predicted_by_torch_whatever_serves_the_labels(settings, base, source, tmp_path, colors, monkeypatch):
-    """Both nodes read the same settings; an export would take seconds at each hand-over, and depth is not in it."""
+    """Both nodes read the same settings; an export would take seconds at each hand-over, and its graph has no depth."""
     monkeypatch.setattr("s4net_core.models.runtimes.OnnxTemplate", None)
     settings.segmentation.runtime = "onnx"
     session = Session(settings, base, source, tmp_path / "state")
@@ -133,7 +133,7 @@ def test_predicted_depth_is_not_taken_for_that_of_a_camera_after_a_restart(
 
 
 def test_a_depth_branch_that_no_pixel_can_be_compared_with_is_refused(settings, base, source, frames):
-    """All depth beyond the largest that counts: no loss between views is left, and nothing could be measured."""
+    """All predicted depth lies beyond the largest allowed: no loss between views is left, and nothing is measured."""
     keyframes = KeyframeBuffer(settings.keyframes, settings.geometry, min_overlap=settings.learner.min_overlap)
     for frame in frames:
         keyframes.offer(frame)

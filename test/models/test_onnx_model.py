@@ -155,7 +155,7 @@ class TestProvider:
             OnnxModel(graph, "FastProvider")
 
     def test_tensorrt_gets_the_number_of_the_gpu_and_the_cpu_for_what_it_cannot_compute(self, graph, monkeypatch):
-        """What it computes can only be seen on a GPU; this is what it is asked for."""
+        """The results of TensorRT need a GPU; this test checks the options that it is given."""
         asked = {}
 
         class Session:

@@ -156,7 +156,7 @@ class TestClasses:
 
 
 class TestNormalisation:
-    """Whatever the image processor says, mean and std are those of RGB in 0..1."""
+    """mean and std are for RGB in 0..1, in whichever form the image processor gives them."""
 
     @pytest.mark.parametrize(
         ("processor", "mean", "std"),

@@ -1,4 +1,4 @@
-"""Poses from images alone: a rendered room, what cannot be tied, and real captures against their own poses."""
+"""Poses from images alone: a rendered room, images that cannot be registered, and real captures with known poses."""
 
 import importlib.util
 from dataclasses import replace

@@ -1,7 +1,7 @@
-"""Run by tests: programs of this package that get a signal at one line of Python after the other.
+"""Programs of this package that get a signal at one line of Python after the other; tests run this file.
 
 ``python interrupted.py player BAG`` or ``python interrupted.py node``. A handler runs between two lines of the main
-thread, wherever that is, perhaps inside of a lock. A program that hangs ends with its traceback and exit code 1.
+thread, perhaps while it holds a lock. A program that hangs ends with its traceback and exit code 1.
 """
 
 import faulthandler
@@ -26,7 +26,7 @@ HANG_S = 30.0
 
 
 class Moment:
-    """Raises a signal before the `number`-th line that runs inside of a function, or of what it calls.
+    """Raises a signal before the `number`-th line that runs inside a function or its callees.
 
     Args:
         number: counted from 0.

@@ -1,4 +1,4 @@
-"""The adaptation node between a camera, tf, the learner and those who ask it for something."""
+"""The adaptation node between a camera, tf, the learner and callers of its services."""
 
 import dataclasses
 import os
@@ -145,7 +145,7 @@ class Learning:
 
 
 class Robot:
-    """Camera and tf as a robot has them, and ears for what the node says."""
+    """Publishes camera and tf as a robot does, and records what the node publishes."""
 
     def __init__(self, ros):
         self.ros = ros

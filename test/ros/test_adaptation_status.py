@@ -1,4 +1,4 @@
-"""What /diagnostics says of the adaptation node, by what has happened to it."""
+"""/diagnostics of the adaptation node: level and text for each thing that can happen to it."""
 
 import pytest
 

@@ -71,7 +71,7 @@ def test_it_says_which_implementation_is_in_use(monkeypatch: pytest.MonkeyPatch)
 
 
 class TestMessageFilters:
-    """What is matched is tested in test_synchroniser."""
+    """test_synchroniser tests which messages are matched; these tests check the interface."""
 
     @pytest.mark.parametrize("slop", [None, 0.017])
     def test_messages_are_matched_by_the_stamps_of_their_headers(self, slop: float | None):

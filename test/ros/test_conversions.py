@@ -96,7 +96,7 @@ class TestImages:
         assert caught.value.reason == "color_format"
 
     def test_a_picture_of_another_size_than_the_message_says_is_a_bad_frame(self, monkeypatch):
-        """The real cv_bridge gives one for a mosaic whose rows it is told to be one byte long."""
+        """The real cv_bridge returns such a picture when the message of a Bayer image has a step of one byte."""
         bridge = SimpleNamespace(CvBridge=lambda: SimpleNamespace(imgmsg_to_cv2=lambda *_: np.zeros((6, 1, 3))))
         monkeypatch.setattr(compat, "cv_bridge", bridge, raising=False)
         message = Image(height=6, width=10, step=1, encoding="bayer_rggb8", data=bytes(60))
@@ -170,7 +170,7 @@ class TestPoints:
     INTRINSICS = Intrinsics(W, H, 5.0, 6.0, 3.0, 1.5)
 
     def unpack(self, message: PointCloud2) -> np.ndarray:
-        """By the field table of the message alone, as any reader would."""
+        """Points by name, read with nothing but the field table of the message, as any subscriber reads them."""
         types = {PointField.FLOAT32: "<f4", PointField.UINT32: "<u4"}
         dtype = np.dtype(
             {

@@ -195,7 +195,7 @@ def test_missing_tf_is_counted_and_names_the_frames():
 
 
 def test_what_tf2_cannot_answer_is_waited_for_only_if_it_may_heal():
-    """With one transform in the buffer tf2's text tells no direction; the newest common time does."""
+    """With one transform in the buffer, the error of tf2 does not say whether the stamp is too old or too new."""
     camera = Camera()
     camera.node.deliver("/tf", transform("odom", "base", 5 * S, 0.0))
     camera.shoot(5 * S - 1, x=None)
@@ -226,7 +226,7 @@ MAKE: dict[str, Callable[[int, float], Any]] = {
 @pytest.mark.parametrize("sync_slop", [0.0, 0.017])
 @pytest.mark.parametrize("lags", LAGS[::5], ids=lambda lags: "-".join(lags))
 def test_a_looped_bag_goes_on_after_each_jump(lags: dict[str, int], sync_slop: float):
-    """As in test_assembler; here synchroniser, transform buffer and listener are those of ROS."""
+    """As in test_assembler, here with the synchroniser, transform buffer and listener of ROS."""
     laps = 3
     camera = Camera(sync_slop=sync_slop, max_pose_jump=0.0)
     sent = []

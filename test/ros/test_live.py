@@ -112,7 +112,7 @@ class Chain:
 
     @property
     def served(self) -> dict[str, str]:
-        """What the segmentation node said last about itself."""
+        """Newest diagnostics of the segmentation node."""
         return self.monitor.record.values.get("segmentation", {})
 
     @property
@@ -195,7 +195,7 @@ def assert_one_clean_change(masks: list[set[int]]) -> None:
 def test_new_weights_drop_no_frame(
     ros: Any, make_chain: Any, make_checkpoint: Callable[..., Path], big_bag: Path
 ) -> None:
-    """Each frame comes when the one before is answered, so that the worker could take every one, however busy it is."""
+    """Each frame is sent after the answer to the one before, so that even on a busy machine none is superseded."""
     chain = make_chain(make_checkpoint(4))
     chain.start("segmentation")
     node, qos = ros.node(), QoSProfile(depth=10)

@@ -26,7 +26,7 @@ time.sleep(300)
 
 
 def alive(pid: int) -> bool:
-    """Whether the process runs; one that ended but was not collected yet does not."""
+    """Whether the process runs; a zombie does not."""
     try:
         return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
     except (FileNotFoundError, ProcessLookupError):

@@ -1,4 +1,4 @@
-"""What the segmentation node publishes, message by message."""
+"""Messages of the segmentation node, one by one."""
 
 import pytest
 

@@ -131,7 +131,7 @@ def network(monkeypatch):
     control.go_on.set()
 
 
-# What comes out.
+# Outputs.
 
 
 def test_every_output_keeps_size_stamp_and_frame_of_its_colour_image(ros, start):
@@ -333,7 +333,7 @@ def test_depth_is_subscribed_only_while_somebody_listens_to_the_points(ros, star
 
 
 def test_a_network_slower_than_the_queue_of_depth_still_gives_points(ros, start, network):
-    """The depth of an image waits with the image, whatever comes meanwhile."""
+    """The depth of an image waits with the image, even when newer images arrive."""
     node, camera = start(stream__sync_queue=2)
     clouds = camera.listen(PointCloud2, "segmentation/points")
     camera.calibrate()
@@ -348,7 +348,7 @@ def test_a_network_slower_than_the_queue_of_depth_still_gives_points(ros, start,
     assert [cloud.header.stamp.nanosec // 10**6 for cloud in clouds] == [0, stamp - 1000]
 
 
-# What goes wrong.
+# Failures.
 
 
 @pytest.mark.parametrize("spoil", ["encoding", "short"])

@@ -85,7 +85,7 @@ class Camera:
         return dict(self.assembler.skipped)
 
     def check(self) -> None:
-        """Nothing is lost silently, and every reason is documented and has a text."""
+        """Every frame is counted, and every reason is documented and has a text."""
         assembler = self.assembler
         assert assembler.received == self.expected
         assert assembler.delivered == len(self.frames)

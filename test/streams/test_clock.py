@@ -1,4 +1,4 @@
-"""The one rule for time: when colour goes back by more than a second, all begins anew, and settles first."""
+"""The rule for time: when colour goes back by more than a second, everything begins anew once time has settled."""
 
 import pytest
 
@@ -8,7 +8,7 @@ S = 1_000_000_000
 
 
 def unsettled(*seconds: float) -> list[float]:
-    """Those of the stamps at which time had just gone back."""
+    """Stamps at which time has gone back and has not settled yet."""
     clock = ColorClock()
     return [second for second in seconds if clock.see(round(second * S))]
 

@@ -16,7 +16,7 @@ def feed(synchroniser: Synchroniser, events: str) -> list[str]:
 
 
 def message_filters(events: list[tuple[int, int]], slop: int, queue: int) -> list[tuple[int, int]]:
-    """As its source does it: partners by their distance to the new stamp, the first that fits."""
+    """The algorithm of message_filters: of the candidates by distance to the new stamp, the first that fits."""
     queues: list[list[int]] = [[], []]
     out = []
     for stream, stamp in events:
