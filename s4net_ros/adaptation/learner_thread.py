@@ -7,6 +7,7 @@ import traceback
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future
+from functools import partial
 from typing import Any, TypeVar
 
 from s4net_core.config import Settings
@@ -144,19 +145,18 @@ class LearnerThread:
             return not self._given_up
 
     def _run(self) -> None:
-        while (item := self._next()) is not None:
-            work, future = item
-            self._learn() if future is None else self._execute(work, future)
+        while (action := self._next()) is not None:
+            action()
         self._save()
 
-    def _next(self) -> "tuple[Callable[[], Any], Future[Any] | None] | None":
-        """Wait for the next thing to do: submitted work first, then a step (without a future); None = the end."""
+    def _next(self) -> Callable[[], None] | None:
+        """Wait for the next thing to do: submitted work first, then a step; None = the end."""
         with self._changed:
             while not (self._stopping or self._work or self._learning_is_due()):
                 self._changed.wait(self._wait_seconds())
             if self._stopping:
                 return None
-            return self._work[0] if self._work else (self._learn, None)
+            return partial(self._execute, *self._work[0]) if self._work else self._learn
 
     def _learning_is_due(self) -> bool:
         if not self._active or self._paused or time.monotonic() < self._not_before:
@@ -205,19 +205,20 @@ class LearnerThread:
 
     def _fail(self, error: Exception) -> None:
         retry = isinstance(error, OSError) or isinstance(error.__cause__, OSError)
-        reason = describe(error)
+        reason = describe(error) + (f"; next attempt in {DISK_RETRY_SECONDS:.0f} s" if retry else "")
         with self._changed:
             self._failures += 1
-            self._failure = f"{reason}; next attempt in {DISK_RETRY_SECONDS:.0f} s" if retry else reason
+            self._failure = reason
             self._not_before = time.monotonic() + DISK_RETRY_SECONDS if retry else 0.0
         trace = "" if isinstance(error, S4NetError | OSError) else traceback.format_exc()
-        self._tell(self._on_failure, self._failure, trace)
+        self._tell(self._on_failure, reason, trace)
 
     def _save(self) -> None:
         try:
             self.session.save()
         except Exception as error:  # the thread ends here, nobody else could report the error
-            self._failures += 1
+            with self._changed:
+                self._failures += 1
             self._tell(self._on_failure, f"state was not saved: {describe(error)}", traceback.format_exc())
 
     def _tell(self, callback: Callable[..., None], *what: Any) -> None:
