@@ -45,7 +45,7 @@ class VersionStore:
         self._good = [base]
         self._last_number = 0
         self.steps = 0
-        """Learner steps that led to the newest version, for a resumed run."""
+        """Learner steps when a version was last added, dropped since or not; a resumed run counts on from here."""
 
     @property
     def current(self) -> Version:

@@ -117,8 +117,8 @@ class FrameAssembler:
         """Announce a colour image before it is matched, so that unmatched ones and jumps of time are seen.
 
         Returns:
-            Whether time has just gone back: this image and all waiting ones are dropped. Make a new synchroniser and a
-            new transform buffer before you add anything else.
+            Whether time has just gone back (see `ColorClock`): this image and all waiting ones are dropped. Make a new
+            synchroniser and a new transform buffer before you add anything else.
         """
         with self._lock:
             self.received += 1
@@ -200,7 +200,7 @@ class FrameAssembler:
                 self._drop_unmatched()
 
     def _begin_anew(self) -> None:
-        """Time went back: drop all waiting images and the one that showed the jump. Calibrations stay valid."""
+        """Time went back: drop what waits and the image that showed the jump. Only the newest calibration stays."""
         for _ in range(self.waiting + 1):
             self._drop("time_jump", DROP_REASONS["time_jump"])
         self._unmatched.clear()

@@ -23,7 +23,7 @@ class ColorClock:
         """Note the stamp of a colour image, before the image is used.
 
         Returns:
-            Whether time has just gone back: drop this image and all waiting data, and begin anew with the next image.
+            Whether time went back with this image or less than `SETTLE_NS` before it: drop it and all waiting data.
         """
         if self._newest is not None and stamp_ns < self._newest - TIME_JUMP_NS:
             self.jumps += 1
