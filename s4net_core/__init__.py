@@ -10,7 +10,7 @@ __all__ = ["adapt", "evaluate", "load_model", "save_model", "segment"]
 
 
 def __getattr__(name: str) -> Any:
-    """The names of `s4net_core.api`, imported when one is used: `s4net doctor` must not wait for torch."""
+    """Import `s4net_core.api` when one of its names is first used, so that `s4net doctor` does not wait for torch."""
     if name not in __all__:
         raise AttributeError(f"module s4net_core has no attribute '{name}'")
     from s4net_core import api

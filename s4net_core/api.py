@@ -32,12 +32,12 @@ def load_model(checkpoint: str | Path, settings: Settings | None = None, **value
 
     Args:
         checkpoint: weights file of `s4net pretrain`, `adapt` or `import-model`.
-        settings: what differs from the defaults; unless it names a size, images are processed at that of the weights.
-        values: single settings, on top of `settings`.
+        settings: None = the defaults. Where they set no image size, the size in the weights file is used.
+        values: single settings; they win over `settings`.
 
     Raises:
         CheckpointError: the file is refused.
-        SettingsError: unknown setting, or a value that it cannot have.
+        SettingsError: a setting is unknown, or its value is not allowed.
     """
     chosen = with_size_of(with_values(settings or Settings(), values), read_info(checkpoint))
     return Segmenter(checkpoint, chosen.device, chosen)
@@ -54,7 +54,7 @@ def segment(model: Segmenter, image: str | Path | NDArray[np.uint8]) -> Segmenta
         Class ids (H, W) uint8 with their probability; names and colours are in `s4net_core.labels.SUNRGBD37`.
 
     Raises:
-        BadFrame: the file cannot be read, or the array is something else.
+        BadFrame: the file cannot be read, or the array has another shape or dtype.
     """
     return model.segment(image if isinstance(image, np.ndarray) else read_color(Path(image)))
 
@@ -68,24 +68,24 @@ def adapt(
     on_handover: Callable[[Handover], None] = lambda handover: None,
     **values: Any,
 ) -> Segmenter:
-    """Learn from a capture without labels, as `s4net adapt` does; `model` itself goes on as it is.
+    """Learn from a capture without labels, as `s4net adapt` does; `model` itself is not changed.
 
     Args:
         model: the base model.
         capture: path of any format that `s4net convert` reads, or views, e.g. a `FrameSource` of your own.
         source: the labelled source set, which keeps the network from forgetting, or its path.
-        state_dir: folder for keyframes and versions, from which a later run goes on; None = nothing is kept.
+        state_dir: folder for keyframes and versions; a later run continues from it. None = nothing is kept.
         on_handover: called when the guard has accepted or refused new weights.
-        values: single settings, on top of those of `model`.
+        values: single settings; they win over the settings of `model`.
 
     Returns:
-        The adapted network; the base model again, with its `info`, when the guard accepted no weights.
+        The adapted network, or the base model with its `info` when the guard accepted no weights.
 
     Raises:
         CaptureError, SourceSetError: data that cannot be read.
-        LearningError: too few views that overlap, or a loss that stays infinite.
-        SettingsError: nothing would ever end learning (`adaptation.max_steps`, `adaptation.patience`).
-        S4NetError: another run, or a node, uses `state_dir`, or it cannot be written.
+        LearningError: too few views overlap, or the loss is repeatedly not finite.
+        SettingsError: no setting ends learning (`adaptation.max_steps` or `adaptation.patience`).
+        S4NetError: another run or a node uses `state_dir`, or the folder cannot be written.
     """
     settings = with_values(model.settings, values)
     views, labelled = capture, source
@@ -102,17 +102,17 @@ def adapt(
 
 
 def evaluate(model: Segmenter, capture: str | Path | FrameSource) -> Evaluation:
-    """Compare labels with those of a capture.
+    """Compare the labels that a model predicts with the labels of a capture.
 
     Args:
         model: from `load_model` or `adapt`.
-        capture: path of a capture with labels, or a `FrameSource` whose frames have some.
+        capture: path of a capture with labels, or a `FrameSource` whose frames have labels.
 
     Returns:
         Pixel accuracy, mIoU and the like, over all pixels (`pooled`) and as the mean over images (`per_image`).
 
     Raises:
-        CaptureError: it cannot be read, or has no labels.
+        CaptureError: the capture cannot be read, or has no labels.
     """
     if isinstance(capture, str | Path):
         return evaluate_frames(model, open_capture(capture, stream=model.settings.stream))
@@ -124,13 +124,13 @@ def save_model(model: Segmenter, path: str | Path, *, half: bool = False) -> str
 
     Args:
         model: from `load_model` or `adapt`.
-        path: file to (over)write; whoever reads it sees the old or the new one, never a part.
+        path: file to (over)write; a reader sees the old or the new file, never a part.
         half: store float16, half the size.
 
     Returns:
         SHA-256 of the file.
 
     Raises:
-        CheckpointError: it cannot be written.
+        CheckpointError: the file cannot be written.
     """
     return model.save(path, half=half)

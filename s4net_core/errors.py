@@ -6,7 +6,7 @@ class S4NetError(ValueError):
 
 
 def first_line(error: Exception) -> str:
-    """Kind and text of another library's exception, for the brackets of one of ours; the rest of it is often long."""
+    """First line of another library's exception, with its type, for our message: the full text is often long."""
     return f"{type(error).__name__}: {error}".splitlines()[0]
 
 
@@ -28,7 +28,7 @@ class BadFrame(S4NetError):
 
 
 class CheckpointError(S4NetError):
-    """A weights file is missing, truncated, foreign, or does not fit the network that shall carry it."""
+    """A weights file is missing, truncated, foreign, or does not fit the network that it is loaded into."""
 
 
 class CaptureError(S4NetError):
@@ -36,15 +36,15 @@ class CaptureError(S4NetError):
 
 
 class ExportError(S4NetError):
-    """A network cannot be written in another format, or does not answer there as it does in PyTorch."""
+    """A network cannot be written in another format, or its answers there differ from PyTorch's."""
 
 
 class LearningError(S4NetError):
-    """Learning cannot begin or go on: views overlap too little, or the loss is not finite, whatever is tried."""
+    """Learning cannot begin or go on: views overlap too little, or the loss is repeatedly not finite."""
 
 
 class SessionClosed(LearningError):
-    """A session was closed before a call to it began or ended: what the call has done is not for anybody to use."""
+    """A session was closed before a call to it began or ended; the result of the call must not be used."""
 
 
 class SourceSetError(S4NetError):
@@ -64,4 +64,4 @@ class KeyframeError(S4NetError):
 
 
 class RegistrationError(S4NetError):
-    """The views of a capture cannot be tied to each other, or the library for it is not there."""
+    """The views of a capture cannot be registered to each other, or the library for registration is not installed."""

@@ -1,4 +1,4 @@
-"""Files that are either the old or the new version, never a part, and folders that one process has for itself."""
+"""Atomic writes, where a reader sees the old or the new file but never a part, and locks on folders."""
 
 import fcntl
 import os
@@ -12,9 +12,9 @@ from typing import BinaryIO
 from s4net_core.errors import S4NetError
 
 TEMPORARY = ".tmp"
-"""Suffix of files that are being written, and of those that a crash left behind."""
+"""Suffix of files that are being written; a crash may leave such a file behind."""
 LOCK = ".lock"
-"""File in a folder that one process has for itself."""
+"""Name of the lock file in a folder that one process uses alone."""
 
 
 def write_atomically(path: str | Path, data: bytes | str) -> None:
@@ -35,7 +35,7 @@ def write_result(path: str | Path, data: bytes | str, error: type[S4NetError] = 
     """`write_atomically` for a file that a user asked for.
 
     Raises:
-        S4NetError: of the given kind; the file cannot be written.
+        S4NetError: the file cannot be written; of the type `error`.
     """
     try:
         write_atomically(path, data)
@@ -44,10 +44,10 @@ def write_result(path: str | Path, data: bytes | str, error: type[S4NetError] = 
 
 
 def creation_time() -> str:
-    """Now, UTC, ISO 8601, for what a file says about itself; or the time in SOURCE_DATE_EPOCH, for the same file again.
+    """Time for a file's metadata, UTC, ISO 8601: SOURCE_DATE_EPOCH if it is set, for repeatable files, else now.
 
     Raises:
-        S4NetError: that variable is set, but is no number of seconds.
+        S4NetError: SOURCE_DATE_EPOCH is set but is not a number of seconds.
     """
     epoch = os.environ.get("SOURCE_DATE_EPOCH", "")
     try:
@@ -59,7 +59,7 @@ def creation_time() -> str:
 
 @contextmanager
 def open_atomically(path: str | Path) -> Iterator[BinaryIO]:
-    """A file to write, which takes the place of `path` when the block ends, unless it ends by an error.
+    """Open a temporary file that replaces `path` when the block ends; an error in the block discards it.
 
     Args:
         path: file to (over)write; missing folders are made.
@@ -88,15 +88,15 @@ def open_atomically(path: str | Path) -> Iterator[BinaryIO]:
 
 
 class FolderLock:
-    """A folder for oneself until `release` or the end of the process, however that comes.
+    """Exclusive use of a folder until `release` or until the process ends, even by a crash.
 
     Args:
         folder: must exist.
-        remedy: what a person may do who finds it in use.
+        remedy: end of the error message: what the user can do when the folder is in use.
 
     Raises:
-        S4NetError: somebody else has it.
-        OSError: it cannot be written.
+        S4NetError: another process uses the folder.
+        OSError: the lock file cannot be written.
     """
 
     def __init__(self, folder: Path, remedy: str) -> None:
@@ -112,10 +112,10 @@ class FolderLock:
 
     @classmethod
     def of_new(cls, folder: Path, remedy: str) -> "FolderLock":
-        """The same for a folder that is made where it is missing.
+        """Lock a folder, which is made if it is missing.
 
         Raises:
-            S4NetError: somebody else has it, or it cannot be written.
+            S4NetError: another process uses the folder, or it cannot be written.
         """
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -124,12 +124,12 @@ class FolderLock:
             raise S4NetError(f"{folder} cannot be written ({error}): check its rights and free space") from error
 
     def __enter__(self) -> "FolderLock":
-        """For a ``with`` block, at the end of which it is released."""
+        """For a ``with`` block; its end releases the lock."""
         return self
 
     def __exit__(self, *_: object) -> None:
         self.release()
 
     def release(self) -> None:
-        """Leave the folder to others; the lock file stays, since removing it would let two have it."""
+        """Release the lock. The lock file stays: removing it could let two processes hold the lock."""
         os.close(self._descriptor)

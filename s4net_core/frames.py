@@ -85,12 +85,12 @@ class View(Protocol):
         ...
 
     def refuse(self, error: Exception) -> None:
-        """The frame cannot be used after all: whoever counts the views that came is told."""
+        """Report that the frame cannot be used, so that its capture or stream counts it as skipped."""
         ...
 
 
 class LazyView:
-    """A `View` whose images are decoded when somebody asks for them.
+    """A `View` whose images are decoded on request.
 
     Args:
         stamp: acquisition time, nanoseconds.
@@ -128,14 +128,14 @@ class LazyView:
             raise
 
     def refuse(self, error: Exception) -> None:
-        """The frame cannot be used: tell whoever counts, if that was not done already."""
+        """Report that the frame cannot be used, once."""
         refused, self._refused = self._refused, None
         if refused is not None:
             refused(error)
 
 
 def decoded(views: Iterable[View]) -> "Iterator[Frame]":
-    """Frames of views; those that cannot be decoded are left out, and counted where the views come from."""
+    """Decode views; a view that cannot be decoded is left out, and its capture or stream counts it."""
     for view in views:
         try:
             frame = view.decode()
@@ -188,11 +188,11 @@ class Frame:
         check_pose(self.T_world_camera)
 
     def decode(self) -> "Frame":
-        """As `View`: the frame itself, which is decoded already."""
+        """As `View`: the frame itself, because it is already decoded."""
         return self
 
     def refuse(self, error: Exception) -> None:
-        """As `View`; nobody counts frames that come from no capture."""
+        """As `View`; does nothing, because no capture counts this frame."""
 
 
 def _check_depth(depth: NDArray[np.float32] | None, size: tuple[int, ...]) -> None:
@@ -268,7 +268,7 @@ class FrameSource(Protocol):
         ...
 
     def __len__(self) -> int:
-        """Number of frames that iteration will try; fewer may come when some cannot be used."""
+        """Number of frames that iteration tries; it yields fewer when some cannot be used."""
         ...
 
     def __iter__(self) -> Iterator[Frame]:
@@ -286,5 +286,5 @@ class Capture(FrameSource, Protocol):
     """A `FrameSource` on disk: its images need not be decoded."""
 
     def views(self) -> Iterator[View]:
-        """As iteration, but nothing is decoded; a view that cannot be is counted in `skipped` when it is asked for."""
+        """Views in time order, not decoded; a view whose decoding fails is counted in `skipped` at that moment."""
         ...

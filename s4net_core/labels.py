@@ -15,7 +15,7 @@ UNLABELLED = 0
 MASK_UNLABELLED = 255
 """In published masks (mono8): a pixel without a class."""
 UNLABELLED_NAME = "unlabelled"
-"""Written for a pixel without a class where classes go by name."""
+"""Name of a pixel without a class, where classes are written by name."""
 _NO_CLASS = {
     *(UNLABELLED_NAME, "unlabeled", "unknown", "ignore", "background", "void", "none"),
     *("other", "otherstructure", "otherfurniture", "otherprop", "other structure", "other furniture", "other prop"),
@@ -32,7 +32,7 @@ class LabelSpace:
     Args:
         name: key under which checkpoints and settings refer to it.
         names: class names, id 1 first.
-        colors: (R, G, B) 0..255 a class, id 1 first.
+        colors: (R, G, B) 0..255 of each class, id 1 first.
         synonyms: other names that people give to a class, in the form that `id_of` compares: lower case, spaces.
     """
 
@@ -152,7 +152,7 @@ _SUNRGBD37: tuple[tuple[str, tuple[int, int, int]], ...] = (
     ("bag", (213, 92, 176)),
 )
 
-# As ScanNet's annotators wrote them; what several classes could mean (shelf of books, monitor) is left out.
+# Names that ScanNet's annotators used. Ambiguous names (shelf of books, monitor) are left out.
 _SUNRGBD37_SYNONYMS = {
     "cabinet": ("kitchen cabinet", "file cabinet", "filing cabinet", "bathroom cabinet", "cupboard"),
     "bed": ("mattress", "sofa bed"),
@@ -227,8 +227,8 @@ _ADE20K = (
 ADE20K_NAMES: tuple[str, ...] = tuple(_ADE20K.split(", "))
 """The 150 classes of ADE20K's scene parsing benchmark, in the order of a network's outputs."""
 
-# What NYU40 and ScanNet file under "other..." (a wardrobe, a stool, a light, a monitor) has no class here either. The
-# one exception is a rug: ADE20K has no other word for what lies on the floor.
+# Things that NYU40 and ScanNet file under "other..." (a wardrobe, a stool, a light, a monitor) have no class here.
+# A rug is the exception: ADE20K has no other word for a mat.
 _ADE20K_RENAMED = {
     "windowpane": "window",
     "painting": "picture",

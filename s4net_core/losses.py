@@ -1,4 +1,4 @@
-"""The losses of S4-Net: cross-entropy on labels and on what neighbours say, and the losses on predicted depth."""
+"""The losses of S4-Net: cross-entropy on labels and on neighbours' predictions, and the losses on predicted depth."""
 
 from collections.abc import Iterable
 
@@ -65,9 +65,9 @@ def supervised_loss(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
 
 
 def geometric_loss(logits: Tensor, merged: Tensor, valid: Tensor, weights: Tensor | None = None) -> Tensor:
-    """L_G: cross-entropy against what the neighbours say (paper: L_G).
+    """L_G: cross-entropy against the merged predictions of the neighbours (paper: L_G).
 
-    Plain by default: the weighted one drifts towards rare classes, because the labels here are predictions.
+    Unweighted by default: these labels are predictions, and class weights would make them drift towards rare classes.
 
     Args:
         logits: (B, C, H, W).
@@ -76,7 +76,7 @@ def geometric_loss(logits: Tensor, merged: Tensor, valid: Tensor, weights: Tenso
         weights: (C,), one a class; None = all equal.
 
     Returns:
-        Scalar, mean over the valid pixels, weighted by class where there are weights; 0 with zero gradient when none
+        Scalar, mean over the valid pixels, weighted by class if `weights` are given; 0 with zero gradient when none
         is valid.
     """
     if merged.is_floating_point():
@@ -103,7 +103,7 @@ def photometric_loss(image: Tensor, warped: Tensor, valid: Tensor) -> Tensor:
 
     Args:
         image: (B, 3, H, W) float, 0..1.
-        warped: (B, 3, H, W) float, 0..1; finite, otherwise any, where it is not valid.
+        warped: (B, 3, H, W) float, 0..1; any finite value where `valid` is False.
         valid: (B, 1, H, W) bool; a pixel counts when the whole window around it that SSIM sees lies in the image
             and is valid.
 
@@ -125,7 +125,7 @@ def _cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor | None) -> Te
 
 
 def _soft_cross_entropy(logits: Tensor, target: Tensor, valid: Tensor, weights: Tensor | None) -> Tensor:
-    """Cross-entropy against probabilities; with one of them 1 and the others 0 it is the one against that class."""
+    """Cross-entropy against probabilities; for one-hot probabilities it equals `_cross_entropy`."""
     weighted = target * valid if weights is None else target * valid * weights.view(1, -1, 1, 1)
     total = weighted.sum()
     if not bool(total > 0):
@@ -141,12 +141,12 @@ def _mean_where(values: Tensor, counts: Tensor) -> Tensor:
 
 
 def _no_loss(values: Tensor) -> Tensor:
-    """0 with zero gradient; added up in float32, for float16 ends at 65504, and infinity times 0 is no number."""
+    """0 with zero gradient. The sum is in float32: float16 would overflow, and infinity times 0 is NaN."""
     return values.float().sum() * 0.0
 
 
 def _ssim(first: Tensor, second: Tensor) -> Tensor:
-    """Structural similarity at most 1 in every whole window: (B, C, H, W) twice -> (B, C, H - 2, W - 2)."""
+    """Structural similarity, at most 1, of each window inside the image: (B, C, H, W) twice -> (B, C, H - 2, W - 2)."""
     c1, c2 = SSIM_STABILISERS
     mean_1, mean_2 = _window_mean(first), _window_mean(second)
     variance_1 = _window_mean(first**2) - mean_1**2
@@ -157,5 +157,5 @@ def _ssim(first: Tensor, second: Tensor) -> Tensor:
 
 
 def _window_mean(values: Tensor) -> Tensor:
-    """Mean of every square window that lies in the image as a whole."""
+    """Mean of every square window that lies entirely inside the image."""
     return functional.avg_pool2d(values, SSIM_WINDOW, stride=1)

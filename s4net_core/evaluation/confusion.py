@@ -14,7 +14,7 @@ CELL = 0.3
 DOTS = 110
 """Pixels an inch."""
 WRITTEN_FROM = 0.05
-"""Shares from here on are written into their cell."""
+"""Smallest share that is written into its cell."""
 
 
 def row_shares(counts: NDArray[np.int64]) -> tuple[list[int], NDArray[np.float64]]:

@@ -72,7 +72,7 @@ def measure_networks(
     on_frame: Callable[[], None] = lambda: None,
     on_view: Callable[[int, int], None] = lambda done, total: None,
 ) -> Measurement:
-    """Everything that can be said about networks on one capture, in one pass over it.
+    """Measure networks on one capture, in one pass over it.
 
     Args:
         segmenters: networks by name, in the order "before", "after", or a single one.
@@ -106,7 +106,7 @@ def measure_networks(
                     found.add(truth, segmenters[name].depth(frame.color))
             yield frame
 
-    newest = list(segmenters.values())[-1]  # the same depth for all, as for the guard
+    newest = list(segmenters.values())[-1]  # its depth is used for all networks, as in the guard
     predict_depth = None if settings.geometry.from_sensor else newest.depth
     keyframes = keyframes_of(scored(capture), settings, predict_depth=predict_depth, on_frame=on_frame)
     total = len(segmenters) * VIEW_PASSES * len(keyframes)

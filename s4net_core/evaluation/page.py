@@ -14,7 +14,7 @@ from s4net_core.labels import SUNRGBD37
 
 @dataclass(frozen=True)
 class HtmlPage:
-    """What `write_page` writes, in this order: notes, tables, figures, curves, pictures with a legend, settings.
+    """Content of a page, in this order: notes, tables, figures, curves, pictures with a legend, settings.
 
     Args:
         title: heading of the page.

@@ -1,4 +1,4 @@
-"""What was measured on one capture, as tables for people and as numbers for JSON."""
+"""Measurements on one capture, as tables for people and as numbers for JSON."""
 
 import math
 from collections.abc import Mapping

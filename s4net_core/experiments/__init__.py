@@ -1,1 +1,1 @@
-"""Methods on scenes with seeds: what is run, what came of it, where the numbers come from, and the tables."""
+"""Methods on scenes with seeds: running them, storing results with their provenance, and the tables."""

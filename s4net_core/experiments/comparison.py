@@ -19,11 +19,11 @@ COLUMNS = ("pixel accuracy", "mIoU", "mIoU per image", "agreement")
 def comparison(
     settings: Settings, capture: str, scans: Mapping[str, str], seeds: Sequence[int], *, poses: str = ""
 ) -> Experiment:
-    """S4-Net, and the same steps on the same source images without any loss between views.
+    """S4-Net and its control: the same steps on the same source images, without the loss between views.
 
     Args:
         settings: with base model and source set.
-        capture: path of what is adapted to.
+        capture: path of the capture to adapt to.
         scans: paths of labelled captures to measure on, by name.
         seeds: of the adaptations.
         poses: as of `Scene`.

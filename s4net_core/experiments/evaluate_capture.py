@@ -19,11 +19,11 @@ from s4net_core.models.segmenter import Segmenter
 
 @dataclass(frozen=True)
 class CaptureEvaluation:
-    """What was measured on one capture, and with what.
+    """Measurements of one or two networks on one capture, with their origin.
 
     Args:
         measured: scores by the network's name.
-        frames: description of what was used of it and what was left out.
+        frames: how many frames were used, and which were left out and why.
         files: weights files by the network's name.
         infos: their metadata.
         size: width and height of the images in the networks.

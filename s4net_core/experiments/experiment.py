@@ -31,8 +31,8 @@ class Scene(_Part):
 
     Args:
         name: of the place.
-        capture: what is adapted to; labels that it has are not used.
-        scans: labelled captures by name, on which is measured; the first one is usually `capture` itself.
+        capture: the capture to adapt to; its labels are not used.
+        scans: labelled captures to measure on, by name; the first one is usually `capture` itself.
         poses: another file of poses for `capture`, as `open_capture` takes it; scans keep their own.
     """
 
@@ -61,8 +61,8 @@ class Experiment(_Part):
         title: heading.
         table: experiments with the same name here are rows of one table.
         source: labelled source set.
-        scenes: places; in their stead `scannet` may be the folder ``scans`` of ScanNet, for the paper's six scenes.
-        every: scans are measured on every n-th frame.
+        scenes: places; instead, `scannet` may be the folder ``scans`` of ScanNet, for the paper's six scenes.
+        every: n; scans are measured on every n-th frame.
         base: weights file of the base model; empty = it is trained on the source set first.
         settings: what differs from the defaults, in training as in adaptation, nested or by dotted name.
         methods: each adapts the base model once a scene and seed.
@@ -86,7 +86,7 @@ class Experiment(_Part):
 
     @model_validator(mode="after")
     def _fits_together(self) -> "Experiment":
-        """What single fields cannot say of themselves."""
+        """Checks that involve several fields."""
         if bool(self.scenes) == bool(self.scannet):
             raise SettingsError("it must have either scenes or scannet")
         names = [method.name for method in self.methods]
@@ -143,15 +143,15 @@ class Experiment(_Part):
 def load_experiment(path: str | Path, stand_in: str = "") -> Experiment:
     """Read an experiment's YAML file.
 
-    ``extends: OTHER.yaml`` takes over what that file, beside this one, says: mappings are merged, anything else is
-    replaced. ``stand_ins: NAME: ...`` holds what changes when other data stand in for the paper's.
+    ``extends: OTHER.yaml`` starts from that file in the same folder: mappings are merged, anything else is replaced.
+    ``stand_ins: NAME: ...`` holds the changes for other data that stand in for the paper's.
 
     Args:
         path: the file.
         stand_in: name of the data that stand in; empty = the paper's own.
 
     Raises:
-        SettingsError: a file cannot be read, says something unknown, or has no such stand-in.
+        SettingsError: a file cannot be read, has an unknown name, or has no such stand-in.
     """
     values = _read(Path(path), ())
     stand_ins = values.pop("stand_ins", {})
@@ -159,7 +159,7 @@ def load_experiment(path: str | Path, stand_in: str = "") -> Experiment:
         raise SettingsError(f"experiment {path} has no stand-in '{stand_in}', only: {', '.join(stand_ins) or 'none'}")
     if stand_in:
         values = _merged(values, stand_ins[stand_in])
-        for name in ("title", "table"):  # nobody shall take it for the paper's data
+        for name in ("title", "table"):  # so that nobody takes them for results on the paper's data
             values[name] = f"{values.get(name, '')} (stand-in: {stand_in})"
     try:
         return Experiment.model_validate(values)

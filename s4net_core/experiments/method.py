@@ -1,4 +1,4 @@
-"""What a method makes of a base model, and what a network scores on labelled scans."""
+"""Adapts a base model by a method, and scores networks on labelled scans."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -45,14 +45,14 @@ def adapt_base(
     """Adapt the base model `settings.checkpoint` to a capture.
 
     Args:
-        settings: of the method; `seed` is noted in what is returned.
-        capture: posed frames; labels that it has are not used.
+        settings: of the method; `seed` is recorded in the result.
+        capture: posed frames; its labels are not used.
         source: labelled source set.
-        folder: for keyframes and weights, those that are returned included.
+        folder: for keyframes and weights; the returned network's weights lie there.
         on_step: called with the number of steps after each of them.
 
     Raises:
-        LearningError: too few views overlap, or the loss stays infinite.
+        LearningError: too few views overlap, or the loss is repeatedly not finite.
     """
     with Session(settings, settings.checkpoint, source, folder) as session:
         version = adapt_to(session, capture.views(), on_step=lambda status: on_step(status.step))
@@ -63,12 +63,12 @@ def adapt_base(
 def measure_on_scans(
     network: TrainedNetwork, scans: Mapping[str, FrameSource], settings: Settings, *, method: str, scene: str
 ) -> list[Result]:
-    """One result a scan.
+    """Measure a network: one result per scan.
 
     Args:
         network: to be measured.
         scans: labelled captures of one scene, by name.
-        settings: with which is measured.
+        settings: for the measurement.
         method: how the network was trained, for its row in the tables.
         scene: name of the place.
 

@@ -20,7 +20,7 @@ SHOWN = 12
 
 @dataclass(frozen=True)
 class Provenance:
-    """What must be the same for the same numbers to come again.
+    """Everything that must be equal to get the same numbers again.
 
     Args:
         settings: all of them, nested, by what they were used for.
@@ -42,7 +42,7 @@ class Provenance:
 
     @classmethod
     def of(cls, settings: Settings, *, weights: Mapping[str, str], data: Mapping[str, str]) -> "Provenance":
-        """Numbers for which nothing was drawn, all with the same settings."""
+        """Provenance of numbers without random choices, all with the same settings."""
         return cls(settings_of(settings), changed_settings(settings), weights=weights, data=data)
 
     def as_dict(self) -> dict[str, Any]:
@@ -64,7 +64,7 @@ class Provenance:
 
 
 def settings_of(settings: Settings) -> dict[str, Any]:
-    """The settings on which numbers depend, nested; paths and the machine's own are left out."""
+    """The settings on which numbers depend, nested; paths and machine-specific settings are left out."""
     return settings.model_dump(mode="json", exclude={"checkpoint", "state_dir", "threads", "device", "source"})
 
 

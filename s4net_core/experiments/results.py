@@ -83,10 +83,10 @@ class Result:
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> "Result":
-        """The result of which `as_dict` made `content`.
+        """Inverse of `as_dict`.
 
         Raises:
-            KeyError, TypeError: it is something else.
+            KeyError, TypeError: `content` does not come from `as_dict`.
         """
         values = dict(content)
         mean = values["agreement"]["mean"]
@@ -109,7 +109,7 @@ class Result:
 
 
 class ResultStore:
-    """Results on disk, one JSON file a run, under a hash of everything that they follow from.
+    """Results on disk, one JSON file per run, named by a hash of everything that they depend on.
 
     Args:
         folder: made when the first result is written.
@@ -119,7 +119,7 @@ class ResultStore:
         self._folder = folder
 
     def once(self, follows_from: Mapping[str, Any], make: Callable[[], Sequence[Result]]) -> list[Result]:
-        """What an earlier run has found, or what `make` finds.
+        """The results of an earlier run if they are stored, else those of `make`, which are then stored.
 
         Args:
             follows_from: everything on which the results depend; written beside them.
@@ -141,5 +141,5 @@ class ResultStore:
 
 
 def key_of(follows_from: Mapping[str, Any]) -> str:
-    """Name for what follows from these values."""
+    """File name of results that depend on these values."""
     return hashlib.sha256(json.dumps(follows_from, sort_keys=True).encode()).hexdigest()[:KEY_LENGTH]

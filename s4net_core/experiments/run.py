@@ -1,4 +1,4 @@
-"""Runs an experiment: base models, adaptations, measurements; what is there already is not done again."""
+"""Runs an experiment: base models, adaptations, measurements; finished parts are not repeated."""
 
 import re
 import shutil
@@ -25,7 +25,7 @@ from s4net_core.learning.pretraining import Pretraining
 from s4net_core.models.checkpoint import file_sha256, read_info
 
 Progress = Callable[[str, int, int], None]
-"""Called with what is being done, the steps done and all of them; 0 = not known."""
+"""Called with the name of the task, the steps done and the total number of steps; 0 = not known."""
 
 
 def run_experiments(
@@ -73,8 +73,8 @@ def run_experiments(
 class ExperimentRun:
     """One experiment on data on disk.
 
-    Base models and results lie in the output folder under a hash of what they follow from: experiments that have some
-    in common share them, and an experiment that was interrupted goes on where it was.
+    Base models and results lie in the output folder under a hash of everything that they depend on. Experiments share
+    them where they can, and an interrupted experiment is resumed.
 
     Args:
         experiment: what to run.
@@ -160,7 +160,7 @@ class ExperimentRun:
         return path
 
     def _train(self, settings: Settings, path: Path) -> None:
-        """Train a base model. `path` is there when it is done; one that was interrupted goes on with the next call."""
+        """Train a base model. `path` appears when it is done; the next call resumes an interrupted training."""
         what, steps = f"{self.experiment.network}: base model", settings.pretrain.steps
         unfinished, state = path.with_suffix(".unfinished"), path.with_suffix(".state")
         training = Pretraining(
@@ -217,7 +217,7 @@ class ExperimentRun:
     def _once(
         self, follows_from: Mapping[str, Any], make: Callable[[], list[Result]], method: str, scene: Scene
     ) -> list[Result]:
-        """Results that are there, or that `make` finds; another experiment may call their method or scene otherwise."""
+        """Stored results, or those of `make`, under this experiment's names of method and scene."""
         return [replace(result, method=method, scene=scene.name) for result in self._store.once(follows_from, make)]
 
     def _measured(self, network: TrainedNetwork, settings: Settings, method: str, scene: Scene) -> list[Result]:
@@ -225,7 +225,7 @@ class ExperimentRun:
         return measure_on_scans(network, scans, self._measuring(settings), method=method, scene=scene.name)
 
     def _measuring(self, settings: Settings) -> Settings:
-        """Methods may differ in what counts as overlap or occluded; all are measured with the same."""
+        """Shared settings for measuring: methods may define overlap and occlusion differently."""
         return self.shared.model_copy(deep=True, update={"model": settings.model})
 
     def _follows_from(self, base: Path, settings: Settings, scene: Scene) -> dict[str, Any]:
@@ -250,12 +250,12 @@ class ExperimentRun:
         return self._sources[with_depth]
 
     def _capture(self, scene: Scene, settings: Settings) -> Capture:
-        """What is adapted to."""
+        """The capture to adapt to."""
         path, with_depth = self._data / scene.capture, settings.geometry.from_sensor
         return open_capture(path, stream=settings.stream, poses=scene.poses, with_depth=with_depth)
 
     def _scans(self, scene: Scene) -> dict[str, FrameSource]:
-        """Scans with their exact poses: noisy ones are what is learned from, not measured by."""
+        """Scans with their own poses: noisy poses are for learning, not for measuring."""
         shared, stride = self.shared, self.experiment.every
         with_depth = shared.geometry.from_sensor
         return {

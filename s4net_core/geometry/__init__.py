@@ -1,1 +1,1 @@
-"""Where a pixel of one view lies in another one, and when which frame was taken from where."""
+"""Where a pixel of one view lies in another: cameras, poses, overlap and warp."""

@@ -51,7 +51,7 @@ def project(points: Tensor, K: Tensor) -> tuple[Tensor, Tensor]:
         K: (B, 3, 3), pixels.
 
     Returns:
-        pixels (B, 2, H, W), x and y, 0 where invalid; valid (B, 1, H, W) bool, where the point lies before the camera.
+        pixels (B, 2, H, W), x and y, 0 where invalid; valid (B, 1, H, W) bool, where the point is in front of it.
 
     Raises:
         ShapeError: a tensor has another shape.
@@ -92,8 +92,8 @@ def rescale_frame(frame: Frame, width: int, height: int) -> Frame:
 def undistort_frame(frame: Frame) -> Frame:
     """The view through a pinhole with the same camera matrix; `frame` itself when its lens has no distortion.
 
-    Colour is interpolated, depth and label are taken from the nearest pixel; what the lens did not see is black, has no
-    depth and no label.
+    Colour is interpolated; depth and label are taken from the nearest pixel. Pixels outside the lens's view are black,
+    without depth and label.
 
     Raises:
         BadFrame: ``intrinsics`` when OpenCV knows no lens model with this number of coefficients.
@@ -119,7 +119,7 @@ def undistort_frame(frame: Frame) -> Frame:
 
 
 def working_frame(frame: Frame, width: int, height: int) -> Frame:
-    """The view as networks see it: of one size and without distortion; arguments and errors as of its two parts."""
+    """The view as networks see it: of one size and without distortion; see `undistort_frame` and `rescale_frame`."""
     return rescale_frame(undistort_frame(frame), width, height)
 
 

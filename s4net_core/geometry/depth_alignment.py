@@ -1,4 +1,4 @@
-"""Depth brought into the view of another camera: what makes depth "aligned to colour"."""
+"""Brings depth into the view of another camera, as needed for depth "aligned to colour"."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,8 +15,8 @@ def register_depth(
 ) -> NDArray[np.float32]:
     """Depth as another camera without lens distortion would have measured it.
 
-    Where both stand in one place, every new pixel takes the old pixel nearest to its ray, so that nothing tears. Else
-    every old pixel is drawn as the rectangle that it covers, the nearest one on top.
+    If both cameras are in one place, every new pixel takes the old pixel nearest to its ray, which leaves no gaps.
+    Otherwise every old pixel is drawn as the rectangle that it covers, the nearest on top.
 
     Args:
         depth: (H, W) float32, metres, 0 = none.

@@ -1,4 +1,4 @@
-"""Poses: (4, 4) matrices from and to translations and quaternions, and between two of them."""
+"""Poses: (4, 4) matrices, converted from and to quaternions, interpolated and inverted."""
 
 from collections.abc import Sequence
 
@@ -31,7 +31,7 @@ def quaternion_of(T: NDArray[np.float64]) -> tuple[float, float, float, float]:
 
 
 def interpolate(T_a: NDArray[np.float64], T_b: NDArray[np.float64], share: float) -> NDArray[np.float64]:
-    """Between two (4, 4) transforms: translation linear, rotation along the shortest arc; share 0 gives `T_a`."""
+    """Interpolate two (4, 4) transforms: translation linearly, rotation along the shortest arc; share 0 = `T_a`."""
     T = np.eye(4)
     T[:3, 3] = (1 - share) * T_a[:3, 3] + share * T_b[:3, 3]
     T[:3, :3] = Slerp([0.0, 1.0], Rotation.from_matrix(np.stack((T_a[:3, :3], T_b[:3, :3]))))(share).as_matrix()

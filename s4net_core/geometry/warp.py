@@ -92,7 +92,7 @@ def sample(values: Tensor, correspondence: Correspondence) -> tuple[Tensor, Tens
 
 
 def sample_nearest(values: Tensor, correspondence: Correspondence) -> tuple[Tensor, Tensor]:
-    """Read a neighbour's nearest value at the target's pixels: for labels, masks and what must not be blended.
+    """Read a neighbour's nearest value at the target's pixels, for labels and masks, which must not be blended.
 
     Args:
         values: (B, C, h, w), any dtype; integers below 2²⁴.
@@ -201,7 +201,7 @@ def usable_depth(depth: Tensor, settings: GeometrySettings) -> tuple[Tensor, Ten
         settings: `min_depth` and `max_depth`, limits included.
 
     Returns:
-        Depth with 0 where there is none, and where there is some, bool; both of the shape of `depth`.
+        Depth, 0 where it is unusable, and a bool mask of usable depth; both of the shape of `depth`.
     """
     # Comparing with the clamped depth also refuses NaN.
     exists = depth == depth.clamp(max(settings.min_depth, SMALLEST_Z), settings.max_depth)

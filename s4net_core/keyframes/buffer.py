@@ -73,7 +73,7 @@ class KeyframeBuffer:
         self._measured: dict[int, Overlaps] = {}
         self._coarse: dict[int, Views] = {}
         self._places = np.empty((0, 6))
-        """Of each keyframe, in the order of their ids: the point that it looks at, and its own position; metres."""
+        """For each keyframe, in the order of ids: the point that it looks at, and its own position; metres."""
         self._nbytes = 0
         self._evicted = 0
         self._graph = OverlapGraph(self._min_overlap)
@@ -157,7 +157,7 @@ class KeyframeBuffer:
             return [id for id in self._keyframes if self._graph.best(id) >= min_overlap]
 
     def any_trainable(self, min_overlap: float) -> bool:
-        """Whether there is one of `trainable`; looks no further than to the first."""
+        """Whether `trainable` would return any id; stops at the first."""
         with self._lock:
             return any(self._graph.best(id) >= min_overlap for id in self._keyframes)
 
@@ -186,7 +186,7 @@ class KeyframeBuffer:
             return self._keyframes[id]
 
     def views(self, ids: Iterable[int]) -> dict[int, Keyframe]:
-        """Those of the keyframes `ids` that are still held, by id, in the order given."""
+        """The keyframes among `ids` that are still in the buffer, by id, in the order given."""
         with self._lock:
             return {id: self._keyframes[id] for id in ids if id in self._keyframes}
 
@@ -207,7 +207,7 @@ class KeyframeBuffer:
         return self._size if first is None else _size_of(first)
 
     def clear(self) -> None:
-        """Forget everything; ids go on where they were, so that an old id never names a new view."""
+        """Forget all keyframes; ids continue, so that an old id never names a new view."""
         with self._lock:
             self._reset()
 
@@ -275,7 +275,7 @@ class KeyframeBuffer:
 
     def _take(self, frame: Frame, depth: NDArray[np.float32] | None) -> Decision:
         """Make the frame a keyframe if it has enough usable depth."""
-        # Once more: others may have been offered or loaded while this one was decoded and its depth was predicted.
+        # Checked again: others may have been offered or loaded while this one was decoded and its depth was predicted.
         self._check_size(frame)
         if self._is_known(frame.T_world_camera):
             return Decision(None, "known_view")
@@ -291,7 +291,7 @@ class KeyframeBuffer:
         return Decision(keyframe.id, "new")
 
     def _is_blurred(self, value: float) -> bool:
-        """Whether a candidate of this sharpness is much less sharp than those before it; to be asked once."""
+        """Whether a candidate is much less sharp than those before it; call once a candidate, as it is remembered."""
         if self._settings.min_sharpness == 0:
             return False
         self._recent_sharpness.append(value)
@@ -333,7 +333,7 @@ class KeyframeBuffer:
         if not others:
             return {}
         there, here = joined([self._coarse[id] for id in others]), new.repeated(len(others))
-        # Two predictions may differ by far more than the test of occlusion allows, and still tell who sees whom.
+        # Predicted depths may differ by far more than the occlusion test allows, and still show which views overlap.
         measured = self._predict_depth is None
         pairs = Pairs(joined([here, there]), joined([there, here]))
         shares = overlap(pairs, self._geometry, occlusion=measured).tolist()

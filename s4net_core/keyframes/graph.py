@@ -50,7 +50,7 @@ class OverlapGraph:
         return self._best[id]
 
     def most_covered(self, but: int) -> int:
-        """The view of which the others see most, summed over those that cover it; of equals the oldest.
+        """The view that the others see most of, summed over those that cover it; the oldest of equals.
 
         Args:
             but: never chosen.

@@ -1,4 +1,4 @@
-"""Keyframes on disk: one .npz each, written once, and an index that names those that count. Nothing is unpickled."""
+"""Keyframes on disk: one .npz file each, written once, and an index of the valid files. Nothing is unpickled."""
 
 import io
 import json
@@ -20,18 +20,18 @@ from s4net_core.keyframes.view import Keyframe
 INDEX = "index.json"
 VERSION = 1
 DAMAGE = (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error, struct.error, NotImplementedError)
-"""What reading a damaged .npz may raise."""
+"""Exceptions that reading a damaged .npz may raise."""
 
 
 @dataclass(frozen=True)
 class Saved:
-    """What a folder holds.
+    """Content of a folder.
 
     Args:
         next_id: of the next new keyframe.
         evicted: keyframes forgotten so far.
         keyframes: in the order of their ids, each with the overlaps that were measured when it came in.
-        predicted: whether their depth was predicted, or that of a depth camera.
+        predicted: whether their depth was predicted; False = from a depth camera.
     """
 
     next_id: int
@@ -148,7 +148,7 @@ def _read_keyframe(path: Path) -> tuple[Keyframe, Overlaps]:
         lens = Intrinsics(width, height, fx, fy, cx, cy, tuple(data["distortion"].tolist()))
         T_world_camera = data["T_world_camera"]
         frame_id, stamp = str(data["frame_id"]), int(data["stamp"])
-        Frame(stamp, color, None, T_world_camera, lens, frame_id)  # refuses what no camera could have sent
+        Frame(stamp, color, None, T_world_camera, lens, frame_id)  # its checks refuse damaged values
         keyframe = Keyframe(int(data["id"]), stamp, color, depth_mm, lens, T_world_camera, frame_id)
         shares = zip(data["others"].tolist(), data["shares"].tolist(), strict=True)
         return keyframe, {other: (of_new, of_other) for other, (of_new, of_other) in shares}

@@ -17,7 +17,7 @@ from s4net_core.geometry.views import Views
 
 LARGEST_MILLIMETRES = np.iinfo(np.uint16).max
 BLUR_WINDOW = 9
-"""Length of the box, in pixels, with which a frame is blurred once more to see how much it had to lose."""
+"""Length of the box, in pixels, with which `sharpness` blurs a frame once more."""
 
 
 @dataclass(frozen=True, eq=False)

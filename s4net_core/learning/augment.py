@@ -30,11 +30,11 @@ class Augmentation:
         self._recolour = v2.ColorJitter(strength, strength, strength, settings.hue_jitter)
 
     def __call__(self, image: LabelledImage, seed: int) -> tuple[Tensor, Tensor, Tensor]:
-        """One image as training sees it; torch's own random numbers are left as they are.
+        """One image as training sees it; torch's global random state is not changed.
 
         Args:
             image: any size.
-            seed: of every random choice.
+            seed: determines every random choice.
 
         Returns:
             (3, H, W) uint8 RGB, (H, W) uint8 class ids, and (1, H, W) float32 depth in metres, 0 = none.
@@ -49,7 +49,7 @@ class Augmentation:
     def _zoom(self, image: LabelledImage) -> tuple[tv_tensors.Image, tv_tensors.Mask, tv_tensors.Mask]:
         """A random part of the image, of its own shape, at the network's size.
 
-        What is shown `zoom` times larger through the same lens is that much nearer: depth is divided by it.
+        What looks `zoom` times larger through the same lens is `zoom` times nearer: depth is divided by it.
         """
         if self._max_zoom == 1:
             return _as_tensors(image.resized(self._width, self._height))
@@ -70,7 +70,7 @@ def _plain(part: Tensor) -> Tensor:
 
 
 def _as_tensors(image: LabelledImage) -> tuple[tv_tensors.Image, tv_tensors.Mask, tv_tensors.Mask]:
-    """Types by which torchvision knows that scaling mixes colours, but neither labels nor depth."""
+    """The image in torchvision's types, so that scaling interpolates colours but neither labels nor depth."""
     label = torch.tensor(image.label)[None]  # copies: decoded images may be read-only
     depth = torch.zeros(label.shape) if image.depth is None else torch.tensor(image.depth)[None]
     color = torch.tensor(image.color).permute(2, 0, 1).contiguous()

@@ -1,4 +1,4 @@
-"""What the base model decides: which branches can be adapted, and what of the source set they learn from."""
+"""What the base model decides: which branches can be adapted, and whether the source set is read with depth."""
 
 import os
 from pathlib import Path
@@ -14,7 +14,7 @@ def check_branches(checkpoint: str | Path, found: ModelSettings, settings: Setti
     """Refuse a base model that lacks a branch which the settings ask for.
 
     Raises:
-        CheckpointError: with the setting and what to do.
+        CheckpointError: the branch is missing; the message names the setting and the remedy.
     """
     reasons = {
         "geometry.depth is 'predicted'": not settings.geometry.from_sensor,
@@ -35,10 +35,10 @@ def check_branches(checkpoint: str | Path, found: ModelSettings, settings: Setti
 
 
 def open_source(settings: Settings) -> SourceSet:
-    """The source set of the settings, with depth where the base model has a decoder that learns from it.
+    """Open the source set in the settings, with depth if the base model has a depth decoder.
 
     Raises:
-        SourceSetError: it cannot be opened.
+        SourceSetError: the source set cannot be opened.
         CheckpointError: the base model cannot be read.
     """
     model = read_info(os.path.expanduser(settings.checkpoint)).model

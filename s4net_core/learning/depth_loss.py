@@ -24,8 +24,8 @@ def depth_geometric_loss(
 ) -> Tensor:
     """L_DG = Σ_{e} Σ_{e'∈N(e)} L_INT( I_e, Warp_{e'→e}(I_e') ) with the predicted depth of e (paper: sec. 3.3).
 
-    Counted where the teacher sees the same class in both views, away from the borders of its segments. That stands
-    for the test of occlusion, which would leave out the very pixels whose depth is wrong. The masks are constants.
+    A pixel counts where the teacher sees the same class in both views, away from the borders of its segments. This
+    replaces the test of occlusion, which would leave out the very pixels whose depth is wrong. Masks have no gradient.
 
     Args:
         images: (B, 3, H, W) float32, 0..1, of the target views e.

@@ -1,4 +1,4 @@
-"""The devices of a pre-training, and its precision, through Lightning Fabric."""
+"""Devices and precision of pre-training, through Lightning Fabric."""
 
 import logging
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def training_fabric(settings: Settings) -> "Fabric":
-    """The processes of a pre-training, one a device; where there are several, each runs this program from its start.
+    """Start the processes of pre-training, one per device; with several, each runs this program from its start.
 
     Args:
         settings: `device`, `pretrain.devices` and `pretrain.precision`.
@@ -24,7 +24,7 @@ def training_fabric(settings: Settings) -> "Fabric":
 
     Raises:
         S4NetError: Lightning Fabric is not installed.
-        SettingsError: there are not so many devices, or they cannot train in this precision.
+        SettingsError: the machine has fewer devices, or they cannot train in this precision.
     """
     fabric_library = _import_fabric()
     device, pretrain = pick_device(settings.device), settings.pretrain
@@ -32,7 +32,7 @@ def training_fabric(settings: Settings) -> "Fabric":
     fabric: Fabric = fabric_library.Fabric(
         accelerator=device.type,
         devices=_cuda_devices(settings.device, device, count) if device.type == "cuda" else count,
-        # Some encoders have layers of no use. They are the same in every step, which DDP has to be told.
+        # Some encoders have unused layers. DDP must be told that they are the same in every step.
         strategy=fabric_library.strategies.DDPStrategy(static_graph=True) if count > 1 else "auto",
         precision=_precision(pretrain.precision, device),
     )
@@ -49,7 +49,7 @@ def _import_fabric() -> Any:
         raise S4NetError(
             f"Lightning Fabric is not installed ({error}), which pre-training needs: pip install lightning-fabric"
         ) from error
-    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it greets with its advertisements otherwise
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it advertises other products otherwise
     return lightning_fabric
 
 

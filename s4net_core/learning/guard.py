@@ -19,7 +19,7 @@ from s4net_core.models.predict import predict_depth, predict_labels
 
 @dataclass(frozen=True)
 class Health:
-    """What the guard measured of one set of weights.
+    """Measurements of one set of weights by the guard.
 
     Args:
         finite: all weights are finite numbers.
@@ -79,7 +79,7 @@ class Guard:
         """Health of `network` and, on the same keyframes, of the base model."""
         if not all(bool(torch.isfinite(t).all()) for t in network.state_dict().values() if t.is_floating_point()):
             return NOT_FINITE, NOT_FINITE
-        views = self._keyframes.views(self._spread_of_views())  # taken once: others may be evicted meanwhile
+        views = self._keyframes.views(self._spread_of_views())  # taken once: the buffer may evict some meanwhile
         known = {id: label for id, label in self._base_labels.items() if id in views}
         self._base_labels = known | self._predict(self._base, [view for id, view in views.items() if id not in known])
         if self._base_source_miou is None:
@@ -107,9 +107,9 @@ class Guard:
                 f"agreement between views fell from {base.agreement:.3f} to {health.agreement:.3f}, "
                 f"more than guard.max_agreement_drop {guard.max_agreement_drop}"
             )
-        if health.classes and math.isnan(health.agreement):  # views were labelled, all of which overlap
+        if health.classes and math.isnan(health.agreement):  # the labelled views overlap, so this is a failure
             reasons.append("no pixel of two overlapping views could be compared: their predicted depths fit nowhere")
-        # A wall can fill the view: only a share that the base model does not have either is a collapse.
+        # A wall can fill the view: it is a collapse only if the share exceeds the base model's as well.
         if health.largest_share > max(guard.max_class_share, base.largest_share):
             reasons.append(f"one class covers {health.largest_share:.1%} of the keyframes")
         if health.classes < guard.min_class_ratio * base.classes:
@@ -117,7 +117,7 @@ class Guard:
         return tuple(reasons)
 
     def _spread_of_views(self) -> list[int]:
-        """A fixed spread of keyframes that have neighbours, so that numbers of successive versions compare."""
+        """Ids of keyframes spread evenly over those with neighbours, and each one's best neighbour."""
         ids = self._keyframes.trainable(self._settings.learner.min_overlap)
         count = min(self._settings.guard.agreement_views, len(ids))
         targets = [ids[i] for i in np.linspace(0, len(ids) - 1, count).astype(int)] if ids else []
@@ -128,7 +128,7 @@ class Guard:
         return list(views)
 
     def _depths(self, network: SegmentationNetwork, views: dict[int, Keyframe]) -> Depths | None:
-        """As the newest weights predict it, for both networks: the same pixels are compared, and the best known."""
+        """Depth that `network` predicts, used for both networks so that they are compared on the same pixels."""
         if self._settings.geometry.from_sensor:
             return None
         return {id: predict_depth(network, v.color, self._settings, self._device) for id, v in views.items()}

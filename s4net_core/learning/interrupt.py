@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a question that a loop asks between two steps, so that it can save before it ends."""
+"""Turns Ctrl-C and SIGTERM into a flag that a loop checks between steps, so that it can save before it ends."""
 
 import signal
 import threading
@@ -9,14 +9,14 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interrupt:
-    """While the context is open the first signal only sets `asked`; the second does what it would have done.
+    """While the context is open, the first signal only sets `asked`; a second one has its usual effect.
 
-    Outside of the main thread, where Python allows no handlers, signals stay as they are.
+    Outside the main thread Python allows no handlers, so signals keep their usual effect.
     """
 
     def __init__(self) -> None:
         self.asked = False
-        """Whether somebody wants the loop to end."""
+        """Whether a signal has asked the loop to end."""
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> "Interrupt":

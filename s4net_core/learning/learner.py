@@ -32,7 +32,7 @@ class StepReport:
 
     Args:
         step: number of steps done, this one included.
-        loss: the whole: L_S + λ L_G + L_DS + λ_D L_DG, and the weighted auxiliary ones.
+        loss: total: L_S + λ L_G + L_DS + λ_D L_DG, plus the weighted auxiliary losses.
         loss_source: L_S.
         loss_geometric: L_G before λ; 0 when λ is 0.
         coverage: share of target pixels that had a merged label.
@@ -60,7 +60,7 @@ class _Targets:
     Args:
         drawn: each with its neighbours.
         images: (B, 3, H, W) float32, 0..1.
-        merged: (B, H, W) int64 ids or (B, C, H, W) probabilities, what the neighbours say.
+        merged: (B, H, W) int64 ids or (B, C, H, W) probabilities, merged from the neighbours.
         valid: (B, 1, H, W) bool.
     """
 
@@ -84,8 +84,8 @@ class Learner:
 
     Every random choice follows from `settings.seed` and the step number: the same seed gives the same run on a CPU.
 
-    `network` takes the steps; `averaged` is what should serve: an exponential average of the weights where
-    `learner.weight_average` asks for one, because single steps on eight images scatter, else `network` itself.
+    `network` takes the steps and `averaged` should serve. With `learner.weight_average` that is an exponential average
+    of the weights, because single steps on eight images scatter; otherwise it is `network` itself.
 
     Args:
         network: trained in place.
@@ -183,7 +183,7 @@ class Learner:
 
     def _outputs(self, images: Tensor) -> Outputs:
         with torch.random.fork_rng(devices=[self._device] if self._device.type == "cuda" else []):
-            torch.manual_seed((self._settings.seed << 32) + self.steps)  # of the features that are dropped out
+            torch.manual_seed((self._settings.seed << 32) + self.steps)  # for dropout
             with torch.autocast(self._device.type, enabled=self._amp):
                 return self.network.outputs(images)
 
@@ -230,7 +230,7 @@ class Learner:
     @torch.no_grad()
     def _mix(self, means: Sequence[Tensor], values: Sequence[Tensor], count: Tensor | int) -> None:
         """Move the average towards the network's new weights; whole numbers, such as counts of batches, are copied."""
-        # The first steps count equally: a constant decay would hold on to the start for 1 / (1 - decay) steps.
+        # The first steps count equally: with a constant decay the start would dominate for 1 / (1 - decay) steps.
         decay = min(self._settings.learner.weight_average, int(count) / (int(count) + WARM_UP))
         for mean, value in zip(means, values, strict=True):
             if mean.is_floating_point():
@@ -239,7 +239,7 @@ class Learner:
                 mean.copy_(value)
 
     def _draw_targets(self) -> _Targets | None:
-        """Target views with what their neighbours say; None while no view has a neighbour."""
+        """Target views with the merged predictions of their neighbours; None while no view has a neighbour."""
         settings = self._settings.learner
         count = settings.target_images(self.network.settings.architecture)
         drawn = self._keyframes.draw(count, settings.neighbours, settings.min_overlap, self._rng)

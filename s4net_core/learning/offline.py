@@ -1,4 +1,4 @@
-"""The offline loop: learn a whole capture, for somebody who waits for the result."""
+"""The offline loop: learn from a whole capture, then return the result."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -19,21 +19,21 @@ def adapt_to(
     on_step: Callable[[Status], None] = lambda status: None,
     on_handover: Callable[[Handover], None] = lambda handover: None,
 ) -> Version:
-    """Offer all views as keyframes, then learn until `Stopping` says that it is over; `patience_of` gives its patience.
+    """Offer all views as keyframes, then learn until `Stopping` ends it, with the patience of `patience_of`.
 
     Args:
         session: open; it may have learnt before.
-        views: the capture; those whose images cannot be used are left out, and counted where they come from.
+        views: the capture; views whose images cannot be used are left out, and the capture counts them.
         on_collected: called before learning starts with the number of views that did not become keyframes, by reason.
         on_step: called after every step.
         on_handover: called after the step's `on_step` when the guard has accepted or refused new weights.
 
     Returns:
-        What serves in the end; the base model when the guard accepted no weights.
+        The version that serves at the end; the base model when the guard accepted no weights.
 
     Raises:
-        SettingsError: nothing would ever end learning.
-        LearningError: too few views that overlap, or a loss that stays infinite.
+        SettingsError: no setting ends learning.
+        LearningError: too few views overlap, or the loss is repeatedly not finite.
         KeyframeError, CheckpointError: the folder of the session cannot be written.
     """
     adaptation = session.settings.adaptation
@@ -64,7 +64,7 @@ def adapt_to(
 
 
 def patience_of(adaptation: AdaptationSettings) -> int:
-    """Hand-overs without gain that end the offline loop: `patience`, or `offline_patience` where that is 0.
+    """Number of hand-overs without gain that ends the offline loop: `patience`, or `offline_patience` if that is 0.
 
     Raises:
         SettingsError: nothing would ever end learning.

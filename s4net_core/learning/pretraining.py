@@ -51,7 +51,7 @@ class TrainingReport:
         depth: L_DS, metres; 0 without a depth decoder.
         learning_rate: step size of the next step.
         seconds: duration.
-        waited: how much of it went by until the images were there.
+        waited: part of `seconds` spent waiting for the images.
     """
 
     step: int
@@ -111,13 +111,13 @@ class SourceLosses(nn.Module):
 
 
 class Pretraining:
-    """Trains a new network until the mIoU on the test images rises no more; `output` holds the best weights so far.
+    """Trains a new network until the mIoU on the test images stops rising; `output` holds the best weights so far.
 
-    Every random choice follows from the seed and the step, so that a resumed run is the one that was interrupted.
+    Every random choice follows from the seed and the step, so a resumed run gives the same result.
 
-    Where there are several devices, each has a process of its own that does the same with other images. Losses and
+    With several devices, each has its own process, which does the same with other images. Losses and
     gradients are the mean over the devices. Live batch norm takes its statistics of the images of all devices on CUDA
-    (SyncBatchNorm), but of each process's own images on a CPU, where torch cannot join them.
+    (SyncBatchNorm), but of each process's own images on a CPU, where torch cannot combine them.
 
     Args:
         settings: groups `model`, `pretrain`, `guard.holdout`, `learner.mirror`, and `seed`, `device`.
@@ -125,7 +125,7 @@ class Pretraining:
         output: weights file to write.
         test: images to measure on; None = that hold-out.
         half: store float16.
-        state: file for everything that is needed to go on, written with every measurement and when Ctrl-C or SIGTERM
+        state: file from which the run can be resumed, written with every measurement and when Ctrl-C or SIGTERM
             ends training; None = none.
         resume: go on from `state`.
         fabric: devices to train on; None = as the settings say.
@@ -133,7 +133,7 @@ class Pretraining:
 
     Raises:
         SourceSetError: the source set is too small.
-        CheckpointError, SettingsError: there is no run in `state` to resume, or it is another one.
+        CheckpointError, SettingsError: `state` holds no run to resume, or another one.
         S4NetError: SOURCE_DATE_EPOCH is no time.
     """
 
@@ -150,9 +150,9 @@ class Pretraining:
         fabric: "Fabric | None" = None,
         track: Callable[[Sequence[int]], Iterable[int]] = iter,
     ) -> None:
-        creation_time()  # if it cannot be told, now, and not after the last step
+        creation_time()  # if the time is invalid, fail now and not after the last step
         if state is None and resume:
-            raise SettingsError("there is nothing to resume without a state: give the file of the interrupted run")
+            raise SettingsError("resuming needs a state: give the state file of the interrupted run")
         self._settings = settings
         self._output, self._half, self._state = Path(output), half, None if state is None else Path(state)
         self._fabric = fabric = fabric or training_fabric(settings)
@@ -216,7 +216,7 @@ class Pretraining:
                 if self._measures or asked:
                     self._save()
                 if asked and not self._finished:
-                    # Others than the first end well: Lightning would kill the first if one of them failed.
+                    # The other processes end without an error: Lightning would kill the first if one failed.
                     raise KeyboardInterrupt if first else SystemExit(0)
         return read_info(self._output)
 
@@ -234,7 +234,7 @@ class Pretraining:
 
     @property
     def _finished(self) -> bool:
-        """Whether the steps are used up, or the mIoU rises no more."""
+        """Whether all steps are done, or the mIoU has stopped rising."""
         pretrain = self._settings.pretrain
         return self.steps >= pretrain.steps or 0 < pretrain.patience <= self._scores_without_gain
 
@@ -245,7 +245,7 @@ class Pretraining:
         return self.steps >= self._settings.pretrain.steps or bool(every and self.steps % every == 0)
 
     def _items(self) -> Iterator[Item]:
-        """The images of the steps that are still to be done, this process's part of them."""
+        """Images for the remaining steps, this process's part."""
         return source_loader(
             self._images,
             self._settings.pretrain.batch,
@@ -285,7 +285,7 @@ class Pretraining:
         return (total, segmentation, auxiliary, depth), any_asked > 0
 
     def _mean(self, values: Tensor) -> Tensor:
-        """Mean over the processes, each of which waits here for the others; `values` stay as they are."""
+        """Mean over the processes, which wait here for each other; `values` are not changed."""
         mean = self._fabric.all_reduce(values.clone(), reduce_op="mean")
         assert isinstance(mean, Tensor)
         return mean
@@ -316,13 +316,13 @@ class Pretraining:
         return Score(self.steps, len(self._test_indices), scores.miou, scores.pixel_accuracy, best)
 
     def _share_statistics(self) -> None:
-        """Live batch norm on several CPU processes: all of them measure, and keep, the mean of their statistics."""
+        """Live batch norm on several CPU processes: set the statistics of all processes to their mean."""
         for buffer in self.network.buffers():
             if buffer.is_floating_point():
                 buffer.copy_(self._mean(buffer))
 
     def _save(self) -> None:
-        """Write what a resumed run reads.
+        """Write the file that a resumed run reads.
 
         Raises:
             CheckpointError: it cannot be written.
@@ -346,7 +346,7 @@ class Pretraining:
         self._schedule.load_state_dict(saved["schedule"])
         self._fabric.strategy.precision.load_state_dict(saved["precision"])
         self.steps = saved["steps"]
-        if self._output.is_file():  # else the best weights are lost, and the next ones are the best there are
+        if self._output.is_file():  # else the best weights are lost: the next measured ones count as best
             self._best, self._scores_without_gain = saved["best"], saved["scores_without_gain"]
 
 
@@ -362,12 +362,12 @@ def _new_schedule(settings: Settings, optimiser: torch.optim.Optimizer) -> LRSch
     pretrain = settings.pretrain
     if pretrain.schedule == "constant":
         return ConstantLR(optimiser, factor=1.0)
-    # Ends near zero: without measurements the base model is judged where training stops, which should not be mid-swing.
+    # Ends near zero: without measurements the last weights are kept, which large steps would still scatter.
     return OneCycleLR(optimiser, pretrain.learning_rate, total_steps=pretrain.steps, pct_start=WARM_UP)
 
 
 def _describe(settings: Settings, source: SourceSet, images: int, processes: int) -> dict[str, Any]:
-    """What must be the same where a run goes on."""
+    """Values that must be equal when a run is resumed."""
     may_change = {f"pretrain.{name}" for name in MAY_CHANGE} | {"model.encoder_weights"}
     if settings.pretrain.schedule == "one_cycle":
         may_change.discard("pretrain.steps")

@@ -1,4 +1,4 @@
-"""The weights that serve, in memory: where learning goes back to after a refusal, and what predicts depth."""
+"""The weights that serve, in memory: learning returns to them after a refusal, and they predict depth."""
 
 import copy
 import threading
@@ -11,7 +11,7 @@ from s4net_core.models.build import SegmentationNetwork
 
 
 class ServingWeights:
-    """One network, which is the base model itself as long as that serves, and a copy of its own afterwards.
+    """The network that serves: the base model itself at first, a copy of it with new weights later.
 
     Args:
         base: the base model, in evaluation mode; never modified.
@@ -23,14 +23,14 @@ class ServingWeights:
         self._lock = threading.Lock()
 
     def take(self, weights: Mapping[str, Tensor]) -> None:
-        """Copy weights, which serve from now on."""
+        """Copy `weights`; the copy serves from now on."""
         with self._lock:
             if self._network is self._base:
                 self._network = copy.deepcopy(self._base)
             self._network.load_state_dict(weights)
 
     def take_base(self) -> None:
-        """The base model serves again; the copy is given back."""
+        """The base model serves again; the memory of the copy is freed."""
         with self._lock:
             self._network = self._base
 
@@ -41,6 +41,6 @@ class ServingWeights:
 
     @contextmanager
     def network(self) -> Iterator[SegmentationNetwork]:
-        """The network; its weights change only after the block has ended. To be read and not modified."""
+        """The network, to be read only; its weights do not change while the block runs."""
         with self._lock:
             yield self._network

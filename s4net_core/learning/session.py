@@ -37,7 +37,7 @@ NAN = float("nan")
 NO_STEP = StepReport(0, NAN, NAN, NAN, NAN, NAN, NAN, NAN, NAN)
 NOT_MEASURED = Health(finite=True, source_miou=NAN, agreement=NAN, largest_share=NAN, classes=0)
 MAX_BROKEN_STEPS = 5
-"""Losses in a row that are not finite, after which rolling back and trying again has no sense."""
+"""Losses in a row that are not finite, after which rolling back and trying again makes no sense."""
 
 
 @dataclass(frozen=True)
@@ -45,9 +45,9 @@ class Handover:
     """Outcome of one attempt to hand weights over.
 
     Args:
-        version: what serves from now on.
+        version: the version that serves from now on.
         reasons: why the guard refused the new weights; empty = accepted. After a refusal `version` is the last good one
-            and the learner goes on from there.
+            and the learner continues from it.
     """
 
     version: Version
@@ -61,22 +61,22 @@ class Handover:
 
 @dataclass(frozen=True)
 class Status:
-    """What a session has done so far. Counts are since it was opened; a reset leaves them as they are.
+    """What a session has done so far. Counts start when it is opened; a reset keeps them.
 
     Args:
         state: ``waiting``, ``learning`` or ``finished``, see `Stopping`.
-        keyframes: in the buffer.
-        keyframe_bytes: memory that they take.
+        keyframes: number in the buffer.
+        keyframe_bytes: memory of the keyframes.
         offered: views that were offered to the buffer.
-        rejected: of these, views that did not become keyframes, by reason.
+        rejected: number of offered views that did not become keyframes, by reason.
         step: learner steps since the base model.
         last_step: losses of the last step; NaN = none yet, or none since a reset.
-        version: number of the weights that serve; 0 = base model.
-        model_path: their file.
-        handovers: weights handed over.
-        refused: weights that were refused.
-        last_refusal: why the last ones were; empty = never, or not since a reset.
-        health, base_health: what the guard measured last of new weights and of the base model; NaN = nothing yet.
+        version: number of the version that serves; 0 = base model.
+        model_path: weights file of that version.
+        handovers: number of accepted hand-overs.
+        refused: number of refused hand-overs.
+        last_refusal: reason of the last refusal; empty = none yet, or none since a reset.
+        health, base_health: the guard's last measurement of new weights and of the base model; NaN = none yet.
     """
 
     state: str = WAITING
@@ -96,16 +96,16 @@ class Status:
 
 
 class Session:
-    """Adapts one base model to one place, and keeps what it learnt in a folder, which is locked until `close`.
+    """Adapts one base model to one place and keeps keyframes and weights in a folder, which is locked until `close`.
 
-    `offer` and `status` may be called from other threads than the rest and never wait for a step. The other methods
-    wait for the running step at most.
+    `offer` and `status` may be called from any thread and never wait for a step. The other methods wait at most for the
+    running step.
 
     Args:
         settings: all groups; `settings.model` must fit the checkpoint.
         checkpoint: weights file of the base model.
         source: labelled source set; a hold-out is split off for the guard.
-        folder: keyframes and weights; what is found there is taken up again.
+        folder: for keyframes and weights; an earlier session's are loaded from it.
         track: goes through the labels of the source set, which are all read here, e.g. with a progress bar.
 
     Raises:
@@ -123,7 +123,7 @@ class Session:
         *,
         track: Callable[[Sequence[int]], Iterable[int]] = iter,
     ) -> None:
-        creation_time()  # if it cannot be told, now, and not after the first steps
+        creation_time()  # if the time is invalid, fail now and not after the first steps
         self.settings = settings
         self._device = pick_device(settings.device)
         network, base = base_version(checkpoint)
@@ -160,7 +160,7 @@ class Session:
             self._resume()
 
     def _take_over_size(self, network: SegmentationNetwork, base: Version) -> None:
-        """What is written from here on was learnt at the size in the settings."""
+        """Record the working size of the settings, at which the network learns from now on."""
         trained, model = base.info.model, self.settings.model
         if (trained.width, trained.height) != (model.width, model.height):
             log.warning(
@@ -201,22 +201,22 @@ class Session:
     # The time in which it is open -------------------------------------------------------------------------------------
 
     def __enter__(self) -> "Session":
-        """For a ``with`` block, at the end of which it is closed."""
+        """For a ``with`` block; its end closes the session."""
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self, timeout: float = 0.0) -> bool:
-        """End it: a step that still runs can neither save nor hand over what it has done.
+        """End the session: a step that still runs can neither save nor hand over its result.
 
         The folder stays locked until the last running call has ended.
 
         Args:
-            timeout: how long to wait for that, seconds.
+            timeout: how long to wait for the running call, seconds.
 
         Returns:
-            Whether nothing runs any more, so that the folder is free.
+            Whether no call runs any more, so that the folder is unlocked.
         """
         return self._folder.close(timeout)
 
@@ -245,7 +245,7 @@ class Session:
         return decision
 
     def _predict_depth(self, color: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Depth as the weights that serve predict it; the learner is not waited for."""
+        """Depth predicted by the weights that serve; does not wait for the learner."""
         with self._weights.network() as network:
             return predict_depth(network, color, self.settings, self._device)
 
@@ -262,9 +262,9 @@ class Session:
         A loss that is not finite counts as a refusal: the learner goes back to the last good weights.
 
         Raises:
-            CheckpointError: weights cannot be written; the last good ones go on serving.
+            CheckpointError: weights cannot be written; the last good version keeps serving.
             LearningError: the loss was not finite several times in a row.
-            SessionClosed: the session was closed before the call, or meanwhile.
+            SessionClosed: the session was closed before or during the call.
         """
         with self._call():
             self._advancing = True
@@ -287,7 +287,7 @@ class Session:
         return self.handover() if report.step % every == 0 or finished else None
 
     def time_step(self) -> float:
-        """One learner step without a hand-over, for measurements of its cost.
+        """One learner step without a hand-over, to measure its cost.
 
         Returns:
             Its duration, seconds.
@@ -296,7 +296,7 @@ class Session:
             return self._learner.step().seconds
 
     def refresh_teacher(self) -> None:
-        """Make the teacher forget its predictions, for measurements of their cost."""
+        """Make the teacher forget its predictions, to measure their cost."""
         with self._call():
             self._learner.refresh_teacher()
 
@@ -304,7 +304,7 @@ class Session:
         """Measure the learner's weights; write them as the next version, or go back to the last good ones.
 
         Raises:
-            CheckpointError: the weights file cannot be written; the last good version goes on serving.
+            CheckpointError: the weights file cannot be written; the last good version keeps serving.
             SessionClosed: as `advance`.
         """
         with self._call():
@@ -332,12 +332,12 @@ class Session:
         return Handover(self.current, reasons)
 
     def _go_on_from_memory(self) -> None:
-        """Continue from the weights that serve."""
+        """Continue from the weights that serve in memory."""
         with self._weights.network() as network:
             self._learner.load_weights(network.state_dict())
 
     def _go_on_from_file(self) -> None:
-        """Continue from the current version's file; one that is damaged leads to the version before it."""
+        """Continue from the current version's file; if it is damaged, from the version before."""
         versions = self._folder.versions
         self._broken_steps = 0
         self._weights.take_base()
@@ -358,7 +358,7 @@ class Session:
 
     @property
     def current(self) -> Version:
-        """What serves now."""
+        """The version that serves now."""
         return self._folder.versions.current
 
     @property
@@ -381,7 +381,7 @@ class Session:
         """Back to the version before the current one.
 
         Returns:
-            What serves now.
+            The version that serves now.
 
         Raises:
             CheckpointError: the state cannot be written.

@@ -1,4 +1,4 @@
-"""Endless augmented batches of a source set, read ahead by processes; batch k is the same however a run came to k."""
+"""Endless augmented batches of a source set, read ahead by worker processes; batch k is the same in a resumed run."""
 
 import itertools
 import os
@@ -16,20 +16,20 @@ from s4net_core.io.source_sets.source_set import SourceSet
 from s4net_core.learning.augment import Augmentation
 
 ORDER, CHANGES = 0, 1
-"""What a random number is for; keeps the order of the images and their changes apart."""
+"""Purpose of a random number: keeps those for the order of the images apart from those for their changes."""
 
 Item = tuple[Tensor, Tensor, Tensor]
 
 
 class AugmentedImages(Dataset[Item]):
-    """The endless sequence of training images: every image once before any comes again, each time changed otherwise.
+    """The endless sequence of training images: every image once before any repeats, augmented differently each time.
 
     The item at a position depends on the seed and the position alone, so that any process can make it.
 
     Args:
         source: labelled images.
-        indices: those to train on.
-        augmentation: what is done to each.
+        indices: positions in `source` to train on.
+        augmentation: applied to each image.
         seed: of the order and of the changes.
     """
 
@@ -54,18 +54,18 @@ class AugmentedImages(Dataset[Item]):
 
 
 def draw_seed(*parts: int) -> int:
-    """A seed for torch from a few whole numbers, each of which changes it altogether."""
+    """A seed for torch from a few integers; changing any of them gives an unrelated seed."""
     return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> 1)
 
 
 def source_loader(
     images: AugmentedImages, batch: int, *, first_step: int = 0, rank: int = 0, ranks: int = 1, workers: int = 0
 ) -> Iterator[Item]:
-    """The items of one of several processes that share each step.
+    """Batches for one of the processes that share each step.
 
     Args:
-        images: the same in all of them.
-        batch: images a step for each process; together they see `ranks` times as many, each another part.
+        images: the same in all processes.
+        batch: images per step and process; each of the `ranks` processes gets a different part.
         first_step: steps that were done before.
         rank, ranks: which process this is, and of how many.
         workers: processes that read ahead, at most one a core; 0 = this one reads.
@@ -87,10 +87,10 @@ def source_loader(
 
 
 def to_batch(items: Item, device: torch.device) -> SourceBatch:
-    """What `source_loader` yields, as the losses take it; bytes are moved to the device and become floats there."""
+    """Convert items of `source_loader` for the losses; bytes are moved to the device and become floats there."""
     return SourceBatch.of_bytes(*(part.to(device, non_blocking=True) for part in items))
 
 
 def _start_worker(worker: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that trains
-    cv2.setNumThreads(0)  # its threads did not survive the fork, and it would wait for them
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # only the training process handles Ctrl-C
+    cv2.setNumThreads(0)  # OpenCV's threads do not survive the fork; it would wait for them

@@ -1,4 +1,4 @@
-"""What a network owes to labelled images: the losses that pre-training and every step of adaptation share."""
+"""The losses on labelled images, shared by pre-training and every step of adaptation."""
 
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ class SourceLoss:
     """Losses of one batch of source images, scalars with gradient.
 
     Args:
-        total: L_S + `learner.auxiliary_weight` L_S of the auxiliary branch + L_DS, what there is of them.
+        total: L_S + `learner.auxiliary_weight` L_S of the auxiliary branch + L_DS; a missing branch adds 0.
         segmentation: L_S.
         auxiliary: L_S of the auxiliary branch, before its weight; 0 without one.
         depth: L_DS, metres; 0 without a depth decoder.
@@ -33,7 +33,7 @@ def source_loss(
     class_weights: Tensor,
     settings: LearnerSettings,
 ) -> SourceLoss:
-    """Losses of what a network says about a batch (paper: L_S, sec. 3.3: L_DS, and both branches of PSPNet).
+    """Losses of a network's outputs for a batch (paper: L_S, sec. 3.3: L_DS, and both branches of PSPNet).
 
     Args:
         outputs: of ``network.outputs(batch.images)`` in training mode.

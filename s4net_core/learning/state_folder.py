@@ -1,4 +1,4 @@
-"""The folder in which a session keeps what outlives it: for one session at a time, as long as that may still write."""
+"""The folder in which a session saves keyframes and weights, locked as long as the session may still write."""
 
 import logging
 import threading
@@ -15,18 +15,18 @@ from s4net_core.learning.versions import Version, VersionStore
 log = logging.getLogger(__name__)
 
 BOOT = "boot_id"
-"""File beside the keyframes: the run of the computer in which they were taken."""
+"""File beside the keyframes: the boot of the computer during which they were taken."""
 IN_USE = "wait until it has ended, or use another folder (--state of a command, state_dir elsewhere)"
 
 
 class StateFolder:
     """Keyframes and versions of one base model on disk.
 
-    The folder is locked for this process. `close` ends it at once for whatever begins afterwards; a call that still
-    runs keeps the lock until it ends, but finds every further write refused.
+    The folder is locked for this process. After `close` no new call can begin. A call that still runs keeps the lock
+    until it ends, but its further writes are refused.
 
-    A folder that cannot be written is said in the log and does not stop anything yet: the disk may be full and may be
-    emptied. The first write takes the lock then, or fails.
+    If the folder cannot be written, the log says so and the session goes on: somebody may free space on a full disk.
+    The first write then takes the lock, or fails.
 
     Args:
         root: state folder; it holds one sub-folder a base model, so that changing the base model neither mixes weights
@@ -35,7 +35,7 @@ class StateFolder:
         settings: `adaptation.keep_versions` and `keyframes.after_restart`.
 
     Raises:
-        S4NetError: somebody else uses the folder.
+        S4NetError: another process uses the folder.
     """
 
     def __init__(self, root: str | Path, base: Version, settings: Settings) -> None:
@@ -54,10 +54,10 @@ class StateFolder:
 
     @contextmanager
     def call(self) -> Iterator[None]:
-        """The time in which somebody may write: the lock is held to its end.
+        """A block in which the caller may write; the lock is held until it ends.
 
         Raises:
-            SessionClosed: it is closed, or was closed meanwhile, so that nobody acts on what the call has done.
+            SessionClosed: the folder was closed before or during the block, so that its result is not used.
         """
         with self._changed:
             self._check_open()
@@ -74,11 +74,11 @@ class StateFolder:
 
     @contextmanager
     def write(self) -> Iterator[VersionStore]:
-        """One write, inside of a `call`; gives the versions, which may be changed in it.
+        """One write, inside a `call`; yields the versions, which may be changed in the block.
 
         Raises:
-            SessionClosed: it is closed.
-            S4NetError: somebody else uses the folder, or it cannot be written.
+            SessionClosed: the folder is closed.
+            S4NetError: another process uses the folder, or it cannot be written.
         """
         with self._changed:
             self._check_open()
@@ -91,13 +91,13 @@ class StateFolder:
         yield self.versions
 
     def close(self, timeout: float = 0.0) -> bool:
-        """Let no further call and no further write begin, and give the folder back when the last call has ended.
+        """Refuse further calls and writes, and unlock the folder when the last call has ended.
 
         Args:
-            timeout: how long to wait for that, seconds.
+            timeout: how long to wait for the last call, seconds.
 
         Returns:
-            Whether it is given back already.
+            Whether the folder is unlocked.
         """
         with self._changed:
             self._closed = True
@@ -106,7 +106,7 @@ class StateFolder:
             return not self._calls
 
     def load_keyframes(self, keyframes: KeyframeBuffer) -> None:
-        """Take up saved keyframes that still fit; the log says what was left out, and why."""
+        """Load saved keyframes that still fit; the log says what was left out, and why."""
         for problem in self._load_keyframes(keyframes):
             log.warning("saved keyframes: %s", problem)
 
@@ -127,7 +127,7 @@ class StateFolder:
         if not folder.is_dir() or rule == "drop":
             return []
         if rule == "same_boot" and boot_id() != _read_text(self._folder / BOOT):
-            return ["left out, the computer was started anew since (setting keyframes.after_restart)"]
+            return ["left out, the computer was restarted since (setting keyframes.after_restart)"]
         try:
             return keyframes.load(folder)
         except KeyframeError as error:
@@ -149,7 +149,7 @@ class StateFolder:
 
 
 def boot_id() -> str:
-    """Which run of this computer it is; empty where the system does not tell."""
+    """Id of this computer's current boot; empty if the system has none."""
     return _read_text(Path("/proc/sys/kernel/random/boot_id"))
 
 

@@ -1,4 +1,4 @@
-"""When learning stops: the one place that says so, for a robot that drives on and for somebody who waits."""
+"""When learning stops: the single rule, for the node and for the offline loop."""
 
 import math
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from s4net_core.keyframes import KeyframeBuffer
 WAITING, LEARNING, FINISHED = "waiting", "learning", "finished"
 
 BEST_GAIN, WITHOUT_GAIN = "best_agreement_gain", "handovers_without_gain"
-"""Metrics of a version by which a later run knows whether the agreement still rises."""
+"""Metrics saved with a version, so that a later run knows whether the agreement still rises."""
 
 
 class Patience:
@@ -22,7 +22,7 @@ class Patience:
     def __init__(self, settings: AdaptationSettings) -> None:
         self._settings = settings
         self.limit = settings.patience
-        """Hand-overs without gain after which learning is over; 0 = it never is."""
+        """Hand-overs without gain that end learning; 0 = no limit."""
         self._best = 0.0
         self._without_gain = 0
 
@@ -35,7 +35,7 @@ class Patience:
         """Count one hand-over.
 
         Args:
-            gain: agreement above that of the base model on the same keyframes, which change while a robot drives on;
+            gain: agreement minus the base model's on the same keyframes, which change while a robot drives;
                 NaN = it could not be measured, or the weights were refused.
         """
         if gain > self._best + self._settings.min_gain:
@@ -49,17 +49,17 @@ class Patience:
 
     @property
     def metrics(self) -> dict[str, float]:
-        """What `recall` needs, to be kept with a version."""
+        """The state that `recall` restores, to be saved with a version."""
         return {BEST_GAIN: self._best, WITHOUT_GAIN: self._without_gain}
 
     def recall(self, metrics: Mapping[str, float]) -> None:
-        """Know again what was known when a version was made; without its metrics, begin anew."""
+        """Restore the state saved with a version; without these metrics, start from zero."""
         self._best = metrics.get(BEST_GAIN, 0.0)
         self._without_gain = int(metrics.get(WITHOUT_GAIN, 0))
 
 
 class Stopping:
-    """The rule by which learning goes on, waits or is over; `state` is what everybody asks.
+    """The rule by which learning goes on, waits or is over; ask `state`.
 
     - ``finished``, for good: `adaptation.max_steps` are done, or the agreement between views has not risen for
       `patience.limit` hand-overs. That limit is `adaptation.patience`; the offline loop, which has seen the whole
@@ -70,7 +70,7 @@ class Stopping:
 
     Args:
         settings: group `adaptation`, and `learner.min_overlap`.
-        keyframes: what there is to learn from.
+        keyframes: the views to learn from.
     """
 
     def __init__(self, settings: Settings, keyframes: KeyframeBuffer) -> None:
@@ -79,7 +79,7 @@ class Stopping:
         self._keyframes = keyframes
         self.patience = Patience(settings.adaptation)
         self.steps_before_views = 0
-        """Steps of an earlier run whose keyframes were not kept: they count for no keyframe that is there now."""
+        """Steps of an earlier run whose keyframes were not kept; they do not count for the present keyframes."""
 
     def state(self, steps: int) -> str:
         """``waiting``, ``learning`` or ``finished`` after so many learner steps."""

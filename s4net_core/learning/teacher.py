@@ -1,4 +1,4 @@
-"""The teacher f(·; Θ'): a frozen copy of the network; what it predicts of the views is constant for every loss."""
+"""The teacher f(·; Θ'): a frozen copy of the network; its predictions have no gradient."""
 
 import copy
 from collections import OrderedDict
@@ -38,7 +38,7 @@ class _Prediction:
 
 
 class Teacher:
-    """Constant for the gradient; predictions are cached until `refresh`, because neighbours are drawn again and again.
+    """Predicts without gradient and caches until `refresh`, because the same neighbours are drawn again and again.
 
     Args:
         network: copied, never modified.
@@ -84,7 +84,7 @@ class Teacher:
         return torch.cat([p.label for p in predictions]), torch.cat([p.inner for p in predictions])
 
     def _views(self, keyframes: list[Keyframe]) -> Views:
-        """With depth of the depth camera, or as the teacher predicts it; constant either way."""
+        """Keyframes with the depth camera's depth, or with the teacher's; without gradient."""
         if self._settings.geometry.from_sensor:
             return views_of(keyframes, self._device)
         depth = torch.cat([p.depth for p in self._predict(keyframes) if p.depth is not None])
@@ -103,7 +103,7 @@ class Teacher:
             for i, view in enumerate(missing):
                 one = slice(i, i + 1)
                 depth = None if outputs.depth is None else outputs.depth[one].clone()
-                # Copies: a part of a batch would keep the whole of it in memory.
+                # Copies: a slice would keep the whole batch in memory.
                 fresh[view.id] = _Prediction(probabilities[one].half(), ids[one].clone(), inner[one].clone(), depth)
         predictions = [fresh.get(view.id) or self._cache[view.id] for view in views]
         for view in views:

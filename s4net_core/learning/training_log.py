@@ -9,11 +9,11 @@ from s4net_core.errors import S4NetError
 
 
 class TrainingLog:
-    """Numbers over steps, written where somebody asked for them.
+    """Writes numbers over steps, if a folder is given.
 
     Args:
         folder: for TensorBoard's event files; None = nothing is written.
-        first_step: steps of an earlier run that goes on here; what it wrote about later ones is hidden.
+        first_step: steps already done by the run that is resumed; its entries for later steps are hidden.
 
     Raises:
         S4NetError: TensorBoard is not installed.
@@ -23,7 +23,7 @@ class TrainingLog:
         self._writer: Any = None if folder is None else _writer(folder, first_step)
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        """One point on each of some curves; ``loss/source`` is the curve "source" in the group "loss"."""
+        """Add one point to each curve in `values`; ``loss/source`` is the curve "source" in the group "loss"."""
         if self._writer is not None:
             for name, value in values.items():
                 self._writer.add_scalar(name, value, step)

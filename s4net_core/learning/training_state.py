@@ -1,4 +1,4 @@
-"""An unfinished training run on disk, from which exactly that run goes on."""
+"""An unfinished training run on disk, from which the run can be resumed exactly."""
 
 import io
 import json
@@ -14,11 +14,11 @@ from s4net_core.files import write_result
 
 
 def save_state(path: Path, run: Mapping[str, Any], state: Mapping[str, Any]) -> None:
-    """Write a run; what was there before stays until the new one is complete.
+    """Write a run atomically: the old file stays until the new one is complete.
 
     Args:
         path: file to (over)write.
-        run: what must be the same where it goes on, plain values by name.
+        run: settings that must be equal when the run is resumed, plain values by name.
         state: tensors, numbers and containers of them.
 
     Raises:
@@ -34,24 +34,24 @@ def load_state(path: Path, run: Mapping[str, Any]) -> dict[str, Any]:
 
     Args:
         path: the file.
-        run: as for `save_state`, of the run that wants to go on.
+        run: as for `save_state`, of the run that resumes.
 
     Returns:
         The state, on the CPU.
 
     Raises:
         CheckpointError: the file is missing, cut off or foreign.
-        SettingsError: it is of another run.
+        SettingsError: the file belongs to another run.
     """
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
         before, state = json.loads(loaded["run"]), dict(loaded["state"])
     except (OSError, RuntimeError, EOFError, ValueError, KeyError, TypeError, pickle.UnpicklingError) as error:
         raise CheckpointError(
-            f"{path} holds no training run to go on with ({first_line(error)}): leave out --resume to start anew"
+            f"{path} holds no training run to resume ({first_line(error)}): leave out --resume to start anew"
         ) from error
     differing = sorted(name for name in before.keys() | run.keys() if before.get(name) != run.get(name))
     if differing:
         changes = ", ".join(f"{name} is {run.get(name)!r} but was {before.get(name)!r}" for name in differing)
-        raise SettingsError(f"{path} is of another training run: {changes}; set it back, or start anew with --force")
+        raise SettingsError(f"{path} belongs to another training: {changes}; set it back, or start anew with --force")
     return state

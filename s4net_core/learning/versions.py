@@ -1,4 +1,4 @@
-"""The versions of one base model on disk: which serve, which can be rolled back to, and what survives a restart."""
+"""The versions of one base model on disk: which serves, which a roll-back can reach, which survive a restart."""
 
 import json
 import logging
@@ -45,11 +45,11 @@ class VersionStore:
         self._good = [base]
         self._last_number = 0
         self.steps = 0
-        """Learner steps behind the newest version, for a resumed run."""
+        """Learner steps when a version was last added, dropped since or not; a resumed run counts on from here."""
 
     @property
     def current(self) -> Version:
-        """What serves now."""
+        """The version that serves now."""
         return self._good[-1]
 
     def load(self, version: Version) -> SegmentationNetwork:
@@ -64,7 +64,7 @@ class VersionStore:
         """Write weights as the next version, which serves from now on.
 
         Raises:
-            CheckpointError: the file cannot be written; what served goes on serving.
+            CheckpointError: the file cannot be written; the old version keeps serving.
         """
         number = self._last_number + 1
         version = self._save(network, number, steps, metrics)
@@ -81,7 +81,7 @@ class VersionStore:
         """Back to the version before the current one; the base model stays.
 
         Returns:
-            What serves now.
+            The version that serves now.
         """
         self._commit(self._good[1:-1], self._last_number, self.steps)
         return self.current
@@ -92,7 +92,7 @@ class VersionStore:
         return self.current
 
     def resume(self) -> None:
-        """Take up what an earlier run left; what is damaged is named in the log and left out."""
+        """Load the versions of an earlier run; damaged ones are named in the log and left out."""
         path = self._folder / "state.json"
         if not path.is_file():
             return
@@ -120,10 +120,10 @@ class VersionStore:
         return sorted((self._folder / "weights").glob("*.safetensors"))
 
     def _commit(self, kept: list[Version], last_number: int, steps: int) -> None:
-        """Write down what is good from now on, then use it, then remove the files of what is not.
+        """Save the list of good versions, then use it, then delete the files of all others.
 
         Raises:
-            CheckpointError: it cannot be written; everything is as before.
+            CheckpointError: the list cannot be written; nothing has changed.
         """
         self._write(kept, last_number, steps)
         surplus = [version for version in self._good[1:] if version not in kept]

@@ -1,4 +1,4 @@
-"""What a network may have beside its segmentation: an auxiliary branch, and a decoder for depth on the same encoder."""
+"""Optional branches of a network: auxiliary segmentation, and a depth decoder on the same encoder."""
 
 import copy
 import math
@@ -13,7 +13,7 @@ from torch.nn import functional as F
 NEAREST, FARTHEST = 0.1, 100.0
 """Range of predicted depth, metres."""
 FIRST_DEPTH = 2.0
-"""Depth that an untrained decoder predicts everywhere, about, metres."""
+"""Approximate depth that an untrained decoder predicts everywhere, metres."""
 FIRST_SPREAD = 1e-3
 """Standard deviation of the first weights of the depth head: small, so that training starts at `FIRST_DEPTH`."""
 AUXILIARY_DROPOUT = 0.1

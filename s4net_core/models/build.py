@@ -1,4 +1,4 @@
-"""Networks by settings: a library encoder and decoder that takes 0..1 images of any size."""
+"""Builds networks from settings: a library's encoder and decoder, for images 0..1 of any size."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ SMALLEST_SIDE = 32
 
 @dataclass(frozen=True)
 class Outputs:
-    """Everything that a network says about images of one size.
+    """All outputs of a network for images of one size.
 
     Args:
         logits: (B, C, H, W); channel c belongs to class id c + 1.
@@ -42,7 +42,7 @@ class Outputs:
     depth: torch.Tensor | None = None
 
     def split(self, count: int) -> tuple["Outputs", "Outputs"]:
-        """What it says about the first `count` images, and about the others."""
+        """The outputs for the first `count` images, and for the others."""
         return self._of(slice(None, count)), self._of(slice(count, None))
 
     def _of(self, images: slice) -> "Outputs":
@@ -78,11 +78,11 @@ class SegmentationNetwork(nn.Module):
 
     @property
     def body_config(self) -> dict[str, Any]:
-        """What the settings do not say about the body, as transformers describes it; empty = they say everything."""
+        """Description of the body by transformers; empty = the settings describe the body completely."""
         return self.body.config if isinstance(self.body, TransformersBody) else {}
 
     def outputs(self, images: torch.Tensor) -> Outputs:
-        """Logits as `forward` gives them, and what the other branches say; the encoder runs once.
+        """Logits as from `forward`, and the outputs of the other branches; the encoder runs once.
 
         Args:
             images: as `forward`.
@@ -211,7 +211,7 @@ def batch_norms(network: nn.Module) -> list[_BatchNorm]:
 
 
 class _PooledBatchNorm(nn.BatchNorm2d):
-    """Batch norm behind a global pooling: a batch of one image gives one value a channel, of which no variance exists.
+    """Batch norm behind a global pooling: one image gives one value per channel, which has no variance.
 
     Such a batch is normalised with the running statistics, which it does not change.
     """

@@ -23,7 +23,7 @@ _KEY = "s4net"
 """Name of our entry in the header's metadata."""
 _REMEDY = "use a weights file that `s4net pretrain` or `s4net adapt` has written"
 _MUST_MATCH = ("architecture", "encoder", "label_space", "auxiliary", "depth_decoder")
-"""What the tensors depend on; `auxiliary` is stored as ``always`` or ``never``."""
+"""Settings on which the tensors depend; `auxiliary` is stored as ``always`` or ``never``."""
 
 
 class CheckpointInfo(BaseModel):
@@ -98,7 +98,7 @@ def load_checkpoint(
         path: file that `save_checkpoint` wrote.
         expect: refuse another architecture, encoder, label space or other branches than this.
         sha256: refuse a file with another hash; empty or None = any.
-        device: where the network shall lie.
+        device: device of the network.
 
     Raises:
         CheckpointError: missing, truncated, changed, foreign or unexpected file.
@@ -139,7 +139,7 @@ def read_info(path: str | Path) -> CheckpointInfo:
 
 
 def with_size_of(settings: Settings, info: CheckpointInfo) -> Settings:
-    """The settings with the image size of a weights file, where they were given none."""
+    """The settings, with the image size of a weights file if they set none."""
     size = {name: getattr(info.model, name) for name in ("width", "height")}
     missing = {name: value for name, value in size.items() if name not in settings.model.model_fields_set}
     return settings.model_copy(deep=True, update={"model": settings.model.model_copy(update=missing)})

@@ -29,7 +29,7 @@ Accelerators multiply with 10 bits of mantissa (TF32) or less, on both sides of 
 MIN_EQUAL_LABELS, MIN_EQUAL_LABELS_ON_GPU = 0.999, 0.99
 """Smallest share of pixels with PyTorch's label; rounding decides between classes that are equally probable."""
 _WEIGHT = "weights."
-"""Before the names of tensors that come from the network."""
+"""Prefix of the names of tensors that come from the network."""
 _exporting = threading.Lock()
 """The exporter of PyTorch keeps state of its own while it runs."""
 
@@ -70,7 +70,7 @@ class Comparison:
 
 
 class OnnxTemplate:
-    """The structure of a network as ONNX, into which weights are filled: its export takes long, the rest a second.
+    """The structure of a network as ONNX, into which weights are filled: export is slow, filling takes a second.
 
     Args:
         network: on any device, in any mode; left as it is.

@@ -1,4 +1,4 @@
-"""Colour in, labels and depth out: what a network says about images, as pure functions."""
+"""Colour in, labels and depth out: a network's predictions for images, as pure functions."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -77,7 +77,7 @@ def predict_depth(
 
 @torch.no_grad()
 def forward(network: SegmentationNetwork, images: Tensor, *, amp: bool = True) -> Tensor:
-    """Logits in evaluation mode, whatever mode the network is in (and is left in).
+    """Logits in evaluation mode; the network's own mode is restored afterwards.
 
     Args:
         network: on the images' device.

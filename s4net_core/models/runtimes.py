@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 class Backend(Protocol):
     """One copy of the weights, ready to answer. Not safe against calls from several threads.
 
-    `network` holds the same weights as what answers, and `info` describes them.
+    `network` holds the weights that answer, and `info` describes them.
     """
 
     network: SegmentationNetwork
@@ -31,7 +31,7 @@ class Backend(Protocol):
         ...
 
     def load(self, path: str | Path, sha256: str) -> None:
-        """Take over the weights of a file, or raise `CheckpointError` or `ExportError` and be as before."""
+        """Take over the weights of a file, or raise `CheckpointError` or `ExportError` and change nothing."""
         ...
 
     def twin(self) -> "Backend":

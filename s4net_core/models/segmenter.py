@@ -26,7 +26,7 @@ class Segmentation:
     Args:
         label: (H, W) uint8 class ids, 0 = less confident than `segmentation.min_confidence`.
         confidence: (H, W) float32, probability 0..1 of the most probable class.
-        version: of the weights, all of them, that made it.
+        version: of the weights; one image is labelled by one version alone.
     """
 
     label: NDArray[np.uint8]
@@ -67,7 +67,7 @@ class Segmenter:
 
     @property
     def settings(self) -> Settings:
-        """With which it works."""
+        """The settings in use."""
         return self._settings
 
     def load(self, path: str | Path, sha256: str = "") -> CheckpointInfo:
@@ -138,7 +138,7 @@ class Segmenter:
         while True:
             copy = self._serving
             with copy.lock:
-                if copy is self._serving:  # it may have become the spare one while we waited for it
+                if copy is self._serving:  # the copies may have changed places while we waited
                     yield copy.backend
                     return
 

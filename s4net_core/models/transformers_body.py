@@ -19,9 +19,9 @@ log = logging.getLogger(__name__)
 Loaded = TypeVar("Loaded")
 
 STRIDE = 32
-"""Images are padded to a multiple of this many pixels, the stride of the deepest feature map of most of them."""
+"""Images are padded to a multiple of this many pixels, the stride of the deepest feature map of most networks."""
 SMALLEST_SUM = 1e-37
-"""Keeps the logarithm of a class finite whose members are all hopeless, and the sum a normal number."""
+"""Lower bound of the sum over a class's members, relative to the most probable class: keeps its logarithm finite."""
 NO_NORMALISATION = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 _NEEDED = ("wall", "floor")
 """Classes without which a network was not trained on rooms."""

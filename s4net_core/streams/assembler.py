@@ -1,6 +1,6 @@
 """Puts views together from colour, depth if there is any, camera_info and poses: the same for topics and bags.
 
-Pose first, image last: a view is given out with its pose, and its images are decoded when somebody asks for them.
+Pose first, image last: a view is given out with its pose, and its images are decoded on request.
 """
 
 import threading
@@ -20,10 +20,10 @@ from s4net_core.streams.drops import DROP_REASONS
 from s4net_core.streams.transforms import TransformUnavailable
 
 POSE_JUMP_NS = 200_000_000
-"""Frames farther apart in time than this may lie anywhere."""
+"""Frames farther apart in time than this are not checked for a jump of the pose."""
 
 WAITING_QUEUES = 4
-"""Pairs that wait for pose, camera_info or whoever polls, in multiples of ``stream.sync_queue``: bounds the memory."""
+"""Largest number of pairs that wait for pose, camera_info or `poll`, as a multiple of ``stream.sync_queue``."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ PoseLookup = Callable[[Picture], NDArray[np.float64]]
 
 @dataclass
 class _Info:
-    """A calibration, or why it cannot be used, and the span of stamps over which it was repeated."""
+    """A calibration, or the error why it cannot be used, and the span of stamps over which it was repeated."""
 
     first: int
     last: int
@@ -60,18 +60,18 @@ class _Info:
 
 
 class _Wait(BadFrame):
-    """Something is missing that may still come; the reason under which the frame is dropped if it does not."""
+    """Something is missing that may still come. If it does not, the frame is dropped for this reason."""
 
 
 class FrameAssembler:
     """Matched colour and depth in, posed views out; everything that does not become a frame is counted by reason.
 
     At any time ``received == delivered + sum(skipped.values()) + waiting``. `delivered` are the views that `poll` has
-    given out, less those that turned out damaged when they were decoded: these move to `skipped`, under their reason.
+    given out. A view that turns out damaged when it is decoded moves from `delivered` to `skipped`.
 
     A pair waits for its pose and camera_info until colour that is newer by ``stream.pose_wait`` has come; a pose that
-    lies before the transform history is not waited for. Views come in time order, so that a pair that waits holds back
-    the later ones. Safe to use from several threads; nothing waits, and only `poll` raises.
+    lies before the transform history is not waited for. Views come in time order, so a waiting pair holds back later
+    ones. Safe to use from several threads; no call blocks, and only `poll` raises.
 
     Args:
         stream: settings.
@@ -117,8 +117,8 @@ class FrameAssembler:
         """Announce a colour image before it is matched, so that unmatched ones and jumps of time are seen.
 
         Returns:
-            Whether time has just gone back: this image and all that waited are dropped; synchroniser and transforms
-            must be made anew before anything else is added.
+            Whether time has just gone back (see `ColorClock`): this image and all waiting ones are dropped. Make a new
+            synchroniser and a new transform buffer before you add anything else.
         """
         with self._lock:
             self.received += 1
@@ -133,7 +133,7 @@ class FrameAssembler:
             return False
 
     def add_camera_info(self, stamp: int, read: Callable[[], Intrinsics]) -> None:
-        """Calibration of the colour camera; if `read` raises BadFrame, frames that need it are dropped for that."""
+        """Calibration of the colour camera; if `read` raises BadFrame, frames that need it get its reason."""
         value: Intrinsics | BadFrame
         try:
             value = read()
@@ -166,7 +166,7 @@ class FrameAssembler:
         """The next view that is complete; None = there is none now.
 
         Raises:
-            Exception: what nobody foresaw, once; the frame is counted as ``internal_error``, the next poll goes on.
+            Exception: an unexpected error, raised once; the frame counts as ``internal_error``, the next poll goes on.
         """
         with self._lock:
             while self._pairs:
@@ -193,14 +193,14 @@ class FrameAssembler:
             return None
 
     def end(self) -> None:
-        """Nothing more will come: what has no partner is dropped, and `poll` waits for nothing."""
+        """The stream has ended: unmatched colour is dropped, and `poll` no longer waits for missing data."""
         with self._lock:
             self._ended = True
             while self._unmatched:
                 self._drop_unmatched()
 
     def _begin_anew(self) -> None:
-        """Time went back: drop what waits, and the colour image that showed it. A calibration still holds."""
+        """Time went back: drop what waits and the image that showed the jump. Only the newest calibration stays."""
         for _ in range(self.waiting + 1):
             self._drop("time_jump", DROP_REASONS["time_jump"])
         self._unmatched.clear()
@@ -257,7 +257,7 @@ class FrameAssembler:
                 f"stream.camera_info_age ({self.stream.camera_info_age} s) for a camera that publishes it once",
             )
         if isinstance(info.value, BadFrame):
-            raise BadFrame(info.value.reason, str(info.value))  # a fresh one: a raised one keeps its traceback
+            raise BadFrame(info.value.reason, str(info.value))  # new: the old one would keep its traceback
         return info.value
 
     def _pose_at(self, color: Picture) -> NDArray[np.float64]:
@@ -268,7 +268,7 @@ class FrameAssembler:
             raise kind("no_pose", f"no pose at {color.stamp} ns: {error}") from error
 
     def _check_jump(self, stamp: int, position: NDArray[np.float64]) -> None:
-        """Compare with the last pose, also if that was refused itself: after one lost frame a lasting jump is over."""
+        """Compare with the last pose, even a refused one, so that a lasting jump costs only one frame."""
         last, self._last_pose = self._last_pose, (stamp, position)
         if last is None or self.stream.max_pose_jump == 0 or stamp - last[0] >= POSE_JUMP_NS:
             return

@@ -4,14 +4,14 @@ TIME_JUMP_NS = 1_000_000_000
 """A stamp that goes back by more than this means that time was restarted, not that a message is late."""
 
 SETTLE_NS = 500_000_000
-"""So long after a jump, by the stamps of colour, messages from before the jump may still arrive."""
+"""Time after a jump, by the stamps of colour, in which messages from before the jump may still arrive."""
 
 
 class ColorClock:
     """Follows the stamps of colour and says when time begins anew (looped bag, restarted simulation).
 
-    After a jump back nothing of any stream is of use, and for half a second late messages of the old time may arrive
-    among those of the new one. Nobody sorts them: all that waits is thrown away with every colour image of that time.
+    After a jump back all waiting data are useless, and for half a second late messages of the old time may arrive among
+    new ones. They are not sorted: all waiting data and every colour image of that half second are dropped.
     """
 
     def __init__(self) -> None:
@@ -23,7 +23,7 @@ class ColorClock:
         """Note the stamp of a colour image, before the image is used.
 
         Returns:
-            Whether time has just gone back: drop this image and all that waits, and begin anew with the next one.
+            Whether time went back with this image or less than `SETTLE_NS` before it: drop it and all waiting data.
         """
         if self._newest is not None and stamp_ns < self._newest - TIME_JUMP_NS:
             self.jumps += 1

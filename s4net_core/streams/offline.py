@@ -20,7 +20,7 @@ class StreamAssembler(FrameAssembler):
     Args:
         stream: settings.
         pose_of: where poses come from instead of transforms.
-        with_depth: whether colour waits for the depth that belongs to it; if not, depth is passed over.
+        with_depth: whether colour is matched with depth; False = depth is ignored.
     """
 
     def __init__(self, stream: StreamSettings, pose_of: PoseLookup | None = None, *, with_depth: bool = True) -> None:
@@ -48,14 +48,14 @@ class StreamAssembler(FrameAssembler):
     def add_transform(
         self, parent: str, child: str, stamp: int, T_parent_child: NDArray[np.float64], static: bool = False
     ) -> None:
-        """One transform of /tf or /tf_static; one that is no rigid transform is left out, see `details`."""
+        """One transform of /tf or /tf_static; if it is not rigid, it is left out, see `details`."""
         try:
             self._transforms.set(parent, child, stamp, T_parent_child, static)
         except BadFrame as error:
             self.note(error.reason, f"transform {parent} -> {child}: {error}")
 
     def note(self, reason: str, message: str) -> None:
-        """Keep a message for `details`, of something that is left out and is no frame."""
+        """Keep a message for `details` about left-out data other than frames."""
         self._details[reason] = message
 
     def _transformed(self, color: Picture) -> NDArray[np.float64]:

@@ -8,8 +8,8 @@ from s4net_core.errors import S4NetError
 class Synchroniser:
     """Pairs the items of two streams, each item once, as soon as both are there.
 
-    A new item is paired with the nearest item of the other stream whose stamp is less than the slop away; of two that
-    are equally near, with the one that came first. An item that comes with a stamp that waits already replaces it.
+    A new item is paired with the nearest item of the other stream whose stamp is less than the slop away; of two
+    equally near items the first to come is taken. A new item replaces a waiting item with the same stamp.
 
     Args:
         slop_ns: stamps that differ by less than this belong together; 0 = only equal stamps do.

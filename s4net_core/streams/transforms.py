@@ -36,7 +36,7 @@ class TransformUnavailable(S4NetError):
 
     @property
     def may_heal(self) -> bool:
-        """Whether it is worth waiting."""
+        """Whether the transform may still become available."""
         return self.reason not in ("too_old", "bad_name")
 
 
@@ -56,7 +56,7 @@ class TransformBuffer:
         self._lock = threading.RLock()
 
     def anew(self) -> "TransformBuffer":
-        """An empty buffer with the static transforms of this one, which a recording has only once."""
+        """A new buffer with only the static transforms of this one, because a recording contains them only once."""
         fresh = TransformBuffer(self.history_ns)
         with self._lock:
             fresh._edges = {child: edge for child, edge in self._edges.items() if edge.static}
