@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from s4net_core.config import Settings, with_values
 from s4net_core.evaluation.evaluate import Evaluation
 from s4net_core.evaluation.evaluate import evaluate as evaluate_frames
-from s4net_core.frames import FrameSource, View
+from s4net_core.frames import FrameSequence, View
 from s4net_core.io.captures.opening import open_capture
 from s4net_core.io.images.files import read_color
 from s4net_core.io.source_sets.opening import open_source_set
@@ -72,7 +72,7 @@ def adapt(
 
     Args:
         model: the base model.
-        capture: path of any format that `s4net convert` reads, or views, e.g. a `FrameSource` of your own.
+        capture: path of any format that `s4net convert` reads, or views, e.g. a `FrameSequence` of your own.
         source: the labelled source set, which keeps the network from forgetting, or its path.
         state_dir: folder for keyframes and versions; a later run continues from it. None = nothing is kept.
         on_handover: called when the guard has accepted or refused new weights.
@@ -101,12 +101,12 @@ def adapt(
             return Segmenter(version.path, settings.device, settings)
 
 
-def evaluate(model: Segmenter, capture: str | Path | FrameSource) -> Evaluation:
+def evaluate(model: Segmenter, capture: str | Path | FrameSequence) -> Evaluation:
     """Compare the labels that a model predicts with the labels of a capture.
 
     Args:
         model: from `load_model` or `adapt`.
-        capture: path of a capture with labels, or a `FrameSource` whose frames have labels.
+        capture: path of a capture with labels, or a `FrameSequence` whose frames have labels.
 
     Returns:
         Pixel accuracy, mIoU and the like, over all pixels (`pooled`) and as the mean over images (`per_image`).

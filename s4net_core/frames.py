@@ -1,4 +1,4 @@
-"""What every capture is made of: `Intrinsics`, `View` and `Frame`; `FrameSource` and `Capture` yield them."""
+"""What every capture is made of: `Intrinsics`, `View` and `Frame`; `FrameSequence` and `Capture` yield them."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -259,7 +259,7 @@ def check_pose(T: NDArray[np.float64]) -> None:
 
 
 @runtime_checkable
-class FrameSource(Protocol):
+class FrameSequence(Protocol):
     """A capture: frames in time order, as often as asked for."""
 
     @property
@@ -282,8 +282,8 @@ class FrameSource(Protocol):
 
 
 @runtime_checkable
-class Capture(FrameSource, Protocol):
-    """A `FrameSource` on disk: its images need not be decoded."""
+class Capture(FrameSequence, Protocol):
+    """A `FrameSequence` on disk: its images need not be decoded."""
 
     def views(self) -> Iterator[View]:
         """Views in time order, not decoded; a view whose decoding fails is counted in `skipped` at that moment."""

@@ -57,8 +57,8 @@ def test_adapt_to_capture(run):
     assert (info.version, info.step) == (1, 2)
 
 
-def test_own_frame_source(run):
-    out = run("own_frame_source.py", 20, 1)
+def test_own_frames(run):
+    out = run("own_frames.py", 20, 1)
     assert "before: pixel accuracy" in out
     assert "after : pixel accuracy" in out
 

@@ -13,7 +13,7 @@ from s4net_core.evaluation.agreement import Agreement, agreement
 from s4net_core.evaluation.depth import DepthErrors, DepthEvaluation
 from s4net_core.evaluation.metrics import ConfusionMatrix, SegmentationScores
 from s4net_core.evaluation.pictures import PictureRow
-from s4net_core.frames import Frame, FrameSource
+from s4net_core.frames import Frame, FrameSequence
 from s4net_core.keyframes import DepthPrediction, KeyframeBuffer
 from s4net_core.labels import LABEL_SPACES
 from s4net_core.models.predict import pick_device
@@ -65,7 +65,7 @@ class Measurement:
 
 def measure_networks(
     segmenters: Mapping[str, Segmenter],
-    capture: FrameSource,
+    capture: FrameSequence,
     settings: Settings,
     *,
     pictures: int = 0,
@@ -125,7 +125,9 @@ def measure_networks(
     )
 
 
-def evaluate(segmenter: Segmenter, capture: FrameSource, *, on_frame: Callable[[], None] = lambda: None) -> Evaluation:
+def evaluate(
+    segmenter: Segmenter, capture: FrameSequence, *, on_frame: Callable[[], None] = lambda: None
+) -> Evaluation:
     """Compare what the segmenter answers with the labels of a capture, at the capture's own size.
 
     Args:

@@ -12,7 +12,7 @@ from s4net_core.evaluation.page import HtmlPage
 from s4net_core.evaluation.summary import confusion_figures, summary_numbers, summary_tables
 from s4net_core.evaluation.tables import to_csv
 from s4net_core.experiments.provenance import Provenance, data_sha256
-from s4net_core.frames import FrameSource
+from s4net_core.frames import FrameSequence
 from s4net_core.models.checkpoint import CheckpointInfo, file_sha256
 from s4net_core.models.segmenter import Segmenter
 
@@ -71,7 +71,7 @@ class CaptureEvaluation:
 
 def evaluate_capture(
     files: Mapping[str, Path],
-    capture: FrameSource,
+    capture: FrameSequence,
     path: Path,
     settings: Settings,
     *,

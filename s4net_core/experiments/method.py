@@ -8,7 +8,7 @@ from s4net_core.config import Settings
 from s4net_core.errors import CaptureError
 from s4net_core.evaluation.evaluate import measure_networks
 from s4net_core.experiments.results import NETWORKS, Result
-from s4net_core.frames import Capture, FrameSource
+from s4net_core.frames import Capture, FrameSequence
 from s4net_core.io.source_sets.source_set import SourceSet
 from s4net_core.learning.offline import adapt_to
 from s4net_core.learning.session import Session
@@ -61,7 +61,7 @@ def adapt_base(
 
 
 def measure_on_scans(
-    network: TrainedNetwork, scans: Mapping[str, FrameSource], settings: Settings, *, method: str, scene: str
+    network: TrainedNetwork, scans: Mapping[str, FrameSequence], settings: Settings, *, method: str, scene: str
 ) -> list[Result]:
     """Measure a network: one result per scan.
 

@@ -17,7 +17,7 @@ from s4net_core.experiments.provenance import Provenance, data_sha256, settings_
 from s4net_core.experiments.report import ExperimentReport, joined, write_experiment_report
 from s4net_core.experiments.results import Result, ResultStore, key_of
 from s4net_core.files import write_result
-from s4net_core.frames import Capture, FrameSource
+from s4net_core.frames import Capture, FrameSequence
 from s4net_core.io.captures.opening import open_capture
 from s4net_core.io.source_sets.opening import open_source_set, open_test_set
 from s4net_core.io.source_sets.source_set import SourceSet
@@ -254,7 +254,7 @@ class ExperimentRun:
         path, with_depth = self._data / scene.capture, settings.geometry.from_sensor
         return open_capture(path, stream=settings.stream, poses=scene.poses, with_depth=with_depth)
 
-    def _scans(self, scene: Scene) -> dict[str, FrameSource]:
+    def _scans(self, scene: Scene) -> dict[str, FrameSequence]:
         """Scans with their own poses: noisy poses are for learning, not for measuring."""
         shared, stride = self.shared, self.experiment.every
         with_depth = shared.geometry.from_sensor

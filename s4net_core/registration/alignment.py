@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from s4net_core.config import RegistrationSettings
 from s4net_core.frames import Intrinsics
 from s4net_core.registration.library import open3d
-from s4net_core.registration.view import View
+from s4net_core.registration.view import PreparedView
 
 ITERATIONS = (20, 15, 10)
 """Iterations of the odometry on each level of its pyramid, coarse to fine."""
@@ -26,64 +26,64 @@ class Alignment:
     """Relative pose of two views, and how well they fit.
 
     Args:
-        T_target_source: (4, 4) float64, maps camera coordinates of the source to those of the target.
-        fitness: share of the source's points, 0..1, that lie on the target's surface.
+        T_fixed_moving: (4, 4) float64, maps camera coordinates of the moving view to those of the fixed one.
+        fitness: share of the moving view's points, 0..1, that lie on the fixed view's surface.
         rmse: distance of those from it, metres, root mean square.
         matches: image features that agree with the pose; 0 = it was not found by features.
     """
 
-    T_target_source: NDArray[np.float64]
+    T_fixed_moving: NDArray[np.float64]
     fitness: float
     rmse: float
     matches: int
 
 
 def align(
-    source: View, target: View, settings: RegistrationSettings, guess: NDArray[np.float64] | None = None
+    moving: PreparedView, fixed: PreparedView, settings: RegistrationSettings, guess: NDArray[np.float64] | None = None
 ) -> Alignment | None:
     """Align two views.
 
     Args:
-        source, target: of one camera.
+        moving, fixed: of one camera.
         settings: thresholds.
-        guess: (4, 4) T_target_source to start from where features say nothing; None = features alone are believed.
+        guess: (4, 4) T_fixed_moving to start from where features say nothing; None = features alone are believed.
 
     Returns:
         An alignment whose fitness reaches `registration.min_fitness`; None when there is none.
     """
-    seen = _pose_by_features(source, target, settings)
+    seen = _pose_by_features(moving, fixed, settings)
     if seen is not None:
         matches = len(seen.points)
-        found = measure(source, target, seen.T_target_source, settings, matches)
-        refined = _refine(source, target, seen.T_target_source, settings)
-        if refined is not None and seen.agrees_with(refined, target.full_lens):
-            found = measure(source, target, refined, settings, matches)
+        found = measure(moving, fixed, seen.T_fixed_moving, settings, matches)
+        refined = _refine(moving, fixed, seen.T_fixed_moving, settings)
+        if refined is not None and seen.agrees_with(refined, fixed.full_lens):
+            found = measure(moving, fixed, refined, settings, matches)
         if found.fitness >= settings.min_fitness:
             return found
-    refined = None if guess is None else _refine(source, target, guess, settings)
+    refined = None if guess is None else _refine(moving, fixed, guess, settings)
     if refined is None:
         return None
-    found = measure(source, target, refined, settings)
+    found = measure(moving, fixed, refined, settings)
     return found if found.fitness >= settings.min_fitness else None
 
 
-def information(source: View, target: View, alignment: Alignment, settings: RegistrationSettings) -> Any:
+def information(moving: PreparedView, fixed: PreparedView, alignment: Alignment, settings: RegistrationSettings) -> Any:
     """(6, 6) float64: how firmly the common points tie the two views, for the pose graph."""
     return open3d().pipelines.registration.get_information_matrix_from_point_clouds(
-        source.points, target.surface, settings.max_distance, alignment.T_target_source
+        moving.points, fixed.surface, settings.max_distance, alignment.T_fixed_moving
     )
 
 
-def alike(source: View, target: View, most: int) -> int:
+def alike(moving: PreparedView, fixed: PreparedView, most: int) -> int:
     """How many of the strongest features of two views resemble each other, without a pose."""
-    return len(_matches(source.features.descriptors[:most], target.features.descriptors[:most]))
+    return len(_matches(moving.features.descriptors[:most], fixed.features.descriptors[:most]))
 
 
-def _matches(source: NDArray[np.uint8], target: NDArray[np.uint8]) -> NDArray[np.int64]:
+def _matches(moving: NDArray[np.uint8], fixed: NDArray[np.uint8]) -> NDArray[np.int64]:
     """(N, 2) indices of features that are each other's nearest."""
-    if not len(source) or not len(target):
+    if not len(moving) or not len(fixed):
         return np.zeros((0, 2), np.int64)
-    pairs = cv2.BFMatcher(cv2.NORM_HAMMING, crossCheck=True).match(source, target)
+    pairs = cv2.BFMatcher(cv2.NORM_HAMMING, crossCheck=True).match(moving, fixed)
     return np.array([(pair.queryIdx, pair.trainIdx) for pair in pairs], np.int64).reshape(-1, 2)
 
 
@@ -92,26 +92,26 @@ class _Sighting:
     """A pose found by features, and those that agree with it.
 
     Args:
-        T_target_source: (4, 4) float64.
-        points: (N, 3) float64 in the source's camera coordinates, metres.
-        pixels: (N, 2) float64 of the target at full size.
+        T_fixed_moving: (4, 4) float64.
+        points: (N, 3) float64 in the moving view's camera coordinates, metres.
+        pixels: (N, 2) float64 in the fixed view, at full size.
     """
 
-    T_target_source: NDArray[np.float64]
+    T_fixed_moving: NDArray[np.float64]
     points: NDArray[np.float64]
     pixels: NDArray[np.float64]
 
-    def agrees_with(self, T_target_source: NDArray[np.float64], lens: Intrinsics) -> bool:
+    def agrees_with(self, T_fixed_moving: NDArray[np.float64], lens: Intrinsics) -> bool:
         """Whether most of the features still lie where another pose expects them."""
-        T = T_target_source
+        T = T_fixed_moving
         expected, _ = cv2.projectPoints(self.points, cv2.Rodrigues(T[:3, :3])[0], T[:3, 3], lens.matrix, None)
         return bool(np.median(np.linalg.norm(expected[:, 0] - self.pixels, axis=1)) <= DIVERGED)
 
 
-def _pose_by_features(source: View, target: View, settings: RegistrationSettings) -> _Sighting | None:
-    """Pose from the source's points and the target's pixels."""
-    pairs = _matches(source.features.descriptors, target.features.descriptors)
-    points, pixels = source.features.points[pairs[:, 0]], target.features.pixels[pairs[:, 1]].astype(np.float64)
+def _pose_by_features(moving: PreparedView, fixed: PreparedView, settings: RegistrationSettings) -> _Sighting | None:
+    """Pose from the moving view's points and the fixed view's pixels."""
+    pairs = _matches(moving.features.descriptors, fixed.features.descriptors)
+    points, pixels = moving.features.points[pairs[:, 0]], fixed.features.pixels[pairs[:, 1]].astype(np.float64)
     known = np.isfinite(points).all(axis=1)
     points, pixels = points[known], pixels[known]
     if len(points) < settings.min_matches:
@@ -119,7 +119,7 @@ def _pose_by_features(source: View, target: View, settings: RegistrationSettings
     done, rotation, translation, agreeing = cv2.solvePnPRansac(
         points,
         pixels,
-        target.full_lens.matrix,
+        fixed.full_lens.matrix,
         None,
         iterationsCount=RANSAC_ITERATIONS,
         reprojectionError=REPROJECTION_ERROR,
@@ -133,17 +133,17 @@ def _pose_by_features(source: View, target: View, settings: RegistrationSettings
 
 
 def _refine(
-    source: View, target: View, T_target_source: NDArray[np.float64], settings: RegistrationSettings
+    moving: PreparedView, fixed: PreparedView, T_fixed_moving: NDArray[np.float64], settings: RegistrationSettings
 ) -> NDArray[np.float64] | None:
     """Colour and depth of all pixels; None when they do not determine a pose."""
     o3d = open3d()
     odometry = o3d.t.pipelines.odometry
     try:
         result = odometry.rgbd_odometry_multi_scale(
-            source.rgbd,
-            target.rgbd,
-            o3d.core.Tensor(source.lens.matrix),
-            o3d.core.Tensor(T_target_source),
+            moving.rgbd,
+            fixed.rgbd,
+            o3d.core.Tensor(moving.lens.matrix),
+            o3d.core.Tensor(T_fixed_moving),
             1.0,
             settings.max_depth,
             [odometry.OdometryConvergenceCriteria(count) for count in ITERATIONS],
@@ -156,10 +156,14 @@ def _refine(
 
 
 def measure(
-    source: View, target: View, T_target_source: NDArray[np.float64], settings: RegistrationSettings, matches: int = 0
+    moving: PreparedView,
+    fixed: PreparedView,
+    T_fixed_moving: NDArray[np.float64],
+    settings: RegistrationSettings,
+    matches: int = 0,
 ) -> Alignment:
     """How well two views fit with a given relative pose."""
     found = open3d().pipelines.registration.evaluate_registration(
-        source.points, target.surface, settings.max_distance, T_target_source
+        moving.points, fixed.surface, settings.max_distance, T_fixed_moving
     )
-    return Alignment(T_target_source, float(found.fitness), float(found.inlier_rmse), matches)
+    return Alignment(T_fixed_moving, float(found.fitness), float(found.inlier_rmse), matches)

@@ -10,7 +10,7 @@ from s4net_core.config import RegistrationSettings
 from s4net_core.registration.alignment import information
 from s4net_core.registration.library import open3d
 from s4net_core.registration.tracker import Follower, Tie
-from s4net_core.registration.view import View
+from s4net_core.registration.view import PreparedView
 
 EDGE_PRUNE = 0.25
 """A loop that the solved graph believes less than this is dropped (Open3D's own value)."""
@@ -26,14 +26,14 @@ def largest_group(ties: Sequence[Tie], followers: Sequence[Follower]) -> list[in
         return keyframe
 
     for tie in ties:
-        parents[root(tie.source)] = root(tie.target)
+        parents[root(tie.moving)] = root(tie.fixed)
     sizes = Counter(root(follower.keyframe) for follower in followers)
     largest = max(sizes, key=lambda keyframe: sizes[keyframe], default=None)
     return sorted(keyframe for keyframe in parents if root(keyframe) == largest)
 
 
 def solve(
-    views: Sequence[View], keyframes: Sequence[int], ties: Sequence[Tie], settings: RegistrationSettings
+    views: Sequence[PreparedView], keyframes: Sequence[int], ties: Sequence[Tie], settings: RegistrationSettings
 ) -> tuple[dict[int, NDArray[np.float64]], list[Tie]]:
     """Poses that fit all ties best.
 
@@ -56,9 +56,9 @@ def solve(
     for keyframe in keyframes:
         graph.nodes.append(o3d.PoseGraphNode(first[keyframe]))
     for tie in ties:
-        firmness = information(views[tie.source], views[tie.target], tie.alignment, settings)
-        ends = node_of[tie.source], node_of[tie.target]
-        graph.edges.append(o3d.PoseGraphEdge(*ends, tie.alignment.T_target_source, firmness, uncertain=tie.loop))
+        firmness = information(views[tie.moving], views[tie.fixed], tie.alignment, settings)
+        ends = node_of[tie.moving], node_of[tie.fixed]
+        graph.edges.append(o3d.PoseGraphEdge(*ends, tie.alignment.T_fixed_moving, firmness, uncertain=tie.loop))
     o3d.global_optimization(
         graph,
         o3d.GlobalOptimizationLevenbergMarquardt(),
@@ -69,7 +69,7 @@ def solve(
     )
     believed = {(edge.source_node_id, edge.target_node_id) for edge in graph.edges}
     solved = {keyframe: np.array(graph.nodes[node].pose) for keyframe, node in node_of.items()}
-    return solved, [tie for tie in ties if (node_of[tie.source], node_of[tie.target]) in believed]
+    return solved, [tie for tie in ties if (node_of[tie.moving], node_of[tie.fixed]) in believed]
 
 
 def _chained(keyframes: Sequence[int], ties: Sequence[Tie]) -> dict[int, NDArray[np.float64]]:
@@ -77,10 +77,10 @@ def _chained(keyframes: Sequence[int], ties: Sequence[Tie]) -> dict[int, NDArray
     known = {keyframes[0]: np.eye(4)}
     ordered = sorted(ties, key=lambda tie: tie.loop)
     while len(known) < len(keyframes):
-        tie = next(tie for tie in ordered if (tie.source in known) != (tie.target in known))
-        T_target_source = tie.alignment.T_target_source
-        if tie.target in known:
-            known[tie.source] = known[tie.target] @ T_target_source
+        tie = next(tie for tie in ordered if (tie.moving in known) != (tie.fixed in known))
+        T_fixed_moving = tie.alignment.T_fixed_moving
+        if tie.fixed in known:
+            known[tie.moving] = known[tie.fixed] @ T_fixed_moving
         else:
-            known[tie.target] = known[tie.source] @ np.linalg.inv(T_target_source)
+            known[tie.fixed] = known[tie.moving] @ np.linalg.inv(T_fixed_moving)
     return known

@@ -72,7 +72,7 @@ def register(
         on_image()
     frames = len(tracker.followers)
     group = largest_group(tracker.ties, tracker.followers)
-    ties = [tie for tie in tracker.ties if tie.source in group]
+    ties = [tie for tie in tracker.ties if tie.moving in group]
     T_world, kept = solve(tracker.keyframes, group, ties, settings.registration)
     pruned = len(ties) - len(kept)
     followers = [follower for follower in tracker.followers if follower.keyframe in group]
@@ -83,8 +83,8 @@ def register(
             f"no two of {frames} images could be tied to each other: is depth aligned to colour and in metres, do "
             "views overlap, is there something to see? Lower registration.min_fitness if there is"
         )
-    kept = [tie for tie in kept if tie.source in group]
-    poses = {m.stamp: T_world[m.keyframe] @ m.alignment.T_target_source for m in members}
+    kept = [tie for tie in kept if tie.moving in group]
+    poses = {m.stamp: T_world[m.keyframe] @ m.alignment.T_fixed_moving for m in members}
     T_first_world = np.linalg.inv(poses[members[0].stamp])
     measured = _residuals(tracker, kept, T_world, settings.registration)
     measured += [m.alignment for m in members if m.stamp != tracker.keyframes[m.keyframe].stamp]
@@ -126,9 +126,7 @@ def _residuals(
     """Every tie with the solved poses."""
     views = tracker.keyframes
     return [
-        measure(
-            views[tie.source], views[tie.target], np.linalg.inv(T_world[tie.target]) @ T_world[tie.source], settings
-        )
+        measure(views[tie.moving], views[tie.fixed], np.linalg.inv(T_world[tie.fixed]) @ T_world[tie.moving], settings)
         for tie in ties
     ]
 

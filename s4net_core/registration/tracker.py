@@ -10,7 +10,7 @@ from scipy.spatial.transform import Rotation
 from s4net_core.config import KeyframeSettings, Settings
 from s4net_core.errors import RegistrationError
 from s4net_core.registration.alignment import Alignment, align, alike
-from s4net_core.registration.view import View
+from s4net_core.registration.view import PreparedView
 
 LOOK_FEATURES = 300
 """Strongest features of a view by which it is compared with every keyframe."""
@@ -21,13 +21,13 @@ class Tie:
     """Two keyframes that see the same surface.
 
     Args:
-        source, target: positions in `Tracker.keyframes`.
+        moving, fixed: positions in `Tracker.keyframes`.
         alignment: of the two.
         loop: found again, not followed; a false one must not bend the rest.
     """
 
-    source: int
-    target: int
+    moving: int
+    fixed: int
     alignment: Alignment
     loop: bool
 
@@ -39,7 +39,7 @@ class Follower:
     Args:
         stamp: nanoseconds.
         keyframe: position in `Tracker.keyframes`.
-        alignment: of the view (source) to the keyframe (target).
+        alignment: of the view (moving) to the keyframe (fixed).
     """
 
     stamp: int
@@ -67,13 +67,13 @@ class Tracker:
     """
 
     def __init__(self, settings: Settings) -> None:
-        self.keyframes: list[View] = []
+        self.keyframes: list[PreparedView] = []
         self.ties: list[Tie] = []
         self.followers: list[Follower] = []
         self._settings = settings
         self._places: list[_Place] = []
 
-    def add(self, view: View) -> None:
+    def add(self, view: PreparedView) -> None:
         """The next view.
 
         Raises:
@@ -88,10 +88,10 @@ class Tracker:
         if found is None or _is_new(found[1], self._settings.keyframes):
             self._add_keyframe(view, found)
             return
-        self._places = [_Place(found[0], found[1].T_target_source)]
+        self._places = [_Place(found[0], found[1].T_fixed_moving)]
         self.followers.append(Follower(view.stamp, *found))
 
-    def _locate(self, view: View) -> tuple[int, Alignment] | None:
+    def _locate(self, view: PreparedView) -> tuple[int, Alignment] | None:
         """Keyframe to which the view belongs, and how it lies to it."""
         settings = self._settings.registration
         for place in self._places:
@@ -105,7 +105,7 @@ class Tracker:
                 return index, alignment
         return None
 
-    def _add_keyframe(self, view: View, found: tuple[int, Alignment] | None) -> None:
+    def _add_keyframe(self, view: PreparedView, found: tuple[int, Alignment] | None) -> None:
         new = len(self.keyframes)
         tied: list[int] = []
         if found is not None:
@@ -120,24 +120,24 @@ class Tracker:
         identity = Alignment(np.eye(4), fitness=1.0, rmse=0.0, matches=0)
         self.followers.append(Follower(view.stamp, new, identity))
 
-    def _tie_to_neighbours(self, view: View, new: int, last: int) -> list[int]:
+    def _tie_to_neighbours(self, view: PreparedView, new: int, last: int) -> list[int]:
         """Tie to the keyframes before `last`: what was followed over several steps is seen at once."""
-        followed = {tie.source: tie for tie in self.ties if not tie.loop}
-        T_index_new, index = self.ties[-1].alignment.T_target_source, last
+        followed = {tie.moving: tie for tie in self.ties if not tie.loop}
+        T_index_new, index = self.ties[-1].alignment.T_fixed_moving, last
         tied: list[int] = []
         while index in followed and len(tied) < self._settings.registration.neighbours:
-            T_index_new = followed[index].alignment.T_target_source @ T_index_new
-            index = followed[index].target
+            T_index_new = followed[index].alignment.T_fixed_moving @ T_index_new
+            index = followed[index].fixed
             self._tie(view, new, index, T_index_new)
             tied.append(index)
         return tied
 
-    def _tie(self, view: View, new: int, index: int, guess: NDArray[np.float64] | None) -> None:
+    def _tie(self, view: PreparedView, new: int, index: int, guess: NDArray[np.float64] | None) -> None:
         alignment = align(view, self.keyframes[index], self._settings.registration, guess)
         if alignment is not None:
             self.ties.append(Tie(new, index, alignment, loop=True))
 
-    def _look_alikes(self, view: View, *, excluded: Sequence[int], count: int) -> list[int]:
+    def _look_alikes(self, view: PreparedView, *, excluded: Sequence[int], count: int) -> list[int]:
         """Keyframes that share most features with the view, best first."""
         shared = {
             index: alike(view, keyframe, LOOK_FEATURES)
@@ -148,6 +148,6 @@ class Tracker:
 
 
 def _is_new(alignment: Alignment, settings: KeyframeSettings) -> bool:
-    T = alignment.T_target_source
+    T = alignment.T_fixed_moving
     rotation = np.degrees(Rotation.from_matrix(T[:3, :3]).magnitude())
     return bool(np.linalg.norm(T[:3, 3]) >= settings.min_translation or rotation >= settings.min_rotation)

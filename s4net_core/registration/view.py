@@ -56,7 +56,7 @@ class Features:
 
 
 @dataclass(frozen=True)
-class View:
+class PreparedView:
     """A view that can be aligned with others.
 
     Args:
@@ -78,7 +78,7 @@ class View:
     features: Features
 
 
-def prepare(image: RgbdView, settings: Settings) -> View:
+def prepare(image: RgbdView, settings: Settings) -> PreparedView:
     """The view for alignment.
 
     Args:
@@ -97,7 +97,7 @@ def prepare(image: RgbdView, settings: Settings) -> View:
     rgbd = o3d.t.geometry.RGBDImage(o3d.t.geometry.Image(color), o3d.t.geometry.Image(small))
     cloud = o3d.geometry.PointCloud(o3d.utility.Vector3dVector(_points(small, lens)))
     features = _features(image.color, depth, full, registration.features)
-    return View(
+    return PreparedView(
         stamp=image.stamp,
         rgbd=rgbd,
         points=cloud.voxel_down_sample(registration.max_distance),

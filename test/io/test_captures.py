@@ -7,7 +7,7 @@ from scenes import make_room_frames
 
 from s4net_core.config import StreamSettings
 from s4net_core.errors import CaptureError
-from s4net_core.frames import Capture, FrameSource, decoded
+from s4net_core.frames import Capture, FrameSequence, decoded
 from s4net_core.geometry.poses import quaternion_of
 from s4net_core.io.bags.writer import write_bag
 from s4net_core.io.captures.opening import open_capture
@@ -61,7 +61,7 @@ class TestTum:
     def test_stamps_are_exact_depth_is_scaled_and_poses_are_interpolated(self, tmp_path, frames):
         write_tum(tmp_path / "rgbd_dataset_freiburg2_room", frames)
         capture = TumCapture(tmp_path / "rgbd_dataset_freiburg2_room")
-        assert isinstance(capture, FrameSource)
+        assert isinstance(capture, FrameSequence)
         read = list(capture)
         assert (len(capture), len(read), capture.skipped) == (3, 3, {})
         for i, (frame, written) in enumerate(zip(read, frames, strict=True)):
@@ -120,7 +120,7 @@ class TestSevenScenes:
     def test_frames_are_read_as_published(self, tmp_path, frames):
         write_seven_scenes(tmp_path / "chess/seq-01", frames)
         capture = SevenScenes(tmp_path / "chess/seq-01")
-        assert isinstance(capture, FrameSource)
+        assert isinstance(capture, FrameSequence)
         read = list(capture)
         assert (capture.name, len(capture), len(read)) == ("chess/seq-01", 3, 3)
         for frame, written in zip(read, frames, strict=True):

@@ -8,7 +8,7 @@ import pytest
 from scenes import make_room_frames
 
 from s4net_core.errors import CaptureError
-from s4net_core.frames import FrameSource
+from s4net_core.frames import FrameSequence
 from s4net_core.io.captures.open3d_folder import Open3dFolder
 from s4net_core.io.captures.opening import open_capture
 from s4net_core.io.captures.unposed import open_rgbd
@@ -47,7 +47,7 @@ def test_frames_are_read_as_open3d_writes_them(tmp_path, frames, color, suffix, 
     write(tmp_path / "lounge", frames, color, suffix, scale)
     capture = open_capture(tmp_path / "lounge")
     assert isinstance(capture, Open3dFolder)
-    assert isinstance(capture, FrameSource)
+    assert isinstance(capture, FrameSequence)
     assert len(capture) == 4
     for read, written in zip(capture, frames, strict=True):
         np.testing.assert_allclose(read.depth, written.depth, atol=0.5001 / scale)

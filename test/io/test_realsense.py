@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from s4net_core.errors import CaptureError
-from s4net_core.frames import FrameSource, Intrinsics
+from s4net_core.frames import FrameSequence, Intrinsics
 from s4net_core.io.captures import realsense
 from s4net_core.io.captures.opening import open_capture
 from s4net_core.io.captures.realsense import RealsenseRecording
@@ -130,7 +130,7 @@ def test_images_come_aligned_to_colour(recording):
 def test_frames_take_their_poses_from_a_file(recording, poses):
     capture = open_capture(recording, poses=poses)
     assert isinstance(capture, RealsenseRecording)
-    assert isinstance(capture, FrameSource)
+    assert isinstance(capture, FrameSequence)
     assert len(capture) == COUNT
     for frame in capture:
         np.testing.assert_allclose(frame.T_world_camera[:3, 3], [0.01 * number_of(frame), 0, 0], atol=1e-9)

@@ -13,7 +13,7 @@ from scenes import make_room_frames
 
 from s4net_core.config import StreamSettings
 from s4net_core.errors import CaptureError
-from s4net_core.frames import FrameSource
+from s4net_core.frames import FrameSequence
 from s4net_core.geometry.poses import pose_matrix, quaternion_of
 from s4net_core.io.bags.storage import Bag
 from s4net_core.io.bags.writer import write_bag
@@ -40,7 +40,7 @@ def large_frames():
 def test_frames_come_back_as_they_were_written(tmp_path, frames, storage, color, depth):
     assert write_bag(tmp_path / "bag", frames, color=color, depth=depth, storage=storage, quality=95) == 6
     reader = BagReader(tmp_path / "bag")
-    assert isinstance(reader, FrameSource)
+    assert isinstance(reader, FrameSequence)
     assert (reader.name, len(reader)) == ("bag", 6)
     for read, written in zip(reader, frames, strict=True):
         assert (read.stamp, read.frame_id) == (written.stamp, "camera_color_optical_frame")

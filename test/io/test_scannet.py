@@ -13,7 +13,7 @@ import pytest
 from scenes import make_room_frames
 
 from s4net_core.errors import BadFrame, CaptureError, LabelTableError
-from s4net_core.frames import FrameSource
+from s4net_core.frames import FrameSequence
 from s4net_core.io.captures.opening import open_capture
 from s4net_core.io.captures.scannet import COLOR_SIZE, PAPER_SCENES, ExportedScan, SensScan, paper_scan
 from s4net_core.io.captures.scene_folder import SceneFolder, write_scene_folder
@@ -125,7 +125,7 @@ class TestSens:
         scan = write_scan(tmp_path, views, color=color, depth=depth, units=units)
         capture = open_capture(scan)
         assert isinstance(capture, SensScan)
-        assert isinstance(capture, FrameSource)
+        assert isinstance(capture, FrameSequence)
         read = list(capture)
         assert (len(capture), len(read), capture.skipped, capture.damage) == (4, 4, {}, "")
         assert np.all(np.diff([frame.stamp for frame in read]) == 33_333_333)

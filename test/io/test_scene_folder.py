@@ -11,7 +11,7 @@ import pytest
 from scenes import make_room_frames
 
 from s4net_core.errors import CaptureError, S4NetError
-from s4net_core.frames import FrameSource
+from s4net_core.frames import FrameSequence
 from s4net_core.io.captures.scene_folder import SceneFolder, write_scene_folder
 
 
@@ -28,7 +28,7 @@ def folder(tmp_path, frames):
 
 def test_frames_come_back_as_they_were_written(folder, frames):
     capture = SceneFolder(folder)
-    assert isinstance(capture, FrameSource)
+    assert isinstance(capture, FrameSequence)
     assert (capture.name, len(capture)) == ("room/scan1", 4)
     for read, written in zip(capture, frames, strict=True):
         assert read.stamp == written.stamp

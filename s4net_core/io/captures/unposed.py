@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from s4net_core.config import StreamSettings
 from s4net_core.errors import CaptureError
-from s4net_core.frames import FrameSource, Intrinsics
+from s4net_core.frames import FrameSequence, Intrinsics
 from s4net_core.geometry.camera import undistort_frame
 from s4net_core.io.captures.opening import open_capture
 from s4net_core.io.captures.trajectory import UNKNOWN_POSES
@@ -41,7 +41,7 @@ class UnposedCapture:
         capture: opened with `UNKNOWN_POSES`.
     """
 
-    def __init__(self, capture: FrameSource) -> None:
+    def __init__(self, capture: FrameSequence) -> None:
         self._capture = capture
 
     @property

@@ -1,9 +1,9 @@
-"""Adapt to frames of your own: a `FrameSource` is any object that yields posed frames in time order.
+"""Adapt to frames of your own: a `FrameSequence` is any object that yields posed frames in time order.
 
 This one renders a box-shaped room. Put your camera, simulator or file format in its place. Whatever takes a capture
-takes a `FrameSource`: `adapt`, `evaluate`, `s4net_core.io.captures.scene_folder.write_scene_folder`.
+takes a `FrameSequence`: `adapt`, `evaluate`, `s4net_core.io.captures.scene_folder.write_scene_folder`.
 
-python examples/own_frame_source.py [FRAMES [STEPS]]     (20 steps: a minute on a CPU)
+python examples/own_frames.py [FRAMES [STEPS]]     (20 steps: a minute on a CPU)
 """
 
 import sys
