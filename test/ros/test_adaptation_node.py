@@ -292,7 +292,7 @@ def test_a_frame_that_the_keyframes_choke_on_does_not_end_the_stream(ros, start,
     s = start()
     s.learning.fail_offer = RuntimeError("boom")
     s.robot.show(room[0])
-    s.robot.wait_for_status(lambda m: "RuntimeError" in m.drop_reasons, "the error")
+    s.robot.wait_for_status(lambda m: "internal_error" in m.drop_reasons, "the error")
     s.learning.fail_offer = None
     s.robot.show(room[6])
     ros.wait_for(lambda: len(s.learning.keyframes) == 1, "the next frame")

@@ -59,8 +59,12 @@ class Node:
             callback(message)
         return self.subscriptions[topic]
 
-    def destroy_subscription(self, subscription: Subscription) -> None:
-        assert self.subscriptions.pop(subscription.topic_name) is subscription
+    def destroy_subscription(self, subscription: Subscription) -> bool:
+        """As rclpy: a second time it does nothing; tf2's listener asks again when it is collected."""
+        known = self.subscriptions.get(subscription.topic_name) is subscription
+        if known:
+            del self.subscriptions[subscription.topic_name]
+        return known
 
     def get_logger(self) -> Any:
         return rclpy.logging.get_logger("test")
@@ -211,7 +215,7 @@ def test_a_frame_name_that_tf2_refuses_is_not_waited_for():
     camera = Camera(fixed_frame="/odom")
     camera.shoot(S)
     assert (camera.assembly.waiting, camera.assembly.skipped) == (0, {"no_pose": 1})
-    assert "'/odom'" in camera.assembly.details["no_pose"]
+    assert "/odom" in camera.assembly.details["no_pose"]
 
 
 TOPICS = {"tf": "/tf", "info": "color/camera_info", "color": "color/image_raw", "depth": "depth/image_raw"}
@@ -400,7 +404,7 @@ class TestFrameThread:
         assert taken == [S, S + STEP, S + 2 * STEP]
         assert (camera.assembly.delivered, camera.assembly.skipped) == (2, {"no_depth": 1})
 
-    def test_a_view_that_is_refused_undecoded_is_counted_and_other_failures_are_told(self):
+    def test_a_view_that_cannot_be_used_is_counted_once_and_what_nobody_foresaw_is_told(self):
         camera, taken = Camera(), []
 
         def take(view: LazyView) -> None:
@@ -409,4 +413,4 @@ class TestFrameThread:
 
         failed = self.run(camera, take, lambda: len(taken) == 3)
         assert [type(error) for error in failed] == [OSError, OSError]
-        assert (camera.assembly.delivered, camera.assembly.skipped) == (2, {"distortion": 1})
+        assert (camera.assembly.delivered, camera.assembly.skipped) == (0, {"distortion": 1, "internal_error": 2})
