@@ -60,7 +60,7 @@ class RealsenseRecording(RecordedCapture):
         self._rs = load_pyrealsense2()
 
     def _play(self, assembler: StreamAssembler) -> Iterator[None]:
-        """librealsense repeats an image in sets with later images of the other stream; each image is added once."""
+        """Add each image once: librealsense repeats it in sets with later images of the other stream."""
         last: dict[str, int] = {}
         for color, depth in self._sets():
             if last.get("depth") != depth.get_frame_number():
