@@ -190,7 +190,7 @@ def _rows(
         raise BadFrame(
             reason,
             f"image of {width}x{height} with {channels * dtype.itemsize} bytes a pixel and step {step} has "
-            f"{payload.size} bytes: it needs a step of at least {row} and height * step bytes; check the camera's driver",
+            f"{payload.size} bytes: it needs a step of at least {row} and height * step bytes; check the driver",
         )
     view = payload[: height * step].reshape(height, step)[:, :row]
     if not view.flags.c_contiguous and dtype.itemsize > 1:

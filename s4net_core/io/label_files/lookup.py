@@ -12,7 +12,7 @@ from s4net_core.labels import LabelMap, LabelSpace
 LABELME_FOLDER = "labelme"
 """Where annotations are written."""
 LABEL_FOLDERS = {LABELME_FOLDER: ".json", "annotations": ".json", "color": ".json", "label": ".png"}
-"""Where labels are looked for, beside ``color/``, and their suffix. Annotations drawn by a person win over ``label/``."""
+"""Where labels are looked for, beside ``color/``, and their suffix. Annotations drawn by hand win over ``label/``."""
 
 
 def find_label(folder: Path, stem: str) -> Path | None:
