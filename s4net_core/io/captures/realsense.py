@@ -1,6 +1,7 @@
 """Recordings of a RealSense (librealsense's .bag, since version 2.58 .db3), read through pyrealsense2.
 
-They hold no poses; a file gives them, e.g. one that `s4net register` wrote. librealsense aligns depth to colour.
+They hold no poses; a file gives them, e.g. one that `s4net register` wrote. Depth is aligned to colour by
+librealsense.
 """
 
 from collections.abc import Callable, Generator, Iterator

@@ -20,7 +20,7 @@ class RecordedCapture(ABC):
 
     Args:
         path: file or folder of the recording.
-        stream: fixed frame, slop, waiting times: as for the live node.
+        stream: fixed frame, slop and waiting times, as for the live node.
         poses: replace the recording's own poses, or supply missing ones.
         stride: take every n-th frame.
         with_depth: False = depth is not read, every colour image becomes a frame without it.

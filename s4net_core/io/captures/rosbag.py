@@ -50,7 +50,7 @@ class BagReader(RecordedCapture):
 
     Args:
         path: rosbag2 folder, .mcap or .db3 file, or .bag file of ROS 1.
-        stream: fixed frame, slop, waiting times: as for the live node.
+        stream: fixed frame, slop and waiting times, as for the live node.
         poses: replace those of /tf, which may then be missing.
         stride: take every n-th frame.
         color_topic, depth_topic: topics to read if the bag has several cameras; empty = see `find_topics`.

@@ -57,7 +57,7 @@ class _Entry(NamedTuple):
 
 
 class SensFile:
-    """Random access to the frames; only what is asked for is read.
+    """Random access to the frames; each part is read when it is asked for.
 
     Args:
         path: the file.

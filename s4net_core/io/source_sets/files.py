@@ -42,7 +42,7 @@ class FileSourceSet:
 
     Args:
         name: short name for reports.
-        files: one entry an image.
+        files: one entry per image.
         label_space: what the ids mean, after `map_labels`.
         map_labels: maps the ids in the files to those of `label_space`; None = they are the same.
         with_depth: read depth as well, where there is one.

@@ -64,7 +64,7 @@ def has_official_split(path: str | Path) -> bool:
     """Whether "train" and "test" are different images of the source set at `path`.
 
     Raises:
-        SourceSetError: it is a packed one that cannot be read.
+        SourceSetError: the set is packed and cannot be read.
     """
     return official_parts(path) == SPLITS
 
@@ -73,7 +73,7 @@ def official_parts(path: str | Path) -> tuple[Split, ...]:
     """Parts of the official split that are at `path`; none where the set has no such split.
 
     Raises:
-        SourceSetError: it is a packed one that cannot be read.
+        SourceSetError: the set is packed and cannot be read.
     """
     if not str(path).strip():
         return ()

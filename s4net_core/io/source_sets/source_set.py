@@ -50,7 +50,7 @@ class SourceSet(Protocol):
 
     @property
     def label_space(self) -> LabelSpace:
-        """What the ids mean."""
+        """Label space of the ids."""
         ...
 
     def __len__(self) -> int: ...
