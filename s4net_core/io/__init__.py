@@ -1,5 +1,5 @@
-"""Formats, one room a kind: captures that yield frames, labelled source sets, bags, label files and images.
+"""Formats, one package per kind: captures that yield frames, labelled source sets, bags, label files and images.
 
-What several rooms share lies at the root. The rooms know each other one way:
+Modules that several packages share lie at the root. Packages import each other in one direction:
 captures, source_sets -> bags, label_files -> images.
 """

@@ -1,4 +1,4 @@
-"""MATLAB files: the old format through SciPy, format 7.3 (HDF5) through h5py, each read as far as it is needed."""
+"""MATLAB files: the old format through SciPy, format 7.3 (HDF5) through h5py; only the variables needed are read."""
 
 import os
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ USER_BLOCK = 512
 
 
 def is_mat73(path: Path) -> bool:
-    """Whether this is a file of format 7.3; nothing of it is read but its signature."""
+    """Whether `path` is a file of format 7.3; only its signature is read."""
     if path.suffix != ".mat" or not path.is_file():
         return False
     with path.open("rb") as file:
@@ -26,9 +26,9 @@ def is_mat73(path: Path) -> bool:
 
 
 class Mat73:
-    """A file of format 7.3, open for reading: arrays in it are read when they are indexed, with their axes reversed.
+    """A file of format 7.3, open for reading. Arrays are read when they are indexed; their axes are reversed.
 
-    Each process that is forked from this one opens it for itself: HDF5 must not be shared.
+    A forked process opens the file again, because processes must not share an open HDF5 file.
 
     Args:
         path: the file.
@@ -46,10 +46,10 @@ class Mat73:
         return name in self._file
 
     def __getitem__(self, key: Any) -> Any:
-        """A variable by its name, or by a reference that another one holds.
+        """A variable by its name, or by a reference that another variable holds.
 
         Raises:
-            KeyError: there is none of this name.
+            KeyError: no variable has this name.
         """
         if self._process != os.getpid():
             self._file, self._process = self._open(), os.getpid()
@@ -80,7 +80,7 @@ def load_mat(path: Path, names: Sequence[str], error: type[S4NetError]) -> list[
         raise error(f"{path} cannot be read ({reason.strerror or reason}): fetch it again") from reason
     except NotImplementedError as reason:
         raise error(f"{path} is of MATLAB's format 7.3: save it again with '-v7', as it was published") from reason
-    except Exception as reason:  # what a cut file leads to inside of SciPy is not foreseeable
+    except Exception as reason:  # SciPy promises no type of error for a truncated file
         raise error(f"{path} is no MATLAB file, or is cut off ({reason}): fetch it again") from reason
     missing = [name for name in names if name not in found]
     if missing:
@@ -89,5 +89,5 @@ def load_mat(path: Path, names: Sequence[str], error: type[S4NetError]) -> list[
 
 
 def strings(cells: Any) -> list[str]:
-    """A cell array of strings, however many there are."""
+    """Strings of a cell array; SciPy gives a single cell without its array."""
     return [str(cell) for cell in np.atleast_1d(cells)]

@@ -143,7 +143,7 @@ def test_labels_of_a_scene_folder_are_mapped(scene, tmp_path, capsys):
     assert np.array_equal(SceneFolder(tmp_path / "out")[1].label, expected)
     assert convert(scene, tmp_path / "bag", "--labels", "nyu40") == 0
     assert convert(tmp_path / "bag", tmp_path / "back", "--labels", "nyu40") == 2
-    assert "neither scene folder nor ScanNet" in capsys.readouterr().err
+    assert "neither a scene folder nor ScanNet" in capsys.readouterr().err
 
 
 def test_nothing_is_replaced_unless_forced(scene, tmp_path, capsys):

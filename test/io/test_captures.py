@@ -177,7 +177,7 @@ class TestOpenCapture:
 
     def test_a_file_of_poses_that_is_not_there_is_named(self, tmp_path):
         write_scene_folder(tmp_path / "scene", make_room_frames(1, 32, 24))
-        with pytest.raises(CaptureError, match=r"file of poses slam.txt is neither in .*scene"):
+        with pytest.raises(CaptureError, match=r"pose file slam.txt is neither in .*scene"):
             open_capture(tmp_path / "scene", poses="slam.txt")
 
     def test_images_without_a_pose_are_left_out_and_counted(self, tmp_path):

@@ -173,7 +173,7 @@ def test_files_of_different_releases_are_refused(release):
         open_source_set(release)
     foreign = cell_strings(["/data1/SUNRGBD/kv1/elsewhere", f"/data1/SUNRGBD/{FOLDERS[1]}"])
     scipy.io.savemat(toolbox / "traintestSUNRGBD/allsplit.mat", {"alltrain": foreign, "alltest": foreign})
-    with pytest.raises(SourceSetError, match="has 2 images to train on, of which SUNRGBDMeta has 1"):
+    with pytest.raises(SourceSetError, match="has 2 images to train on, but SUNRGBDMeta has 1 of them"):
         open_source_set(release)
 
 

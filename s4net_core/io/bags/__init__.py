@@ -1,4 +1,4 @@
-"""ROS recordings as messages: storage that is read even when damaged, a writer, and what the messages mean.
+"""ROS recordings as messages: storage that is read even when damaged, a writer, and conversions of messages.
 
-Frames are put together from them in `captures.rosbag`.
+`captures.rosbag` puts frames together from the messages.
 """

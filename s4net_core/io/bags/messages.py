@@ -1,6 +1,6 @@
 """Fields of ROS messages to arrays and back, without ROS: the same code reads live topics and recorded bags.
 
-Messages are read by plain attribute access, so rclpy's and those that rosbags deserialises both do, also of ROS 1.
+Messages are read by plain attribute access. Both rclpy's and those that rosbags deserialises work, also from ROS 1.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,9 +26,9 @@ def stamp_ns(header: Any) -> int:
 
 
 def picture_of(message: Any, decode: Callable[[Any], Any]) -> Picture:
-    """Image or CompressedImage -> `Picture`, which `decode` reads when it is wanted.
+    """Image or CompressedImage -> `Picture`; `decode` runs when its pixels are wanted.
 
-    The ``/`` that ROS 1 wrote before names of frames is left out: tf2 takes none.
+    The leading ``/`` of frame names from ROS 1 is removed, because tf2 does not accept it.
     """
     return Picture(stamp_ns(message.header), message.header.frame_id.removeprefix("/"), partial(decode, message))
 
@@ -65,7 +65,7 @@ def intrinsics_from_info(message: Any) -> Intrinsics:
     Raises:
         BadFrame: ``intrinsics`` (zero or NaN entries) or ``distortion`` (a model that is not undone here).
     """
-    k, d = (message.k, message.d) if hasattr(message, "k") else (message.K, message.D)  # ROS 1 writes them large
+    k, d = (message.k, message.d) if hasattr(message, "k") else (message.K, message.D)  # capital letters in ROS 1
     return intrinsics_from_calibration(message.width, message.height, k, d, message.distortion_model)
 
 
@@ -92,7 +92,7 @@ class Calibration(NamedTuple):
 def calibration_of(intrinsics: Intrinsics) -> Calibration:
     """`Intrinsics` -> the fields of the CameraInfo of an unrectified monocular camera.
 
-    Distortion is filled up with zeros to the five coefficients that ``plumb_bob`` has at least.
+    Distortion is padded with zeros to at least the five coefficients of ``plumb_bob``.
     """
     K = intrinsics.matrix
     d = [*intrinsics.distortion] + [0.0] * (_PLUMB_BOB_LENGTH - len(intrinsics.distortion))

@@ -1,4 +1,4 @@
-"""Bags of ROS 1: which files they are, and their messages."""
+"""Bags of ROS 1: recognises their files and deserialises their messages."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""Raw messages of a ROS 2 or ROS 1 recording, whatever its storage; one of ROS 2 may be damaged or never closed."""
+"""Raw messages of a ROS 2 or ROS 1 recording, from any storage; a ROS 2 recording may be damaged or never closed."""
 
 import sqlite3
 from collections.abc import Collection, Iterator
@@ -30,7 +30,7 @@ IMAGE, COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
 STORAGE_SUFFIXES = (".mcap", ".db3")
 MCAP_MAGIC = b"\x89MCAP0\r\n"
 DEFAULT_STORE = Stores.ROS2_JAZZY
-"""Types of a bag that does not name its distribution; those of images, calibration and tf are the same in all."""
+"""Message types for a bag that does not name its distribution; images, calibration and tf are the same in all."""
 _KNOWN_ERRORS = (ReaderError, Rosbag1Error, sqlite3.Error, OSError)
 
 
@@ -42,7 +42,7 @@ def is_bag(path: Path) -> bool:
 
 
 class Bag:
-    """A recording, opened with ``with``; what can be read of a damaged one of ROS 2 is read.
+    """A recording, opened with ``with``. A damaged ROS 2 recording is read as far as possible.
 
     Args:
         path: rosbag2 folder, .mcap or .db3 file, or .bag file of ROS 1.
@@ -51,7 +51,7 @@ class Bag:
         damage: what is wrong with the recording; empty = nothing found yet.
 
     Raises:
-        CaptureError: on entering, when nothing of it can be read, or a bag of ROS 1 lacks its index.
+        CaptureError: on entering, when nothing can be read, or a ROS 1 bag is damaged or lacks its index.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -65,7 +65,7 @@ class Bag:
     def __enter__(self) -> "Bag":
         if not is_bag(self.path):
             raise CaptureError(
-                f"{self.path} is no rosbag2 recording, nor one of ROS 1: give its folder, or a .mcap, .db3 or .bag file"
+                f"{self.path} is no rosbag2 recording and no ROS 1 bag: give its folder, or a .mcap, .db3 or .bag file"
             )
         with self._stack:
             self._open()
@@ -94,13 +94,13 @@ class Bag:
         return {c.topic: c.msgtype for c in sorted(self.connections, key=lambda c: c.topic)}
 
     def count(self, topic: str) -> int:
-        """Messages of a topic; 0 when unknown because the bag is damaged."""
+        """Number of messages of a topic; 0 when unknown because the bag is damaged."""
         return sum(c.msgcount for c in self.connections if c.topic == topic)
 
     def messages(self, topics: Collection[str]) -> Iterator[tuple[Connection, int, bytes]]:
         """Connection, log time in nanoseconds and bytes of these topics' messages, in time order.
 
-        Where the recording is damaged the iteration ends, and `damage` says why.
+        A storage's messages end where it is damaged, and `damage` says why.
         """
         for storage in self._storages:
             wanted = [c for c in storage.connections if c.topic in topics]
@@ -129,7 +129,7 @@ class Bag:
             if self.ros1:
                 return deserialize_ros1(self._store, connection, data)
             return self._store.deserialize_cdr(data, connection.msgtype)
-        except Exception as error:  # neither does the deserialiser
+        except Exception as error:  # the deserialiser promises no type of error either
             raise CaptureError(
                 f"{self.path}: a message of {connection.topic} is no {connection.msgtype} "
                 f"({type(error).__name__}: {error}): was it recorded with another version of that type?"
@@ -196,7 +196,7 @@ class _McapRemains:
             raise ReaderError(f"{path} does not begin like an MCAP file")
         self._reader.data_start = 17 + int.from_bytes(bio.read(8), "little")
         self._reader.data_end = path.stat().st_size
-        with suppress(Exception):  # the scan ends at the damage, in any way; what lies before it is collected by then
+        with suppress(Exception):  # the scan fails at the damage in any way; it has collected what lies before
             self._reader.meta_scan()
 
     @property
@@ -215,7 +215,7 @@ class _Sqlite3Remains:
 
     def __init__(self, path: Path) -> None:
         self._database = sqlite3.connect(f"file:{quote(str(path))}?immutable=1", uri=True)
-        # Else sqlite refuses a file that is shorter than its header says, before any row is asked for.
+        # Without this, sqlite refuses a file that is shorter than its header says before it reads any row.
         self._database.execute("PRAGMA writable_schema=ON")
         rows = self._database.execute("SELECT id, name, type, serialization_format FROM topics").fetchall()
         none = MessageDefinition(MessageDefinitionFormat.NONE, "")

@@ -1,1 +1,1 @@
-"""Captures: one module a format, what several of them share, and `opening`, which tells the format."""
+"""Reads captures: one module per format, code that several formats share, and `opening`, which picks the format."""

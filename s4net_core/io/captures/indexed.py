@@ -1,4 +1,4 @@
-"""Captures that hold one file an image: any frame can be asked for by position."""
+"""Captures whose frames can be read by position, e.g. because every image is a file."""
 
 from abc import ABC, abstractmethod
 from collections import Counter
@@ -15,11 +15,11 @@ from s4net_core.frames import Frame, LazyView, decoded
 Item = TypeVar("Item")
 
 STEP_30_HZ = 33_333_333
-"""Nanoseconds between two images of a depth camera, where a data set keeps no stamps."""
+"""Nanoseconds between two images at 30 Hz, for data sets that keep no stamps."""
 
 
 class Place(NamedTuple):
-    """What is known of a frame before its images are read.
+    """Stamp and pose of a frame whose images are not read yet.
 
     Args:
         stamp: acquisition time, nanoseconds.
@@ -33,7 +33,7 @@ class Place(NamedTuple):
 
 
 class IndexedCapture(ABC):
-    """A `Capture` by position: iteration leaves out what cannot be used and counts it.
+    """A `Capture` with access by position. Iteration leaves out unusable frames and counts them.
 
     Args:
         path: folder of the capture.
@@ -93,7 +93,7 @@ class IndexedCapture(ABC):
 
     @abstractmethod
     def locate(self, position: int) -> Place:
-        """Stamp and pose of the frame at that position, and what reads its images.
+        """Stamp and pose of the frame at that position, and the function that reads its images.
 
         Raises:
             BadFrame: it cannot be used.

@@ -1,4 +1,4 @@
-"""Writes a labelled capture: a scene folder with its labels, also as pictures and as annotations for LabelMe."""
+"""Writes a labelled capture: a scene folder whose labels are also written as pictures and as LabelMe annotations."""
 
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
@@ -14,7 +14,7 @@ from s4net_core.labels import LabelSpace
 
 Extra = Literal["color", "overlay", "labelme"]
 EXTRAS: tuple[Extra, ...] = ("color", "overlay", "labelme")
-"""What can be written beside the class ids."""
+"""Forms of the labels that can be written beside the class ids."""
 COLOR_FOLDER, OVERLAY_FOLDER = "label_color", "overlay"
 
 
@@ -28,10 +28,10 @@ def write_labelled_scene(
     tolerance: float = 0.0,
     quality: int = 90,
 ) -> int:
-    """Write frames with labels as a scene folder that `open_capture` reads, and what people look at and edit.
+    """Write labelled frames as a scene folder that `open_capture` reads, with pictures to look at and polygons to edit.
 
     ``label/N.png`` has class ids (0 = unlabelled), ``label_color/N.png`` their colours, ``overlay/N.jpg`` the colours
-    over the image, ``labelme/N.json`` polygons; where there are polygons, they are what is read again.
+    over the image, ``labelme/N.json`` polygons. Where there are polygons, `open_capture` reads them, not ``label/``.
 
     Args:
         path: a folder that does not exist yet, or is empty.
@@ -46,13 +46,13 @@ def write_labelled_scene(
         Number of frames written.
 
     Raises:
-        CaptureError: as `write_scene_folder`, or the disk is full.
+        CaptureError: as `write_scene_folder`, or a frame has no label, or the disk is full.
     """
     path = Path(path)
 
     def written() -> Iterator[Frame]:
         for index, frame in enumerate(frames):
-            yield frame  # goes on when the frame itself is written
+            yield frame  # resumed after the frame itself is written
             _write_extras(path, index, frame, space, extras, alpha, tolerance, quality)
 
     return write_scene_folder(path, written(), quality=quality)

@@ -2,8 +2,8 @@
 
 ``color/`` (or ``rgb/``, ``image/``) and ``depth/`` (16 bit, millimetres unless the lens file has a ``depth_scale``,
 aligned to colour), ``trajectory.log`` or ``.json``, also in Open3D's ``scene/``, and the lens in any .json with an
-``intrinsic_matrix``. Without one it is Redwood's camera, a PrimeSense. Images belong together by name, or else by
-order; a trajectory counts them from 0.
+``intrinsic_matrix``. Without such a file, Redwood's camera (a PrimeSense) is assumed. Colour and depth are paired by
+name, or else by order; a trajectory counts images from 0.
 """
 
 import json
@@ -29,15 +29,15 @@ DEPTH_FOLDER = "depth"
 
 
 class Open3dFolder(IndexedCapture):
-    """Frames of such a folder.
+    """Frames of a folder as Redwood or Open3D writes it.
 
     Args:
         path: the folder.
-        poses: others than those of its trajectory, which may then be missing.
+        poses: replace the folder's trajectory, which may then be missing.
         stride: take every n-th frame.
 
     Raises:
-        CaptureError: images do not belong together, there is no trajectory, or a text cannot be parsed.
+        CaptureError: images cannot be paired, there is no trajectory, or a text file cannot be parsed.
     """
 
     def __init__(self, path: str | Path, poses: Poses | None = None, stride: int = 1) -> None:
@@ -90,8 +90,8 @@ def _pairs(path: Path) -> list[tuple[Path, Path]]:
         return [(colors[stem], depths[stem]) for stem in colors]
     if len(colors) != len(depths):
         raise CaptureError(
-            f"{path} has {len(colors)} images of colour and {len(depths)} of depth: give those that belong together "
-            "the same name"
+            f"{path} has {len(colors)} images of colour and {len(depths)} of depth: give both images of a "
+            "pair the same name"
         )
     return list(zip(colors.values(), depths.values(), strict=True))
 
@@ -102,13 +102,13 @@ def _trajectory(path: Path) -> Path:
     found = next((file for file in (*named, *others) if file.is_file()), None)
     if found is None:
         raise CaptureError(
-            f"{path} has no trajectory.log: name another file of poses, or let `s4net register` find them"
+            f"{path} has no trajectory.log: name another pose file, or let `s4net register` find the poses"
         )
     return found
 
 
 def _camera(path: Path) -> tuple[Intrinsics, float]:
-    """Lens, and units of depth a metre."""
+    """Lens, and depth units per metre."""
     for file in sorted(path.glob("*.json")):
         try:
             content = json.loads(file.read_text())
@@ -120,7 +120,7 @@ def _camera(path: Path) -> tuple[Intrinsics, float]:
                 f"{file} cannot be read ({type(error).__name__}: {error}): it must be a PinholeCameraIntrinsic or a "
                 "PinholeCameraTrajectory of Open3D"
             ) from error
-    return UNKNOWN_CAMERA, MILLIMETRES  # which is Open3D's PrimeSenseDefault
+    return UNKNOWN_CAMERA, MILLIMETRES  # the same as Open3D's PrimeSenseDefault
 
 
 def _camera_in(content: dict[str, Any]) -> dict[str, Any] | None:
@@ -134,8 +134,8 @@ def open3d_intrinsics(camera: dict[str, Any]) -> Intrinsics:
     """`Intrinsics` of Open3D's ``width``, ``height`` and ``intrinsic_matrix``, which lists K column by column.
 
     Raises:
-        ValueError, KeyError, TypeError: it is no such thing.
-        BadFrame: ``intrinsics`` when they are not usable.
+        ValueError, KeyError, TypeError: a field is missing or malformed.
+        BadFrame: ``intrinsics`` when the values are not usable.
     """
     K = np.array(camera["intrinsic_matrix"], np.float64).reshape(3, 3).T
     return intrinsics_from_calibration(camera["width"], camera["height"], K.ravel().tolist(), ())

@@ -1,4 +1,4 @@
-"""Opens a capture of any format that is read here."""
+"""Opens a capture of any supported format."""
 
 from pathlib import Path
 
@@ -33,21 +33,21 @@ def open_capture(
     stride: int = 1,
     with_depth: bool = True,
 ) -> Capture:
-    """The capture at `path`, whatever its format.
+    """The capture at `path`; its files tell the format.
 
     Args:
         path: folder or file.
-        stream: how streams are put together; for recordings whose images have stamps of their own.
-        poses: other poses than the capture's, or where it has none: a file as `read_poses` takes it, in the capture's
-            folder or anywhere, e.g. ``poses_noisy.txt``; empty = the capture's own.
-        map_labels: from the ids in label files to SUN RGB-D 37, see `label_map`; None = the format's own.
-        stride: take every n-th frame; where images are files or can be skipped, the others are not read.
-        with_depth: False = depth is not needed: in a bag or TUM sequence it need not be there, and colour does not wait
-            for it.
+        stream: how colour, depth and poses are matched; used where each of them has its own stamps.
+        poses: replace the capture's own poses, or supply missing ones: `Poses`, or a file that `read_poses` reads, in
+            the capture's folder or elsewhere, e.g. ``poses_noisy.txt``; empty = the capture's own.
+        map_labels: maps the ids in label files to SUN RGB-D 37, see `label_map`; None = the format's own map.
+        stride: take every n-th frame; the others are not read where the format lets a reader skip images.
+        with_depth: False = a bag or TUM sequence is read without depth and need not have any; other formats ignore it.
 
     Raises:
-        CaptureError: nothing is there, or it is in none of the formats.
-        LabelTableError: a scan of ScanNet has a damaged table of labels.
+        CaptureError: nothing is there, it is in none of the formats, or `map_labels` is given for a format without
+            labels.
+        LabelTableError: a ScanNet scan has a damaged table of labels.
     """
     path = Path(path)
     if not path.exists():
@@ -58,7 +58,7 @@ def open_capture(
     if is_scannet(path):
         return open_scannet(path, given, stride, map_labels=map_labels)
     if map_labels is not None:
-        raise CaptureError(f"{path} is neither scene folder nor ScanNet: others have no labels that can be mapped")
+        raise CaptureError(f"{path} is neither a scene folder nor ScanNet: other formats have no labels to map")
     if path.is_dir() and is_tum(path):
         return TumCapture(path, stream, poses=given, stride=stride, with_depth=with_depth)
     if path.is_dir() and is_seven_scenes(path):
@@ -79,5 +79,5 @@ def _poses(capture: Path, name: str) -> Poses | None:
     places = [folder / name, Path(name)]
     found = next((place for place in places if place.is_file()), None)
     if found is None:
-        raise CaptureError(f"file of poses {name} is neither in {folder} nor where you are: check its name")
+        raise CaptureError(f"pose file {name} is neither in {folder} nor in the current folder: check its name")
     return read_poses(found)

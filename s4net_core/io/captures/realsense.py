@@ -1,6 +1,7 @@
 """Recordings of a RealSense (librealsense's .bag, since version 2.58 .db3), read through pyrealsense2.
 
-They hold no poses: those come from a file, e.g. of `s4net register`. Depth is aligned to colour by librealsense.
+They hold no poses; a file gives them, e.g. one that `s4net register` wrote. Depth is aligned to colour by
+librealsense.
 """
 
 from collections.abc import Callable, Generator, Iterator
@@ -24,11 +25,11 @@ from s4net_core.streams.assembler import Picture
 from s4net_core.streams.offline import StreamAssembler
 
 TOPIC = "/device_0/sensor_"
-"""With this every topic of librealsense begins, and none of realsense2_camera."""
+"""Every topic of librealsense begins with this, and no topic of realsense2_camera does."""
 POLL_MS, SETTLED_MS, END_MS = 100, 1000, 10000
-"""A file is over when it has been read to its end and nothing comes any more, or when nothing comes for long."""
+"""One poll; a file is over after the second without images if playback has stopped, and after the third in any case."""
 STARTS = 5
-"""librealsense starts one stream after the other, and on a busy machine the first may have run ahead by then: tries."""
+"""Attempts to start both streams together: librealsense starts them in turn, and on a busy machine one runs ahead."""
 NO_POSES = (
     "a RealSense recording has no poses: give a file of them (`s4net convert --poses FILE`), or find them by "
     "`s4net register`"
@@ -41,7 +42,7 @@ class RealsenseRecording(RecordedCapture):
     Args:
         path: .bag or .db3 file.
         stream: slop of the association of colour and depth.
-        poses: where its poses come from.
+        poses: of the images; the recording has none.
         stride: take every n-th frame.
 
     Raises:
@@ -60,7 +61,7 @@ class RealsenseRecording(RecordedCapture):
         self._rs = load_pyrealsense2()
 
     def _play(self, assembler: StreamAssembler) -> Iterator[None]:
-        """Each image comes again in a set with the next one of the other stream; it is taken in once."""
+        """Add each image once: librealsense repeats it in sets with later images of the other stream."""
         last: dict[str, int] = {}
         for color, depth in self._sets():
             if last.get("depth") != depth.get_frame_number():
@@ -74,7 +75,7 @@ class RealsenseRecording(RecordedCapture):
             yield
 
     def _sets(self) -> Iterator[tuple[Any, Any]]:
-        """Colour and aligned depth, as librealsense puts them together, from the beginning of both."""
+        """Pairs of colour and aligned depth, as librealsense matches them, from the beginning of both streams."""
         for attempts_left in reversed(range(STARTS)):
             sets = self._started()
             first = next(sets, None)
@@ -82,7 +83,7 @@ class RealsenseRecording(RecordedCapture):
                 yield first
                 yield from sets
                 return
-            del first  # it holds the device, which must be gone before the file is opened again
+            del first  # it keeps the device open, which must be closed before the file is opened again
             sets.close()
 
     def _started(self) -> Generator[tuple[Any, Any], None, None]:
@@ -97,8 +98,8 @@ class RealsenseRecording(RecordedCapture):
             pipeline.start(config)
         except RuntimeError as error:
             raise CaptureError(
-                f"{self.path} cannot be played by librealsense ({error}): it must hold colour and depth, and have been "
-                "closed when it was recorded; `rosbag reindex` may repair a .bag"
+                f"{self.path} cannot be played by librealsense ({error}): it must hold colour and depth, and "
+                "must have been closed after recording; `rosbag reindex` may repair a .bag"
             ) from error
         try:
             waited = 0
@@ -113,10 +114,10 @@ class RealsenseRecording(RecordedCapture):
 
 
 def is_realsense(path: Path) -> bool:
-    """Whether `path` is a recording of librealsense, which has the form of a bag of ROS, but other topics.
+    """Whether `path` is a recording of librealsense: a ROS bag with librealsense's own topics.
 
     Raises:
-        CaptureError: nothing of it can be read.
+        CaptureError: the bag cannot be read.
     """
     if path.suffix == ".mcap" or path.is_dir() or not is_bag(path):
         return False
@@ -125,10 +126,10 @@ def is_realsense(path: Path) -> bool:
 
 
 def load_pyrealsense2() -> Any:
-    """The module.
+    """Import pyrealsense2.
 
     Raises:
-        CaptureError: it is not installed, or a library that it needs is not; the text says how to get it.
+        CaptureError: it or a library that it needs is not installed; the text says how to install it.
     """
     try:
         import pyrealsense2
@@ -136,8 +137,8 @@ def load_pyrealsense2() -> Any:
         raise CaptureError("reading a RealSense recording needs pyrealsense2: pip install pyrealsense2") from error
     except ImportError as error:
         raise CaptureError(
-            f"pyrealsense2 cannot be loaded ({error}): install what it names, on Debian and Ubuntu by "
-            "`apt install libusb-1.0-0`"
+            f"pyrealsense2 cannot be loaded ({error}): install the library that it names, on Debian and "
+            "Ubuntu by `apt install libusb-1.0-0`"
         ) from error
     return pyrealsense2
 
@@ -152,7 +153,7 @@ def _picture(frame: Any, image: Callable[[], NDArray[Any]]) -> Picture:
 
 
 def _rgb(frame: Any) -> Callable[[], NDArray[np.uint8]]:
-    """Copied at once: librealsense has few buffers, and fills them again."""
+    """Copies the image at once, because librealsense has few buffers and reuses them."""
     video = frame.as_video_frame()
     encoding, data = video.get_profile().format().name, np.array(video.get_data())
     height, width, step = video.get_height(), video.get_width(), data.strides[0]
@@ -166,7 +167,7 @@ def _metres(frame: Any) -> Callable[[], NDArray[np.float32]]:
 
 
 def _lens(frame: Any) -> Intrinsics:
-    """As realsense2_camera publishes it, which calls every lens but a fisheye's plumb_bob."""
+    """The lens as realsense2_camera publishes it: every model but a fisheye's counts as plumb_bob."""
     lens = frame.get_profile().as_video_stream_profile().get_intrinsics()
     model = lens.model.name if lens.model.name in ("kannala_brandt4", "ftheta") else "plumb_bob"
     k = [lens.fx, 0.0, lens.ppx, 0.0, lens.fy, lens.ppy, 0.0, 0.0, 1.0]

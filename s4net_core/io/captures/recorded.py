@@ -1,4 +1,4 @@
-"""Recorded streams: a recording is played through the assembler that the live node uses, and gives the same frames."""
+"""Recorded streams: a recording is played through the live node's assembler, so that it gives the same frames."""
 
 import logging
 from abc import ABC, abstractmethod
@@ -16,12 +16,12 @@ _log = logging.getLogger(__name__)
 
 
 class RecordedCapture(ABC):
-    """A `Capture` whose colour, depth and poses have stamps of their own.
+    """A `Capture` whose colour, depth and poses each have their own stamps.
 
     Args:
         path: file or folder of the recording.
-        stream: fixed frame, slop, waiting times: as for the live node.
-        poses: others than those of the recording, or where it has none.
+        stream: fixed frame, slop and waiting times, as for the live node.
+        poses: replace the recording's own poses, or supply missing ones.
         stride: take every n-th frame.
         with_depth: False = depth is not read, every colour image becomes a frame without it.
 
@@ -32,7 +32,7 @@ class RecordedCapture(ABC):
     damage = ""
     """Why the recording ends early; empty = it does not. Known after an iteration."""
     _count = 0
-    """Colour images; 0 = not known."""
+    """Number of colour images; 0 = unknown."""
 
     def __init__(
         self,
@@ -63,18 +63,18 @@ class RecordedCapture(ABC):
         return dict(self._assembler.skipped)
 
     def __iter__(self) -> Iterator[Frame]:
-        """Frames in time order; those of a damaged recording up to the damage.
+        """Frames in time order; a damaged recording is read up to the damage.
 
         Raises:
-            CaptureError: at the end, when not one frame could be used.
+            CaptureError: at the end, if no frame could be used.
         """
         return decoded(self.views())
 
     def views(self) -> Iterator[LazyView]:
-        """Views in time order, not decoded; those of a damaged recording up to the damage.
+        """Views in time order, not decoded; a damaged recording is read up to the damage.
 
         Raises:
-            CaptureError: at the end, when there was not one, or none that could be decoded.
+            CaptureError: at the end, if there was no view, or none could be decoded.
         """
         self._assembler = assembler = self._new_assembler()
         yield from islice(self._played(assembler), 0, None, self.stride)
@@ -105,11 +105,11 @@ class RecordedCapture(ABC):
 
     @abstractmethod
     def _play(self, assembler: StreamAssembler) -> Iterator[None]:
-        """Add everything to `assembler` in the order of the recording, and yield after each."""
+        """Add every image and pose to `assembler` in recorded order, and yield after each."""
 
 
 def _no_frames(path: Path, assembler: StreamAssembler, damage: str) -> CaptureError:
-    """The error for a capture of which not one frame could be used, with every reason."""
+    """The error for a capture without a usable frame; it lists every reason."""
     details = assembler.details
     reasons = [f"{count} x {reason}: {details[reason]}" for reason, count in assembler.skipped.items()]
     reasons += [damage] if damage else []

@@ -1,4 +1,4 @@
-"""Reads frames from a ROS 2 or ROS 1 recording, put together exactly as the live node does it from topics."""
+"""Reads frames from a ROS 2 or ROS 1 bag, assembled exactly as the live node assembles them from topics."""
 
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ from s4net_core.streams.offline import StreamAssembler
 
 CAMERA_INFO = "sensor_msgs/msg/CameraInfo"
 TRANSFORMS = ("tf2_msgs/msg/TFMessage", "tf/msg/tfMessage")
-"""The second is that of bags from before ROS Hydro."""
+"""Bags from before ROS Hydro use the second type."""
 TF_TOPICS = ("/tf", "/tf_static")
 NO_POSES = "record them with the images, with a tracker running, or find them by `s4net register`"
 
@@ -50,10 +50,10 @@ class BagReader(RecordedCapture):
 
     Args:
         path: rosbag2 folder, .mcap or .db3 file, or .bag file of ROS 1.
-        stream: fixed frame, slop, waiting times: as for the live node.
-        poses: others than those of /tf, which may then be missing.
+        stream: fixed frame, slop and waiting times, as for the live node.
+        poses: replace those of /tf, which may then be missing.
         stride: take every n-th frame.
-        color_topic, depth_topic: names where the bag has several cameras; empty = realsense's, else by type and name.
+        color_topic, depth_topic: topics to read if the bag has several cameras; empty = see `find_topics`.
         with_depth: False = depth is not read, every colour image becomes a frame without it.
 
     Raises:
@@ -114,7 +114,7 @@ def find_topics(bag: Bag, color_topic: str = "", depth_topic: str = "", *, with_
 
 
 def _messages(bag: Bag, topics: Collection[str]) -> Iterator[tuple[str, Any]]:
-    """Topic and message up to the first that cannot be deserialised, which is damage like any other."""
+    """Topic and message; the first message that cannot be deserialised counts as damage and ends the iteration."""
     for connection, _, data in bag.messages(topics):
         try:
             message = bag.deserialize(connection, data)
@@ -151,7 +151,7 @@ def _is_depth(topic: str) -> bool:
 
 
 def _color_rank(topic: str) -> tuple[int, ...]:
-    """Small = likely. The raw image wins over its compressed form, which loses something."""
+    """Small = likely. The raw image wins over its compressed form, which may be lossy."""
     unlikely = any(word in topic for word in _NOT_A_CAMERA)
     colorful = any(word in topic for word in ("color", "rgb"))
     return int(unlikely), int(not topic.startswith("/camera/")), int(not colorful), int(topic != _raw_name(topic))
@@ -164,7 +164,7 @@ def _depth_rank(topic: str) -> tuple[int, ...]:
 
 
 def _raw_name(topic: str) -> str:
-    """Name of the image that a transport's topic carries."""
+    """Topic of the raw image: `topic` without the suffix of its image transport."""
     for suffix in ("/compressed", "/compressedDepth"):
         topic = topic.removesuffix(suffix)
     return topic
@@ -174,7 +174,7 @@ def _add_transforms(assembler: StreamAssembler, message: Any, *, static: bool) -
     for stamped in message.transforms:
         try:
             T_parent_child = transform_matrix(stamped.transform)
-        except BadFrame as error:  # the tracker lost itself; frames at this time will lack their pose
+        except BadFrame as error:  # the tracker was lost; frames at this time will lack their pose
             assembler.note(error.reason, f"{stamped.header.frame_id} -> {stamped.child_frame_id}: {error}")
             continue
         assembler.add_transform(

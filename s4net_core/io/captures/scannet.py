@@ -1,14 +1,14 @@
 """ScanNet (Dai et al., CVPR 2017): scans as published or exported, and the six scenes on which the paper reports.
 
 A scan is a folder ``scene0000_00`` with ``scene0000_00.sens`` and, for evaluation, ``scene0000_00_2d-label-filt.zip``;
-both are read where they lie, without unpacking. Or it is what ScanNet's exporter writes: ``color/0.jpg``,
+both are read without unpacking. Or it is a folder that ScanNet's exporter has written: ``color/0.jpg``,
 ``depth/0.png``, ``pose/0.txt``, ``intrinsic/intrinsic_color.txt`` and ``intrinsic_depth.txt``, with labels in
-``label-filt/`` (ids of ScanNet) or ``label/`` (NYU40 ids). `SCANNET_TABLE`, which leads from ScanNet's ids to the 37
-classes, is looked for in the scan's folder and the two above.
+``label-filt/`` (ids of ScanNet) or ``label/`` (NYU40 ids). `SCANNET_TABLE` maps ScanNet's ids to the 37 classes; it is
+looked for in the scan's folder and the two folders above.
 
-Colour is larger than depth and neither camera sees quite what the other does: frames have depth registered to colour,
-and the size of the depth image, to which colour is averaged and labels are thinned out. Stamps are made from the
-frame's number at 30 Hz, so that both forms give the same frames.
+Colour is larger than depth, and the two cameras do not share a viewpoint. Frames have the size of the depth image:
+depth is registered to colour, colour is averaged down, and labels are subsampled. Stamps are computed from the frame's
+number at 30 Hz, so that both forms give the same frames.
 """
 
 import logging
@@ -38,7 +38,7 @@ from s4net_core.labels import SUNRGBD37, LabelMap, nyu40_to_sunrgbd37
 PAPER_SCENES = ("scene0000", "scene0006", "scene0009", "scene0011", "scene0022", "scene0030")
 """Apartment, hotel room, bathroom, kitchen, lounge, study; each was scanned twice."""
 COLOR_SIZE, DEPTH_SIZE = (1296, 968), (640, 480)
-"""Width and height of the published images: to them belong the matrices of an export whose images are smaller."""
+"""Width and height of the published images. An export's matrices refer to this size even if its images are smaller."""
 RAW_LABELS, NYU40_LABELS = "label-filt", "label"
 _COLOR_LENS = ("intrinsic/intrinsic_color.txt", "intrinsic_color.txt", "intrinsics_color.txt")
 _DEPTH_LENS = ("intrinsic/intrinsic_depth.txt", "intrinsic_depth.txt", "intrinsics_depth.txt")
@@ -71,9 +71,9 @@ def open_scannet(
 
     Args:
         path: folder of the scan, or its .sens file.
-        poses: others than those of the scan.
+        poses: replace the scan's own poses.
         stride: take every n-th frame; the others are not read.
-        map_labels: from the ids in the label files to SUN RGB-D 37; None = as ScanNet publishes or exports them.
+        map_labels: maps the ids in label files to SUN RGB-D 37; None = they are as ScanNet publishes or exports them.
 
     Raises:
         CaptureError: nothing usable is there.
@@ -90,7 +90,7 @@ def open_scannet(
 
 
 class ScannetScan(IndexedCapture):
-    """What both forms share: depth registered to colour, labels through the table, stamps by number."""
+    """Base of both forms: depth registered to colour, labels through the table, stamps by number."""
 
     T_color_depth: NDArray[np.float64]
 
@@ -144,7 +144,7 @@ class ScannetScan(IndexedCapture):
 
 
 class SensScan(ScannetScan):
-    """Frames of a .sens file; those of a truncated one up to the damage.
+    """Frames of a .sens file; a truncated file is read up to the damage.
 
     Args:
         path: the file; labels are looked for beside it.
@@ -165,14 +165,14 @@ class SensScan(ScannetScan):
 
     @property
     def damage(self) -> str:
-        """Why the recording ends early; empty = it does not, as far as it was read."""
+        """Why the recording ends early; empty = no damage in the part that was read."""
         return self._file.damage
 
     def __len__(self) -> int:
         return len(self._numbers)
 
     def views(self) -> Iterator[LazyView]:
-        """Views in time order; those of a truncated file up to the damage."""
+        """Views in time order; a truncated file is read up to the damage."""
         yield from super().views()
         if self.damage:
             _log.warning("%s is damaged: %s", self.path, self.damage)
@@ -191,7 +191,7 @@ class SensScan(ScannetScan):
 
 
 class ExportedScan(ScannetScan):
-    """Frames of an exported scan. Images may have been made smaller: the matrices remain those of the published size.
+    """Frames of an exported scan. Its images may be smaller than published; its matrices refer to the published size.
 
     Args:
         path: folder.
@@ -235,7 +235,7 @@ class ExportedScan(ScannetScan):
 
 
 class _Labels:
-    """Ground truth of a scan: from the zip, or from a folder beside the images; none of them may be there."""
+    """Ground truth of a scan, from the zip or from a folder beside the images; both may be missing."""
 
     def __init__(self, folder: Path, map_labels: LabelMap | None) -> None:
         self._folder: Path | None = None
@@ -306,7 +306,7 @@ def _read_matrix(folder: Path, names: tuple[str, ...]) -> NDArray[np.float64]:
 
 
 def _lens_for(K: NDArray[np.float64], shape: tuple[int, ...], published: tuple[int, int]) -> Intrinsics:
-    """Lens of an image: of its own size if the principal point is near its middle, else of the published size."""
+    """Lens of an image: K is for its own size if the principal point is near its middle, else for `published`."""
     height, width = shape[:2]
     numbers = K[:3, :3].ravel().tolist()
     if abs(K[0, 2] / width - 0.5) < 0.125:

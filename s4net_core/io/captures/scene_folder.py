@@ -1,4 +1,4 @@
-"""Scene folder: the project's own capture format, one file an image, readable with any tool.
+"""Scene folder: the project's own capture format, made of files that any tool can read.
 
 ``color/N.jpg`` (or .png), optional ``depth/N.png`` (16 bit, millimetres, aligned to colour, 0 = none), optional
 ``label/N.png`` (0 = unlabelled, else class id) or ``labelme/N.json`` or ``annotations/N.json`` (drawn with LabelMe),
@@ -34,7 +34,7 @@ from s4net_core.io.label_files.lookup import find_label, read_label_file
 from s4net_core.labels import SUNRGBD37, LabelMap
 
 FIRST_STAMP = 1_000_000_000
-"""Stamp of index 0 where there is no timestamps.txt; not 0, which tf takes for "the latest"."""
+"""Stamp of index 0 where there is no timestamps.txt. It is not 0, because tf reads 0 as "the latest"."""
 STAMP_STEP = 100_000_000
 """Nanoseconds between two images where there is no timestamps.txt."""
 POSES_FILE = "poses.txt"
@@ -47,12 +47,12 @@ class SceneFolder(IndexedCapture):
 
     Args:
         path: the folder.
-        poses: name of the file of poses in the folder, e.g. ``poses_noisy.txt``, or poses from elsewhere.
+        poses: name of the pose file in the folder, e.g. ``poses_noisy.txt``, or poses from elsewhere.
         stride: take every n-th frame.
-        map_labels: from the ids in ``label/`` to SUN RGB-D 37, see `label_map`; None = they are those.
+        map_labels: maps the ids in ``label/`` to SUN RGB-D 37, see `label_map`; None = they are SUN RGB-D 37 already.
 
     Raises:
-        CaptureError: the folder is not a scene folder, or its texts cannot be parsed.
+        CaptureError: the folder is not a scene folder, or one of its text files is missing or cannot be parsed.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class SceneFolder(IndexedCapture):
         return len(self._indices)
 
     def locate(self, position: int) -> Place:
-        """Stamp and pose; reading raises S4NetError when the label has class ids outside the label space."""
+        """Stamp, pose and the function that reads the images; it raises S4NetError for ids outside the label space."""
         index = self._indices[position]
         color_path = self._color_path(index)
         stamp = self._stamps.get(index, FIRST_STAMP + index * STAMP_STEP)
@@ -129,13 +129,14 @@ def write_scene_folder(path: str | Path, frames: Iterable[Frame], *, quality: in
     Args:
         path: a folder that does not exist yet, or is empty.
         frames: all of one size; only their focal lengths may differ. Depth and label are written where there are any.
-        quality: of the JPEG colour images, 1..100; 100 writes PNG, which loses nothing.
+        quality: of the JPEG colour images, 1..100; 100 writes lossless PNG instead.
 
     Returns:
         Number of frames written.
 
     Raises:
-        CaptureError: the folder is not empty, there is no frame, or sizes or principal points differ.
+        CaptureError: the folder is not empty, there is no frame, an image cannot be written, or sizes, principal points
+            or distortions differ.
     """
     path = Path(path)
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
@@ -202,7 +203,7 @@ def _intrinsics_json(lenses: list[Intrinsics], path: Path) -> dict[str, Any]:
 
 
 class _IntrinsicsFile:
-    """``intrinsics.json``, which may name another focal length for every image."""
+    """``intrinsics.json``, which may give every image its own focal length."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -230,7 +231,9 @@ class _IntrinsicsFile:
         if not self._per_frame:
             return self._shared
         if index >= len(self._per_frame):
-            raise BadFrame("intrinsics", f"{self.path} has {len(self._per_frame)} lenses, none for image {index}")
+            raise BadFrame(
+                "intrinsics", f"{self.path}: per_frame has {len(self._per_frame)} lenses, none for image {index}"
+            )
         fx, fy = self._per_frame[index]
         return replace(self._shared, fx=fx, fy=fy)
 
@@ -238,8 +241,8 @@ class _IntrinsicsFile:
 def _read_poses(path: Path) -> Poses:
     if not path.is_file():
         raise CaptureError(
-            f"{path} is missing: a scene folder needs the pose of every image; `s4net register` finds them where there "
-            "is depth"
+            f"{path} is missing: a scene folder needs the pose of every image; `s4net register` can find poses if "
+            "there is depth"
         )
     return read_poses(path)
 

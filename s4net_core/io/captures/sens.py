@@ -1,7 +1,7 @@
-"""ScanNet's .sens files, version 4: one scan in one file, read frame by frame where it lies.
+"""ScanNet's .sens files, version 4: one scan in one file, read frame by frame without unpacking.
 
 Header: sensor, calibration, compression, sizes, number of frames. Then, for every frame, its pose, two stamps, two
-sizes, colour, depth. (IMU samples behind them are not read.)
+sizes, colour, depth. IMU samples follow; they are not read.
 """
 
 import struct
@@ -20,7 +20,7 @@ from s4net_core.io.images.codec import MILLIMETRES, decode_color, decode_compres
 VERSION = 4
 COLOR_COMPRESSION = {0: "raw", 1: "png", 2: "jpeg"}
 DEPTH_COMPRESSION = {0: "raw_ushort", 1: "zlib_ushort"}
-"""The third one of ScanNet's library, occi_ushort, is in none of its published scans."""
+"""ScanNet's library has a third one, occi_ushort, which no published scan uses."""
 _LONGEST_NAME = 4096
 _MATRIX = struct.Struct("<16f")
 _SETUP = struct.Struct("<iiIIIIfQ")  # compression, sizes, units, number of frames
@@ -28,15 +28,15 @@ _FRAME = struct.Struct("<16fQQQQ")
 
 
 class SensHeader(NamedTuple):
-    """What holds for all frames.
+    """Fields that hold for all frames.
 
     Args:
         sensor: its name.
         color, depth: lenses, with the sizes of the images.
-        T_base_color, T_base_depth: (4, 4), from each camera to the base, whose poses the frames have.
+        T_base_color, T_base_depth: (4, 4), from each camera to the base; a frame's pose is that of the base.
         color_compression, depth_compression: e.g. ``jpeg``, ``zlib_ushort``.
         units_per_metre: of depth.
-        frames: number that the file claims to hold.
+        frames: number of frames that the file claims to hold.
     """
 
     sensor: str
@@ -57,13 +57,13 @@ class _Entry(NamedTuple):
 
 
 class SensFile:
-    """Random access to the frames; only what is asked for is read.
+    """Random access to the frames; each part is read when it is asked for.
 
     Args:
         path: the file.
 
     Attributes:
-        header: what holds for all frames.
+        header: fields that hold for all frames.
         damage: why the frames end early; empty = nothing found yet.
 
     Raises:
@@ -83,14 +83,14 @@ class SensFile:
         self._entries: list[_Entry] = []
 
     def __len__(self) -> int:
-        """Frames that the file claims to hold, and could."""
+        """Number of frames that the file claims to hold, at most as many as its size allows."""
         return min(self.header.frames, self._size // _FRAME.size)
 
     def pose(self, position: int) -> NDArray[np.float64]:
         """T_world_base, (4, 4).
 
         Raises:
-            BadFrame: ``pose`` where the tracker was lost, ``unreadable`` behind the damage of a truncated file.
+            BadFrame: ``pose`` where the tracker was lost, ``unreadable`` after the end of a truncated file.
         """
         T_world_base = self._entry(position).T_world_base
         check_pose(T_world_base)
@@ -100,7 +100,7 @@ class SensFile:
         """(H, W, 3) uint8 RGB.
 
         Raises:
-            BadFrame: ``color_format``, or ``unreadable`` behind the damage of a truncated file.
+            BadFrame: ``color_format``, or ``unreadable`` after the end of a truncated file.
         """
         data, lens = self._read(*self._entry(position).color), self.header.color
         if self.header.color_compression == "raw":
@@ -111,7 +111,7 @@ class SensFile:
         """(H, W) float32 metres, 0 = none, as the depth camera sees it.
 
         Raises:
-            BadFrame: ``depth_format``, or ``unreadable`` behind the damage of a truncated file.
+            BadFrame: ``depth_format``, or ``unreadable`` after the end of a truncated file.
         """
         data, lens = self._read(*self._entry(position).depth), self.header.depth
         if self.header.depth_compression == "zlib_ushort":
@@ -124,7 +124,7 @@ class SensFile:
         return depth
 
     def _entry(self, position: int) -> _Entry:
-        """Where a frame lies; the headers before it are walked once."""
+        """Where a frame lies in the file; the headers before it are walked once."""
         if position >= len(self._entries) and not self.damage:
             with self.path.open("rb", buffering=0) as file:
                 while position >= len(self._entries) and not self.damage:

@@ -27,7 +27,7 @@ class SevenScenes(IndexedCapture):
 
     Args:
         path: folder of the sequence, e.g. ``chess/seq-01``.
-        poses: others than the published ones.
+        poses: replace the published poses.
         stride: take every n-th frame.
 
     Raises:

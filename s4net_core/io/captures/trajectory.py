@@ -1,6 +1,6 @@
-"""Poses in a file of their own: TUM text, Redwood's .log, Open3D's .json, or a scene folder's poses.txt.
+"""Pose files: TUM text, Redwood's .log, Open3D's .json, or a scene folder's poses.txt.
 
-All of them are given out as T_world_camera.
+All poses are returned as T_world_camera.
 """
 
 import json
@@ -18,11 +18,11 @@ from s4net_core.frames import check_pose
 from s4net_core.geometry.poses import interpolate, pose_matrix, quaternion_of
 
 EXACT_NS = 1_000_000
-"""A pose this near to an image in time is the image's own: text files round stamps."""
+"""A pose within this time of an image counts as the image's own, because text files round stamps."""
 GAP_NS = 150_000_000
-"""Between poses farther apart in time than this nothing is interpolated: the tracker was lost."""
+"""Poses are not interpolated across a longer gap than this: the tracker was lost."""
 TUM_WORDS, NUMBERED_WORDS = 8, 17
-"""Words a line: stamp, translation, quaternion; or number and 4x4 matrix."""
+"""Words per line: stamp, translation, quaternion; or number and 4x4 matrix."""
 _LOG_LINES = 5
 
 
@@ -34,16 +34,17 @@ class Poses(Protocol):
 
         Args:
             stamp: of the image, nanoseconds.
-            number: of the image: its own number in a scene folder, else its position in the capture, from 0.
+            number: of the image: the number in its file's name where the format has one, else its position in the
+                capture, from 0.
 
         Raises:
-            BadFrame: ``no_pose``.
+            BadFrame: ``no_pose`` when the image has none.
         """
         ...
 
 
 class StampedPoses:
-    """Poses by time; between two of them they are interpolated, unless the gap is longer than `GAP_NS`.
+    """Poses by time, interpolated between neighbours unless the gap is longer than `GAP_NS`.
 
     Args:
         stamps: nanoseconds, any order.
@@ -58,10 +59,10 @@ class StampedPoses:
         self._name = name
 
     def at(self, stamp: int, number: int) -> NDArray[np.float64]:
-        """T_world_camera at `stamp`; `number` has no meaning here.
+        """T_world_camera at `stamp`; `number` is not used.
 
         Raises:
-            BadFrame: ``no_pose`` when no pose, or no two poses around it, are near enough.
+            BadFrame: ``no_pose`` when no pose is within `EXACT_NS` and the gap around `stamp` is longer than `GAP_NS`.
         """
         after = bisect_left(self.stamps, stamp)
         near = [i for i in (after - 1, after) if 0 <= i < len(self.stamps)]
@@ -91,7 +92,7 @@ class NumberedPoses:
         self._name = name
 
     def at(self, stamp: int, number: int) -> NDArray[np.float64]:
-        """T_world_camera of image `number`; `stamp` has no meaning here.
+        """T_world_camera of image `number`; `stamp` is not used.
 
         Raises:
             BadFrame: ``no_pose``.
@@ -102,7 +103,7 @@ class NumberedPoses:
 
 
 class _Unknown:
-    """Every image at the origin: for those who only want the images."""
+    """Places every image at the origin, for readers that only need the images."""
 
     def at(self, stamp: int, number: int) -> NDArray[np.float64]:
         """Identity."""
@@ -110,18 +111,18 @@ class _Unknown:
 
 
 UNKNOWN_POSES: Poses = _Unknown()
-"""Stands in for poses where a capture is read without any."""
+"""Given as `poses` to read a capture without its poses."""
 
 
 def read_poses(path: Path) -> StampedPoses | NumberedPoses:
-    """Poses of any format that is read here.
+    """Poses from a file of any supported format.
 
     Args:
         path: ``.log`` (Redwood, Open3D), ``.json`` (Open3D's PinholeCameraTrajectory), or text with either 8 words a
             line (TUM: seconds, tx ty tz, qx qy qz qw) or 17 (number, T_world_camera row by row).
 
     Raises:
-        CaptureError: it is missing or in none of the formats.
+        CaptureError: the file is missing or in none of these formats.
     """
     if path.suffix == ".log":
         return _read_log(path)
@@ -136,7 +137,7 @@ def read_poses(path: Path) -> StampedPoses | NumberedPoses:
 
 
 def write_tum_poses(path: Path, poses: Mapping[int, NDArray[np.float64]]) -> None:
-    """Write poses as TUM text, which fits every format of captures; `read_poses` reads it again.
+    """Write poses as TUM text, which `read_poses` reads back and which fits captures of every format.
 
     Args:
         path: text file.
@@ -156,7 +157,7 @@ def read_pose(path: Path) -> NDArray[np.float64]:
     """T_world_camera of one image, from a text of 4 rows of 4 numbers.
 
     Raises:
-        BadFrame: ``pose`` when it is missing or no such text, or the tracker was lost.
+        BadFrame: ``pose`` when the file is missing or holds no such matrix, or the tracker was lost.
     """
     try:
         T_world_camera = np.array(path.read_text().split(), np.float64).reshape(4, 4)
@@ -170,7 +171,7 @@ def numbered_lines(path: Path) -> Iterator[tuple[int, list[str]]]:
     """Number and words of each line that is neither empty nor a comment.
 
     Raises:
-        CaptureError: the file is missing or no text.
+        CaptureError: the file is missing or is not text.
     """
     for number, line in enumerate(_text(path).splitlines(), start=1):
         if line.strip() and not line.lstrip().startswith("#"):
@@ -178,10 +179,10 @@ def numbered_lines(path: Path) -> Iterator[tuple[int, list[str]]]:
 
 
 def nanoseconds(text: str, where: str) -> int:
-    """Seconds as text -> nanoseconds, without the rounding of a float.
+    """Seconds as text -> nanoseconds, without a float's rounding.
 
     Raises:
-        CaptureError: it is no such text; `where` names it.
+        CaptureError: `text` is not a number of seconds; `where` tells the reader its file and line.
     """
     seconds, _, fraction = text.partition(".")
     digits = seconds + fraction[:9].ljust(9, "0")
@@ -214,7 +215,7 @@ def _read_numbered(path: Path, lines: list[tuple[int, list[str]]]) -> NumberedPo
 
 
 def _read_log(path: Path) -> NumberedPoses:
-    """Five lines a pose: its number (twice, then another), and T_world_camera."""
+    """Five lines per pose: the image's number (twice, then an unused number), then the rows of T_world_camera."""
     lines = list(numbered_lines(path))
     poses: dict[int, NDArray[np.float64]] = {}
     for start in range(0, len(lines), _LOG_LINES):
@@ -252,4 +253,4 @@ def _text(path: Path) -> str:
     try:
         return path.read_text()
     except (OSError, UnicodeDecodeError) as error:
-        raise CaptureError(f"{path} is missing or no text ({error}): check its name, or fetch it again") from error
+        raise CaptureError(f"{path} is missing or is not text ({error}): check its name, or fetch it again") from error

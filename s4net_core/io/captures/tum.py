@@ -1,4 +1,4 @@
-"""TUM RGB-D (Sturm et al., IROS 2012): colour, depth and poses with stamps of their own, matched as live topics are.
+"""TUM RGB-D (Sturm et al., IROS 2012): colour, depth and poses, each with its own stamps, matched like live topics.
 
 ``rgb.txt`` and ``depth.txt`` (stamp, file), ``groundtruth.txt`` (stamp, tx ty tz, qx qy qz qw; T_world_camera).
 """
@@ -33,7 +33,7 @@ The published distortion is left out: undoing it makes views of freiburg1_xyz di
 most of all at the borders.
 """
 UNKNOWN_CAMERA = Intrinsics(640, 480, 525.0, 525.0, 319.5, 239.5)
-"""What the data set recommends where no calibration is known."""
+"""The data set's recommendation where no calibration is known."""
 
 
 class _Event(NamedTuple):
@@ -46,13 +46,13 @@ class _Event(NamedTuple):
 class TumCapture(RecordedCapture):
     """Frames of one TUM RGB-D sequence; the pose at the colour image's stamp is interpolated.
 
-    As live, a colour image is matched only when later images show that no nearer depth image will come.
+    As in the live node, a colour image is matched only when later images show that no nearer depth image will come.
 
     Args:
         path: folder of the sequence. Its name, or the comment in ``groundtruth.txt``, tells the camera
             (``freiburg1`` or ``fr1``).
         stream: slop of the association, waiting time for poses.
-        poses: others than ``groundtruth.txt``, which may then be missing.
+        poses: replace ``groundtruth.txt``, which may then be missing.
         stride: take every n-th frame.
         with_depth: False = depth is not read, every colour image becomes a frame without it.
 

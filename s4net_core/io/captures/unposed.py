@@ -1,4 +1,4 @@
-"""RGB-D images of a capture whose poses are unknown, or shall not be looked at: what a registration starts from."""
+"""RGB-D images of a capture without its poses: the input of a registration."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +16,7 @@ from s4net_core.io.captures.trajectory import UNKNOWN_POSES
 
 
 class RgbdImage(NamedTuple):
-    """One view.
+    """One RGB-D image.
 
     Args:
         stamp: acquisition time, nanoseconds.
@@ -32,10 +32,10 @@ class RgbdImage(NamedTuple):
 
 
 class UnposedCapture:
-    """RGB-D images in time order, as often as asked for.
+    """RGB-D images in time order; they can be iterated over again.
 
-    Poses that are found for them are given to `open_capture` as a file of TUM text with these stamps (seconds); that
-    fits every format.
+    Poses found for these images can be saved under their stamps with `write_tum_poses`; `open_capture` takes that file
+    as `poses` for every format.
 
     Args:
         capture: opened with `UNKNOWN_POSES`.
@@ -71,11 +71,11 @@ class UnposedCapture:
 
 
 def open_rgbd(path: str | Path, *, stream: StreamSettings | None = None, stride: int = 1) -> UnposedCapture:
-    """The RGB-D images at `path`: any format of `open_capture`, with or without poses, which are not looked at.
+    """The RGB-D images at `path`, in any format of `open_capture`; poses are ignored and may be missing.
 
     Args:
         path: folder or file.
-        stream: how streams are put together; for recordings whose images have stamps of their own.
+        stream: how colour, depth and poses are matched; used where each of them has its own stamps.
         stride: take every n-th image.
 
     Raises:

@@ -41,7 +41,7 @@ def decode_color(encoding: str, height: int, width: int, step: int, is_bigendian
     Args:
         encoding: ``rgb8``, ``bgr8``, ``rgba8``, ``bgra8`` or ``mono8``.
         step: bytes a row, padding included.
-        is_bigendian: has no meaning for 8 bits; taken so that all image fields pass through one call.
+        is_bigendian: unused for 8 bits; accepted so that all image fields pass through one call.
         data: anything with the buffer protocol.
 
     Raises:
@@ -87,7 +87,7 @@ def decode_compressed_color(format: str, data: Any) -> NDArray[np.uint8]:
     """Colour of a sensor_msgs/CompressedImage (JPEG or PNG) -> (H, W, 3) uint8 RGB, read-only.
 
     Args:
-        format: the message's format, for the error text only: the data says itself what it is.
+        format: the message's format, for the error text only; the data itself tells its format.
         data: anything with the buffer protocol.
 
     Raises:
@@ -161,13 +161,13 @@ def encode_compressed_depth(depth: NDArray[np.float32]) -> tuple[str, bytes]:
 
 
 def depth_to_millimetres(depth: NDArray[np.float32]) -> NDArray[np.uint16]:
-    """(H, W) float32 metres, 0 = none -> (H, W) uint16 millimetres; what 16 bits cannot hold becomes 0 = none."""
+    """(H, W) float32 metres, 0 = none -> (H, W) uint16 millimetres; values beyond 16 bits become 0."""
     millimetres = np.rint(np.nan_to_num(depth, nan=0.0, posinf=0.0, neginf=0.0) * MILLIMETRES)
     return np.where((millimetres > 0) & (millimetres <= np.iinfo(np.uint16).max), millimetres, 0).astype(np.uint16)
 
 
 def imdecode(data: bytes, flags: int) -> NDArray[Any] | None:
-    """OpenCV's decoder, None when it refuses (it does so by None or by an exception, depending on the damage)."""
+    """Decode with OpenCV; None when it fails, whether it returns None or raises."""
     if not data:
         return None
     try:
@@ -190,7 +190,7 @@ def _rows(
         raise BadFrame(
             reason,
             f"image of {width}x{height} with {channels * dtype.itemsize} bytes a pixel and step {step} has "
-            f"{payload.size} bytes: it needs a step of at least {row} and height * step bytes; is the driver sound?",
+            f"{payload.size} bytes: it needs a step of at least {row} and height * step bytes; check the driver",
         )
     view = payload[: height * step].reshape(height, step)[:, :row]
     if not view.flags.c_contiguous and dtype.itemsize > 1:

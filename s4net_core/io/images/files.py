@@ -45,7 +45,7 @@ def read_depth(path: Path, units_per_metre: float = MILLIMETRES, no_depth: int =
 
 
 def read_raw_depth(path: Path) -> NDArray[np.uint16]:
-    """(H, W) uint16, in whatever form the file has it.
+    """(H, W) uint16, the file's values unchanged.
 
     Raises:
         BadFrame: ``unreadable``, or ``depth_format`` when it is not a 16-bit image with one channel.
@@ -64,7 +64,7 @@ def read_label(path: Path, space: LabelSpace, map_labels: LabelMap | None = None
     Args:
         path: image of ids with one channel, 8 or 16 bit.
         space: what the ids mean, after `map_labels`.
-        map_labels: applied to what the file holds; None = the ids are those of `space`.
+        map_labels: applied to the ids in the file; None = the ids are those of `space`.
 
     Raises:
         BadFrame: ``unreadable``, or ``label_format`` when it is not an image of ids with one channel.
@@ -100,7 +100,7 @@ def write_color(path: Path, color: NDArray[np.uint8], quality: int = 90) -> None
 
 
 def write_depth(path: Path, depth: NDArray[np.float32]) -> None:
-    """Write (H, W) float32 metres as 16-bit millimetres; what does not fit (beyond 65.535 m) becomes 0 = none.
+    """Write (H, W) float32 metres as 16-bit millimetres; depth beyond 65.535 m becomes 0 = none.
 
     Raises:
         CaptureError: the file cannot be written.
@@ -118,7 +118,7 @@ def write_label(path: Path, label: NDArray[np.uint8]) -> None:
 
 
 def numbered_images(folder: Path) -> dict[int, Path]:
-    """Colour images by the number that their name is, however many digits it has."""
+    """Colour images whose names are numbers, by number; leading zeros do not matter."""
     return {int(p.stem): p for p in folder.iterdir() if p.suffix.lower() in COLOR_SUFFIXES and p.stem.isdecimal()}
 
 

@@ -1,4 +1,4 @@
-"""LabelMe annotations (format of LabelMe 5 and 6): shapes with class names in JSON to class ids a pixel, and back.
+"""LabelMe annotations (format of LabelMe 5 and 6): named shapes in JSON to a class id per pixel, and back.
 
 Shapes are painted in the order of the file, each over those before it, as LabelMe's own exporter does: a hole is a
 shape of its own that comes later.
@@ -23,12 +23,12 @@ from s4net_core.io.images.files import read_color
 from s4net_core.labels import UNLABELLED, UNLABELLED_NAME, LabelSpace
 
 VERSION = "5.5.0"
-"""Format of what is written; LabelMe itself accepts any."""
+"""Version in annotations that are written; LabelMe itself accepts any."""
 MAX_STRETCH = 0.02
-"""Largest difference of the two factors by which an annotation is scaled to its image: rounded sizes, not a crop."""
+"""Largest relative difference between an annotation's two scale factors: allows rounded sizes, not a crop."""
 
 FEWEST_POINTS = {"polygon": 1, "rectangle": 2, "oriented_rectangle": 4, "circle": 2, "mask": 2}
-"""Types of shapes that are read, and the number of points that each has at least."""
+"""Types of shapes that are read, and the smallest number of points of each."""
 
 Polygon = NDArray[np.int32]
 """(N, 2) corners x, y, at the centres of pixels that belong to the polygon."""
@@ -43,7 +43,8 @@ def read_labelme(path: Path, space: LabelSpace, size: tuple[int, int] | None = N
         size: (H, W) of the image, to which an annotation made at another resolution is scaled; None = its own size.
 
     Raises:
-        BadFrame: ``unreadable`` or ``label_format`` when it is no annotation, or of an image of another shape.
+        BadFrame: ``unreadable`` or ``label_format`` when it is no annotation, ``label_size`` when it is of an image of
+            other proportions, ``color_format`` when its size is only in ``imageData`` and that is damaged.
         S4NetError: a shape has an unknown name, or a type that covers no area.
     """
     content = _read(path)
@@ -64,7 +65,7 @@ def read_labelme_color(path: Path) -> NDArray[np.uint8]:
     """The image that an annotation belongs to, (H, W, 3) uint8 RGB: embedded, or the file it names.
 
     Raises:
-        BadFrame: ``unreadable`` or ``color_format``.
+        BadFrame: ``unreadable``, ``label_format`` when it is no annotation, or ``color_format``.
     """
     content = _read(path)
     if content.get("imageData"):
@@ -91,8 +92,8 @@ def write_labelme(
         label: (H, W) uint8, 0 = unlabelled.
         image: the image's path as seen from the folder of `path`.
         space: names the ids.
-        tolerance: how far polygons may be from the border of what they stand for, pixels: more gives fewer corners,
-            which are easier to edit by hand, and slivers without label between classes.
+        tolerance: largest distance of a polygon from the border of its region, pixels. More gives fewer corners, which
+            are easier to edit by hand, but leaves slivers without label between classes.
 
     Raises:
         CaptureError: it cannot be written.
@@ -123,10 +124,10 @@ def write_labelme(
 
 
 def polygons(label: NDArray[np.uint8], tolerance: float = 0.0) -> list[tuple[int, Polygon]]:
-    """Class id and outline of every connected region, in an order in which painting them gives the label again.
+    """Class id and outline of every connected region; painting them in this order gives the label again.
 
-    Regions are connected through pixel edges, so that two of them lie beside each other or one encloses the other; the
-    larger polygon is painted first. Unlabelled regions are among them where others are painted over them.
+    Regions are connected through pixel edges, so two regions either lie side by side or one encloses the other. Larger
+    polygons come first. An unlabelled region is included only where a polygon before it covers it.
 
     Args:
         label: (H, W) uint8.
@@ -158,7 +159,7 @@ def _regions(label: NDArray[np.uint8], id: int) -> Iterable[tuple[int, Polygon, 
 
 
 def _corners(polygon: Polygon) -> Polygon:
-    """LabelMe takes no polygon with fewer than three corners: a single pixel or a line repeats one."""
+    """At least three corners, which LabelMe needs: a single pixel or a line repeats its last one."""
     return np.concatenate([polygon, np.repeat(polygon[-1:], max(3 - len(polygon), 0), axis=0)])
 
 
@@ -190,7 +191,7 @@ def _embedded(path: Path, data: Any) -> NDArray[np.uint8]:
 
 
 def _ids_of(path: Path, shapes: Sequence[Any], space: LabelSpace) -> list[int]:
-    """Class id of every shape; all unknown names are told at once."""
+    """Class id of every shape; one error lists all unknown names."""
     names = [str(shape.get("label", "")) if isinstance(shape, dict) else "" for shape in shapes]
     ids = {name: space.id_of(name) for name in names}
     unknown = sorted(name for name, id in ids.items() if id is None)
@@ -228,7 +229,7 @@ def _paint(label: NDArray[np.uint8], shape: dict[str, Any], id: int, path: Path)
 
 
 def _paint_mask(label: NDArray[np.uint8], corner: Polygon, data: str, id: int) -> None:
-    """A PNG of the shape's bounding box whose upper left pixel is `corner`; what lies outside the image is left out."""
+    """Paint a PNG whose upper left pixel belongs at `corner`; parts outside the image are left out."""
     mask = imdecode(base64.b64decode(data), cv2.IMREAD_GRAYSCALE)
     if mask is None:
         raise ValueError("its mask is no image")
@@ -239,13 +240,13 @@ def _paint_mask(label: NDArray[np.uint8], corner: Polygon, data: str, id: int) -
 
 
 def _scaled(label: NDArray[np.uint8], size: tuple[int, int], path: Path) -> NDArray[np.uint8]:
-    """The label at the image's size, if that can be the same picture at another resolution."""
+    """The label at the image's size, if both can be the same picture at different resolutions."""
     (own_height, own_width), (height, width) = label.shape, size
     factors = height / own_height, width / own_width
     if abs(factors[0] / factors[1] - 1) > MAX_STRETCH:
         raise BadFrame(
             "label_size",
-            f"{path} annotates an image of {own_width}x{own_height} but this one is {width}x{height}, which is no "
-            "scaled version of it: annotate the images of this capture",
+            f"{path} annotates an image of {own_width}x{own_height} but this one is {width}x{height}, which has "
+            "other proportions: annotate the images of this capture",
         )
     return resize_nearest(label, width, height)

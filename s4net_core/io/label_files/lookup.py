@@ -12,7 +12,7 @@ from s4net_core.labels import LabelMap, LabelSpace
 LABELME_FOLDER = "labelme"
 """Where annotations are written."""
 LABEL_FOLDERS = {LABELME_FOLDER: ".json", "annotations": ".json", "color": ".json", "label": ".png"}
-"""Where labels are looked for, beside ``color/``, and their suffix. What a person has drawn wins over ``label/``."""
+"""Where labels are looked for, beside ``color/``, and their suffix. Annotations drawn by hand win over ``label/``."""
 
 
 def find_label(folder: Path, stem: str) -> Path | None:
@@ -29,7 +29,7 @@ def read_label_file(
     Args:
         path: found by `find_label`.
         space: what the ids mean, after `map_labels`.
-        map_labels: for a PNG, as in `read_label`; an annotation has names, which need none.
+        map_labels: for a PNG, as in `read_label`; not used for an annotation, which holds names.
         size: (H, W) to which an annotation is scaled, as in `read_labelme`.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Published tables of class ids: ScanNet's raw ids and NYU Depth v2's 894 to the 37 classes of SUN RGB-D."""
+"""Published tables that map ScanNet's raw ids and NYU Depth v2's 894 classes to the 37 classes of SUN RGB-D."""
 
 import csv
 from pathlib import Path
@@ -51,7 +51,7 @@ def nyu_label_map(path: Path) -> LabelMap:
     """Map from the 894 classes of NYU Depth v2 to SUN RGB-D 37, through NYU40.
 
     Args:
-        path: `NYU_TABLE`, by Gupta et al. (CVPR 2013): `mapClass` has the NYU40 id of every class, in their order.
+        path: `NYU_TABLE`, by Gupta et al. (CVPR 2013): `mapClass` has the NYU40 id of every class, in class order.
 
     Returns:
         (H, W) uint16 ids, 0 = unlabelled -> (H, W) uint8; ids that the table lacks become unlabelled.
@@ -61,7 +61,7 @@ def nyu_label_map(path: Path) -> LabelMap:
     """
     if not path.is_file():
         raise LabelTableError(
-            f"{path} is missing, which maps NYU's 894 classes to 40: put {NYU_TABLE} (Gupta et al.) there, or name it "
+            f"{path} is missing; it maps NYU's 894 classes to 40: put {NYU_TABLE} (Gupta et al.) there, or name it "
             "by --labels FILE"
         )
     (nyu40,) = load_mat(path, ["mapClass"], LabelTableError)
@@ -75,7 +75,7 @@ def nyu_label_map(path: Path) -> LabelMap:
 
 
 def label_map(name: str) -> LabelMap:
-    """The map that a user names.
+    """The label map of a name or file that a user gives.
 
     Args:
         name: a key of `LABEL_MAPS`, or a file: `SCANNET_TABLE` (``.tsv``) or `NYU_TABLE` (``.mat``).

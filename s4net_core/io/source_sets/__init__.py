@@ -1,1 +1,1 @@
-"""Labelled source sets: one module a format, batches of them, and `opening`, which tells the format."""
+"""Labelled source sets: one module per format, batches, and `opening`, which picks the format."""

@@ -1,4 +1,4 @@
-"""Images of a source set as batches of tensors, in an order that is drawn."""
+"""Images of a source set as batches of tensors, in random order."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -50,7 +50,7 @@ class SourceBatch:
 
 
 class SourceBatches:
-    """Endless batches: every image once before any comes again, in an order that `rng` draws.
+    """Endless batches in random order; every image comes once before any comes again.
 
     Args:
         source: where the images come from.
@@ -58,8 +58,11 @@ class SourceBatches:
         width, height: size to which all are resized, pixels.
         mirror: mirror half of the images, at random.
         rng: source of every random choice.
-        cache_megabytes: memory for resized images; what does not fit is read again every time.
+        cache_megabytes: memory for resized images; images that do not fit are read again every time.
         indices: positions to use; None = all.
+
+    Raises:
+        SourceSetError: there is no image to use.
     """
 
     def __init__(
@@ -98,7 +101,7 @@ class SourceBatches:
         return self.next()
 
     def next(self) -> SourceBatch:
-        """The next batch; a depth of 0 everywhere for images that have none."""
+        """The next batch; images without depth get a depth of 0 everywhere."""
         while len(self._queue) < self._batch:
             self._queue += self._rng.permutation(self._indices).tolist()
         indices, self._queue = self._queue[: self._batch], self._queue[self._batch :]

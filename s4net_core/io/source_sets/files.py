@@ -1,4 +1,4 @@
-"""Source sets whose images lie in files of their own, and the folder in which such a set is written."""
+"""Source sets with one file per image, and a writer for them."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -38,13 +38,13 @@ class LabelledFiles:
 
 
 class FileSourceSet:
-    """Images with labels in files of their own.
+    """Labelled images, each with its own files.
 
     Args:
         name: short name for reports.
-        files: one entry an image.
+        files: one entry per image.
         label_space: what the ids mean, after `map_labels`.
-        map_labels: from the ids in the files to those of `label_space`; None = they are the same.
+        map_labels: maps the ids in the files to those of `label_space`; None = they are the same.
         with_depth: read depth as well, where there is one.
         read_depth: a depth file -> (H, W) float32 metres, 0 = none.
     """
@@ -73,7 +73,8 @@ class FileSourceSet:
         """One image.
 
         Raises:
-            SourceSetError: it cannot be read, colour and label differ in size, or an id is outside the label space.
+            SourceSetError: it cannot be read, colour, label and depth differ in size, or an id is outside the label
+                space.
         """
         files = self._files[index]
         try:
@@ -98,13 +99,14 @@ class FileSourceSet:
 
 
 class FolderSourceSet(FileSourceSet):
-    """All images with labels below a folder: every folder with ``color/`` and ``label/`` (or an
-    annotation of LabelMe, see `find_label`), in the order of their names.
+    """All labelled images below a folder, in the order of their paths.
+
+    A folder with ``color/`` holds the labels beside it, in ``label/`` or as LabelMe annotations, see `find_label`.
 
     Args:
-        path: the folder; scene folders, or folders of them.
+        path: a scene folder, or a folder that holds scene folders.
         label_space: what the ids mean, after `map_labels`.
-        map_labels: from the ids in ``label/`` to those of `label_space`, see `label_map`; None = they are the same.
+        map_labels: maps the ids in ``label/`` to those of `label_space`, see `label_map`; None = they are the same.
         with_depth: read ``depth/`` (16 bit, millimetres) as well, where there is one.
 
     Raises:
@@ -134,7 +136,7 @@ class FolderSourceSet(FileSourceSet):
 
 
 def check_sizes(color: NDArray[np.uint8], images: Mapping[Path | None, NDArray[Any] | None], color_path: Path) -> None:
-    """Refuse images that do not show the same pixels.
+    """Check that label and depth have the size of colour.
 
     Args:
         color: (H, W, 3).

@@ -1,4 +1,4 @@
-"""Labelled source set of LabelMe annotations, as LabelMe leaves them: one JSON an image, which names the image."""
+"""Labelled source set of LabelMe annotations in LabelMe's own layout: one JSON per image, which names or embeds it."""
 
 from itertools import islice
 from pathlib import Path
@@ -12,15 +12,15 @@ from s4net_core.io.source_sets.source_set import LabelledImage
 from s4net_core.labels import SUNRGBD37, LabelSpace
 
 FILES_LOOKED_AT = 50
-"""JSON files in which annotations are looked for, to tell the format: data sets have thousands of other ones."""
+"""JSON files that are tried to tell the format; other data sets have thousands of JSON files."""
 
 
 class LabelMeSourceSet:
-    """All annotations below a folder, in the order of their paths; they know no depth.
+    """All annotations below a folder, in the order of their paths; they have no depth.
 
     Args:
         path: the folder.
-        label_space: knows the names of the shapes.
+        label_space: gives the ids of the shapes' names.
 
     Raises:
         SourceSetError: there is no annotation.
@@ -41,7 +41,7 @@ class LabelMeSourceSet:
         """One image.
 
         Raises:
-            SourceSetError: its image or annotation cannot be read, do not fit, or a class is unknown.
+            SourceSetError: image or annotation cannot be read, the two do not fit, or a class is unknown.
         """
         try:
             color = read_labelme_color(self._files[index])
@@ -62,7 +62,7 @@ class LabelMeSourceSet:
 
 
 def is_labelme_folder(path: Path) -> bool:
-    """Whether a folder looks like one of images and their annotations; scene folders, which have ``color/``, do not."""
+    """Whether a folder holds LabelMe annotations and no ``color/``, which would make it a set of scene folders."""
     some = islice(path.rglob("*.json"), FILES_LOOKED_AT)
     return any(is_labelme(file) for file in some) and not any(path.rglob("color"))
 

@@ -17,22 +17,22 @@ SPLITS = "splits.mat"
 
 
 def is_nyu_depth(path: Path) -> bool:
-    """Whether this is the file, or a folder with it."""
+    """Whether `path` is the file, or a folder with it."""
     return (path / FILE).is_file() or is_mat73(path)
 
 
 class NyuDepth:
-    """1449 images with depth and labels, read one by one; 894 classes become 40, and those 37.
+    """1449 images with depth and labels, read one by one; the 894 classes are mapped to NYU40 and then to SUN RGB-D 37.
 
     Args:
         path: the file, or the folder with it.
         split: 795 images to train on, 654 to test on (both need ``splits.mat`` beside the file), or all.
-        map_labels: from the 894 ids to SUN RGB-D 37; None = by ``classMapping40.mat`` beside the file.
+        map_labels: maps the 894 ids to SUN RGB-D 37; None = read from ``classMapping40.mat`` beside the file.
         with_depth: give depth as well; its holes are filled, as in the file's ``depths``.
 
     Raises:
         SourceSetError: a file is missing or truncated, or h5py is not installed.
-        LabelTableError: the table of classes is missing or foreign.
+        LabelTableError: the table of classes is missing or another file.
     """
 
     label_space = SUNRGBD37
@@ -86,12 +86,12 @@ class NyuDepth:
 
 
 def _positions(path: Path, split: str, count: int) -> list[int]:
-    """Which images belong to a part of the official split."""
+    """Positions of the images in one part of the official split."""
     if split == "all":
         return list(range(count))
     if not path.is_file():
         raise SourceSetError(
-            f"{path} is missing, which says what to train on and what to test on: put NYU Depth v2's {SPLITS} there"
+            f"{path} is missing; it lists the images to train on and to test on: put NYU Depth v2's {SPLITS} there"
         )
     name = f"{split}Ndxs"
     (indices,) = load_mat(path, [name], SourceSetError)

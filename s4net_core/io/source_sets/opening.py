@@ -1,4 +1,4 @@
-"""Opens a labelled source set of any format that is read here."""
+"""Opens a labelled source set of any supported format."""
 
 from pathlib import Path
 from typing import Literal
@@ -14,7 +14,7 @@ from s4net_core.io.source_sets.sunrgbd_flat import FlatSunRgbd, is_flat_sunrgbd
 from s4net_core.labels import LabelMap
 
 Split = Literal["train", "test", "all"]
-"""Part of a source set that has an official split; a set without one is the same in each."""
+"""Part of the official split; a set without a split gives all its images for each."""
 SPLITS: tuple[Split, ...] = ("train", "test")
 """The parts; "all" is both."""
 
@@ -22,20 +22,20 @@ SPLITS: tuple[Split, ...] = ("train", "test")
 def open_source_set(
     path: str | Path, *, split: Split = "train", with_depth: bool = False, map_labels: LabelMap | None = None
 ) -> SourceSet:
-    """The labelled images at `path`, whatever their format.
+    """The labelled images at `path`; the files tell the format.
 
     Args:
         path: SUN RGB-D (the official release, or its flattened form), NYU Depth v2, annotations of LabelMe, folders
             with ``color/`` and ``label/``, or the file that `write_pack` made of any of them.
         split: official part, where the format has one.
         with_depth: read depth as well, where there is some.
-        map_labels: from the ids in the files to SUN RGB-D 37, see `label_map`; None = they are those.
+        map_labels: maps the ids in the files to SUN RGB-D 37, see `label_map`; None = they are SUN RGB-D 37 already.
 
     Raises:
         SourceSetError: nothing is there, or it is in none of the formats.
         LabelTableError: the format needs a table of labels that is missing.
     """
-    if not str(path).strip():  # Path("") would be the folder one happens to be in
+    if not str(path).strip():  # Path("") would be the current folder
         return FolderSourceSet(path)
     if is_nyu_depth(Path(path)):
         return NyuDepth(path, split=split, map_labels=map_labels, with_depth=with_depth)
@@ -64,7 +64,7 @@ def has_official_split(path: str | Path) -> bool:
     """Whether "train" and "test" are different images of the source set at `path`.
 
     Raises:
-        SourceSetError: it is a packed one that cannot be read.
+        SourceSetError: the set is packed and cannot be read.
     """
     return official_parts(path) == SPLITS
 
@@ -73,7 +73,7 @@ def official_parts(path: str | Path) -> tuple[Split, ...]:
     """Parts of the official split that are at `path`; none where the set has no such split.
 
     Raises:
-        SourceSetError: it is a packed one that cannot be read.
+        SourceSetError: the set is packed and cannot be read.
     """
     if not str(path).strip():
         return ()

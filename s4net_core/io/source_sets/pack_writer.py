@@ -1,4 +1,4 @@
-"""Packs a source set into one file at the size of training, see `packed`."""
+"""Packs a source set into one file at training resolution, see `packed`."""
 
 import hashlib
 import json
@@ -20,7 +20,7 @@ from s4net_core.io.source_sets.source_set import LabelledImage, SourceSet
 _ZLIB_LEVEL = 1
 """Labels shrink to a thirtieth at any level; the first is the fastest."""
 _SPARE = 256
-"""Bytes by which the header may be longer than before the first image was written."""
+"""Bytes by which the header may grow after the first image is written."""
 
 
 def write_pack(
@@ -34,22 +34,22 @@ def write_pack(
     limit: int | None = None,
     on_image: Callable[[], None] = lambda: None,
 ) -> PackInfo:
-    """Pack the parts of a source set; the memory that it takes is that of their packed labels.
+    """Pack the parts of a source set; memory holds only their packed labels and one image.
 
     Args:
         path: file to write, atomically.
         parts: "train" and "test", or "all" where there is no official split.
         width, height: size to which every image is resized, pixels.
         quality: of JPEG, 1..100; 0 = PNG.
-        source: where it was made from, for the header.
-        limit: images of each part that are packed at most; None = all.
+        source: path of the original source set, for the header.
+        limit: largest number of images to pack from each part; None = all.
         on_image: called after each.
 
     Returns:
         The header.
 
     Raises:
-        SourceSetError: an image cannot be read, or the file cannot be written; what was there before stays.
+        SourceSetError: an image cannot be read, or the file cannot be written; an existing file stays as it is.
     """
     first = next(iter(parts.values()))
     info = PackInfo(
@@ -71,7 +71,7 @@ def write_pack(
 
 
 def _write(file: BinaryIO, info: PackInfo, images: Iterable[LabelledImage], on_image: Callable[[], None]) -> PackInfo:
-    """Images as they come, then the labels, then the header in the space that was left for it."""
+    """Write images as they come, then the labels, then the header into the space reserved for it."""
     room = -(-(len(_header(info, 0, 0)) + _SPARE) // 8) * 8
     file.seek(8 + room + sum(info.parts.values()) * len(COLUMNS) * 8)
     rows, labels, digest = [], list[bytes](), hashlib.sha256()
@@ -95,7 +95,7 @@ def _write(file: BinaryIO, info: PackInfo, images: Iterable[LabelledImage], on_i
 
 
 def _header(info: PackInfo, image_bytes: int, label_bytes: int) -> bytes:
-    """As safetensors defines it; it may end in spaces."""
+    """The header as safetensors defines it; trailing spaces are allowed."""
     shapes = {"index": [sum(info.parts.values()), len(COLUMNS)], "images": [image_bytes], "labels": [label_bytes]}
     header: dict[str, object] = {"__metadata__": {KEY: info.model_dump_json()}}
     begin = 0

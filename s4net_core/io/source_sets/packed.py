@@ -1,8 +1,8 @@
-"""Packed source set: one file at the size of training, which a robot can carry and which is mapped, not loaded.
+"""Packed source set: one file at training resolution, small enough for a robot; it is memory-mapped, not loaded.
 
-A safetensors file of three tensors: colour and depth of every image, its label, and where they begin. Colour is PNG, so
-that a packed set gives the very batches of what it was made from, or JPEG, which is a quarter of it. Depth is kept to
-the millimetre.
+It is a safetensors file with three tensors: colour and depth of every image, the labels, and an index of where each
+part begins. Colour is PNG, so that a packed set gives exactly the batches of the original set, or JPEG, which takes a
+quarter of the space. Depth is kept to the millimetre.
 """
 
 import json
@@ -27,12 +27,12 @@ from s4net_core.labels import LABEL_SPACES, LabelSpace
 SUFFIX = ".s4pack"
 KEY = "s4net_source_pack"
 COLUMNS = ("color_at", "color", "depth", "label_at", "label", "color_crc", "depth_crc", "label_crc")
-"""Of the index: where an image's parts begin, their bytes and their checksums (CRC-32); depth follows colour."""
+"""Columns of the index: where an image's parts begin, their bytes and checksums (CRC-32). Depth follows colour."""
 _REMEDY = "pack the source set again with s4net pack"
 
 
 class PackInfo(BaseModel):
-    """What a packed source set holds, and what it was made from; the file's header.
+    """The file's header: contents and origin of a packed source set.
 
     Args:
         format: version of this format.
@@ -43,9 +43,9 @@ class PackInfo(BaseModel):
         quality: of JPEG; 0 = PNG, nothing is lost.
         parts: number of images to "train" and to "test" on, in this order in the file; "all" where there is no split.
         depth: whether there is depth.
-        source: where it was made from.
+        source: path of the original source set.
         source_sha256: of colour, label and depth of all its images, before they were resized.
-        version: of s4net, which wrote it.
+        version: of the s4net that wrote it.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -69,11 +69,11 @@ class PackedSourceSet:
 
     Args:
         path: the file.
-        split: part of it; a set without an official split is the same in each.
+        split: part of it; a set without an official split gives all its images for each.
         with_depth: give depth as well, where there is some.
 
     Raises:
-        SourceSetError: the file is missing, truncated or foreign, has other classes, or lacks the part.
+        SourceSetError: the file is missing, truncated or of another format, has other classes, or lacks the part.
     """
 
     def __init__(self, path: str | Path, *, split: str = "train", with_depth: bool = False) -> None:
@@ -88,7 +88,7 @@ class PackedSourceSet:
         self._images, self._labels = _mapped(self.path, "images"), _mapped(self.path, "labels")
         if self._index.shape != (sum(self.info.parts.values()), len(COLUMNS)):
             raise SourceSetError(
-                f"{path} has an index of {len(self._index)} images, not those of its header: {_REMEDY}"
+                f"{path} has an index of {len(self._index)} images, which differs from its header: {_REMEDY}"
             )
 
     def __len__(self) -> int:
@@ -135,7 +135,7 @@ def read_pack_info(path: str | Path) -> PackInfo:
     """The header alone.
 
     Raises:
-        SourceSetError: the file is missing, truncated or foreign.
+        SourceSetError: the file is missing, truncated or of another format.
     """
     with _refusing(path), safe_open(str(path), framework="numpy") as file:
         text = (file.metadata() or {})[KEY]
@@ -150,12 +150,12 @@ def read_pack_info(path: str | Path) -> PackInfo:
 
 
 def is_pack(path: Path) -> bool:
-    """Whether this is meant to be a packed source set: the one format that is a single file, but for MATLAB's."""
+    """Whether `path` is taken for a packed source set: any file but MATLAB's, because all other formats are folders."""
     return path.is_file() and path.suffix != ".mat"
 
 
 def _mapped(path: Path, name: str) -> NDArray[np.uint8]:
-    """A tensor of bytes where it lies in the file: safetensors itself would copy each part that is read."""
+    """A tensor of bytes, mapped from the file; safetensors itself would copy every part that is read."""
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         begin, end = json.loads(file.read(length))[name]["data_offsets"]
@@ -164,7 +164,7 @@ def _mapped(path: Path, name: str) -> NDArray[np.uint8]:
 
 @contextmanager
 def _refusing(path: str | Path) -> Iterator[None]:
-    """Turn what safetensors says into an error with a remedy."""
+    """Turn errors of the file and of safetensors into a `SourceSetError`."""
     try:
         yield
     except OSError as error:

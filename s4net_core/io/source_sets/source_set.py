@@ -1,4 +1,4 @@
-"""Labelled source set S: what every format of it gives, and which of its images are held out."""
+"""Labelled source set S: the interface that every format implements, and the draw of the hold-out."""
 
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
@@ -29,7 +29,7 @@ class LabelledImage:
     depth: NDArray[np.float32] | None = None
 
     def resized(self, width: int, height: int) -> "LabelledImage":
-        """The same image at another size; labels are picked, never mixed."""
+        """The same image at another size; labels and depth are picked, never mixed."""
         if self.label.shape == (height, width):
             return self
         return LabelledImage(
@@ -50,7 +50,7 @@ class SourceSet(Protocol):
 
     @property
     def label_space(self) -> LabelSpace:
-        """What the ids mean."""
+        """Label space of the ids."""
         ...
 
     def __len__(self) -> int: ...
@@ -65,15 +65,15 @@ class SourceSet(Protocol):
 def split(source: SourceSet, holdout: int) -> tuple[list[int], list[int]]:
     """Positions for training and for the hold-out, each in rising order.
 
-    Drawn at random, but the same in every run whatever its seed: what a base model was measured on must stay unseen
-    when it is adapted.
+    The draw is random but independent of a run's seed: images on which a base model was measured must stay unseen when
+    the model is adapted.
 
     Raises:
         SourceSetError: no image would be left for training.
     """
     if not 0 <= holdout < len(source):
         raise SourceSetError(
-            f"source set {source.name} has {len(source)} images, of which {holdout} shall be held out: "
+            f"source set {source.name} has {len(source)} images, too few to hold out {holdout}: "
             "lower guard.holdout or add images"
         )
     order = np.random.default_rng(HOLDOUT_SEED).permutation(len(source))

@@ -1,4 +1,4 @@
-"""SUN RGB-D as its authors publish it: one folder an image, labels and split in the toolbox's MATLAB files."""
+"""SUN RGB-D as its authors publish it: one folder per image, labels and split in the toolbox's MATLAB files."""
 
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
@@ -15,14 +15,14 @@ from s4net_core.io.source_sets.source_set import LabelledImage
 from s4net_core.labels import SUNRGBD37, from_mask
 
 MAX_DEPTH = 8.0
-"""Metres; the toolbox sets what lies farther to this (read3dPoints.m)."""
+"""Metres; the toolbox clips depth to this (read3dPoints.m)."""
 TOOLBOX = "SUNRGBDtoolbox"
 _META = ("Metadata/SUNRGBDMeta.mat", "Metadata/SUNRGBDMeta3DBB_v2.mat", "../SUNRGBDMeta3DBB_v2.mat")
 _MOSTLY = 0.5
 
 
 def is_sunrgbd(path: Path) -> bool:
-    """Whether a folder holds ``SUNRGBD/`` and ``SUNRGBDtoolbox/``, or is the first beside the second."""
+    """Whether a folder holds ``SUNRGBDtoolbox/``, or is ``SUNRGBD/`` and lies beside it."""
     return _toolbox(path) is not None
 
 
@@ -33,7 +33,7 @@ class SunRgbd:
     choice, ``depth_bfx``: holes are filled, and nothing is farther than `MAX_DEPTH`.
 
     Args:
-        path: the folder of both, or ``SUNRGBD/`` beside the toolbox.
+        path: the folder that holds both, or ``SUNRGBD/`` beside the toolbox.
         split: 5285 images to train on, 5050 to test on, or all.
         with_depth: read depth as well.
 
@@ -148,7 +148,7 @@ def _toolbox(path: Path) -> Path | None:
 
 
 def _images(toolbox: Path) -> tuple[list[PurePosixPath], list[PurePosixPath]]:
-    """Colour of every image in the order of the labels, and its filled depth, relative to ``SUNRGBD/``."""
+    """Paths of every image's colour and filled depth, in the order of the labels, relative to ``SUNRGBD/``."""
     path = next((toolbox / name for name in _META if (toolbox / name).is_file()), toolbox / _META[0])
     (images,) = load_mat(path, ["SUNRGBDMeta"], SourceSetError)
     try:
@@ -159,7 +159,7 @@ def _images(toolbox: Path) -> tuple[list[PurePosixPath], list[PurePosixPath]]:
 
 
 def _positions(colors: Sequence[PurePosixPath], path: Path, split: str) -> list[int]:
-    """Which images belong to a part of the official split."""
+    """Positions of the images in one part of the official split."""
     if split == "all":
         return list(range(len(colors)))
     (folders,) = load_mat(path, [f"all{split}"], SourceSetError)
@@ -167,8 +167,8 @@ def _positions(colors: Sequence[PurePosixPath], path: Path, split: str) -> list[
     positions = [index for index, color in enumerate(colors) if color.parent.parent in wanted]
     if len(positions) != len(wanted):
         raise SourceSetError(
-            f"{path} has {len(wanted)} images to {split} on, of which SUNRGBDMeta has {len(positions)}: take both from "
-            "the same SUNRGBDtoolbox.zip"
+            f"{path} has {len(wanted)} images to {split} on, but SUNRGBDMeta has {len(positions)} of them: take both "
+            "from the same SUNRGBDtoolbox.zip"
         )
     return positions
 

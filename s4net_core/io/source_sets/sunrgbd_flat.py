@@ -1,4 +1,4 @@
-"""SUN RGB-D as repositories share it: numbered images and PNG labels, in one folder a part of the split."""
+"""SUN RGB-D as repositories share it: numbered images and PNG labels, one folder per part of the split."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -13,9 +13,9 @@ from s4net_core.labels import LabelMap
 
 SPLITS = ("train", "test")
 TRAIN_IMAGES, TEST_IMAGES = 5285, 5050
-"""Where images are numbered through both parts, those to test on come first: 1..5050, then 5051..10335."""
+"""Images of each part. Where one numbering runs through both, test images come first: 1..5050, then 5051..10335."""
 
-# {} is the part. The names are those of the archives of sunrgbd-meta-data, and of what repositories make of them.
+# {} is the part. The names are those in sunrgbd-meta-data's archives and in repositories made from them.
 _COLOR = ("image/{}", "images/{}", "rgb/{}", "SUNRGBD-{}_images", "{}_images", "{}")
 _LABEL = ("label37/{}", "labels37/{}", "semantic37/{}", "{}37labels", "label/{}", "labels/{}", "annotations/{}")
 _LABEL_OF_BOTH = ("sunrgbd_train_test_labels", "train_test_labels")
@@ -26,7 +26,7 @@ _LISTED_LABEL, _LISTED_DEPTH = ("labels", "Labels", "label", "Label"), ("Depth",
 
 @dataclass(frozen=True)
 class _Part:
-    """Where a part of the split lies; `both`: its labels are in one folder with those of the other part."""
+    """Folders of one part of the split; `both` = the label folder holds the labels of both parts."""
 
     color: Path
     label: Path
@@ -49,13 +49,13 @@ def is_flat_sunrgbd(path: Path, *splits: str) -> bool:
 class FlatSunRgbd(FileSourceSet):
     """Numbered images with PNG labels, e.g. ``image/train/img-000001.jpg`` and ``label37/train/img-000001.png``.
 
-    Colour, label and depth belong together by their number, whether it counts within a part of the split or through
-    both. Where ``train.txt`` and ``test.txt`` list ``RGB/NAME.jpg``, they belong together by their name.
+    Colour, label and depth are matched by number, whether numbers run within one part of the split or through both.
+    Where ``train.txt`` and ``test.txt`` list ``RGB/NAME.jpg``, they are matched by name.
 
     Args:
-        path: the folder of all of them.
+        path: the folder that holds all of these.
         split: part to train on, to test on, or all (train, then test).
-        map_labels: from the ids in the files to SUN RGB-D 37; None = they are those.
+        map_labels: maps the ids in the files to SUN RGB-D 37; None = they are SUN RGB-D 37 already.
         with_depth: read depth as well, where there is some: PNGs of the release's ``depth_bfx``.
 
     Raises:
@@ -82,7 +82,7 @@ def _files(path: Path, split: str) -> list[LabelledFiles]:
             f"SUN RGB-D at {path} has labels of 13 classes only: fetch those of 37, sunrgbd_train_test_labels.tar.gz"
         )
     else:
-        raise SourceSetError(f"SUN RGB-D at {path} lacks image/{split}/ with label37/{split}/, or names them otherwise")
+        raise SourceSetError(f"SUN RGB-D at {path} lacks image/{split}/ with label37/{split}/: add or rename folders")
     if not files:
         raise SourceSetError(f"SUN RGB-D at {path} has no image to {split} on: unpack its archives again")
     return files
@@ -130,7 +130,7 @@ def _matching(colors: Mapping[int, Path], folder: Path, split: str, *, both: boo
     missing = sorted(colors.keys() - {number - offsets[0] for number in found})
     raise SourceSetError(
         f"{folder} has no file for {len(missing)} of {len(colors)} images to {split} on, first {colors[missing[0]]}: "
-        f"it must have their numbers, or those through both parts (training from {TEST_IMAGES + 1} on)"
+        f"number the files like the images, or through both parts (training from {TEST_IMAGES + 1} on)"
     )
 
 
