@@ -44,5 +44,5 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _name(path: Path) -> str:
-    """Last two parts: scenes are usually called scan1 and scan2 below the name of the room."""
+    """Last two parts of the path: scans are usually called scan1 and scan2 in a folder named after the room."""
     return "/".join(path.resolve().parts[-2:])

@@ -1,4 +1,4 @@
-"""``s4net evaluate``: networks on a capture, against labels where it has some, or on many scenes as the paper does."""
+"""``s4net evaluate``: measure networks on one capture, against its labels if any, or on many scenes as in the paper."""
 
 import argparse
 from pathlib import Path
@@ -37,8 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="METHOD=FILE",
-        help="weights file and how it was trained: a row of the table; {scene} in FILE is the scene's name; may "
-        "be repeated",
+        help="a row of the table: the training method and its weights file; {scene} in FILE stands for the scene's "
+        "name; may be repeated",
     )
     group.add_argument(
         "--scene",
