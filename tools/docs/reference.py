@@ -1,6 +1,6 @@
-"""Makes the reference pages of the documentation from the code, so that they cannot differ from it.
+"""Generates the reference pages of the documentation from the code, so that the two cannot differ.
 
-Each function returns the Markdown of one page. `PAGES` has the path of each page in the documentation.
+Each function ending in `_page` returns the Markdown of one page. `PAGES` maps the path of a page to its function.
 """
 
 import argparse
@@ -102,7 +102,7 @@ def _value(value: object) -> str:
 
 def commands_page() -> str:
     """The help of every sub-command of ``s4net``."""
-    text = ["# The `s4net` command", "What each command prints with `--help`."]
+    text = ["# The `s4net` command", "The output of `--help` for each command."]
     text.append(table(("command", "what it does"), ((f"[`s4net {n}`](#{n})", c.help) for n, c in COMMANDS.items())))
     for name in COMMANDS:
         text += [f"## `s4net {name}` {{ #{name} }}", f"```text\n{help_of(command_parser(name))}\n```"]
@@ -194,12 +194,12 @@ PAGES: Mapping[str, Callable[[], str]] = {
 
 
 def plain(text: str) -> str:
-    """A text in which nothing is taken for a tag."""
+    """The text with HTML's special characters escaped."""
     return html.escape(text, quote=False)
 
 
 def page(blocks: Iterable[str]) -> str:
-    """Blocks of Markdown with an empty line between them."""
+    """Join blocks of Markdown with an empty line between them."""
     return "\n\n".join(blocks) + "\n"
 
 
