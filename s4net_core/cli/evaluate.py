@@ -65,7 +65,7 @@ def _evaluate_scenes(args: argparse.Namespace, settings: Settings) -> None:
     """Every network on every scan, in the layout of the paper."""
     unused = [f"--{name}" for name in ("baseline", "report", "json", "csv") if getattr(args, name)]
     if unused:
-        raise SettingsError(f"{', '.join(unused)} belongs to --checkpoint and --capture: --out writes all files here")
+        raise SettingsError(f"{', '.join(unused)} cannot go with --network and --scene: --out DIR writes all files")
     networks, scenes = _pairs("--network", args.network), _pairs("--scene", args.scene)
     if not networks or not scenes or args.checkpoint or args.capture:
         raise SettingsError("give --network and --scene, each at least once, or --checkpoint and --capture")

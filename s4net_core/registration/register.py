@@ -80,8 +80,8 @@ def register(
     members = [follower for follower in followers if follower.keyframe in group]
     if len(members) < MIN_FRAMES:
         raise RegistrationError(
-            f"no two of {frames} images could be tied to each other: is depth aligned to colour and in metres, do "
-            "views overlap, is there something to see? Lower registration.min_fitness if there is"
+            f"no two of {frames} images could be tied to each other: is depth aligned to colour and in metres, and "
+            "do textured views overlap? If so, lower registration.min_fitness"
         )
     kept = [tie for tie in kept if tie.moving in group]
     poses = {m.stamp: T_world[m.keyframe] @ m.alignment.T_fixed_moving for m in members}
