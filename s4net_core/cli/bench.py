@@ -1,4 +1,4 @@
-"""``s4net bench``: what each part costs, as ratios measured in one run."""
+"""``s4net bench``: measure the cost of each part against a comparison in the same run."""
 
 import argparse
 import os

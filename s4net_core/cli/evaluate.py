@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="NAME=SCAN1[,SCAN2]",
-        help="captures of one place: the one adapted to, and one that was never seen; may be repeated",
+        help="captures of one place: the one adapted to, then others that were not; may be repeated",
     )
     group.add_argument("--out", type=Path, metavar="DIR", help="folder for results.md, .csv, .html and .json")
     add_settings_options(parser)

@@ -1,4 +1,4 @@
-"""State from which a training resumes: used or removed only when asked for, and by one process at a time."""
+"""The state from which a training resumes: used or removed only on request, and by one process at a time."""
 
 import argparse
 import re

@@ -13,7 +13,7 @@ from s4net_core.registration.tracker import Follower, Tie
 from s4net_core.registration.view import PreparedView
 
 EDGE_PRUNE = 0.25
-"""A loop to which the solved graph gives less confidence, 0..1, is dropped (Open3D's default)."""
+"""Loops with less confidence, 0..1, in the solved graph are dropped (Open3D's default)."""
 
 
 def largest_group(ties: Sequence[Tie], followers: Sequence[Follower]) -> list[int]:

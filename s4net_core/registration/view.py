@@ -1,4 +1,4 @@
-"""One RGB-D view in the forms in which it is aligned: image pyramid, point cloud, image features."""
+"""An RGB-D view prepared for alignment: RGB-D image, point clouds, image features."""
 
 from dataclasses import dataclass
 from typing import Any, Protocol
