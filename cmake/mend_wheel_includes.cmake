@@ -1,6 +1,6 @@
 # The ROS wheels of PyPI export targets with include folders of the machine that built them (/opt/python/...). CMake refuses
-# to generate when such a folder is missing. Python's own headers are found by FindPython, so they are dropped here.
-# A real ROS install has no such folders and is left as it is.
+# to generate when such a folder is missing, so missing ones are dropped here. FindPython finds Python's own headers.
+# A real ROS install has no such folders, and its targets stay unchanged.
 
 function(mend_wheel_includes)
   get_property(targets DIRECTORY PROPERTY IMPORTED_TARGETS)

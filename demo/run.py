@@ -1,6 +1,6 @@
-"""The demo: a recorded room is played as live topics while two nodes label it and learn from it.
+"""The demo: plays a recorded room as live topics, while two nodes label it and learn from it.
 
-``make demo``, or ``.venv/bin/python demo/run.py [options of s4net live]``. Everything it writes lies in ``demo/out``.
+``make demo``, or ``.venv/bin/python demo/run.py [options of s4net live]``. It writes to ``demo/out``.
 """
 
 import os
@@ -14,11 +14,11 @@ DEMO = Path(__file__).resolve().parent
 OUT = DEMO / "out"
 CAPTURE, SECOND_SCAN = DEMO / "capture", DEMO / "scan2"
 MINUTES = 8
-"""The demo ends after this long, whatever a slow machine has reached."""
+"""The demo ends after this time, even if a slow machine has not finished learning."""
 
 
 def main(options: list[str]) -> None:
-    """Convert the capture to a bag, then become `s4net live` on it, which says at its end where the report is."""
+    """Convert the capture to a bag and replace this process by `s4net live`, which prints the report's path."""
     shutil.rmtree(OUT, ignore_errors=True)
     s4net = [sys.executable, "-m", "s4net_core.cli.main"]
     os.chdir(DEMO.parent)

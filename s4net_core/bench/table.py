@@ -1,4 +1,4 @@
-"""What is measured, and how measurements are shown."""
+"""The cases of ``s4net bench``, and the table of their measurements."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -20,9 +20,9 @@ class Row(NamedTuple):
 
     Args:
         name: what was measured.
-        value: median time.
+        value: median time, or a rate.
         unit: of `value`.
-        ratio: time of what it is compared with / `value`, so that more than 1 is faster; None = nothing compared.
+        ratio: how many times as fast as its comparison, more than 1 = faster; None = no comparison.
     """
 
     name: str
@@ -32,7 +32,7 @@ class Row(NamedTuple):
 
 
 def print_rows(title: str, rows: Sequence[Row]) -> None:
-    """Print measurements; a ratio above 1 means faster than what it is compared with."""
+    """Print measurements as a table."""
     table = Table("what", "measured", "times as fast", title=title)
     for row in rows:
         ratio = "" if row.ratio is None else f"{row.ratio:.2f}"

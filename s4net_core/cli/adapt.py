@@ -25,24 +25,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "capture",
         type=Path,
-        help="capture of any format, e.g. a bag or a scene folder; labels that it has are not used",
+        help="capture of any format, e.g. a bag or a scene folder; its labels are not used",
     )
     parser.add_argument("output", type=Path, help="weights file to write")
     add_poses_option(parser)
     parser.add_argument(
-        "--until-converged", action="store_true", help="no limit of steps: short for --set adaptation.max_steps=0"
+        "--until-converged",
+        action="store_true",
+        help="do not limit the number of steps; short for --set adaptation.max_steps=0",
     )
     add_training_options(parser, "folder for keyframes and versions")
     add_learning_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Feed the whole capture, learn until it is enough, write the version that serves at the end."""
+    """Adapt to the whole capture and write the version that serves at the end."""
     settings = learning_settings_from(args)
     if args.until_converged:
         settings.adaptation.max_steps = 0
-    patience_of(settings.adaptation)  # if learning would never end, and...
-    creation_time()  # ...if the time cannot be told, now, and not when a state has been removed
+    # Both raise on unusable input. They are called before an old state is removed.
+    patience_of(settings.adaptation)
+    creation_time()
     state = prepare_state_folder(args)
     source = open_source(settings)
     with Session(settings, settings.checkpoint, source, state, track=track_labels) as session:
@@ -63,7 +66,7 @@ def _adapt(args: argparse.Namespace, session: Session, capture: Capture) -> None
         left_out = dict(Counter(capture.skipped) + Counter(rejected))
         console.print(f"{session.status.keyframes} keyframes; left out: {left_out or 'none'}")
         progress.start_task(task)
-        progress.start()  # not before: the frames have a bar of their own
+        progress.start()  # only now, because reading the frames shows its own bar
 
     def show_step(status: Status) -> None:
         progress.update(task, completed=status.step, loss=status.last_step.loss)

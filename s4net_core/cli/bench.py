@@ -1,4 +1,4 @@
-"""``s4net bench``: what each part costs, as ratios measured in one run."""
+"""``s4net bench``: measure the cost of each part against a comparison in the same run."""
 
 import argparse
 import os
@@ -25,8 +25,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     cases = "; ".join(f"{name}: {text}" for name, text in CASES.items())
     parser.add_argument("case", choices=CASES, help=cases)
-    parser.add_argument("--capture", type=Path, default=DEMO / "capture", help="for `step` (default: the demo's)")
-    parser.add_argument("--repeats", type=positive, default=20, help="measurements of each (%(default)s)")
+    parser.add_argument(
+        "--capture", type=Path, default=DEMO / "capture", help="capture for the case `step` (default: the demo's)"
+    )
+    parser.add_argument("--repeats", type=positive, default=20, help="how often each part is measured (%(default)s)")
     add_learning_options(parser)
 
 
@@ -41,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
             args.checkpoint = args.checkpoint or DEMO / "weights" / "base.safetensors"
             args.source = args.source or DEMO / "source"
         settings = learning_settings_from(args)
-        if args.case == "live":  # a ROS program: the core imports no ROS
+        if args.case == "live":  # in a process of its own, because the core imports no ROS
             module = [sys.executable, "-m", "s4net_ros.replay.bench"]
             os.execv(sys.executable, [*module, str(args.settings), str(args.repeats), *overrides_from(args)])
         if args.case == "source":

@@ -31,7 +31,7 @@ def run(args: argparse.Namespace) -> int:
     seeds = range(settings.seed, settings.seed + args.seeds)
     scans = {_name(path): str(path) for path in args.scenes}
     if len(scans) < len(args.scenes):
-        raise SettingsError(f"scenes {[str(path) for path in args.scenes]} have equal names: name the folders apart")
+        raise SettingsError(f"scenes {[str(path) for path in args.scenes]} end in equal names: rename a folder")
     experiment = comparison(settings, str(args.capture), scans, seeds, poses=args.poses)
     with tempfile.TemporaryDirectory() as out, show_progress(Console(stderr=True)) as show:
         report = ExperimentRun(experiment, Path(), Path(out), on_progress=show).report()
@@ -44,5 +44,5 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _name(path: Path) -> str:
-    """Last two parts: scenes are usually called scan1 and scan2 below the name of the room."""
+    """Last two parts of the path: scans are usually called scan1 and scan2 in a folder named after the room."""
     return "/".join(path.resolve().parts[-2:])

@@ -1,4 +1,4 @@
-"""``s4net convert``: any capture to a rosbag2 recording or a scene folder, and source sets to smaller ones."""
+"""``s4net convert``: turn a capture into a rosbag2 recording or a scene folder, or shrink a source set."""
 
 import argparse
 from collections.abc import Iterable, Iterator
@@ -28,13 +28,13 @@ from s4net_core.io.source_sets.opening import Split, open_source_set
 from s4net_core.io.source_sets.source_set import LabelledImage
 
 EPILOG = """examples:
-  s4net convert rgbd_dataset_freiburg1_xyz fr1_xyz                   # a bag that `s4net play` and `ros2 bag play` play
+  s4net convert rgbd_dataset_freiburg1_xyz fr1_xyz                   # a bag for `s4net play` or `ros2 bag play`
   s4net convert recording.mcap room --format scene                   # plain images
   s4net convert room small --format scene --size 320x240 --stride 2  # every second frame, smaller
   s4net convert scans/scene0000_00 flat --format scene --stride 10   # a scan of ScanNet, every tenth frame
-  s4net convert recording.bag room --poses slam.txt                  # a RealSense recording and poses for it
+  s4net convert recording.bag room --poses slam.txt                  # a RealSense recording with poses from a file
   s4net convert source small --format source-set --size 160x120      # labelled images
-  s4net convert scans source --format source-set --labels nyu40      # ids of ScanNet to those used here
+  s4net convert scans source --format source-set --labels nyu40      # ScanNet's class ids to SUN RGB-D 37
   s4net convert SUNRGBD source --format source-set --split test      # SUN RGB-D, as published, to plain images
 """
 
@@ -42,22 +42,27 @@ EPILOG = """examples:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.epilog, parser.formatter_class = EPILOG, argparse.RawDescriptionHelpFormatter
-    parser.add_argument("source", type=Path, help="capture of any format that is read, or labelled source set")
+    parser.add_argument("source", type=Path, help="capture of any format, or labelled source set")
     parser.add_argument("output", type=Path, help="folder to write")
     parser.add_argument(
         "--format", choices=("rosbag2", "scene", "source-set"), default="rosbag2", help="what to write (%(default)s)"
     )
     parser.add_argument("--size", type=_size, metavar="WxH", help="resize to this many pixels, e.g. 320x240")
     parser.add_argument("--stride", type=positive, default=1, metavar="N", help="take every n-th frame (%(default)s)")
-    parser.add_argument("--rate", type=_rate, metavar="HZ", help="give the frames new stamps, evenly at this rate")
+    parser.add_argument(
+        "--rate", type=_rate, metavar="HZ", help="replace the stamps by evenly spaced ones at this rate"
+    )
     parser.add_argument("--no-depth", action="store_true", help="leave depth out")
     add_labels_option(parser)
     parser.add_argument(
-        "--split", choices=get_args(Split), default="train", help="part of a source set that has parts (%(default)s)"
+        "--split",
+        choices=get_args(Split),
+        default="train",
+        help="part of the official split, if the source set has one (%(default)s)",
     )
     add_poses_option(parser)
     parser.add_argument(
-        "--quality", type=quality, default=90, metavar="1..100", help="of JPEG; 100 in a scene folder = PNG"
+        "--quality", type=quality, default=90, metavar="1..100", help="JPEG quality; 100 in a scene folder = PNG"
     )
     bag = parser.add_argument_group("rosbag2")
     bag.add_argument("--storage", choices=("mcap", "sqlite3"), default="mcap", help="storage plugin (%(default)s)")
@@ -66,14 +71,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--depth",
         choices=("raw", "32FC1", "compressedDepth"),
         default="raw",
-        help="of depth: raw = 16UC1, millimetres; 32FC1 = metres; compressedDepth = PNG (%(default)s)",
+        help="encoding of depth: raw = 16UC1, millimetres; 32FC1 = metres; compressedDepth = PNG (%(default)s)",
     )
     add_force_option(parser)
     add_settings_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Convert."""
+    """Convert into a folder beside the output and put it in place when it is complete."""
     console = Console()
     convert = _convert_source_set if args.format == "source-set" else _convert_capture
     with complete_folder(args.source, args.output, force=args.force) as folder:

@@ -1,4 +1,4 @@
-"""``s4net evaluate``: networks on a capture, against labels where it has some, or on many scenes as the paper does."""
+"""``s4net evaluate``: measure networks on one capture, against its labels if any, or on many scenes as in the paper."""
 
 import argparse
 from pathlib import Path
@@ -37,15 +37,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="METHOD=FILE",
-        help="weights file and how it was trained: a row of the table; {scene} in FILE is the scene's name; may "
-        "be repeated",
+        help="a row of the table: the training method and its weights file; {scene} in FILE stands for the scene's "
+        "name; may be repeated",
     )
     group.add_argument(
         "--scene",
         action="append",
         default=[],
         metavar="NAME=SCAN1[,SCAN2]",
-        help="captures of one place: the one adapted to, and one that was never seen; may be repeated",
+        help="captures of one place: the one adapted to, then others that were not; may be repeated",
     )
     group.add_argument("--out", type=Path, metavar="DIR", help="folder for results.md, .csv, .html and .json")
     add_settings_options(parser)
@@ -65,7 +65,7 @@ def _evaluate_scenes(args: argparse.Namespace, settings: Settings) -> None:
     """Every network on every scan, in the layout of the paper."""
     unused = [f"--{name}" for name in ("baseline", "report", "json", "csv") if getattr(args, name)]
     if unused:
-        raise SettingsError(f"{', '.join(unused)} belongs to --checkpoint and --capture: --out writes all files here")
+        raise SettingsError(f"{', '.join(unused)} cannot go with --network and --scene: --out DIR writes all files")
     networks, scenes = _pairs("--network", args.network), _pairs("--scene", args.scene)
     if not networks or not scenes or args.checkpoint or args.capture:
         raise SettingsError("give --network and --scene, each at least once, or --checkpoint and --capture")

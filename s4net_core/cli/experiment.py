@@ -20,7 +20,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder to which the paths in the files are relative")
     parser.add_argument("--out", type=Path, default=Path("experiments"), help="folder to write (default: experiments)")
     parser.add_argument(
-        "--stand-in", default="", metavar="NAME", help="other data and fewer steps, as the files say, e.g. rendered"
+        "--stand-in",
+        default="",
+        metavar="NAME",
+        help="use the files' stand-in NAME: other data and fewer steps, e.g. rendered",
     )
     parser.add_argument("--keep-weights", action="store_true", help="keep the adapted weights, in OUT/weights")
     add_settings_options(parser)
@@ -47,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
 
 @contextmanager
 def show_progress(console: Console) -> Iterator[Progress]:
-    """A bar for `ExperimentRun`, which tells it what is being done, the steps done and all of them."""
+    """A progress bar as `ExperimentRun.on_progress`: takes the activity, the steps done and the steps in total."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Bar(*columns, console=console, transient=True) as bar:
         task = bar.add_task("", total=None)

@@ -24,8 +24,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Fetch, map its classes, write; says which classes it does not have."""
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # its errors come back as ours
+    """Fetch the network, map its classes, write it, and print the classes that it lacks."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # its errors are raised again as S4NetError
     logging.getLogger("huggingface_hub").propagate = False  # it has a handler of its own
     settings = settings_from(args)
     model = settings.model.model_copy(

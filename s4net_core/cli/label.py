@@ -20,7 +20,7 @@ from s4net_core.models.segmenter import Segmenter
 EPILOG = """OUTPUT is a scene folder: color/, depth/, poses, label/N.png (class ids, 0 = unlabelled), and beside them
 label_color/N.png, overlay/N.jpg and labelme/N.json, where the network's labels can be corrected by hand:
   labelme OUTPUT/color --output OUTPUT/labelme
-What is in labelme/ wins over label/ wherever the folder is read.
+Wherever the folder is read, labelme/ wins over label/.
 
 examples:
   s4net label room.mcap labelled --checkpoint adapted.safetensors
@@ -32,7 +32,7 @@ examples:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.epilog, parser.formatter_class = EPILOG, argparse.RawDescriptionHelpFormatter
-    parser.add_argument("capture", type=Path, help="capture of any format; labels that it has are not used")
+    parser.add_argument("capture", type=Path, help="capture of any format; its labels are not used")
     parser.add_argument("output", type=Path, help="scene folder to write")
     parser.add_argument("--checkpoint", required=True, type=Path, help="weights file, e.g. one that s4net adapt wrote")
     add_poses_option(parser)
@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--min-confidence",
         type=float,
         metavar="P",
-        help="leave pixels predicted with less probability unlabelled; short for --set segmentation.min_confidence=P",
+        help="leave pixels below this probability unlabelled; short for --set segmentation.min_confidence=P",
     )
     parser.add_argument("--stride", type=positive, default=1, metavar="N", help="label every n-th frame (%(default)s)")
     parser.add_argument(
@@ -56,10 +56,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=0.0,
         metavar="PX",
-        help="how far LabelMe's polygons may be off the labels; more = fewer corners, easier to edit (%(default)s)",
+        help="how far LabelMe's polygons may deviate from the labels; more = fewer corners to edit (%(default)s)",
     )
     parser.add_argument(
-        "--quality", type=quality, default=90, metavar="1..100", help="of JPEG; 100 = PNG (%(default)s)"
+        "--quality", type=quality, default=90, metavar="1..100", help="JPEG quality; 100 = PNG (%(default)s)"
     )
     add_force_option(parser)
     add_settings_options(parser)
@@ -98,18 +98,18 @@ def run(args: argparse.Namespace) -> int:
 
 
 class _Shares:
-    """How much of all frames has got a label."""
+    """Counts the labelled pixels of all frames."""
 
     def __init__(self) -> None:
         self._labelled = self._pixels = 0
 
     @property
     def labelled(self) -> float:
-        """0..1."""
+        """Share of the pixels that are labelled, 0..1."""
         return self._labelled / max(self._pixels, 1)
 
     def watched(self, frames: Iterable[Frame]) -> Iterator[Frame]:
-        """The same frames."""
+        """Yield the frames unchanged and count their labelled pixels."""
         for frame in frames:
             if frame.label is not None:
                 self._labelled += np.count_nonzero(frame.label)

@@ -101,12 +101,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     parser.add_argument("command", choices=COMMANDS, metavar="COMMAND", help="what to do")
-    parser.add_argument("arguments", nargs=argparse.REMAINDER, metavar="...", help="its options")
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, metavar="...", help="options of the command")
     return parser
 
 
 def command_parser(name: str) -> argparse.ArgumentParser:
-    """Parser of the sub-command `name`; of one with `ros` only where rclpy is installed."""
+    """Parser of the sub-command `name`. A command with `ros` needs rclpy for this."""
     command = COMMANDS[name]
     module = importlib.import_module(command.module)  # late: `s4net doctor` must not wait for torch
     parser = argparse.ArgumentParser(prog=f"s4net {name}", description=command.help[0].upper() + command.help[1:] + ".")

@@ -24,7 +24,7 @@ def add_settings_options(parser: argparse.ArgumentParser) -> None:
 
 
 def settings_from(args: argparse.Namespace) -> Settings:
-    """Settings as the user asked for: defaults, then the file, then ``--set``, then ``--device`` and ``--seed``.
+    """Settings that the user asked for: defaults, then the file, then ``--set``, then ``--device`` and ``--seed``.
 
     Raises:
         SettingsError: unknown name, wrong type, out of range, or a file that is not there.
@@ -44,12 +44,12 @@ def overrides_from(args: argparse.Namespace) -> list[str]:
 
 
 def track_labels(positions: Sequence[int]) -> Iterable[int]:
-    """A progress bar for trainings, which read the labels of the whole source set when they start."""
+    """Show a progress bar while a training reads the labels of the whole source set, which it does at its start."""
     return track(positions, "labels of the source set", console=Console(stderr=True), transient=True)
 
 
 def add_learning_options(parser: argparse.ArgumentParser) -> None:
-    """`add_settings_options`, and ``--checkpoint`` and ``--source``; `learning_settings_from` reads them."""
+    """Add the settings options, ``--checkpoint`` and ``--source``; `learning_settings_from` reads them."""
     parser.add_argument("--checkpoint", help="weights file of the base model; short for --set checkpoint=...")
     parser.add_argument(
         "--source", help="labelled source set, a folder or a file of s4net pack; short for --set source.path=..."
@@ -58,10 +58,10 @@ def add_learning_options(parser: argparse.ArgumentParser) -> None:
 
 
 def learning_settings_from(args: argparse.Namespace) -> Settings:
-    """As `settings_from`, with a base model and a source set.
+    """Like `settings_from`, but requires a base model and a source set.
 
     Raises:
-        SettingsError: also when there is no base model or no source set.
+        SettingsError: as `settings_from`, or the base model or the source set is missing.
     """
     for name, value in (("checkpoint", args.checkpoint), ("source.path", args.source)):
         if value is not None:
@@ -78,7 +78,7 @@ def add_poses_option(parser: argparse.ArgumentParser) -> None:
         "--poses",
         default="",
         metavar="FILE",
-        help="other poses than the capture's own, or where it has none: TUM text, .log, .json, poses_noisy.txt",
+        help="poses where the capture has none, or instead of its own: TUM text, .log, .json, poses_noisy.txt",
     )
 
 
@@ -90,23 +90,23 @@ def add_labels_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--labels",
         metavar="NAME|FILE",
-        help=f"map ids of another data set to SUN RGB-D 37: {names}, or the file of ScanNet's or NYU's table",
+        help=f"map another data set's ids to SUN RGB-D 37: {names}, or a file with ScanNet's or NYU's table",
     )
 
 
 def labels_from(args: argparse.Namespace) -> "LabelMap | None":
-    """The map that ``--labels`` names; None = the ids are those of SUN RGB-D 37.
+    """The map that ``--labels`` names; None = the ids are already those of SUN RGB-D 37.
 
     Raises:
         LabelTableError: there is no such map or table.
     """
-    from s4net_core.io.label_files.tables import label_map  # late: SciPy is for those who need it
+    from s4net_core.io.label_files.tables import label_map  # late: only --labels needs SciPy
 
     return label_map(args.labels) if args.labels else None
 
 
 def positive(text: str) -> int:
-    """Type of an option: a whole number from 1."""
+    """Type of an option: a whole number, 1..1000000."""
     return _number(text, 1, 10**6)
 
 

@@ -1,4 +1,4 @@
-"""What sub-commands write and show: folders that are there when they are complete, bars, and what was left out."""
+"""Output of the sub-commands: folders that appear once they are complete, progress bars, counts of skipped frames."""
 
 import argparse
 import shutil
@@ -22,12 +22,12 @@ def complete_folder(source: Path, output: Path, *, force: bool) -> Iterator[Path
     """A folder beside `output` to write into; it takes the place of `output` when the block ends without an error.
 
     Args:
-        source: what is read; never replaced.
-        output: folder that shall come to be.
-        force: replace `output` where it is a capture or a source set.
+        source: file or folder that is read; never replaced.
+        output: folder to create.
+        force: replace `output` if it is a capture or a source set.
 
     Raises:
-        CaptureError: something would be lost.
+        CaptureError: `output` holds `source`, or exists and must not be replaced.
     """
     _check_paths(source, output, force)
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -41,7 +41,7 @@ def complete_folder(source: Path, output: Path, *, force: bool) -> Iterator[Path
 
 def add_force_option(parser: argparse.ArgumentParser) -> None:
     """Add ``--force``."""
-    parser.add_argument("--force", action="store_true", help="replace OUTPUT where it is a capture or source set")
+    parser.add_argument("--force", action="store_true", help="replace OUTPUT if it is a capture or source set")
 
 
 def tracked(items: Iterable[Item], doing: str, console: Console, total: int | None = None) -> Iterable[Item]:
@@ -50,12 +50,12 @@ def tracked(items: Iterable[Item], doing: str, console: Console, total: int | No
 
 
 def progress_bar(console: Console, *, loss: bool = False, transient: bool = True) -> Progress:
-    """Description, bar, how many of how many, and the time that remains.
+    """Progress bar with a description, the count, the total and the remaining time.
 
     Args:
-        console: where it is shown, unless that is quiet.
+        console: shows the bar unless it is quiet.
         loss: show the tasks' field `loss` as well.
-        transient: gone when it is over.
+        transient: remove the bar at the end.
     """
     losses = [TextColumn("loss {task.fields[loss]:.3f}")] if loss else []
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), *losses, TimeRemainingColumn()
@@ -63,12 +63,12 @@ def progress_bar(console: Console, *, loss: bool = False, transient: bool = True
 
 
 def left_out(skipped: Mapping[str, int]) -> str:
-    """What a pass over a capture left out, by reason, in brackets; empty = nothing."""
+    """Number of skipped frames by reason, in brackets; empty when no frame was skipped."""
     return f" (left out: {', '.join(f'{count} {reason}' for reason, count in skipped.items())})" if skipped else ""
 
 
 def say_written(output: Path, message: str, console: Console) -> None:
-    """One line: where, what, how large."""
+    """Print one line: the path, the message and the size in MB."""
     size = sum(path.stat().st_size for path in output.rglob("*") if path.is_file())
     console.print(f"{output}: {message}, {size / 1e6:.1f} MB", highlight=False, soft_wrap=True)
 

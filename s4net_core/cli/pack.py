@@ -1,4 +1,4 @@
-"""``s4net pack``: a source set as one file at the size of training, for a robot to carry."""
+"""``s4net pack``: write a source set as one file at training size, small enough for a robot."""
 
 import argparse
 import time
@@ -32,10 +32,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--split",
         choices=get_args(Split),
         default="all",
-        help="part of the official split, if there is one (%(default)s)",
+        help="part of the official split, if the source set has one (%(default)s)",
     )
     parser.add_argument(
-        "--quality", type=int, default=0, metavar="0..100", help="of JPEG; 0 = PNG, nothing is lost (%(default)s)"
+        "--quality", type=int, default=0, metavar="0..100", help="JPEG quality; 0 = PNG, lossless (%(default)s)"
     )
     parser.add_argument("--no-depth", action="store_true", help="leave depth out")
     add_labels_option(parser)
@@ -75,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _parts(args: argparse.Namespace) -> dict[str, SourceSet]:
-    """Parts of the official split that shall be packed, or "all" where there is none."""
+    """Parts of the official split to pack; the only key is "all" where the source set has no split."""
     official = official_parts(args.source)
     splits: tuple[Split, ...] = (args.split,) if official and args.split != "all" else official or ("all",)
     labels = labels_from(args)
@@ -86,10 +86,10 @@ def _parts(args: argparse.Namespace) -> dict[str, SourceSet]:
 
 
 def _check(args: argparse.Namespace) -> None:
-    """Refuse whatever would lose data.
+    """Refuse an unusable quality, and an output that would overwrite data.
 
     Raises:
-        SourceSetError: saying what to do instead.
+        SourceSetError: the quality is out of range, or the output is the source set, a folder, or exists.
     """
     if not 0 <= args.quality <= 100:
         raise SourceSetError(f"--quality {args.quality} is not from 0 (PNG) to 100")

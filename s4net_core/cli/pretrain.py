@@ -24,9 +24,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Train, and tell every measurement."""
+    """Train, and print every measurement."""
     settings = settings_from(args)
-    creation_time()  # if it cannot be told, now, and not when a state has been removed
+    creation_time()  # raises on a bad SOURCE_DATE_EPOCH, before an old state is removed
     state = state_file(args)
     source = open_source_set(args.source, with_depth=settings.model.depth_decoder)
     fabric = training_fabric(settings)

@@ -16,8 +16,9 @@ from s4net_core.io.captures.trajectory import write_tum_poses
 from s4net_core.io.captures.unposed import UnposedCapture, open_rgbd
 from s4net_core.registration.register import Registration, register, trajectory_error
 
-EPILOG = """Views are aligned with Open3D's RGB-D odometry from where image features see them, tied to earlier views
-of the same place, and a pose graph is solved. What cannot be tied to the rest is left out, and said.
+EPILOG = """Image features give a first alignment of two views, and Open3D's RGB-D odometry refines it. Views are also
+tied to earlier views of the same place. A pose graph then fits all ties. Views that cannot be tied to the rest
+are left out and counted.
 
 examples:
   s4net register recording.mcap room                     # a scene folder with poses, for s4net adapt
@@ -29,24 +30,24 @@ examples:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.epilog, parser.formatter_class = EPILOG, argparse.RawDescriptionHelpFormatter
-    parser.add_argument("capture", type=Path, help="RGB-D capture of any format; poses that it has are not looked at")
+    parser.add_argument("capture", type=Path, help="RGB-D capture of any format; its own poses are not used")
     parser.add_argument("output", type=Path, help="scene folder to write, or NAME.txt for the poses alone (TUM text)")
     parser.add_argument("--stride", type=positive, default=1, metavar="N", help="take every n-th image (%(default)s)")
-    parser.add_argument("--frames", type=positive, metavar="N", help="take the first n of them only, to try settings")
+    parser.add_argument("--frames", type=positive, metavar="N", help="take only the first n images, to try settings")
     parser.add_argument(
         "--check",
         action="store_true",
-        help="compare with the poses that the capture has: absolute trajectory error after the best rigid fit",
+        help="compare with the capture's own poses: absolute trajectory error after the best rigid fit",
     )
     parser.add_argument(
-        "--quality", type=quality, default=90, metavar="Q", help="of JPEG, 1..100; 100 = PNG (%(default)s)"
+        "--quality", type=quality, default=90, metavar="Q", help="JPEG quality, 1..100; 100 = PNG (%(default)s)"
     )
     add_force_option(parser)
     add_settings_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Register, write, and say how well it went."""
+    """Register, write the result, and print how well the views fit."""
     settings, console = settings_from(args), Console()
     if args.output.suffix == ".txt":
         if args.output.exists() and not args.force:

@@ -1,4 +1,4 @@
-"""Where a training keeps what it needs to go on: never used or removed unasked, nor by two at once."""
+"""The state from which a training resumes: used or removed only on request, and by one process at a time."""
 
 import argparse
 import re
@@ -9,7 +9,7 @@ from s4net_core.errors import S4NetError, SettingsError
 from s4net_core.files import LOCK, FolderLock
 
 BASE_MODEL = re.compile(r"[0-9a-f]{12}")
-"""Name of a folder in that of an adaptation: one for each base model, by its hash."""
+"""Name of a folder inside an adaptation's state: one for each base model, by the start of its hash."""
 
 
 def add_training_options(parser: argparse.ArgumentParser, state: str) -> None:
@@ -17,10 +17,10 @@ def add_training_options(parser: argparse.ArgumentParser, state: str) -> None:
 
     Args:
         parser: of the command, which has an argument ``output``.
-        state: what is kept there, for the help.
+        state: help of ``--state``, without its default.
     """
     parser.add_argument("--state", type=Path, help=f"{state} (default: OUTPUT.state)")
-    parser.add_argument("--resume", action="store_true", help="go on from what is in the state")
+    parser.add_argument("--resume", action="store_true", help="continue from the state")
     parser.add_argument("--force", action="store_true", help="remove the state and start anew")
     parser.add_argument("--log", type=Path, metavar="DIR", help="write curves for TensorBoard into this folder")
 
@@ -32,10 +32,10 @@ def state_path(args: argparse.Namespace) -> Path:
 
 
 def state_file(args: argparse.Namespace) -> Path:
-    """A state that is one file; that of an earlier run is removed where somebody asks for it.
+    """Path of a state that is one file; an earlier run's is removed with ``--force`` and kept with ``--resume``.
 
     Raises:
-        SettingsError: there is one, and nobody said what shall become of it; or it is a folder.
+        SettingsError: a state exists and neither option is given, or it is a folder.
     """
     state = state_path(args)
     if state.is_dir():
@@ -48,13 +48,13 @@ def state_file(args: argparse.Namespace) -> Path:
 
 
 def prepare_state_folder(args: argparse.Namespace) -> Path:
-    """A state that is a folder, which a session may take; what an earlier run left is removed where somebody asks.
+    """Path of a state that is a folder; an earlier run's is removed with ``--force`` and kept with ``--resume``.
 
-    The lock file is never removed: whoever made a new one would share the folder with who holds the old one.
+    The lock file stays: with a new one, a second process could use the folder while the first holds the old lock.
 
     Raises:
-        SettingsError: there is one, and nobody said what shall become of it; or it is a file, or of something else.
-        S4NetError: somebody uses it, or it cannot be written.
+        SettingsError: a state exists and neither option is given, or it is a file, or holds anything else.
+        S4NetError: another process uses the folder, or it cannot be written.
     """
     state = state_path(args)
     if state.exists() and not state.is_dir():
@@ -79,7 +79,7 @@ def _clear(state: Path, *, force: bool) -> None:
 
 
 def _entries(state: Path) -> list[Path]:
-    """What lies there beside the lock; a run that failed before it saved keyframes leaves nothing but that."""
+    """Entries other than the lock. A run that failed before it saved keyframes leaves only the lock."""
     try:
         return [entry for entry in state.iterdir() if entry.name != LOCK] if state.is_dir() else []
     except OSError as error:

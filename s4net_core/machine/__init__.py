@@ -1,1 +1,1 @@
-"""What this machine has and lacks for s4net, and what to do about what it lacks."""
+"""Examines this machine for ``s4net doctor``: what s4net needs, what is there, and how to get the rest."""

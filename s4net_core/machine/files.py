@@ -1,4 +1,4 @@
-"""What there is of the files and folders that the settings name: weights, source set, state folder."""
+"""Examines the files and folders that the settings name: weights, source set, state folder."""
 
 import os
 import shutil
@@ -11,26 +11,28 @@ from s4net_core.machine.system import INSTALL_LIBRARIES, Finding, gigabytes
 
 
 def examine_files(settings: Settings) -> Iterator[Finding]:
-    """Everything that the settings name, in the order of the table."""
+    """Findings on everything that the settings name, in the order of the table."""
     for subject, check in (("Weights", _weights), ("Source set", _source_set), ("State folder", _state_folder)):
         try:
             yield from check(settings)
         except ImportError as error:
-            yield Finding(subject, f"cannot be looked at: {error}", "missing", INSTALL_LIBRARIES)
+            yield Finding(subject, f"cannot be examined: {error}", "missing", INSTALL_LIBRARIES)
 
 
 def _weights(settings: Settings) -> Iterator[Finding]:
-    from s4net_core.models.checkpoint import read_info  # imports torch, which may be what is missing
+    from s4net_core.models.checkpoint import read_info  # late: imports torch, which may be missing
 
     paths = [Path(settings.checkpoint)] if settings.checkpoint else _demo_weights()
     if not paths:
-        remedy = "s4net pretrain makes a file; name it by --set checkpoint=FILE"
+        remedy = "make a file with `s4net pretrain` and name it with --set checkpoint=FILE"
         yield Finding("Weights", "no base model is set", "note", remedy)
     for path in paths:
         try:
             info = read_info(path)
         except S4NetError as error:
-            yield Finding("Weights", str(error), "missing", "--set checkpoint=FILE with a file of `s4net pretrain`")
+            yield Finding(
+                "Weights", str(error), "missing", "name a file of `s4net pretrain` with --set checkpoint=FILE"
+            )
         else:
             model = info.model
             size = f"{model.width}x{model.height}"
@@ -42,21 +44,21 @@ def _source_set(settings: Settings) -> Iterator[Finding]:
     from s4net_core.io.source_sets.packed import PackedSourceSet
 
     if not settings.source.path:
-        remedy = "--set source.path=FOLDER; learning needs labelled images against forgetting"
+        remedy = "name one with --set source.path=FOLDER: labelled images keep the network from forgetting"
         yield Finding("Source set", "none is set", "note", remedy)
         return
     try:
         source = open_source_set(settings.source.path)
         part = " to train on" if has_official_split(settings.source.path) else ""
     except S4NetError as error:
-        remedy = "--set source.path=... with folders of color/N.jpg and label/N.png, SUN RGB-D, NYU Depth v2 or a pack"
+        remedy = "--set source.path=...: a folder with color/N.jpg and label/N.png, SUN RGB-D, NYU Depth v2 or a pack"
         yield Finding("Source set", str(error), "missing", remedy)
         return
     found = f"{settings.source.path}: {len(source)} labelled images{part}"
     size = settings.model.width, settings.model.height
     if isinstance(source, PackedSourceSet) and (source.info.width, source.info.height) != size:
         found += f", packed at {source.info.width}x{source.info.height} but processed at {size[0]}x{size[1]}"
-        yield Finding("Source set", found, "note", "pack it again by `s4net pack` with the same settings")
+        yield Finding("Source set", found, "note", "pack it again with `s4net pack` and these settings")
     else:
         yield Finding("Source set", found)
 
@@ -72,6 +74,6 @@ def _state_folder(settings: Settings) -> Iterator[Finding]:
 
 
 def _demo_weights() -> list[Path]:
-    """What comes with a checkout; the demo's own results are left out."""
+    """Weights files that come with a checkout, without those that the demo wrote."""
     demo = Path(__file__).resolve().parents[2] / "demo"
     return sorted(path for path in demo.rglob("*.safetensors") if demo / "out" not in path.parents)

@@ -1,4 +1,4 @@
-"""What the machine itself has: Python, PyTorch, GPU, ROS, DDS, camera, memory. It imports no ROS package."""
+"""Examines the machine itself: Python, PyTorch, GPU, ROS, DDS, camera, memory. It imports no ROS package."""
 
 import importlib
 import importlib.util
@@ -18,10 +18,10 @@ from s4net_core.machine.dds import dds_profile, dds_profile_variable
 GIGABYTE = 1024**3
 
 MIN_FREE_MEMORY = 2 * GIGABYTE
-"""PyTorch, one network and the default keyframe buffer fit into this, bytes."""
+"""Bytes that PyTorch, one network and the default keyframe buffer need."""
 
 MIN_SHARED_MEMORY = 128 * 1024**2
-"""Room for the segments of three processes under config/fastdds.xml, 32 MB each, bytes."""
+"""Bytes for the segments of three processes under config/fastdds.xml, 32 MB each, with some room."""
 
 LIBRARIES = {
     "numpy": "numpy",
@@ -32,7 +32,7 @@ LIBRARIES = {
     "safetensors": "safetensors",
     "rosbags": "rosbags",
 }
-"""What is imported -> what pip calls it."""
+"""Name of the module -> name of the package on PyPI."""
 
 INSTALL_LIBRARIES = "pip install -r requirements/robot.txt; without a ROS install: make build"
 
@@ -55,7 +55,7 @@ class Finding:
 
 
 def examine_system() -> Iterator[Finding]:
-    """Everything that does not depend on settings, in the order of the table."""
+    """Findings on everything that does not depend on settings, in the order of the table."""
     for check in (_python, _torch, _libraries, _ros, _stand_ins, _discovery, _shared_memory, _camera, _memory):
         yield from check()
 
@@ -85,7 +85,7 @@ def _torch() -> Iterator[Finding]:
             "this PyTorch has no CUDA" if torch.version.cuda is None else f"PyTorch needs CUDA {torch.version.cuda}"
         )
         remedy = "update the NVIDIA driver, or install a PyTorch that fits it (https://pytorch.org/get-started/locally)"
-        yield Finding("GPU", f"there is one, but PyTorch cannot use it: {reason}", "missing", remedy)
+        yield Finding("GPU", f"present, but PyTorch cannot use it: {reason}", "missing", remedy)
     else:
         yield Finding("GPU", "none: everything runs on the CPU", "note", "use a small encoder and image size on a CPU")
 
@@ -129,7 +129,7 @@ def _distribution() -> str:
 
 
 def _stand_ins() -> Iterator[Finding]:
-    """The libraries that PyPI lacks; s4net_ros brings replacements."""
+    """The ROS libraries that PyPI lacks, and for which s4net_ros brings replacements."""
     if not _importable("rclpy"):
         return
     for name in ("message_filters", "tf2_ros", "cv_bridge"):
@@ -172,11 +172,11 @@ def _shared_memory() -> Iterator[Finding]:
 def _camera() -> Iterator[Finding]:
     if not _importable("pyrealsense2"):
         remedy = "make camera, or pip install pyrealsense2; other cameras, and realsense2_camera, do not need it"
-        yield Finding("RealSense", "pyrealsense2 is not installed, so that no camera can be asked", "note", remedy)
+        yield Finding("RealSense", "pyrealsense2 is not installed, so cameras cannot be listed", "note", remedy)
         return
     try:
         realsense = importlib.import_module("pyrealsense2")
-    except ImportError as error:  # the library links to libusb, which pip does not bring
+    except ImportError as error:  # the library links to libusb, which pip does not install
         remedy = "sudo apt-get install libusb-1.0-0" if "libusb" in str(error) else "pip install -U pyrealsense2"
         yield Finding("RealSense", f"pyrealsense2 does not load: {error}", "note", remedy)
         return
@@ -184,7 +184,9 @@ def _camera() -> Iterator[Finding]:
         devices = list(realsense.context().query_devices())
         names = [_device(realsense.camera_info, device) for device in devices]
     except RuntimeError as error:  # librealsense's own errors, e.g. a busy device
-        yield Finding("RealSense", f"cannot be asked: {error}", "missing", "unplug the camera and plug it in again")
+        yield Finding(
+            "RealSense", f"cameras cannot be listed: {error}", "missing", "unplug the camera and plug it in again"
+        )
         return
     if names:
         yield Finding("RealSense", "; ".join(names))
@@ -193,7 +195,7 @@ def _camera() -> Iterator[Finding]:
 
 
 def _device(keys: Any, device: Any) -> str:
-    """Name, serial number, firmware and USB type, each where the device tells it."""
+    """Name, serial number, firmware and USB type, as far as the device reports them."""
     labels = (
         ("", keys.name),
         ("serial ", keys.serial_number),
@@ -231,7 +233,7 @@ def _importable(name: str, part: str = "") -> bool:
 def _version(distribution: str) -> str:
     try:
         return version(distribution)
-    except PackageNotFoundError:  # Debian's python3-opencv says nothing about itself
+    except PackageNotFoundError:  # Debian's python3-opencv has no package metadata
         return "(unknown version)"
 
 
@@ -242,5 +244,5 @@ def _opencv_version() -> str:
 
 
 def gigabytes(count: int) -> str:
-    """Bytes for people."""
+    """Bytes as text, in GB of 2^30 bytes."""
     return f"{count / GIGABYTE:.1f} GB"

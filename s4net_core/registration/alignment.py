@@ -1,4 +1,4 @@
-"""How one view lies to another: image features give a first pose, dense RGB-D odometry refines it."""
+"""Relative pose of two views: image features give a first pose, and dense RGB-D odometry refines it."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -15,10 +15,10 @@ from s4net_core.registration.view import PreparedView
 ITERATIONS = (20, 15, 10)
 """Iterations of the odometry on each level of its pyramid, coarse to fine."""
 REPROJECTION_ERROR = 3.0
-"""Largest distance of a feature from where its pose expects it, pixels at full size."""
+"""Largest reprojection error of a feature that agrees with a pose, pixels at full size."""
 RANSAC_ITERATIONS = 300
 DIVERGED = 2 * REPROJECTION_ERROR
-"""Odometry after which features lie farther than this from where they are expected has lost the solution, pixels."""
+"""Median reprojection error of the features, pixels, above which the odometry's pose is taken as diverged."""
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,8 @@ class Alignment:
     Args:
         T_fixed_moving: (4, 4) float64, maps camera coordinates of the moving view to those of the fixed one.
         fitness: share of the moving view's points, 0..1, that lie on the fixed view's surface.
-        rmse: distance of those from it, metres, root mean square.
-        matches: image features that agree with the pose; 0 = it was not found by features.
+        rmse: distance of these points from that surface, metres, root mean square.
+        matches: image features that agree with the pose; 0 = the pose was not found by features.
     """
 
     T_fixed_moving: NDArray[np.float64]
@@ -44,12 +44,12 @@ def align(
     """Align two views.
 
     Args:
-        moving, fixed: of one camera.
+        moving, fixed: views of the same camera.
         settings: thresholds.
-        guess: (4, 4) T_fixed_moving to start from where features say nothing; None = features alone are believed.
+        guess: (4, 4) T_fixed_moving to start from where features give no alignment; None = use features alone.
 
     Returns:
-        An alignment whose fitness reaches `registration.min_fitness`; None when there is none.
+        An alignment whose fitness reaches `registration.min_fitness`, or None.
     """
     seen = _pose_by_features(moving, fixed, settings)
     if seen is not None:
@@ -75,7 +75,7 @@ def information(moving: PreparedView, fixed: PreparedView, alignment: Alignment,
 
 
 def alike(moving: PreparedView, fixed: PreparedView, most: int) -> int:
-    """How many of the strongest features of two views resemble each other, without a pose."""
+    """Number of the `most` strongest features of two views that match each other; needs no pose."""
     return len(_matches(moving.features.descriptors[:most], fixed.features.descriptors[:most]))
 
 
@@ -89,7 +89,7 @@ def _matches(moving: NDArray[np.uint8], fixed: NDArray[np.uint8]) -> NDArray[np.
 
 @dataclass(frozen=True)
 class _Sighting:
-    """A pose found by features, and those that agree with it.
+    """A pose found by features, and the features that agree with it.
 
     Args:
         T_fixed_moving: (4, 4) float64.
@@ -135,7 +135,7 @@ def _pose_by_features(moving: PreparedView, fixed: PreparedView, settings: Regis
 def _refine(
     moving: PreparedView, fixed: PreparedView, T_fixed_moving: NDArray[np.float64], settings: RegistrationSettings
 ) -> NDArray[np.float64] | None:
-    """Colour and depth of all pixels; None when they do not determine a pose."""
+    """T_fixed_moving refined with colour and depth of all pixels; None when they do not determine a pose."""
     o3d = open3d()
     odometry = o3d.t.pipelines.odometry
     try:
@@ -149,7 +149,7 @@ def _refine(
             [odometry.OdometryConvergenceCriteria(count) for count in ITERATIONS],
             odometry.Method.Hybrid,
         )
-    except RuntimeError:  # Open3D's word for a singular system: too little in common
+    except RuntimeError:  # Open3D raises it for a singular system: the views share too little
         return None
     T = np.asarray(result.transformation.numpy(), np.float64)
     return T if np.isfinite(T).all() else None
@@ -162,7 +162,7 @@ def measure(
     settings: RegistrationSettings,
     matches: int = 0,
 ) -> Alignment:
-    """How well two views fit with a given relative pose."""
+    """Measure how well two views fit with a given relative pose."""
     found = open3d().pipelines.registration.evaluate_registration(
         moving.points, fixed.surface, settings.max_distance, T_fixed_moving
     )

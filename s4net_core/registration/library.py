@@ -1,4 +1,4 @@
-"""Open3D, imported when it is needed and only then."""
+"""Imports Open3D on first use."""
 
 import ctypes
 import importlib
@@ -31,7 +31,7 @@ def open3d() -> Any:
 
 
 def _provide_libusb() -> None:
-    """Open3D is linked to libusb (for depth cameras), which bare machines lack; the package from PyPI does as well."""
+    """Load libusb from PyPI's package, if installed. Open3D links to libusb for cameras; bare machines lack it."""
     if importlib.util.find_spec("libusb_package") is not None:
         path = importlib.import_module("libusb_package").get_library_path()
         if path is not None:

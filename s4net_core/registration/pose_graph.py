@@ -1,4 +1,4 @@
-"""From ties between keyframes to their poses: the largest group that hangs together, solved by Open3D's pose graph."""
+"""Poses of keyframes from the ties between them: the largest connected group, solved by Open3D's pose graph."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -13,11 +13,11 @@ from s4net_core.registration.tracker import Follower, Tie
 from s4net_core.registration.view import PreparedView
 
 EDGE_PRUNE = 0.25
-"""A loop that the solved graph believes less than this is dropped (Open3D's own value)."""
+"""Loops with less confidence, 0..1, in the solved graph are dropped (Open3D's default)."""
 
 
 def largest_group(ties: Sequence[Tie], followers: Sequence[Follower]) -> list[int]:
-    """Keyframes that ties connect, of the group with most views, in their order."""
+    """Keyframes of the connected group with the most views, in ascending order."""
     parents = {follower.keyframe: follower.keyframe for follower in followers}
 
     def root(keyframe: int) -> int:
@@ -35,17 +35,17 @@ def largest_group(ties: Sequence[Tie], followers: Sequence[Follower]) -> list[in
 def solve(
     views: Sequence[PreparedView], keyframes: Sequence[int], ties: Sequence[Tie], settings: RegistrationSettings
 ) -> tuple[dict[int, NDArray[np.float64]], list[Tie]]:
-    """Poses that fit all ties best.
+    """Find the poses that fit all ties best.
 
     Args:
         views: keyframes by their position.
-        keyframes: positions of those to solve for.
-        ties: between them; they connect all.
-        settings: group of `information`.
+        keyframes: positions of the keyframes to solve for.
+        ties: between these keyframes; they connect all of them.
+        settings: group `registration`.
 
     Returns:
-        T_world_camera (4, 4) float64 by position, the first keyframe's camera being the world, and the ties that the
-        solution believes.
+        T_world_camera (4, 4) float64 by position, where the first keyframe's camera is the world, and the ties that
+        the solution keeps.
     """
     if not ties:
         return {keyframe: np.eye(4) for keyframe in keyframes}, []
@@ -73,7 +73,7 @@ def solve(
 
 
 def _chained(keyframes: Sequence[int], ties: Sequence[Tie]) -> dict[int, NDArray[np.float64]]:
-    """First poses, from tie to tie; what was followed is more certain than what was found again."""
+    """Initial poses, chained from tie to tie. Followed ties come before loops, because they are more certain."""
     known = {keyframes[0]: np.eye(4)}
     ordered = sorted(ties, key=lambda tie: tie.loop)
     while len(known) < len(keyframes):

@@ -1,4 +1,4 @@
-"""Poses for a capture that has none: views hang on keyframes, keyframes are tied, and a pose graph is solved."""
+"""Poses for a capture that has none: views are tied to keyframes, keyframes to each other; a pose graph fits all."""
 
 import warnings
 from collections.abc import Callable, Iterable, Mapping
@@ -16,7 +16,7 @@ from s4net_core.registration.tracker import Tie, Tracker
 from s4net_core.registration.view import RgbdView, prepare
 
 MIN_FRAMES = 2
-"""Fewer views with poses are no capture."""
+"""Smallest number of views with poses, for a result and for a comparison of trajectories."""
 
 
 @dataclass(frozen=True)
@@ -25,13 +25,13 @@ class Registration:
 
     Args:
         poses: T_world_camera (4, 4) float64 by stamp; the first view's camera is the world.
-        frames: views that were tried.
-        keyframes: those among them that stand for their place.
-        loops: ties between keyframes that were found again and agreed with the rest.
-        pruned: those that did not agree and were dropped.
+        frames: number of views that were tried.
+        keyframes: number of keyframes among them.
+        loops: number of ties beyond the followed ones that agree with the rest.
+        pruned: number of such ties that did not agree and were dropped.
         fitness: share of a view's points, 0..1, on the surface of the keyframe to which it is tied, mean over all
             ties, with the poses of the solved graph.
-        rmse: distance of those from it, metres, root mean square over the ties.
+        rmse: distance of these points from that surface, metres, root mean square over the ties.
     """
 
     poses: dict[int, NDArray[np.float64]]
@@ -43,10 +43,10 @@ class Registration:
     rmse: float
 
     def at(self, stamp: int, number: int) -> NDArray[np.float64]:
-        """T_world_camera of the view at `stamp`; the form in which `open_capture` asks for poses.
+        """T_world_camera of the view at `stamp`; `open_capture` calls this for each frame.
 
         Raises:
-            BadFrame: ``not_registered``.
+            BadFrame: ``not_registered``, the view has no pose.
         """
         if stamp not in self.poses:
             raise BadFrame("not_registered", f"the view at {stamp} ns could not be tied to the others")
@@ -56,7 +56,7 @@ class Registration:
 def register(
     images: Iterable[RgbdView], settings: Settings, *, on_image: Callable[[], None] = lambda: None
 ) -> Registration:
-    """Poses of RGB-D views; of those that hang together, the largest group.
+    """Find the poses of RGB-D views, for the largest group that ties connect.
 
     Args:
         images: in time order.
@@ -64,7 +64,7 @@ def register(
         on_image: called after every view.
 
     Raises:
-        RegistrationError: Open3D is not there, or no two views could be tied to each other.
+        RegistrationError: Open3D is not installed, the lens changes, or no two views could be tied to each other.
     """
     tracker = Tracker(settings)
     for image in images:
@@ -76,12 +76,12 @@ def register(
     T_world, kept = solve(tracker.keyframes, group, ties, settings.registration)
     pruned = len(ties) - len(kept)
     followers = [follower for follower in tracker.followers if follower.keyframe in group]
-    group = largest_group(kept, followers)  # a part of it may have hung on a loop that was dropped
+    group = largest_group(kept, followers)  # a dropped loop may have split the group
     members = [follower for follower in followers if follower.keyframe in group]
     if len(members) < MIN_FRAMES:
         raise RegistrationError(
-            f"no two of {frames} images could be tied to each other: is depth aligned to colour and in metres, do "
-            "views overlap, is there something to see? Lower registration.min_fitness if there is"
+            f"no two of {frames} images could be tied to each other: is depth aligned to colour and in metres, and "
+            "do textured views overlap? If so, lower registration.min_fitness"
         )
     kept = [tie for tie in kept if tie.moving in group]
     poses = {m.stamp: T_world[m.keyframe] @ m.alignment.T_fixed_moving for m in members}
@@ -100,20 +100,20 @@ def register(
 
 
 def trajectory_error(found: Mapping[int, NDArray[np.float64]], true: Mapping[int, NDArray[np.float64]]) -> float:
-    """Absolute trajectory error, metres rms: between positions of the same stamp, after the best rigid fit of the two.
+    """Absolute trajectory error, metres rms, between positions of the same stamp after the best rigid fit.
 
     Args:
         found, true: T_world_camera (4, 4) by stamp, each in a world of its own.
 
     Raises:
-        RegistrationError: they share fewer than two stamps.
+        RegistrationError: the trajectories share fewer than two stamps.
     """
     stamps = sorted(found.keys() & true.keys())
     if len(stamps) < MIN_FRAMES:
         raise RegistrationError(f"the trajectories share {len(stamps)} pose(s), which is too few to compare them")
     a, b = (np.array([poses[stamp][:3, 3] for stamp in stamps]) for poses in (found, true))
     a, b = a - a.mean(axis=0), b - b.mean(axis=0)
-    # On a straight path one angle is free and scipy warns; it changes nothing that is measured here.
+    # On a straight path one angle is free, and SciPy warns of it. That angle does not change the error.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         rotation, _ = Rotation.align_vectors(b, a)
@@ -123,7 +123,7 @@ def trajectory_error(found: Mapping[int, NDArray[np.float64]], true: Mapping[int
 def _residuals(
     tracker: Tracker, ties: list[Tie], T_world: dict[int, NDArray[np.float64]], settings: RegistrationSettings
 ) -> list[Alignment]:
-    """Every tie with the solved poses."""
+    """How well the views of every tie fit with the solved poses."""
     views = tracker.keyframes
     return [
         measure(views[tie.moving], views[tie.fixed], np.linalg.inv(T_world[tie.fixed]) @ T_world[tie.moving], settings)
@@ -132,7 +132,7 @@ def _residuals(
 
 
 def _rigid(T: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The nearest rigid transform: products of many rotations lose it to rounding."""
+    """The nearest rigid transform: rounding makes products of many rotations slightly non-rigid."""
     U, _, Vt = np.linalg.svd(T[:3, :3])
     rigid = np.eye(4)
     rigid[:3, :3], rigid[:3, 3] = U @ Vt, T[:3, 3]

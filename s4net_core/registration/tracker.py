@@ -1,4 +1,4 @@
-"""Follows the camera from view to view: keyframes, what ties them to each other, and which views hang on which."""
+"""Follows the camera from view to view, chooses keyframes, and ties views to keyframes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from s4net_core.registration.alignment import Alignment, align, alike
 from s4net_core.registration.view import PreparedView
 
 LOOK_FEATURES = 300
-"""Strongest features of a view by which it is compared with every keyframe."""
+"""Number of a view's strongest features that are compared with every keyframe."""
 
 
 @dataclass(frozen=True)
@@ -22,8 +22,8 @@ class Tie:
 
     Args:
         moving, fixed: positions in `Tracker.keyframes`.
-        alignment: of the two.
-        loop: found again, not followed; a false one must not bend the rest.
+        alignment: of the moving keyframe to the fixed one.
+        loop: the pose graph may drop this tie; False = the camera was followed from one to the other.
     """
 
     moving: int
@@ -34,7 +34,7 @@ class Tie:
 
 @dataclass(frozen=True)
 class Follower:
-    """A view and the keyframe on which it hangs.
+    """A view and the keyframe to which it is tied.
 
     Args:
         stamp: nanoseconds.
@@ -49,7 +49,7 @@ class Follower:
 
 @dataclass(frozen=True)
 class _Place:
-    """Where the camera was: a keyframe, and how the last view lay to it."""
+    """Where the camera was: a keyframe, and the last view's pose relative to it."""
 
     keyframe: int
     T_keyframe_last: NDArray[np.float64]
@@ -58,9 +58,9 @@ class _Place:
 class Tracker:
     """Takes views in time order.
 
-    A view is aligned with the current keyframe from where the view before it was; where that fails, from where the
-    camera was before it was lost; where that fails, with keyframes that look alike. Else it becomes a keyframe that
-    nothing ties to the others, unless a later one finds both.
+    A view is aligned with the current keyframe, starting from the previous view's pose. If that fails, it is aligned
+    from the place before the camera was lost, and then with keyframes that look alike. If all fail, it becomes a
+    keyframe without ties, until a later keyframe ties it to the others.
 
     Args:
         settings: groups `registration` and `keyframes`.
@@ -74,10 +74,10 @@ class Tracker:
         self._places: list[_Place] = []
 
     def add(self, view: PreparedView) -> None:
-        """The next view.
+        """Add the next view.
 
         Raises:
-            RegistrationError: it was taken with another lens than those before.
+            RegistrationError: the view has another lens than the first keyframe.
         """
         if self.keyframes and self.keyframes[0].lens != view.lens:
             raise RegistrationError(
@@ -92,7 +92,7 @@ class Tracker:
         self.followers.append(Follower(view.stamp, *found))
 
     def _locate(self, view: PreparedView) -> tuple[int, Alignment] | None:
-        """Keyframe to which the view belongs, and how it lies to it."""
+        """Position of a keyframe with which the view can be aligned, and the alignment; None when there is none."""
         settings = self._settings.registration
         for place in self._places:
             alignment = align(view, self.keyframes[place.keyframe], settings, place.T_keyframe_last)
@@ -121,7 +121,7 @@ class Tracker:
         self.followers.append(Follower(view.stamp, new, identity))
 
     def _tie_to_neighbours(self, view: PreparedView, new: int, last: int) -> list[int]:
-        """Tie to the keyframes before `last`: what was followed over several steps is seen at once."""
+        """Tie `new` to the keyframes before `last`: a direct alignment has less drift than a chain of steps."""
         followed = {tie.moving: tie for tie in self.ties if not tie.loop}
         T_index_new, index = self.ties[-1].alignment.T_fixed_moving, last
         tied: list[int] = []
@@ -138,7 +138,7 @@ class Tracker:
             self.ties.append(Tie(new, index, alignment, loop=True))
 
     def _look_alikes(self, view: PreparedView, *, excluded: Sequence[int], count: int) -> list[int]:
-        """Keyframes that share most features with the view, best first."""
+        """Keyframes that share the most features with the view, best first."""
         shared = {
             index: alike(view, keyframe, LOOK_FEATURES)
             for index, keyframe in enumerate(self.keyframes)

@@ -1,4 +1,4 @@
-"""One RGB-D view in the forms in which it is aligned: image pyramid, point cloud, image features."""
+"""An RGB-D view prepared for alignment: RGB-D image, point clouds, image features."""
 
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -13,11 +13,11 @@ from s4net_core.geometry.camera import resize_color, resize_nearest
 from s4net_core.registration.library import open3d
 
 SURFACE_DENSITY = 5
-"""Points of a surface lie nearer to each other than `registration.max_distance` by this factor."""
+"""`registration.max_distance` divided by the distance between the points of a surface."""
 
 
 class RgbdView(Protocol):
-    """What a capture without poses yields."""
+    """A view as a capture without poses yields it."""
 
     @property
     def stamp(self) -> int:
@@ -36,7 +36,7 @@ class RgbdView(Protocol):
 
     @property
     def intrinsics(self) -> Intrinsics:
-        """Of colour and depth."""
+        """Lens of colour and depth."""
         ...
 
 
@@ -63,7 +63,7 @@ class PreparedView:
         stamp: nanoseconds.
         rgbd: Open3D's tensor RGBDImage at the working width, metres.
         points: Open3D's PointCloud in camera coordinates, thinned to `registration.max_distance`.
-        surface: the same, dense, so that the distance of `points` of another view from it says something.
+        surface: the same cloud, denser, so that the distance of another view's `points` from it is meaningful.
         lens: of `rgbd`.
         full_lens: of the image in which `features` were found.
         features: at full size.
@@ -79,7 +79,7 @@ class PreparedView:
 
 
 def prepare(image: RgbdView, settings: Settings) -> PreparedView:
-    """The view for alignment.
+    """Prepare a view for alignment.
 
     Args:
         image: any size.
@@ -115,7 +115,7 @@ def _points(depth: NDArray[np.float32], lens: Intrinsics) -> NDArray[np.float64]
 
 
 def _unproject(u: NDArray[Any], v: NDArray[Any], z: NDArray[Any], lens: Intrinsics) -> NDArray[np.float64]:
-    """Points in NumPy, in double precision as Open3D takes them; `geometry.unproject` is for whole images in torch."""
+    """(N, 3) float64 points, as Open3D takes them; `geometry.camera.unproject` is for whole images in torch."""
     return np.stack([(u - lens.cx) / lens.fx * z, (v - lens.cy) / lens.fy * z, z], axis=-1).astype(np.float64)
 
 

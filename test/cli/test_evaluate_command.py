@@ -114,7 +114,7 @@ def test_networks_and_scenes_make_the_paper_s_table(folder, tmp_path, capsys):
         (["--network", "a=b"], "give --network and --scene"),
         (["--network", "a=b", "--scene", "room"], "--scene is 'room': write NAME=VALUE"),
         (["--network", "a=b", "--network", "a=c", "--scene", "a=b"], "--network names 'a' twice"),
-        (["--network", "a=b", "--scene", "a=b", "--csv", "a.csv"], "--csv belongs to --checkpoint and --capture"),
+        (["--network", "a=b", "--scene", "a=b", "--csv", "a.csv"], "--csv cannot go with --network and --scene"),
         (["--checkpoint", "a", "--capture", "b", "--out", "c"], "--out belongs to --network and --scene"),
     ],
 )

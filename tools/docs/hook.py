@@ -1,4 +1,4 @@
-"""Hook of MkDocs: adds the pages that are made from the code, and links settings to their reference.
+"""Hook of MkDocs: adds the pages that are generated from the code, and links settings to their reference.
 
 MkDocs calls the functions by name; `mkdocs.yml` names this file. ``make docs`` runs it.
 """
@@ -11,14 +11,14 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))  # MkDocs loads a hook by its path, so that its neighbours are not found
+sys.path.insert(0, str(ROOT))  # MkDocs loads a hook by its path, so the package `tools` is not on sys.path
 
 from tools.docs import reference  # noqa: E402
 from tools.docs.text import INCLUDED, included_page, link_settings  # noqa: E402
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the generated pages, and the pages that stand at the root of the repository."""
+    """Add the generated pages, and the pages whose files lie outside of docs/."""
     for path, make in reference.PAGES.items():
         files.append(File.generated(config, path, content=make()))
     for source, path in INCLUDED.items():

@@ -1,6 +1,6 @@
 """Draws the pictures of ``docs/how-it-works.md`` from the demo's data, with the functions that the page explains.
 
-The pictures are committed. ``python -m tools.docs.pictures`` draws them again when what they show has changed.
+The pictures are committed. Draw them again with ``python -m tools.docs.pictures`` when the data or the code change.
 """
 
 import io
@@ -36,7 +36,7 @@ FOLDER = ROOT / "docs" / "pictures"
 TARGET = 12
 """Keyframe that two of the pictures show."""
 SHARED = 0.6
-"""The neighbour that the first picture shows is the one whose share of the target's view is nearest to this."""
+"""The first picture shows the neighbour whose overlap with the target's view is nearest to this share."""
 COUNTS, NO_DEPTH, OUTSIDE, OCCLUDED, BORDER = range(5)
 REASONS = {
     COUNTS: ("counts", (255, 255, 255)),
@@ -45,21 +45,21 @@ REASONS = {
     OCCLUDED: ("hidden in e'", (215, 48, 39)),
     BORDER: ("near a border of labels", (253, 174, 97)),
 }
-"""What becomes of a pixel of the target: in words, and as a colour."""
+"""Why a pixel of the target counts or does not: text and colour of the legend."""
 CEILING = 2.0
 """Points higher than this, metres, are left out of the view from above."""
 PIXELS_PER_METRE = 40
-"""Of the view from above."""
+"""Resolution of the view from above."""
 
 
 @dataclass(frozen=True)
 class Scene:
-    """What the pictures are drawn from.
+    """Data from which the pictures are drawn.
 
     Args:
-        settings: of the demo.
-        keyframes: of the demo's first scan, at the network's size.
-        truth: (H, W) uint8 true class ids of each keyframe; only to compare with.
+        settings: the demo's settings.
+        keyframes: keyframes of the demo's first scan, at the network's size.
+        truth: (H, W) uint8 true class ids by keyframe; used only for comparison.
         network: base model.
     """
 
@@ -70,7 +70,7 @@ class Scene:
 
 
 def main() -> None:
-    """Draw all pictures into `FOLDER`, as PNG with a palette of 256 colours: a third of the size."""
+    """Draw all pictures into `FOLDER`, as PNG with 256 colours, which takes a third of the space."""
     FOLDER.mkdir(exist_ok=True)
     scene = load_scene()
     for name, draw in (("keyframes", draw_keyframes), ("warp", draw_warp), ("merge", draw_merge)):
@@ -82,7 +82,7 @@ def main() -> None:
 
 
 def load_scene() -> Scene:
-    """The demo's first scan and base model."""
+    """Load the demo's first scan and base model."""
     settings = load_settings(DEMO / "demo.yaml")
     network, _ = load_checkpoint(DEMO / "weights" / "base.safetensors")
     keyframes = KeyframeBuffer(settings.keyframes, settings.geometry, min_overlap=settings.learner.min_overlap)
@@ -96,7 +96,7 @@ def load_scene() -> Scene:
 
 
 def draw_warp(scene: Scene) -> Figure:
-    """Two views, one of them as the other camera would have seen it, and which pixels count."""
+    """Draw two views, the neighbour warped into the target, and the pixels that count."""
     target, neighbour, share = pair(scene)
     warped, reasons = warp(target, neighbour, scene)
     colours = np.array([colour for _, colour in REASONS.values()], np.uint8)
@@ -123,10 +123,10 @@ def pair(scene: Scene) -> tuple[Keyframe, Keyframe, float]:
 
 
 def warp(target: Keyframe, neighbour: Keyframe, scene: Scene) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Colour of the neighbour at the target's pixels, and what becomes of each of them.
+    """The neighbour's colour at the target's pixels, and the reason why each pixel counts or does not.
 
     Returns:
-        (H, W, 3) uint8 RGB, white where nothing can be read, and (H, W) uint8, a key of `REASONS`.
+        (H, W, 3) uint8 RGB, white where the neighbour cannot be sampled, and (H, W) uint8, a key of `REASONS`.
     """
     geometry = scene.settings.geometry
     pairs = Pairs(views_of([target], CPU), views_of([neighbour], CPU))
@@ -151,7 +151,7 @@ def warp(target: Keyframe, neighbour: Keyframe, scene: Scene) -> tuple[NDArray[n
 
 
 def draw_merge(scene: Scene) -> Figure:
-    """What the network says about a view, and what its neighbours say together."""
+    """Draw the labels that the network predicts for a view, and those merged from its neighbours."""
     teacher = Teacher(scene.network, scene.settings, CPU)
     rows = {id: _compare(id, teacher, scene) for id in scene.keyframes.trainable(scene.settings.learner.min_overlap)}
     own, merged, _ = rows[TARGET]
@@ -189,7 +189,7 @@ def _compare(
 
 
 def draw_keyframes(scene: Scene) -> Figure:
-    """The room from above, with the keyframes and who sees whom."""
+    """Draw the room from above, with the keyframes and the overlap between them."""
     views = [scene.keyframes.get(id) for id in scene.keyframes.ids()]
     figure = Figure(figsize=(7.2, 5.2), facecolor="white", layout="constrained")
     ax = figure.subplots()
@@ -203,7 +203,7 @@ def draw_keyframes(scene: Scene) -> Figure:
 
 
 def _draw_floor(ax: Axes, points: NDArray[np.float64], colours: NDArray[np.uint8]) -> None:
-    """Points from above: a pixel shows the highest of those that lie in it."""
+    """Draw points from above; each pixel shows its highest point."""
     low = points[:, :2].min(axis=0)
     columns, rows = np.floor((points[:, :2] - low) * PIXELS_PER_METRE).astype(int).T
     image = np.full((rows.max() + 1, columns.max() + 1, 3), 255, np.uint8)
@@ -225,7 +225,7 @@ def _draw_graph(ax: Axes, scene: Scene, places: Mapping[int, NDArray[np.float64]
 
 
 def _draw_view(ax: Axes, view: Keyframe) -> None:
-    """A triangle as wide as the camera's view, from the camera to where it looks."""
+    """Draw a triangle as wide as the camera's view, from the camera in viewing direction."""
     half = 0.5 * view.intrinsics.width / view.intrinsics.fx
     corners = 0.3 * np.array([[0, 0, 0], [-half, 0, 1], [half, 0, 1]])
     world = corners @ view.T_world_camera[:3, :3].T + view.T_world_camera[:3, 3]
@@ -243,7 +243,7 @@ def _points(view: Keyframe) -> tuple[NDArray[np.float64], NDArray[np.uint8]]:
 
 
 def panels(images: Mapping[str, NDArray[np.uint8]], footer: str = "") -> Figure:
-    """Images of one size beside each other, each under its heading, with room for a legend of two lines."""
+    """Draw images of one size beside each other, each under its heading, with room for a legend of two lines."""
     height, width = next(iter(images.values())).shape[:2]
     side, above, below = 2.6, 0.25, 0.7 if footer else 0.35
     figure_height = side * height / width + above + below
@@ -259,7 +259,7 @@ def panels(images: Mapping[str, NDArray[np.uint8]], footer: str = "") -> Figure:
 
 
 def legend(figure: Figure, entries: Sequence[tuple[str, tuple[int, int, int]]]) -> None:
-    """Colours (RGB 0..255) and their meaning, below the panels."""
+    """Add colours (RGB 0..255) and their meaning below the panels."""
     handles = [Patch(facecolor=np.divide(c, 255), edgecolor="#888888", linewidth=0.5, label=t) for t, c in entries]
     below = figure.subplotpars.bottom
     columns = min(len(handles), 9)

@@ -1,6 +1,6 @@
-"""Makes the reference pages of the documentation from the code, so that they cannot differ from it.
+"""Generates the reference pages of the documentation from the code, so that the two cannot differ.
 
-Each function returns the Markdown of one page. `PAGES` has the path of each page in the documentation.
+Each function ending in `_page` returns the Markdown of one page. `PAGES` maps the path of a page to its function.
 """
 
 import argparse
@@ -35,7 +35,7 @@ SETTINGS_PAGE = "reference/settings.md"
 
 SETTINGS_INTRODUCTION = """# Settings
 
-A setting has the same name in YAML files, in `--set NAME=VALUE` on the command line, and as ROS parameter.
+A setting has the same name in YAML files, in `--set NAME=VALUE` on the command line, and as a ROS parameter.
 `s4net settings` prints this list as YAML, and `ros2 param describe` shows one setting of a running node. Settings
 marked *live* may change while a node runs (`ros2 param set`). All others are read once, at start-up. Values outside
 their range are refused, and so is 0 where only a positive value makes sense.
@@ -45,8 +45,8 @@ s4net adapt CAPTURE OUT --settings mine.yaml --set learner.neighbours=8
 ros2 run s4net_ros adaptation_node --ros-args --params-file mine.yaml -p learner.neighbours:=8
 ```
 
-A settings file names only what differs from the defaults. `s4net` and the launch files read both of these forms,
-`ros2 run` reads the second one:
+A settings file names only what differs from the defaults. `s4net` and the launch files read both forms
+below; `ros2 run` reads only the second:
 
 ```yaml
 learner:
@@ -102,7 +102,7 @@ def _value(value: object) -> str:
 
 def commands_page() -> str:
     """The help of every sub-command of ``s4net``."""
-    text = ["# The `s4net` command", "What each command prints with `--help`."]
+    text = ["# The `s4net` command", "The output of `--help` for each command."]
     text.append(table(("command", "what it does"), ((f"[`s4net {n}`](#{n})", c.help) for n, c in COMMANDS.items())))
     for name in COMMANDS:
         text += [f"## `s4net {name}` {{ #{name} }}", f"```text\n{help_of(command_parser(name))}\n```"]
@@ -135,8 +135,8 @@ def ros_page() -> str:
         rows = [(f"`{name}`", _type(kind), TOPIC_HELP[name]) for name, kind in topics.items()]
         text += [f"## What the node `{node}` publishes", table(("topic", "type", ""), rows)]
     text += [
-        "Images that nobody subscribes to are neither computed nor published. Both nodes also publish `/diagnostics` "
-        "(diagnostic_msgs/msg/DiagnosticArray): rates, latencies, and why nothing comes.",
+        "Images without a subscriber are neither computed nor published. Both nodes also publish `/diagnostics` "
+        "(diagnostic_msgs/msg/DiagnosticArray): rates, latencies, and why no data arrives.",
         "## Services of the node `adaptation`",
         table(("service", "type", ""), ((f"`{name}`", _type(kind), help) for name, (kind, help) in SERVICES.items())),
         "## Launch arguments",
@@ -194,12 +194,12 @@ PAGES: Mapping[str, Callable[[], str]] = {
 
 
 def plain(text: str) -> str:
-    """A text in which nothing is taken for a tag."""
+    """The text with HTML's special characters escaped."""
     return html.escape(text, quote=False)
 
 
 def page(blocks: Iterable[str]) -> str:
-    """Blocks of Markdown with an empty line between them."""
+    """Join blocks of Markdown with an empty line between them."""
     return "\n\n".join(blocks) + "\n"
 
 

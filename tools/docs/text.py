@@ -15,7 +15,7 @@ INCLUDED = {
     "CHANGELOG.md": "changelog.md",
     "demo/README.md": "demo.md",
 }
-"""Files outside of docs/ that are pages as well, with their path in the documentation."""
+"""Files outside of docs/ that become pages, with their path in the documentation."""
 
 LINK = re.compile(r"(?P<image>!?)\[(?P<text>[^\]]*)\]\((?P<path>[^)#:\s]*)(?P<anchor>#[^)\s]*)?\)")
 """Markdown link or image whose target is a file; a target with a colon is an address."""
@@ -24,14 +24,14 @@ BLOCK = re.compile(
 )
 """Block of code."""
 INLINE = re.compile(r"(?<![`\[])`(?P<code>[^`\n]+)`(?!`)")
-"""Code within a line that is not a link already."""
+"""Code within a line, unless it is already a link."""
 SETTING = re.compile(r"(?P<name>[a-z_]+\.[a-z_]+)(?P<value>(?::=|=)\S.*)?")
 """Setting of a group, alone or with a value."""
 SETTINGS = frozenset(leaf.name for leaf in leaves(Settings()))
 
 
 def included_page(source: str) -> str:
-    """A file of the repository as a page: its links lead to pages; a link to a file that is no page becomes code.
+    """A file of the repository as a page: links to other pages are adapted; links to other files become code.
 
     Args:
         source: key of `INCLUDED`.
