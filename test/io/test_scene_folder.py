@@ -49,6 +49,11 @@ def test_exact_depth_lies_beside_the_camera_s_and_frames_without_it_stay(tmp_pat
     assert not read[0].depth.any()
 
 
+def test_exact_depth_may_begin_with_a_later_frame(tmp_path, frames):
+    write_scene_folder(tmp_path / "room", [frames[0], replace(frames[1], true_depth=frames[1].depth)])
+    assert [frame.true_depth is None for frame in SceneFolder(tmp_path / "room")] == [True, False]
+
+
 def test_jpeg_changes_colours_only_a_little(tmp_path):
     written = make_room_frames(1, 64, 48)[0]
     write_scene_folder(tmp_path / "jpeg", [written], quality=90)

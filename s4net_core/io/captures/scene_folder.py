@@ -145,8 +145,7 @@ def write_scene_folder(path: str | Path, frames: Iterable[Frame], *, quality: in
     stamps: list[str] = []
     lenses: list[Intrinsics] = []
     for index, frame in enumerate(frames):
-        if not lenses:
-            _make_folders(path, frame)
+        _make_folders(path, frame)
         _write_images(path, f"{index:06d}", frame, color_suffix(quality), quality)
         numbers = " ".join(f"{number:.17g}" for number in frame.T_world_camera.ravel())
         poses.append(f"{index} {numbers}")
