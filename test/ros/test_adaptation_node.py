@@ -21,13 +21,14 @@ import torch
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
-from rclpy.qos import QoSProfile
+from rclpy.qos import DurabilityPolicy, QoSProfile
 from scenes import make_room_frames, make_source_images, write_source_set
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 from std_srvs.srv import SetBool, Trigger
 from tf2_msgs.msg import TFMessage
 from visualization_msgs.msg import Marker, MarkerArray
+from watched_learner import WatchedLearner
 
 from s4net_core.config import ModelSettings, Settings, to_yaml
 from s4net_core.errors import CheckpointError
@@ -207,10 +208,17 @@ def settings():
 
 @pytest.fixture
 def start(ros, settings, tmp_path, monkeypatch):
-    """`start()` -> node, robot, learning; the node is active and everything is connected."""
+    """`start()` -> node, robot, learner (thread), learning (session); the node is active, everything is connected."""
     monkeypatch.setattr(adaptation_node, "STATUS_S", 0.05)
     settings.state_dir = str(tmp_path / "state")
-    learnings = []
+    learnings, learners = [], []
+
+    class Watched(WatchedLearner):
+        def __init__(self, *args, **options):
+            super().__init__(*args, **options)
+            learners.append(self)
+
+    monkeypatch.setattr(configured, "LearnerThread", Watched)
 
     def make(**parameters):
         def make_learning(settings, folder):
@@ -223,7 +231,9 @@ def start(ros, settings, tmp_path, monkeypatch):
         ros.add(node)
         assert node.autostart()
         robot.ready()
-        return SimpleNamespace(node=node, robot=robot, learning=learnings[-1], learnings=learnings)
+        return SimpleNamespace(
+            node=node, robot=robot, learner=learners[-1], learning=learnings[-1], learnings=learnings
+        )
 
     yield make
     for learning in learnings:
@@ -344,7 +354,7 @@ def test_who_comes_late_still_gets_the_weights_that_serve(ros, start):
     s.learning.state = "learning"
     ros.wait_for(lambda: s.learning.current.number >= 2)
     s.learning.state = "waiting"
-    time.sleep(0.05)
+    s.learner.submit(lambda: None).result(20)  # a running step has ended and has told what it handed over
     late = Robot(ros)
     ros.wait_for(lambda: late.updates, "latched update")
     assert [m.version for m in late.updates] == [s.learning.current.number]
@@ -352,10 +362,15 @@ def test_who_comes_late_still_gets_the_weights_that_serve(ros, start):
 
 def test_refused_weights_are_not_announced(ros, start):
     s = start()
+    all_of_them = QoSProfile(depth=50, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    updates = s.robot.listen(ModelUpdate, "model_update", all_of_them)
+    ros.wait_for(lambda: updates, "the weights that serve")
     s.learning.refuse = ("one class covers 99 %",)
     s.learning.state = "learning"
-    ros.wait_for(lambda: s.learning.steps > 10)
-    assert [m.version for m in s.robot.updates] == [0]
+    ros.wait_for(lambda: s.learning.refused > 10, "refusals")
+    s.learning.refuse = ()
+    ros.wait_for(lambda: updates[-1].version, "weights that are not refused")
+    assert [m.version for m in updates[:2]] == [0, 1]
 
 
 def test_an_error_in_a_step_shows_in_status_and_diagnostics_and_is_over_after_resume(ros, start, room):
@@ -502,9 +517,9 @@ def test_deactivated_it_neither_learns_nor_listens_and_goes_on_when_activated(ro
     ros.wait_for(lambda: s.learning.current.number >= 1)
     s.node.trigger_deactivate()
     ros.wait_for(lambda: not s.robot.color.get_subscription_count(), "subscription is gone")
-    time.sleep(0.2)
+    s.learner.settle()
     steps, heard = s.learning.steps, len(s.robot.updates)
-    time.sleep(0.1)
+    s.learner.settle()
     assert s.learning.steps == steps
     s.node.trigger_activate()
     ros.wait_for(lambda: len(s.robot.updates) > heard, "the weights that serve, again")
@@ -595,10 +610,12 @@ def test_keyframes_are_drawn_for_listeners_new_ones_once_and_evicted_ones_delete
     )
     (path,) = (m for m in markers[0].markers if m.ns == "keyframes/path")
     assert len(path.points) == count
-    time.sleep(0.2)
-    assert len(markers) == 1  # nothing new, nothing sent
+    rounds = len(s.robot.status)
+    ros.wait_for(lambda: len(s.robot.status) >= rounds + 3, "housekeeping")
     late = s.robot.listen(MarkerArray, "adaptation/keyframes", QoSProfile(depth=50))
     ros.wait_for(lambda: late, "everything, for the second listener")
+    ros.wait_for(lambda: late[0] in markers, "the same, for the first listener")
+    assert markers.index(late[0]) == 1  # nothing new, nothing sent in between
     assert s.robot.call(Trigger, "adaptation/reset").success
     ros.wait_for(lambda: len(markers) >= 3, "deletions")
     deleted = {m.id for m in markers[-1].markers if m.ns == "keyframes/frustum" and m.action == Marker.DELETE}

@@ -3,7 +3,6 @@
 import hashlib
 import signal
 import threading
-import time
 from types import SimpleNamespace
 
 import pytest
@@ -25,7 +24,7 @@ from s4net_core.frames import Intrinsics
 from s4net_core.labels import LabelSpace
 from s4net_core.models.checkpoint import read_info
 from s4net_core.models.segmenter import Segmentation, Segmenter
-from s4net_ros import publishers, segmentation_node
+from s4net_ros import publishers
 from s4net_ros.conversions import camera_info_message, image_message
 from s4net_ros.msg import LabelInfo, ModelUpdate
 from s4net_ros.qos import latched_qos, stream_qos
@@ -321,11 +320,17 @@ def test_depth_that_comes_after_the_labels_still_gives_points(ros, start):
     assert not [name for name in node.counts.snapshot() if name.startswith("points_skipped")]
 
 
-def test_depth_is_subscribed_only_while_somebody_listens_to_the_points(ros, start):
-    _, camera = start()
-    camera.ready(camera.color)
-    time.sleep(2 * segmentation_node.HOUSEKEEPING_S)
-    assert camera.depth.get_subscription_count() == 0
+def test_depth_is_subscribed_only_while_somebody_listens_to_the_points(ros, start, monkeypatch):
+    rounds = []
+    start_housekeeping = SegmentationNode.start_housekeeping
+
+    def count(node, seconds, keep_house, undo):
+        start_housekeeping(node, seconds, lambda: (keep_house(), rounds.append(None)), undo)
+
+    monkeypatch.setattr(SegmentationNode, "start_housekeeping", count)
+    node, camera = start()
+    ros.wait_for(lambda: len(rounds) >= 2, "two rounds of housekeeping")
+    assert camera.depth.topic_name not in [subscription.topic_name for subscription in node.subscriptions]
     subscription = camera.ros_node.create_subscription(PointCloud2, "segmentation/points", lambda _: None, QOS)
     camera.ready(camera.depth)
     camera.ros_node.destroy_subscription(subscription)
