@@ -52,6 +52,9 @@ class SourceBatch:
 class SourceBatches:
     """Endless batches in random order; every image comes once before any comes again.
 
+    For adaptation: images stay in memory and nothing needs a process of its own on a robot. Pre-training reads with
+    `learning.source_loader`, which augments in several processes and can begin at any step.
+
     Args:
         source: where the images come from.
         batch: images a batch.
