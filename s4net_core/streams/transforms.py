@@ -165,14 +165,18 @@ class _Edge:
     transforms: list[NDArray[np.float64]] = field(default_factory=list)
 
     def insert(self, stamp: int, T_parent_child: NDArray[np.float64], history_ns: int) -> None:
+        if self.stamps:  # as tf2: the history is counted from the newest transform before this one
+            begin = self.stamps[-1] - history_ns
+            if stamp < begin:
+                return
+            expired = bisect_left(self.stamps, begin)
+            del self.stamps[:expired], self.transforms[:expired]
         i = bisect_left(self.stamps, stamp)
         if i < len(self.stamps) and self.stamps[i] == stamp:
             self.transforms[i] = T_parent_child
             return
         self.stamps.insert(i, stamp)
         self.transforms.insert(i, T_parent_child)
-        expired = bisect_left(self.stamps, self.stamps[-1] - history_ns)
-        del self.stamps[:expired], self.transforms[:expired]
 
     def at(self, stamp: int, child: str) -> NDArray[np.float64]:
         if self.static:
