@@ -193,7 +193,7 @@ def test_a_damaged_or_missing_state_is_refused(settings, source, place, content)
 
 
 def test_a_run_without_a_state_cannot_be_resumed(settings, source, place):
-    with pytest.raises(SettingsError, match="without a state"):
+    with pytest.raises(SettingsError, match="resuming needs a state: give"):
         pretrain(settings, source, place[0], resume=True)
 
 
