@@ -6,7 +6,7 @@
 # make docs   build the documentation in build/site
 # make clean  remove everything that these commands made
 #
-# On a machine with a ROS 2 install use colcon (README.md). PYTHON=python3.12 picks the Python of a new environment.
+# On a machine with a ROS 2 install use colcon (docs/robot.md). PYTHON=python3.12 picks the Python of a new environment.
 
 PYTHON ?= python3
 ROOT := $(shell cd "$$(dirname '$(strip $(MAKEFILE_LIST))')" && pwd)/

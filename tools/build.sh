@@ -44,7 +44,7 @@ step() {
 
 check_system() {
     [ "$(uname -sm)" = "Linux x86_64" ] ||
-        die "ROS 2 from PyPI exists for Linux x86_64, this is $(uname -sm): install ROS 2 and use colcon (README.md)"
+        die "ROS 2 from PyPI exists for Linux x86_64, this is $(uname -sm): install ROS 2 and use colcon (docs/robot.md)"
     command -v "$PYTHON" >/dev/null || need_packages python3 python3-venv python3-dev
     "$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 10))' ||
         die "$("$PYTHON" --version) is too old, 3.10 or newer is needed: make build PYTHON=python3.12"
