@@ -130,6 +130,10 @@ class KeyframeSettings(Group):
 class LearnerSettings(Group):
     """One step of S4-Net; the defaults are the paper's."""
 
+    trained: Literal["all", "decoder"] = setting(
+        "all",
+        "What learns: the whole network, as in the paper, or its decoders alone; then the encoder sees an image once.",
+    )
     learning_rate: float = setting(1e-5, "Step size of Adam during adaptation.", gt=0, le=1)
     lambda_geometric: float = setting(
         0.01, "Weight λ of the geometric loss; 0 = none, which is the control experiment.", ge=0, le=100
@@ -154,14 +158,43 @@ class LearnerSettings(Group):
         "argmax",
         "Target of a pixel from its neighbours' predictions: the most probable class, or their mean probabilities.",
     )
+    class_weight_power: float = setting(
+        1.0,
+        "Exponent of the class weights in the loss on source images: 1 = median frequency, as in the paper; 0 = none.",
+        ge=0,
+        le=1,
+    )
     neighbours: int = setting(
-        4, "Number of neighbouring views whose predictions are merged for each target image.", ge=1, le=32
+        4,
+        "Number of neighbouring views whose predictions are merged for a target image, drawn anew at each step; "
+        "0 = all of them, and the labels are kept until the teacher changes.",
+        ge=0,
+        le=32,
+    )
+    merge_target: bool = setting(
+        False, "Whether the teacher's prediction of the target image itself is merged with those of its neighbours."
     )
     min_overlap: float = setting(
         0.25, "Smallest overlap of a neighbouring view with the target view, as a share of the target view.", gt=0, le=1
     )
     teacher_refresh: int = setting(
         100, "Number of steps between two copies of the learner's weights to the teacher.", unit="steps", ge=1
+    )
+    teacher_scale: float = setting(
+        1.0,
+        "The teacher looks at each image also at this scale, and takes the mean; 1 = at its own size alone.",
+        ge=0.25,
+        le=4,
+    )
+    teacher_mirror: bool = setting(
+        False, "Whether the teacher looks at each image also mirrored left to right, and takes the mean."
+    )
+    feature_cache_megabytes: int = setting(
+        1024,
+        "Memory for the encoder's feature maps of images that are used again, when the decoder alone learns.",
+        unit="MB",
+        ge=0,
+        le=65536,
     )
     teacher_cache_megabytes: int = setting(
         1024, "Memory for predictions of the teacher that are used again; 0 = none are kept.", unit="MB", ge=0, le=65536

@@ -44,6 +44,18 @@ class PretrainSettings(Group):
         ge=0,
         le=0.5,
     )
+    camera_jitter: float = setting(
+        1.0,
+        "Strength of what differs between cameras: white balance, exposure, blur, sharpening, noise, JPEG; 0 = none.",
+        ge=0,
+        le=1,
+    )
+    class_weight_power: float = setting(
+        1.0,
+        "Exponent of the class weights in the loss: 1 = median frequency, as in the paper; 0 = none.",
+        ge=0,
+        le=1,
+    )
     evaluate_every: int = setting(
         500,
         "Steps between two tests, of which the best weights are kept; 0 = no tests, the last weights are kept.",

@@ -110,12 +110,14 @@ class KeyframeBuffer:
 
         Args:
             id: of the target; an evicted one has no neighbours.
-            n: number wanted.
+            n: number wanted; 0 = all, in the order in which they came.
             min_overlap: share of the target's view.
-            rng: source of the choice.
+            rng: source of the choice; not asked for all.
         """
         with self._lock:
             able = [other for other, share in self._graph.seen_by(id).items() if share >= min_overlap]
+        if not n:
+            return sorted(able)
         if not able:
             return []
         chosen = rng.permutation(len(able))[:n]
@@ -136,7 +138,7 @@ class KeyframeBuffer:
 
         Args:
             count: target views wanted; fewer come when fewer have a neighbour.
-            neighbours: largest number of neighbours of each.
+            neighbours: largest number of neighbours of each; 0 = all.
             min_overlap: share of the target's view that a neighbour sees.
             rng: source of the choice.
 

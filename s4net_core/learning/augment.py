@@ -1,4 +1,4 @@
-"""Random changes of labelled images: mirrored, zoomed and recoloured by torchvision, the same for the same seed."""
+"""Random changes of labelled images: other lenses, light and cameras, by torchvision; the same for the same seed."""
 
 import math
 
@@ -11,12 +11,16 @@ from torchvision.transforms.v2 import functional as F
 from s4net_core.config import PretrainSettings
 from s4net_core.io.source_sets.source_set import LabelledImage
 
+GAIN, GAMMA, BLUR, SHARPNESS, NOISE, LOWEST_QUALITY = 0.2, 0.4, 1.5, 2.0, 0.04, 30
+"""How far `pretrain.camera_jitter` = 1 goes: gain of a colour channel, exponent of the exposure, σ of the blur in
+pixels, sharpening, σ of the noise as a share of white, and quality of JPEG."""
+
 
 class Augmentation:
     """Brings an image to the network's size, and changes it at random on the way.
 
     Args:
-        settings: `max_zoom`, `color_jitter` and `hue_jitter`.
+        settings: `max_zoom`, `color_jitter`, `hue_jitter` and `camera_jitter`.
         width, height: size of the result, pixels.
         mirror: mirror half of the images.
     """
@@ -28,6 +32,7 @@ class Augmentation:
         strength = settings.color_jitter
         self._mirror = v2.RandomHorizontalFlip(0.5 if mirror else 0.0)
         self._recolour = v2.ColorJitter(strength, strength, strength, settings.hue_jitter)
+        self._camera_jitter = settings.camera_jitter
 
     def __call__(self, image: LabelledImage, seed: int) -> tuple[Tensor, Tensor, Tensor]:
         """One image as training sees it; torch's global random state is not changed.
@@ -44,6 +49,8 @@ class Augmentation:
             color, label, depth = self._zoom(image)
             color, label, depth = self._mirror(color, label, depth)
             color = self._recolour(color)
+            if self._camera_jitter:
+                color = _as_by_another_camera(color, self._camera_jitter)
         return _plain(color), _plain(label[0]), _plain(depth)
 
     def _zoom(self, image: LabelledImage) -> tuple[tv_tensors.Image, tv_tensors.Mask, tv_tensors.Mask]:
@@ -63,6 +70,32 @@ class Augmentation:
             for part in (color, label, depth)
         )
         return color, label, tv_tensors.Mask(depth / zoom)
+
+
+def _as_by_another_camera(color: Tensor, strength: float) -> Tensor:
+    """A (3, H, W) uint8 image with other white balance and exposure, and as soft, sharp, noisy or packed as videos are.
+
+    The order is that of a camera: light, lens, sensor, file.
+    """
+    gains = 1 + GAIN * strength * _between(-1, 1, 3, 1, 1)
+    gamma = math.exp(GAMMA * strength * float(_between(-1, 1)))
+    image = (color.float() / 255 * gains).clamp(0, 1) ** gamma
+    focus = float(torch.rand(()))
+    if focus < 0.5:
+        image = F.gaussian_blur(image, [7, 7], [float(_between(0.1, max(BLUR * strength, 0.1)))])
+    elif focus < 0.7:
+        image = F.adjust_sharpness(image, 1 + SHARPNESS * strength * float(torch.rand(())))
+    if torch.rand(()) < 0.5:
+        image = F.gaussian_noise(image, sigma=NOISE * strength * float(torch.rand(())))
+    bytes = (image * 255).round().to(torch.uint8)
+    if torch.rand(()) < 0.5:
+        bytes = F.jpeg(bytes, int(_between(100 - (100 - LOWEST_QUALITY) * strength, 100)))
+    return bytes
+
+
+def _between(low: float, high: float, *shape: int) -> Tensor:
+    """Uniform random numbers."""
+    return low + (high - low) * torch.rand(shape)
 
 
 def _plain(part: Tensor) -> Tensor:

@@ -2,26 +2,30 @@
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
 from s4net_core.config import Settings
 from s4net_core.errors import LearningError
-from s4net_core.io.source_sets.batches import SourceBatches
+from s4net_core.io.source_sets.batches import SourceBatch, SourceBatches
 from s4net_core.keyframes import Keyframe, KeyframeBuffer
 from s4net_core.learning.depth_loss import depth_geometric_loss
+from s4net_core.learning.feature_cache import FeatureCache
 from s4net_core.learning.source_loss import source_loss
 from s4net_core.learning.teacher import Teacher
 from s4net_core.losses import geometric_loss
-from s4net_core.models.build import Outputs, SegmentationNetwork, freeze_batch_norm
+from s4net_core.models.build import Outputs, SegmentationNetwork, freeze_batch_norm, freeze_encoder
 from s4net_core.models.predict import to_tensor
 
+LabelsOf = Callable[[Keyframe], NDArray[np.uint8] | None]
+"""A keyframe -> (H, W) uint8 class ids, 0 = unlabelled; None = it has no labels."""
 WARM_UP = 10
 """Steps over which the average of the weights grows to its full length."""
 
@@ -90,10 +94,12 @@ class Learner:
     Args:
         network: trained in place.
         batches: of labelled source images.
-        class_weights: (C,) median-frequency weights of the source set.
+        class_weights: (C,) median-frequency weights of the source set; `learner.class_weight_power` tempers them.
         keyframes: target views; may grow and shrink between steps.
         settings: groups `learner` and `geometry`, and `seed`.
         device: where training runs.
+        labels_of: labels of a keyframe, (H, W) uint8, 0 = none, that are learned instead of the merged predictions; None
+            = there are none. For measuring what perfect labels would give.
     """
 
     def __init__(
@@ -104,17 +110,24 @@ class Learner:
         keyframes: KeyframeBuffer,
         settings: Settings,
         device: torch.device,
+        labels_of: LabelsOf | None = None,
     ) -> None:
         self._settings = settings
+        self._labels_of = labels_of
         self.network = network.to(device)
         self._average = self._new_average() if settings.learner.weight_average else None
         self.averaged = self.network
         if self._average is not None:
             self.averaged = cast(SegmentationNetwork, self._average.module).eval()
         freeze_batch_norm(self.network, settings.learner.batch_norm == "frozen")
+        self._features = None
+        if settings.learner.trained == "decoder":
+            freeze_encoder(self.network)
+            self._features = FeatureCache(self.network, settings.learner.feature_cache_megabytes)
         self.steps = 0
         self._batches = batches
         self._class_weights = class_weights.to(device)
+        self._source_weights = self._class_weights**settings.learner.class_weight_power
         self._keyframes = keyframes
         self._device = device
         self._rng = np.random.default_rng(settings.seed)
@@ -128,7 +141,8 @@ class Learner:
 
     def _start_optimiser(self) -> None:
         amp = self._settings.learner.amp and self._device.type == "cuda"
-        self._optimiser = torch.optim.Adam(self.network.parameters(), lr=self._settings.learner.learning_rate)
+        learning = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
+        self._optimiser = torch.optim.Adam(learning, lr=self._settings.learner.learning_rate)
         self._scaler = torch.amp.GradScaler(self._device.type, enabled=amp)
         self._amp = amp
 
@@ -156,9 +170,9 @@ class Learner:
         self.network.train()
         source = self._batches.next().to(self._device)
         targets = self._draw_targets() if self._looks_at_targets else None
-        outputs = self._outputs(source.images if targets is None else torch.cat([source.images, targets.images]))
+        outputs = self._outputs(source, targets)
         of_source, of_targets = outputs.split(len(source))
-        owed = source_loss(of_source, source, self._class_weights, settings)
+        owed = source_loss(of_source, source, self._source_weights, settings)
         between = self._target_loss(of_targets, targets)
         geometric = between.geometric + settings.auxiliary_weight * between.auxiliary
         loss = owed.total + settings.lambda_geometric * geometric + settings.lambda_depth * between.depth
@@ -181,11 +195,19 @@ class Learner:
         seconds = time.perf_counter() - start
         return StepReport(self.steps, seconds=seconds, **dict(zip(numbers, values, strict=True)))
 
-    def _outputs(self, images: Tensor) -> Outputs:
+    def _outputs(self, source: SourceBatch, targets: _Targets | None) -> Outputs:
+        """Outputs for the source images and the target images, in this order."""
+        images, keys = source.images, list[Hashable](source.keys)
+        if targets is not None:
+            images = torch.cat([images, targets.images])
+            keys += [target.id for target, _ in targets.drawn]
         with torch.random.fork_rng(devices=[self._device] if self._device.type == "cuda" else []):
             torch.manual_seed((self._settings.seed << 32) + self.steps)  # for dropout
             with torch.autocast(self._device.type, enabled=self._amp):
-                return self.network.outputs(images)
+                if self._features is None:
+                    return self.network.outputs(images)
+                size = (images.shape[2], images.shape[3])
+                return self.network.decode(self._features.features(keys, images), size)
 
     @property
     def _compares_depth(self) -> bool:
@@ -245,6 +267,15 @@ class Learner:
         drawn = self._keyframes.draw(count, settings.neighbours, settings.min_overlap, self._rng)
         if not drawn:
             return None
-        labels = [self._teacher.labels(target, neighbours) for target, neighbours in drawn]
+        labels = [self._labels(target, neighbours) for target, neighbours in drawn]
         images = to_tensor([target.color for target, _ in drawn], self._device)
         return _Targets(drawn, images, torch.cat([m for m, _ in labels]), torch.cat([valid for _, valid in labels]))
+
+    def _labels(self, target: Keyframe, neighbours: list[Keyframe]) -> tuple[Tensor, Tensor]:
+        """Labels of one target and which of them count, as `Teacher.labels` gives them."""
+        if self._labels_of is None:
+            return self._teacher.labels(target, neighbours)
+        label = self._labels_of(target)
+        known = np.zeros(target.color.shape[:2], np.uint8) if label is None else label
+        labels = torch.from_numpy(known.astype(np.int64))[None].to(self._device)
+        return labels, (labels > 0).unsqueeze(1)

@@ -165,6 +165,7 @@ class Pretraining:
         saved = load_state(self._state, self._run) if resume and self._state else None
         self.network = self._new_network(with_encoder_weights=saved is None)
         weights = median_frequency_weights(map(source.label, track(train)), self.network.num_classes)
+        weights **= settings.pretrain.class_weight_power
         losses = SourceLosses(self.network, weights, settings.learner)
         optimiser = torch.optim.Adam(self.network.parameters(), lr=settings.pretrain.learning_rate)
         self._schedule = _new_schedule(settings, optimiser)

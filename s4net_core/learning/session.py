@@ -21,7 +21,7 @@ from s4net_core.io.source_sets.source_set import SourceSet, split
 from s4net_core.keyframes import Decision, KeyframeBuffer
 from s4net_core.learning.base_model import check_branches
 from s4net_core.learning.guard import Guard, Health
-from s4net_core.learning.learner import Learner, StepReport
+from s4net_core.learning.learner import LabelsOf, Learner, StepReport
 from s4net_core.learning.serving_weights import ServingWeights
 from s4net_core.learning.state_folder import StateFolder
 from s4net_core.learning.stopping import FINISHED, LEARNING, WAITING, Stopping
@@ -107,6 +107,7 @@ class Session:
         source: labelled source set; a hold-out is split off for the guard.
         folder: for keyframes and weights; an earlier session's are loaded from it.
         track: goes through the labels of the source set, which are all read here, e.g. with a progress bar.
+        labels_of: as of `Learner`, for measurements alone.
 
     Raises:
         CheckpointError: the base model cannot be loaded, or lacks a branch that the settings ask for.
@@ -122,9 +123,11 @@ class Session:
         folder: str | Path,
         *,
         track: Callable[[Sequence[int]], Iterable[int]] = iter,
+        labels_of: LabelsOf | None = None,
     ) -> None:
         creation_time()  # if the time is invalid, fail now and not after the first steps
         self.settings = settings
+        self._labels_of = labels_of
         self._device = pick_device(settings.device)
         network, base = base_version(checkpoint)
         check_branches(base.path, base.info.model, settings)
@@ -187,7 +190,7 @@ class Session:
         if network.settings.depth_decoder and source[train[0]].depth is None:
             log.warning("source set %s has no depth: the depth decoder learns from pairs of views alone", source.name)
         weights = median_frequency_weights(map(source.label, track(train)), network.num_classes)
-        return Learner(network, batches, weights, self.keyframes, self.settings, self._device)
+        return Learner(network, batches, weights, self.keyframes, self.settings, self._device, self._labels_of)
 
     def _resume(self) -> None:
         self._folder.load_keyframes(self.keyframes)

@@ -3,16 +3,22 @@
 import copy
 from collections import OrderedDict
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from s4net_core.config import Settings
 from s4net_core.geometry.views import Pairs, Views
 from s4net_core.geometry.warp import away_from_borders, correspond, merge, merge_soft, sample, sample_mask
 from s4net_core.keyframes import Keyframe, views_of
 from s4net_core.models.build import SegmentationNetwork
-from s4net_core.models.predict import all_outputs, to_tensor
+from s4net_core.models.predict import all_outputs, forward, to_tensor
+
+WARPED = 8
+"""Neighbours that are warped at once: with all of them, memory would grow with the number of views."""
+SMOOTH: dict[str, Any] = {"mode": "bilinear", "align_corners": False, "antialias": True}
 
 
 @dataclass(frozen=True)
@@ -52,15 +58,21 @@ class Teacher:
         self._device = device
         self._cache: OrderedDict[int, _Prediction] = OrderedDict()
         self._cached_bytes = 0
+        self._labels: dict[int, tuple[list[int], Tensor, Tensor]] = {}
+        """By target: its neighbours, its labels, and which of them count."""
 
     def refresh(self, network: SegmentationNetwork) -> None:
         """Θ' ← Θ."""
         self._network.load_state_dict(network.state_dict())
         self._cache.clear()
         self._cached_bytes = 0
+        self._labels.clear()
 
     def labels(self, target: Keyframe, neighbours: list[Keyframe]) -> tuple[Tensor, Tensor]:
         """Merge_{e'∈N(e)} Warp_{e'→e}( f(I_e'; Θ') ) for one target view e (paper: L_G).
+
+        With `learner.merge_target` e itself is among N(e). Labels from all neighbours (`learner.neighbours` 0) are kept
+        until `refresh`, or until other views overlap with the target.
 
         Args:
             target: the view e.
@@ -70,13 +82,31 @@ class Teacher:
             (1, H, W) int64 ids, 0 = none, or (1, C, H, W) float probabilities with `learner.merge` soft; and
             (1, 1, H, W) bool.
         """
+        if self._settings.learner.neighbours:
+            return self._merged(target, neighbours)
+        ids = [view.id for view in neighbours]
+        known = self._labels.get(target.id)
+        if known is None or known[0] != ids:
+            known = self._labels[target.id] = (ids, *self._merged(target, neighbours))
+        return known[1], known[2]
+
+    def _merged(self, target: Keyframe, neighbours: list[Keyframe]) -> tuple[Tensor, Tensor]:
+        """As `labels`, computed anew."""
+        parts = [self._warped(target, neighbours[i : i + WARPED]) for i in range(0, len(neighbours), WARPED)]
+        if self._settings.learner.merge_target:
+            own = self._predict([target])[0]
+            parts.append((own.probabilities.float(), own.inner))
+        probabilities, valid = (torch.cat(part)[:, None] for part in zip(*parts, strict=True))
+        merged = merge_soft if self._settings.learner.merge == "soft" else merge
+        return merged(probabilities, valid)
+
+    def _warped(self, target: Keyframe, neighbours: list[Keyframe]) -> tuple[Tensor, Tensor]:
+        """Predictions of N neighbours at the target's pixels: (N, C, H, W) float, and (N, 1, H, W) bool."""
         predictions = self._predict(neighbours)
         pairs = Pairs(self._views([target]).repeated(len(neighbours)), self._views(neighbours))
         correspondence = correspond(pairs, self._settings.geometry)
         probabilities, valid = sample(torch.cat([p.probabilities for p in predictions]).float(), correspondence)
-        valid = valid & sample_mask(torch.cat([p.inner for p in predictions]), correspondence)
-        merged = merge_soft if self._settings.learner.merge == "soft" else merge
-        return merged(probabilities[:, None], valid[:, None])
+        return probabilities, valid & sample_mask(torch.cat([p.inner for p in predictions]), correspondence)
 
     def segments(self, views: list[Keyframe]) -> tuple[Tensor, Tensor]:
         """Predicted segments of views: (B, 1, H, W) uint8 ids, and (B, 1, H, W) bool where it is not near a border."""
@@ -96,7 +126,7 @@ class Teacher:
         if missing:
             images = to_tensor([view.color for view in missing], self._device)
             outputs = all_outputs(self._network, images, amp=self._settings.learner.amp)
-            probabilities = outputs.logits.softmax(dim=1)
+            probabilities = self._looked_at_again(images, outputs.logits.softmax(dim=1))
             label = probabilities.argmax(dim=1)
             inner = away_from_borders(label, self._settings.geometry.border_width)
             ids = (label + 1).to(torch.uint8).unsqueeze(1)
@@ -112,6 +142,21 @@ class Teacher:
         for id, prediction in fresh.items():
             self._remember(id, prediction)
         return predictions
+
+    def _looked_at_again(self, images: Tensor, probabilities: Tensor) -> Tensor:
+        """Mean of the probabilities of images, and of those at another scale and mirrored, as the settings say."""
+        learner = self._settings.learner
+        scales = [1.0] if learner.teacher_scale == 1 else [1.0, learner.teacher_scale]
+        looks = [(scale, mirrored) for scale in scales for mirrored in (False, True)[: 1 + learner.teacher_mirror]]
+        total = probabilities  # the first look
+        for scale, mirrored in looks[1:]:
+            seen = images if scale == 1 else functional.interpolate(images, scale_factor=scale, **SMOOTH)
+            logits = forward(self._network, seen.flip(-1) if mirrored else seen, amp=learner.amp)
+            logits = logits.flip(-1) if mirrored else logits
+            if scale != 1:
+                logits = functional.interpolate(logits, size=images.shape[2:], **SMOOTH)
+            total = total + logits.softmax(dim=1)
+        return total / len(looks)
 
     def _remember(self, id: int, prediction: _Prediction) -> None:
         self._cache[id] = prediction

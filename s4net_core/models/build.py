@@ -1,6 +1,6 @@
 """Builds networks from settings: a library's encoder and decoder, for images 0..1 of any size."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,6 +75,7 @@ class SegmentationNetwork(nn.Module):
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(1, 3, 1, 1))
         self._batch_norm_frozen = False
+        self._encoder_frozen = False
 
     @property
     def body_config(self) -> dict[str, Any]:
@@ -92,13 +93,35 @@ class SegmentationNetwork(nn.Module):
         """
         if self.auxiliary_head is None and self.depth_branch is None:
             return Outputs(self(images))
-        padded = self._prepare(images)
-        features = self.body.encoder(padded)
+        return self.decode(self.encode(images), (images.shape[2], images.shape[3]))
+
+    def encode(self, images: torch.Tensor) -> list[torch.Tensor]:
+        """Feature maps of the encoder, finest first, the prepared image itself before them; not with transformers.
+
+        Args:
+            images: as `forward`.
+
+        Raises:
+            ShapeError: as `forward`.
+        """
+        return list(self.body.encoder(self._prepare(images)))
+
+    def decode(self, features: Sequence[torch.Tensor], size: tuple[int, int]) -> Outputs:
+        """All outputs for images whose features `encode` has given.
+
+        Args:
+            features: (B, ., ., .) each; those that no decoder reads may be empty.
+            size: (H, W) of the images.
+
+        Raises:
+            SettingsError: as `forward`.
+        """
+        height, width = size
+        padded = (height + self._missing(height), width + self._missing(width))
         logits = self._checked(self.body.segmentation_head(self.body.decoder(features)), padded)
-        height, width = images.shape[-2:]
         auxiliary = depth = None
         if self.auxiliary_head is not None and self.training:
-            auxiliary = self.auxiliary_head.logits(features, (padded.shape[2], padded.shape[3]))[..., :height, :width]
+            auxiliary = self.auxiliary_head.logits(features, padded)[..., :height, :width]
         if self.depth_branch is not None:
             depth = self.depth_branch(features)[..., :height, :width]
         return Outputs(logits[..., :height, :width], auxiliary, depth)
@@ -121,7 +144,7 @@ class SegmentationNetwork(nn.Module):
         """
         padded = self._prepare(images)
         height, width = images.shape[-2:]
-        return self._checked(self.body(padded), padded)[..., :height, :width]
+        return self._checked(self.body(padded), (padded.shape[2], padded.shape[3]))[..., :height, :width]
 
     def _prepare(self, images: torch.Tensor) -> torch.Tensor:
         """Images as the encoder takes them: normalised and padded."""
@@ -132,11 +155,11 @@ class SegmentationNetwork(nn.Module):
         padding = (0, self._missing(width), 0, self._missing(height))
         return F.pad(normalised, padding, mode="replicate") if any(padding) else normalised
 
-    def _checked(self, logits: torch.Tensor, padded: torch.Tensor) -> torch.Tensor:
-        """The logits, if they have the size of the images that they belong to."""
-        if logits.shape[-2:] != padded.shape[-2:]:
+    def _checked(self, logits: torch.Tensor, padded: tuple[int, int]) -> torch.Tensor:
+        """The logits, if they have the (H, W) of the padded images that they belong to."""
+        if tuple(logits.shape[-2:]) != padded:
             raise SettingsError(
-                f"{self.settings.architecture} on encoder '{self.settings.encoder}' answers {tuple(padded.shape)} "
+                f"{self.settings.architecture} on encoder '{self.settings.encoder}' answers {padded} "
                 f"with {tuple(logits.shape)}: choose an encoder that can be dilated, e.g. resnet50"
             )
         return logits
@@ -147,8 +170,10 @@ class SegmentationNetwork(nn.Module):
         return max(-(-side // stride) * stride, SMALLEST_SIDE) - side
 
     def train(self, mode: bool = True) -> "SegmentationNetwork":
-        """As `nn.Module.train`, but frozen batch norms stay in evaluation mode."""
+        """As `nn.Module.train`, but frozen batch norms and a frozen encoder stay in evaluation mode."""
         super().train(mode)
+        if self._encoder_frozen:
+            self.body.encoder.eval()
         if self._batch_norm_frozen:
             for norm in batch_norms(self):
                 norm.eval()
@@ -203,6 +228,18 @@ def freeze_batch_norm(network: SegmentationNetwork, frozen: bool = True) -> None
     network._batch_norm_frozen = frozen
     for norm in batch_norms(network):
         norm.train(network.training and not frozen)
+
+
+def freeze_encoder(network: SegmentationNetwork) -> None:
+    """Make the encoder a constant: its weights do not learn, and it computes as in evaluation whatever `train` says.
+
+    Raises:
+        SettingsError: a network of transformers has no encoder of its own.
+    """
+    if isinstance(network.body, TransformersBody):
+        raise SettingsError("a network of transformers cannot be divided: set learner.trained to all")
+    network._encoder_frozen = True
+    network.body.encoder.eval().requires_grad_(False)
 
 
 def batch_norms(network: nn.Module) -> list[_BatchNorm]:

@@ -9,7 +9,7 @@ from s4net_core.io.source_sets.source_set import LabelledImage
 from s4net_core.learning.augment import Augmentation
 
 WIDTH, HEIGHT = 96, 64
-OFF = {"max_zoom": 1.0, "color_jitter": 0.0, "hue_jitter": 0.0}
+OFF = {"max_zoom": 1.0, "color_jitter": 0.0, "hue_jitter": 0.0, "camera_jitter": 0.0}
 DEPTH = 2.0
 
 

@@ -52,7 +52,7 @@ def test_control_and_method_see_the_same_source_images(make, settings):
     method = make()
     for _ in range(3):
         assert all(
-            torch.equal(a, b)
+            torch.equal(torch.as_tensor(a), torch.as_tensor(b))
             for a, b in zip(astuple(control._batches.next()), astuple(method._batches.next()), strict=True)
         )
 

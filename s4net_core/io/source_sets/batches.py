@@ -1,7 +1,7 @@
 """Images of a source set as batches of tensors, in random order."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -24,11 +24,13 @@ class SourceBatch:
         images: (B, 3, H, W) float32, RGB, 0..1.
         labels: (B, H, W) int64, 0 = unlabelled.
         depth: (B, 1, H, W) float32 metres, 0 = none.
+        keys: one an image, (position in the source set, mirrored): equal keys mean equal images; empty = not known.
     """
 
     images: Tensor
     labels: Tensor
     depth: Tensor
+    keys: tuple[tuple[int, bool], ...] = ()
 
     @classmethod
     def of_bytes(cls, color: Tensor, label: Tensor, depth: Tensor) -> "SourceBatch":
@@ -43,7 +45,7 @@ class SourceBatch:
 
     def to(self, device: torch.device) -> "SourceBatch":
         """The same batch on a device."""
-        return SourceBatch(self.images.to(device), self.labels.to(device), self.depth.to(device))
+        return SourceBatch(self.images.to(device), self.labels.to(device), self.depth.to(device), self.keys)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -117,9 +119,10 @@ class SourceBatches:
             np.stack([part[:, ::-1] if m else part for part, m in zip(parts, mirrored, strict=True)])
             for parts in zip(*((i.color, i.label, _depth_or_none(i)) for i in images), strict=True)
         )
-        return SourceBatch.of_bytes(
+        batch = SourceBatch.of_bytes(
             torch.from_numpy(color).permute(0, 3, 1, 2), torch.from_numpy(label), torch.from_numpy(depth).unsqueeze(1)
         )
+        return replace(batch, keys=tuple(zip(indices, mirrored.tolist(), strict=True)))
 
     def _image(self, index: int) -> LabelledImage:
         image = self._cache.get(index)

@@ -1,0 +1,80 @@
+"""Feature maps of a frozen encoder: computed once an image, then kept, because every step shows the same images."""
+
+import copy
+from collections import OrderedDict
+from collections.abc import Hashable, Sequence
+
+import torch
+from torch import Tensor
+
+from s4net_core.models.build import SegmentationNetwork
+
+
+class FeatureCache:
+    """What a frozen encoder makes of images, kept in half precision until memory is full.
+
+    Args:
+        network: its encoder never changes.
+        megabytes: memory for the feature maps; the least recently used go first.
+    """
+
+    def __init__(self, network: SegmentationNetwork, megabytes: int) -> None:
+        self._network = network
+        self._limit = megabytes * 1_000_000
+        self._cache: OrderedDict[Hashable, list[Tensor]] = OrderedDict()
+        self._levels: list[bool] = []
+        self.nbytes = 0
+
+    def features(self, keys: Sequence[Hashable], images: Tensor) -> list[Tensor]:
+        """Feature maps of a batch, as `SegmentationNetwork.decode` takes them.
+
+        Args:
+            keys: one an image: equal keys mean equal images.
+            images: (B, 3, H, W) float32, RGB, 0..1.
+
+        Returns:
+            (B, ., ., .) each, of half precision values; levels that no decoder reads are empty.
+        """
+        new = [i for i, key in enumerate(keys) if key not in self._cache]
+        fresh = dict(zip([keys[i] for i in new], self._encode(images[new]), strict=True)) if new else {}
+        of_images = [fresh[key] if key in fresh else self._cache[key] for key in keys]
+        for key in keys:
+            if key in self._cache:
+                self._cache.move_to_end(key)
+        for key, maps in fresh.items():
+            self._remember(key, maps)
+        return [torch.cat(level).float() for level in zip(*of_images, strict=True)]
+
+    @torch.no_grad()
+    def _encode(self, images: Tensor) -> list[list[Tensor]]:
+        """Feature maps of each image, (1, ., ., .) each."""
+        levels = self._network.encode(images)
+        if not self._levels:
+            self._levels = self._read_by_decoders(levels, (images.shape[2], images.shape[3]))
+        kept = [
+            level.half() if used else level.new_empty((len(images), 0), dtype=torch.float16)
+            for level, used in zip(levels, self._levels, strict=True)
+        ]
+        # Copies: a slice would keep the whole batch in memory.
+        return [[level[i : i + 1].clone() for level in kept] for i in range(len(images))]
+
+    def _read_by_decoders(self, levels: list[Tensor], size: tuple[int, int]) -> list[bool]:
+        """Which levels have an influence on any output."""
+        network = copy.deepcopy(self._network)  # live batch norm would count this batch
+        with torch.enable_grad():
+            leaves = [level[:1].detach().requires_grad_() for level in levels]
+            outputs = network.decode(leaves, size)
+            parts = (outputs.logits, outputs.auxiliary, outputs.depth)
+            total = torch.stack([part.float().sum() for part in parts if part is not None]).sum()
+            gradients = torch.autograd.grad(total, leaves, allow_unused=True)
+        return [gradient is not None for gradient in gradients]
+
+    def _remember(self, key: Hashable, maps: list[Tensor]) -> None:
+        self._cache[key] = maps
+        self.nbytes += _nbytes(maps)
+        while self.nbytes > self._limit and self._cache:
+            self.nbytes -= _nbytes(self._cache.popitem(last=False)[1])
+
+
+def _nbytes(maps: list[Tensor]) -> int:
+    return sum(level.nbytes for level in maps)
