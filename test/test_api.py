@@ -23,7 +23,7 @@ SETTINGS = {
     "device": "cpu",
     "model": {"encoder": "tu-test_resnet", "encoder_weights": "none", "width": 64, "height": 48},
     "learner": {"source_batch": 2, "target_batch": 2, "neighbours": 2, "learning_rate": 1e-3},
-    "guard": {"holdout": 2, "agreement_views": 3, "max_source_drop": 1.0, "max_agreement_drop": 1.0},
+    "guard": {"holdout": 2, "agreement_views": 3, "max_source_drop": 1.0, "max_score_drop": 1.0},
     "guard.max_class_share": 1.0,
     "guard.min_class_ratio": 0.0,
     "adaptation": {"min_keyframes": 4, "handover_every": 2, "max_steps": 4},

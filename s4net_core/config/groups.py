@@ -122,6 +122,12 @@ class KeyframeSettings(Group):
     candidates: int = setting(
         32, "Number of nearest keyframes whose overlap with a new keyframe is measured.", ge=1, le=1024
     )
+    holdout: int = setting(
+        10,
+        "Every n-th keyframe is not learned from, so that the guard can measure on it; 0 = none is held out.",
+        ge=0,
+        le=1000,
+    )
     coarse_width: int = setting(
         24, "Width of the reduced depth image on which the overlap of keyframes is measured.", unit="px", ge=4, le=320
     )
@@ -228,9 +234,9 @@ class GuardSettings(Group):
     agreement_views: int = setting(
         12, "Number of keyframes on which the agreement between views is measured.", ge=1, le=500
     )
-    max_agreement_drop: float = setting(
+    max_score_drop: float = setting(
         0.02,
-        "Largest fall of the agreement between views below the base model's agreement, absolute.",
+        "Largest fall of the score on held-out keyframes below the base model's score, absolute.",
         ge=0,
         le=1,
         live=True,
@@ -260,14 +266,14 @@ class AdaptationSettings(Group):
         ge=0,
     )
     patience: int = setting(
-        0, "Number of hand-overs without a rise of the agreement after which learning stops; 0 = it goes on.", ge=0
+        0, "Number of hand-overs without a rise of the score after which learning stops; 0 = it goes on.", ge=0
     )
     offline_patience: int = setting(
         10, "Patience of offline adaptation (`s4net adapt`), used when patience is 0; 0 = learning goes on.", ge=0
     )
     min_gain: float = setting(
         0.001,
-        "Smallest rise of the agreement above the best one so far that counts as a rise for patience.",
+        "Smallest rise of the score above the best one so far that counts as a rise for patience.",
         ge=0,
         le=1,
     )

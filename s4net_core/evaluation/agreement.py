@@ -50,8 +50,8 @@ def agreement(
     Args:
         labels: (H, W) uint8 class ids of each view by keyframe id, at the keyframes' size; 0 = no answer, not compared.
         keyframes: where depth, pose and overlap of the views come from; ids that it no longer holds are left out.
-        settings: group `geometry`; `learner.neighbours` views at most are compared with each, of those that overlap it
-            by `learner.min_overlap`.
+        settings: group `geometry`; `learner.neighbours` views at most (0 = all) are compared with each, of those that
+            overlap it by `learner.min_overlap`.
         device: where to compute; None = CPU.
         depths: (H, W) float32 metres of each view by keyframe id, for views whose depth is predicted; None = the depth
             that the keyframes hold.
@@ -65,7 +65,7 @@ def agreement(
     equal = compared = pairs = 0
     for id, view in views.items():
         found = keyframes.overlapping(id, settings.learner.min_overlap)  # largest overlap first
-        neighbours = [views[other] for other, _ in found if other in views][: settings.learner.neighbours]
+        neighbours = [views[other] for other, _ in found if other in views][: settings.learner.neighbours or None]
         if neighbours:
             same, both = _compare(view, neighbours, labels, settings, device, depths)
             equal += int((same & both).sum())

@@ -145,41 +145,49 @@ def away_from_borders(labels: Tensor, radius: int) -> Tensor:
     return ~near.unsqueeze(1)
 
 
+@dataclass(frozen=True)
+class Merged:
+    """Predictions of several views of B targets, added up; the sums of other views may be added to it.
+
+    Args:
+        total: (B, C, H, W), sum of the valid class probabilities, at least float32; channel c = class id c + 1.
+        views: (B, 1, H, W) int64, number of views that are valid.
+    """
+
+    total: Tensor
+    views: Tensor
+
+    def __add__(self, other: "Merged") -> "Merged":
+        return Merged(self.total + other.total, self.views + other.views)
+
+    @property
+    def valid(self) -> Tensor:
+        """(B, 1, H, W) bool, where any view is valid."""
+        return self.views > 0
+
+    @property
+    def labels(self) -> Tensor:
+        """(B, H, W) int64, id 1..C of the largest sum (paper, sec. 3.2), 0 where no view is valid."""
+        return torch.where(self.valid[:, 0], self.total.max(dim=1).indices + 1, 0)
+
+    @property
+    def mean(self) -> Tensor:
+        """(B, C, H, W), mean probabilities of the valid views, 0 where there is none."""
+        return self.total / self.views.clamp(min=1)
+
+
 @torch.no_grad()
-def merge(probabilities: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-    """Hard labels from several warped views: sum of the valid class probabilities, then argmax (paper, sec. 3.2).
+def merge(probabilities: Tensor, valid: Tensor) -> Merged:
+    """Add up the class probabilities of several warped views (paper, sec. 3.2).
 
     Args:
         probabilities: (N, B, C, H, W), of N views warped into B targets; channel c = class id c + 1.
         valid: (N, B, 1, H, W) bool.
 
-    Returns:
-        labels (B, H, W) int64, ids 1..C, 0 where no view is valid; valid (B, 1, H, W) bool, where any view is.
-
     Raises:
         ShapeError: the two do not fit each other.
     """
-    total = _sum_of_valid(probabilities, valid)
-    any_valid = valid.any(dim=0)
-    labels = torch.where(any_valid[:, 0], total.max(dim=1).indices + 1, 0)
-    return labels, any_valid
-
-
-@torch.no_grad()
-def merge_soft(probabilities: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean class probabilities of several warped views: `merge` without its argmax.
-
-    Args:
-        probabilities, valid: as `merge`.
-
-    Returns:
-        probabilities (B, C, H, W), 0 where no view is valid; valid (B, 1, H, W) bool, where any view is.
-
-    Raises:
-        ShapeError: as `merge`.
-    """
-    total = _sum_of_valid(probabilities, valid)
-    return total / valid.sum(dim=0).clamp(min=1), valid.any(dim=0)
+    return Merged(_sum_of_valid(probabilities, valid), valid.sum(dim=0))
 
 
 def _sum_of_valid(probabilities: Tensor, valid: Tensor) -> Tensor:

@@ -134,6 +134,7 @@ class KeyframeBuffer:
     ) -> list[tuple[Keyframe, list[Keyframe]]]:
         """Target views at random, each with some of its neighbours at random (the paper's e and N(e)).
 
+        Keyframes that are held out are never targets, but may be neighbours.
         Other threads may offer views meanwhile: what is drawn is what the buffer held at one moment.
 
         Args:
@@ -146,7 +147,8 @@ class KeyframeBuffer:
             (target, neighbours), no target twice, at least one neighbour each; [] when no view has one.
         """
         with self._lock:
-            able = self.trainable(min_overlap)
+            held_out = set(self.held_out(min_overlap))
+            able = [id for id in self.trainable(min_overlap) if id not in held_out]
             targets = rng.choice(able, size=min(count, len(able)), replace=False).tolist() if able else []
             return [
                 (self._keyframes[id], [self._keyframes[i] for i in self.neighbours(id, neighbours, min_overlap, rng)])
@@ -157,6 +159,15 @@ class KeyframeBuffer:
         """Ids of the keyframes that have a neighbour with at least this overlap, ascending."""
         with self._lock:
             return [id for id in self._keyframes if self._graph.best(id) >= min_overlap]
+
+    def held_out(self, min_overlap: float) -> list[int]:
+        """Ids of the keyframes that the learner must not learn from, ascending: every `keyframes.holdout`-th one.
+
+        Args:
+            min_overlap: only those that have a neighbour with at least this overlap.
+        """
+        every = self._settings.holdout
+        return [id for id in self.trainable(min_overlap) if every and id % every == every - 1]
 
     def any_trainable(self, min_overlap: float) -> bool:
         """Whether `trainable` would return any id; stops at the first."""

@@ -13,6 +13,7 @@ from s4net_core.evaluation.agreement import agreement
 from s4net_core.evaluation.metrics import ConfusionMatrix
 from s4net_core.io.source_sets.source_set import SourceSet
 from s4net_core.keyframes import Keyframe, KeyframeBuffer
+from s4net_core.learning.judge import Judge
 from s4net_core.models.build import SegmentationNetwork
 from s4net_core.models.predict import predict_depth, predict_labels
 
@@ -24,13 +25,16 @@ class Health:
     Args:
         finite: all weights are finite numbers.
         source_miou: pooled mIoU on the hold-out of the source set.
-        agreement: share of corresponding pixels of overlapping keyframes with equal labels; NaN without overlap.
+        score: what the `Judge` says of it, 0..1; NaN while no keyframe is held out.
+        agreement: share of corresponding pixels of overlapping keyframes with equal labels; NaN without overlap. It is
+            shown, but decides nothing: a network that collapses agrees with itself.
         largest_share: share of the keyframes' pixels that the most frequent class covers.
         classes: number of classes that cover at least 0.1 % of the keyframes' pixels.
     """
 
     finite: bool
     source_miou: float
+    score: float
     agreement: float
     largest_share: float
     classes: int
@@ -42,7 +46,7 @@ MIN_CLASS_SHARE = 0.001
 Depths = dict[int, NDArray[np.float32]]
 """Depth of views by keyframe id: (H, W) float32, metres."""
 
-NOT_FINITE = Health(False, math.nan, math.nan, math.nan, 0)
+NOT_FINITE = Health(False, math.nan, math.nan, math.nan, math.nan, 0)
 
 
 class Guard:
@@ -72,6 +76,7 @@ class Guard:
         self._keyframes = keyframes
         self._settings = settings
         self._device = device
+        self._judge = Judge(base, keyframes, settings, device)
         self._base_labels: dict[int, NDArray[np.uint8]] = {}
         self._base_source_miou: float | None = None
 
@@ -87,9 +92,15 @@ class Guard:
         labels = self._predict(network, list(views.values()))
         depths = self._depths(network, views)
         return (
-            self._health(self._source_miou(network), labels, depths),
-            self._health(self._base_source_miou, {id: self._base_labels[id] for id in labels}, depths),
+            self._health(self._source_miou(network), self.score(network), labels, depths),
+            self._health(
+                self._base_source_miou, self.score(self._base), {id: self._base_labels[id] for id in labels}, depths
+            ),
         )
+
+    def score(self, network: SegmentationNetwork) -> float:
+        """What the `Judge` says of a network, 0..1; NaN while no keyframe is held out."""
+        return self._judge.score(network)
 
     def objections(self, health: Health, base: Health) -> tuple[str, ...]:
         """Reasons against handing over; empty = none."""
@@ -102,10 +113,10 @@ class Guard:
                 f"source mIoU fell from {base.source_miou:.3f} to {health.source_miou:.3f}, "
                 f"more than guard.max_source_drop {guard.max_source_drop}"
             )
-        if health.agreement < base.agreement - guard.max_agreement_drop:
+        if health.score < base.score - guard.max_score_drop:
             reasons.append(
-                f"agreement between views fell from {base.agreement:.3f} to {health.agreement:.3f}, "
-                f"more than guard.max_agreement_drop {guard.max_agreement_drop}"
+                f"score on held-out keyframes fell from {base.score:.3f} to {health.score:.3f}, "
+                f"more than guard.max_score_drop {guard.max_score_drop}"
             )
         if health.classes and math.isnan(health.agreement):  # the labelled views overlap, so this is a failure
             reasons.append("no pixel of two overlapping views could be compared: their predicted depths fit nowhere")
@@ -133,16 +144,20 @@ class Guard:
             return None
         return {id: predict_depth(network, v.color, self._settings, self._device) for id, v in views.items()}
 
-    def _health(self, source_miou: float, labels: dict[int, NDArray[np.uint8]], depths: Depths | None) -> Health:
+    def _health(
+        self, source_miou: float, score: float, labels: dict[int, NDArray[np.uint8]], depths: Depths | None
+    ) -> Health:
         if not labels:
-            return Health(True, source_miou, math.nan, math.nan, 0)
+            return Health(True, source_miou, score, math.nan, math.nan, 0)
         counts = sum((np.bincount(label.ravel(), minlength=256) for label in labels.values()), np.zeros(256, np.int64))
         share = counts / counts.sum()
         measured = agreement(labels, self._keyframes, self._settings, self._device, depths=depths)
-        return Health(True, source_miou, measured.mean, float(share.max()), int((share >= MIN_CLASS_SHARE).sum()))
+        return Health(
+            True, source_miou, score, measured.mean, float(share.max()), int((share >= MIN_CLASS_SHARE).sum())
+        )
 
     def _predict(self, network: SegmentationNetwork, views: Sequence[Keyframe]) -> dict[int, NDArray[np.uint8]]:
-        labels = predict_labels(network, [view.color for view in views], self._settings, self._device)
+        labels = self._judge.predict(network, views)
         return {view.id: label for view, label in zip(views, labels, strict=True)}
 
     def _source_miou(self, network: SegmentationNetwork) -> float:

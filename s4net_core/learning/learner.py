@@ -1,5 +1,6 @@
 """One step of S4-Net: L_S + λ L_G, and L_D = L_DS + λ_D L_DG where the network predicts depth."""
 
+import copy
 import math
 import time
 from collections.abc import Callable, Hashable, Sequence
@@ -131,7 +132,7 @@ class Learner:
         self._keyframes = keyframes
         self._device = device
         self._rng = np.random.default_rng(settings.seed)
-        self._teacher = Teacher(network, settings, device)
+        self._teacher = Teacher(copy.deepcopy(network), settings, device)
         self._start_optimiser()
 
     def _new_average(self) -> AveragedModel:

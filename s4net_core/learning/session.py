@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 
 NAN = float("nan")
 NO_STEP = StepReport(0, NAN, NAN, NAN, NAN, NAN, NAN, NAN, NAN)
-NOT_MEASURED = Health(finite=True, source_miou=NAN, agreement=NAN, largest_share=NAN, classes=0)
+NOT_MEASURED = Health(finite=True, source_miou=NAN, score=NAN, agreement=NAN, largest_share=NAN, classes=0)
 MAX_BROKEN_STEPS = 5
 """Losses in a row that are not finite, after which rolling back and trying again makes no sense."""
 
@@ -46,17 +46,20 @@ class Handover:
 
     Args:
         version: the version that serves from now on.
-        reasons: why the guard refused the new weights; empty = accepted. After a refusal `version` is the last good one
-            and the learner continues from it.
+        reasons: why the guard refused the new weights; empty = it did not. After a refusal `version` is the last good
+            one and the learner continues from it.
+        better: whether the new weights score at least as well as those that served; otherwise `version` is the one
+            that served, and the learner goes on from its own weights.
     """
 
     version: Version
     reasons: tuple[str, ...] = ()
+    better: bool = True
 
     @property
     def accepted(self) -> bool:
         """Whether `version` is new."""
-        return not self.reasons
+        return not self.reasons and self.better
 
 
 @dataclass(frozen=True)
@@ -304,7 +307,9 @@ class Session:
             self._learner.refresh_teacher()
 
     def handover(self) -> Handover:
-        """Measure the learner's weights; write them as the next version, or go back to the last good ones.
+        """Measure the learner's weights; write them as the next version if they are the best so far.
+
+        Bad weights are refused, and the learner goes back to the last good ones.
 
         Raises:
             CheckpointError: the weights file cannot be written; the last good version keeps serving.
@@ -317,8 +322,10 @@ class Session:
             if objections:
                 self.stopping.patience.note_refusal()
                 return self._refuse(objections)
-            self.stopping.patience.note(health.agreement - base.agreement)
-            metrics = {"source_miou": health.source_miou, "agreement": health.agreement}
+            self.stopping.patience.note(health.score - base.score)
+            if health.score < self._guard.score(self._weights.current):  # on the keyframes of this moment
+                return Handover(self.current, better=False)
+            metrics = {"source_miou": health.source_miou, "agreement": health.agreement, "score": health.score}
             with self._folder.write() as versions:
                 weights, steps = self._learner.averaged, self._learner.steps
                 version = versions.add(weights, steps, metrics | self.stopping.patience.metrics)

@@ -8,12 +8,12 @@ from s4net_core.keyframes import KeyframeBuffer
 
 WAITING, LEARNING, FINISHED = "waiting", "learning", "finished"
 
-BEST_GAIN, WITHOUT_GAIN = "best_agreement_gain", "handovers_without_gain"
-"""Metrics saved with a version, so that a later run knows whether the agreement still rises."""
+BEST_GAIN, WITHOUT_GAIN = "best_score_gain", "handovers_without_gain"
+"""Metrics saved with a version, so that a later run knows whether the score still rises."""
 
 
 class Patience:
-    """Counts the hand-overs since the agreement between views last rose.
+    """Counts the hand-overs since the score on held-out keyframes last rose.
 
     Args:
         settings: `patience` and `min_gain`.
@@ -28,14 +28,14 @@ class Patience:
 
     @property
     def exhausted(self) -> bool:
-        """Whether the agreement has not risen for `limit` hand-overs."""
+        """Whether the score has not risen for `limit` hand-overs."""
         return 0 < self.limit <= self._without_gain
 
     def note(self, gain: float) -> None:
         """Count one hand-over.
 
         Args:
-            gain: agreement minus the base model's on the same keyframes, which change while a robot drives;
+            gain: score minus the base model's on the same keyframes, which change while a robot drives;
                 NaN = it could not be measured, or the weights were refused.
         """
         if gain > self._best + self._settings.min_gain:
@@ -61,8 +61,8 @@ class Patience:
 class Stopping:
     """The rule by which learning goes on, waits or is over; ask `state`.
 
-    - ``finished``, for good: `adaptation.max_steps` are done, or the agreement between views has not risen for
-      `patience.limit` hand-overs. That limit is `adaptation.patience`; the offline loop, which has seen the whole
+    - ``finished``, for good: `adaptation.max_steps` are done, or the score on held-out keyframes has not risen
+      for `patience.limit` hand-overs. That limit is `adaptation.patience`; the offline loop, which has seen the whole
       capture, sets it to `adaptation.offline_patience` where that is 0.
     - ``waiting``, until more keyframes come: there are fewer than `adaptation.min_keyframes`, or none of them overlap,
       or each keyframe taken so far has had its `adaptation.steps_per_keyframe`.

@@ -1,8 +1,9 @@
 """The teacher f(·; Θ'): a frozen copy of the network; its predictions have no gradient."""
 
-import copy
 from collections import OrderedDict
 from dataclasses import dataclass
+from functools import reduce
+from operator import add
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from torch.nn import functional
 
 from s4net_core.config import Settings
 from s4net_core.geometry.views import Pairs, Views
-from s4net_core.geometry.warp import away_from_borders, correspond, merge, merge_soft, sample, sample_mask
+from s4net_core.geometry.warp import Merged, away_from_borders, correspond, merge, sample, sample_mask
 from s4net_core.keyframes import Keyframe, views_of
 from s4net_core.models.build import SegmentationNetwork
 from s4net_core.models.predict import all_outputs, forward, to_tensor
@@ -47,13 +48,13 @@ class Teacher:
     """Predicts without gradient and caches until `refresh`, because the same neighbours are drawn again and again.
 
     Args:
-        network: copied, never modified.
+        network: its own; `refresh` changes its weights.
         settings: groups `geometry` and `learner`.
-        device: where the copy lives.
+        device: where the network goes.
     """
 
     def __init__(self, network: SegmentationNetwork, settings: Settings, device: torch.device) -> None:
-        self._network = copy.deepcopy(network).to(device).eval().requires_grad_(False)
+        self._network = network.to(device).eval().requires_grad_(False)
         self._settings = settings
         self._device = device
         self._cache: OrderedDict[int, _Prediction] = OrderedDict()
@@ -83,30 +84,35 @@ class Teacher:
             (1, 1, H, W) bool.
         """
         if self._settings.learner.neighbours:
-            return self._merged(target, neighbours)
+            return self._labels_from(target, neighbours)
         ids = [view.id for view in neighbours]
         known = self._labels.get(target.id)
         if known is None or known[0] != ids:
-            known = self._labels[target.id] = (ids, *self._merged(target, neighbours))
+            known = self._labels[target.id] = (ids, *self._labels_from(target, neighbours))
         return known[1], known[2]
 
-    def _merged(self, target: Keyframe, neighbours: list[Keyframe]) -> tuple[Tensor, Tensor]:
-        """As `labels`, computed anew."""
-        parts = [self._warped(target, neighbours[i : i + WARPED]) for i in range(0, len(neighbours), WARPED)]
+    def merged(self, target: Keyframe, neighbours: list[Keyframe]) -> Merged:
+        """Sum of the predictions of the views N(e) at the pixels of the target e; arguments as `labels`."""
+        chunks = [neighbours[start : start + WARPED] for start in range(0, len(neighbours), WARPED)]
+        parts = [merge(*self._warped(target, chunk)) for chunk in chunks]
         if self._settings.learner.merge_target:
             own = self._predict([target])[0]
-            parts.append((own.probabilities.float(), own.inner))
-        probabilities, valid = (torch.cat(part)[:, None] for part in zip(*parts, strict=True))
-        merged = merge_soft if self._settings.learner.merge == "soft" else merge
-        return merged(probabilities, valid)
+            parts.append(merge(own.probabilities[None].float(), own.inner[None]))
+        return reduce(add, parts)
+
+    def _labels_from(self, target: Keyframe, neighbours: list[Keyframe]) -> tuple[Tensor, Tensor]:
+        """As `labels`, computed anew."""
+        merged = self.merged(target, neighbours)
+        return (merged.mean if self._settings.learner.merge == "soft" else merged.labels), merged.valid
 
     def _warped(self, target: Keyframe, neighbours: list[Keyframe]) -> tuple[Tensor, Tensor]:
-        """Predictions of N neighbours at the target's pixels: (N, C, H, W) float, and (N, 1, H, W) bool."""
+        """Predictions of N neighbours at the target's pixels: (N, 1, C, H, W) float, and (N, 1, 1, H, W) bool."""
         predictions = self._predict(neighbours)
         pairs = Pairs(self._views([target]).repeated(len(neighbours)), self._views(neighbours))
         correspondence = correspond(pairs, self._settings.geometry)
         probabilities, valid = sample(torch.cat([p.probabilities for p in predictions]).float(), correspondence)
-        return probabilities, valid & sample_mask(torch.cat([p.inner for p in predictions]), correspondence)
+        valid = valid & sample_mask(torch.cat([p.inner for p in predictions]), correspondence)
+        return probabilities[:, None], valid[:, None]
 
     def segments(self, views: list[Keyframe]) -> tuple[Tensor, Tensor]:
         """Predicted segments of views: (B, 1, H, W) uint8 ids, and (B, 1, H, W) bool where it is not near a border."""

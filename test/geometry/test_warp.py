@@ -17,7 +17,6 @@ from s4net_core.geometry.warp import (
     away_from_borders,
     correspond,
     merge,
-    merge_soft,
     sample,
     sample_mask,
     sample_nearest,
@@ -282,7 +281,8 @@ def test_the_jacobian_of_the_warp_in_depth_pose_and_values_is_right() -> None:
 def test_soft_merge_is_the_mean_of_the_valid_views() -> None:
     probabilities = torch.rand(3, 2, 4, 2, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     valid = torch.rand(3, 2, 1, 2, 5, generator=torch.Generator().manual_seed(1)) > 0.5
-    soft, any_valid = merge_soft(probabilities, valid)
+    merged = merge(probabilities, valid)
+    soft, any_valid = merged.mean, merged.valid
     for b, y, x in np.ndindex(2, 2, 5):
         counted = [probabilities[n, b, :, y, x].numpy() for n in range(3) if valid[n, b, 0, y, x]]
         expected = np.mean(counted, axis=0) if counted else np.zeros(4)
@@ -356,7 +356,8 @@ def test_merge_sums_the_probabilities_of_valid_views_only() -> None:
     generator = torch.Generator().manual_seed(1)
     probabilities = torch.rand(3, 2, 5, 4, 6, generator=generator)
     valid = torch.rand(3, 2, 1, 4, 6, generator=generator) > 0.5
-    labels, any_valid = merge(probabilities, valid)
+    merged = merge(probabilities[:1], valid[:1]) + merge(probabilities[1:], valid[1:])
+    labels, any_valid = merged.labels, merged.valid
     p, ok = probabilities.numpy(), valid.numpy()
     for b, y, x in np.ndindex(2, 4, 6):
         views = [n for n in range(3) if ok[n, b, 0, y, x]]
@@ -369,8 +370,7 @@ def test_merge_sums_the_probabilities_of_valid_views_only() -> None:
 
 def test_merge_of_agreeing_weak_views_beats_one_strong_view() -> None:
     probabilities = torch.tensor([[0.9, 0.1], [0.4, 0.6], [0.1, 0.9]]).view(3, 1, 2, 1, 1).half()
-    labels, _ = merge(probabilities, torch.ones(3, 1, 1, 1, 1, dtype=torch.bool))
-    assert labels.item() == 2
+    assert merge(probabilities, torch.ones(3, 1, 1, 1, 1, dtype=torch.bool)).labels.item() == 2
 
 
 def test_values_of_another_size_than_the_neighbour_are_refused() -> None:

@@ -11,7 +11,7 @@ from s4net_core.keyframes import KeyframeBuffer
 from s4net_core.learning.guard import NOT_FINITE, Guard, Health
 from s4net_core.models.checkpoint import load_checkpoint
 
-GOOD = Health(finite=True, source_miou=0.5, agreement=0.8, largest_share=0.4, classes=10)
+GOOD = Health(finite=True, source_miou=0.5, score=0.8, agreement=0.8, largest_share=0.4, classes=10)
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def keyframes(settings, frames):
 
 @pytest.fixture
 def guard(settings, base, source, keyframes):
-    for name, value in (("max_source_drop", 0.05), ("max_agreement_drop", 0.02), ("max_class_share", 0.9)):
+    for name, value in (("max_source_drop", 0.05), ("max_score_drop", 0.02), ("max_class_share", 0.9)):
         setattr(settings.guard, name, value)
     settings.guard.min_class_ratio = 0.5
     return Guard(load_checkpoint(base)[0], source, [0, 1], keyframes, settings, torch.device("cpu"))
@@ -38,7 +38,7 @@ def health(**changes) -> Health:
 
 def test_as_good_as_the_base_passes(guard):
     assert guard.objections(GOOD, GOOD) == ()
-    assert guard.objections(health(source_miou=0.46, agreement=0.79), GOOD) == ()
+    assert guard.objections(health(source_miou=0.46, score=0.79), GOOD) == ()
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ def test_as_good_as_the_base_passes(guard):
     [
         (NOT_FINITE, "not finite"),
         (health(source_miou=0.44), "source mIoU"),
-        (health(agreement=0.77), "agreement"),
+        (health(score=0.77), "score on held-out keyframes"),
         (health(largest_share=0.95), "one class"),
         (health(classes=4), "classes are left"),
         (health(agreement=math.nan), "no pixel of two overlapping views could be compared"),

@@ -53,7 +53,7 @@ WAIT_S = 120.0
 SETTINGS = """
 model: {encoder: tu-test_resnet, encoder_weights: none, width: 64, height: 48}
 learner: {source_batch: 2, target_batch: 2, neighbours: 2}
-guard: {holdout: 2, agreement_views: 4, max_source_drop: 1.0, max_agreement_drop: 1.0, max_class_share: 1.0,
+guard: {holdout: 2, agreement_views: 4, max_source_drop: 1.0, max_score_drop: 1.0, max_class_share: 1.0,
         min_class_ratio: 0.0}
 adaptation: {min_keyframes: 4, handover_every: 2, max_steps: 0, duty_cycle: 0.5}
 stream: {color_reliability: reliable, depth_reliability: reliable, queue_depth: 50}

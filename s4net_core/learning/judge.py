@@ -1,0 +1,85 @@
+"""The judge: how good weights are, told without a label, on keyframes that nobody learns from."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from s4net_core.config import Settings
+from s4net_core.keyframes import Keyframe, KeyframeBuffer
+from s4net_core.learning.teacher import Teacher
+from s4net_core.models.build import SegmentationNetwork
+from s4net_core.models.predict import predict_labels
+
+
+class Judge:
+    """Compares a network's labels of held-out keyframes with what many views of the base model say together there.
+
+    Those labels never change while the learner does, and the learner has never seen them: unlike the agreement between
+    views, the score falls when a network forgets a class or collapses, and rises only with what holds for other views.
+
+    Args:
+        base: the network before adaptation; it is not copied and must not change.
+        keyframes: target views.
+        settings: groups `keyframes`, `geometry` and `learner`.
+        device: where the networks run.
+    """
+
+    def __init__(
+        self, base: SegmentationNetwork, keyframes: KeyframeBuffer, settings: Settings, device: torch.device
+    ) -> None:
+        self._keyframes = keyframes
+        self._settings = settings
+        self._device = device
+        plain = settings.learner.model_copy(
+            update={"merge_target": True, "teacher_scale": 1.0, "teacher_mirror": False, "teacher_cache_megabytes": 0}
+        )
+        self._teacher = Teacher(base, settings.model_copy(update={"learner": plain}), device)
+        self._labels: dict[int, tuple[list[int], NDArray[np.uint8]]] = {}
+        """By keyframe: its neighbours, and the labels merged from them."""
+
+    def score(self, network: SegmentationNetwork) -> float:
+        """Share of the pixels of the held-out keyframes that `network` labels as the merged views of the base do.
+
+        Returns:
+            0..1; NaN while no keyframe is held out, or none of them overlaps with another.
+        """
+        known = {view.id: (view, label) for view, label in self._judged()}
+        if not known:
+            return math.nan
+        views = [view for view, _ in known.values()]
+        right = pixels = 0
+        for view, label in zip(views, self.predict(network, views), strict=True):
+            merged = known[view.id][1]
+            counts = merged > 0
+            right += int((label[counts] == merged[counts]).sum())
+            pixels += int(counts.sum())
+        return right / pixels if pixels else math.nan
+
+    def predict(self, network: SegmentationNetwork, views: Sequence[Keyframe]) -> list[NDArray[np.uint8]]:
+        """Labels of keyframes, (H, W) uint8 each."""
+        return predict_labels(network, [view.color for view in views], self._settings, self._device)
+
+    def _judged(self) -> list[tuple[Keyframe, NDArray[np.uint8]]]:
+        """Held-out keyframes, each with its merged labels."""
+        overlap = self._settings.learner.min_overlap
+        ids = self._keyframes.held_out(overlap)
+        neighbours = {id: sorted(other for other, _ in self._keyframes.overlapping(id, overlap)) for id in ids}
+        views = self._keyframes.views({*ids, *(other for others in neighbours.values() for other in others)})
+        judged = []
+        for id in ids:
+            others = [views[other] for other in neighbours[id] if other in views]  # the buffer may evict some meanwhile
+            if id in views and others:
+                judged.append((views[id], self._merged(views[id], others)))
+        self._labels = {view.id: self._labels[view.id] for view, _ in judged}
+        return judged
+
+    def _merged(self, view: Keyframe, neighbours: list[Keyframe]) -> NDArray[np.uint8]:
+        ids = [neighbour.id for neighbour in neighbours]
+        known = self._labels.get(view.id)
+        if known is None or known[0] != ids:
+            labels = self._teacher.merged(view, neighbours).labels[0].to(torch.uint8).cpu().numpy()
+            known = self._labels[view.id] = (ids, labels)
+        return known[1]
