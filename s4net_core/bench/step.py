@@ -1,4 +1,4 @@
-"""Cost of a step of S4-Net, against a step on the same number of images with L_S alone."""
+"""Cost of a step of S4-Net, against steps on the same number of images with L_S alone."""
 
 import statistics
 import tempfile
@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import track
 
 from s4net_core.bench.table import Row
-from s4net_core.config import Settings
+from s4net_core.config import Settings, with_values
 from s4net_core.errors import SettingsError
 from s4net_core.io.captures.opening import open_capture
 from s4net_core.learning.base_model import open_source
@@ -19,9 +19,10 @@ from s4net_core.models.checkpoint import read_info
 
 
 def bench_step(settings: Settings, capture: Path, *, steps: int = 20) -> list[Row]:
-    """Time a step, teacher included, and a supervised step on as many images; steps of the two alternate.
+    """Time a step, labels included, and supervised steps on as many images; the steps alternate.
 
-    The teacher starts with an empty cache, as after each refresh; the last row includes its predictions.
+    The caches are empty at first, as after each refresh of the teacher. What the first steps cost more, for labels and
+    feature maps, is spread in the last row over the steps for which these are used.
 
     Args:
         settings: `checkpoint` and `source.path` name the base model and the source set.
@@ -33,35 +34,47 @@ def bench_step(settings: Settings, capture: Path, *, steps: int = 20) -> list[Ro
     """
     learner, architecture = settings.learner, read_info(Path(settings.checkpoint).expanduser()).model.architecture
     target_batch = learner.target_images(architecture)
-    supervised = settings.model_copy(deep=True)
-    supervised.learner.lambda_geometric = supervised.learner.lambda_depth = 0.0
-    supervised.learner.source_batch = learner.source_batch + target_batch
+    count = learner.source_batch + target_batch
+    no_targets = {"lambda_geometric": 0.0, "lambda_depth": 0.0, "source_batch": count}
+    alone = with_values(settings, {"learner": no_targets})
+    kinds = {"ours": settings, "alone": alone, "whole": with_values(alone, {"learner.trained": "all"})}
     source = open_source(settings)
-    with tempfile.TemporaryDirectory() as folder, ExitStack() as sessions:
-        ours, plain = (
-            sessions.enter_context(Session(chosen, settings.checkpoint, source, Path(folder) / name))
-            for name, chosen in (("ours", settings), ("plain", supervised))
-        )
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        sessions = {
+            name: stack.enter_context(Session(chosen, settings.checkpoint, source, Path(folder) / name))
+            for name, chosen in kinds.items()
+        }
+        ours = sessions["ours"]
         frames = open_capture(capture, stream=settings.stream, with_depth=settings.geometry.from_sensor)
         for frame in track(frames, "frames", console=Console(stderr=True), transient=True):
             ours.offer(frame)
         if ours.state != LEARNING:
             raise SettingsError(f"capture {capture} gives {len(ours.keyframes)} keyframes, too few: use a longer one")
-        for session in (ours, plain):
+        for session in sessions.values():
             session.time_step()  # not counted: it allocates
         ours.refresh_teacher()
-        times = [
-            (ours.time_step(), plain.time_step())
-            for _ in track(range(steps), "step", console=Console(stderr=True), transient=True)
-        ]
-    of_ours, of_plain = zip(*times, strict=True)
-    cached, alone = statistics.median(of_ours), statistics.median(of_plain)
-    # The first steps take longer, because the teacher predicts every view. That cost arises once a refresh.
-    refresh = learner.teacher_refresh
-    spread = cached + max(0.0, sum(of_ours) - steps * cached) / refresh
+        times: dict[str, list[float]] = {name: [] for name in sessions}
+        for _ in track(range(steps), "step", console=Console(stderr=True), transient=True):
+            for name, session in sessions.items():
+                times[name].append(session.time_step())
+        used = _steps_of_labels(settings, len(ours.keyframes))
+    medians = {name: statistics.median(of_kind) for name, of_kind in times.items()}
+    spread = medians["ours"] + max(0.0, sum(times["ours"]) - steps * medians["ours"]) / used
     images = f"{learner.source_batch} + {target_batch} images"
+    rows = {
+        f"L_S alone, whole network, {count} images": medians["whole"],
+        f"L_S alone, learner.trained {learner.trained}, {count} images": medians["alone"],
+        f"S4-Net, {images}, labels and features known": medians["ours"],
+        f"S4-Net, {images}, with the labels' share of {used} steps": spread,
+    }
     return [
-        Row(f"L_S alone, {supervised.learner.source_batch} images", alone * 1e3, "ms", None),
-        Row(f"S4-Net, {images}, teacher's predictions cached", cached * 1e3, "ms", alone / cached),
-        Row(f"S4-Net, {images}, with the teacher's share of {refresh} steps", spread * 1e3, "ms", alone / spread),
+        Row(name, seconds * 1e3, "ms", medians["whole"] / seconds if n else None)
+        for n, (name, seconds) in enumerate(rows.items())
     ]
+
+
+def _steps_of_labels(settings: Settings, keyframes: int) -> int:
+    """Number of steps for which labels are used once they are made."""
+    adaptation = settings.adaptation
+    planned = adaptation.max_steps or round(adaptation.steps_per_keyframe * keyframes)
+    return min(settings.learner.teacher_refresh, planned or settings.learner.teacher_refresh)

@@ -27,6 +27,8 @@ from s4net_core.models.predict import to_tensor
 
 LabelsOf = Callable[[Keyframe], NDArray[np.uint8] | None]
 """A keyframe -> (H, W) uint8 class ids, 0 = unlabelled; None = it has no labels."""
+DEPTH_NEIGHBOURS = 4
+"""Neighbours of a target in L_DG when the labels come from all of them; the paper's number."""
 WARM_UP = 10
 """Steps over which the average of the weights grows to its full length."""
 
@@ -99,8 +101,8 @@ class Learner:
         keyframes: target views; may grow and shrink between steps.
         settings: groups `learner` and `geometry`, and `seed`.
         device: where training runs.
-        labels_of: labels of a keyframe, (H, W) uint8, 0 = none, that are learned instead of the merged predictions; None
-            = there are none. For measuring what perfect labels would give.
+        labels_of: labels of a keyframe that are learned instead of the merged predictions, to measure what perfect labels
+            would give; None = there are none.
     """
 
     def __init__(
@@ -232,8 +234,15 @@ class Learner:
                 auxiliary = geometric_loss(outputs.auxiliary, targets.merged, targets.valid, weights)
         if outputs.depth is not None and self._compares_depth:
             geometry = self._settings.geometry
-            depth = depth_geometric_loss(targets.images, outputs.depth, targets.drawn, self._teacher, geometry)
+            pairs = [(target, self._few(neighbours)) for target, neighbours in targets.drawn]
+            depth = depth_geometric_loss(targets.images, outputs.depth, pairs, self._teacher, geometry)
         return _TargetLoss(geometric, auxiliary, depth)
+
+    def _few(self, neighbours: list[Keyframe]) -> list[Keyframe]:
+        """The neighbours, or some at random where all of them give the labels: L_DG warps their images at each step."""
+        if self._settings.learner.neighbours:
+            return neighbours
+        return [neighbours[i] for i in self._rng.permutation(len(neighbours))[:DEPTH_NEIGHBOURS].tolist()]
 
     def _coverage(self, targets: _Targets | None) -> Tensor:
         """Share of the target pixels that have a merged label."""
