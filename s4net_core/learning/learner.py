@@ -101,8 +101,8 @@ class Learner:
         keyframes: target views; may grow and shrink between steps.
         settings: groups `learner` and `geometry`, and `seed`.
         device: where training runs.
-        labels_of: labels of a keyframe that are learned instead of the merged predictions, to measure what perfect labels
-            would give; None = there are none.
+        labels_of: labels of a keyframe that are learned instead of the merged predictions, to measure what perfect
+            labels would give; None = there are none.
     """
 
     def __init__(
