@@ -101,8 +101,8 @@ class Learner:
         keyframes: target views; may grow and shrink between steps.
         settings: groups `learner` and `geometry`, and `seed`.
         device: where training runs.
-        labels_of: labels of a keyframe that are learned instead of the merged predictions, to measure what perfect labels
-            would give; None = there are none.
+        labels_of: labels of a keyframe, (H, W) uint8, 0 = none, that are learned instead of the merged predictions;
+            None = there are none. For measuring what perfect labels would give.
     """
 
     def __init__(
@@ -156,6 +156,8 @@ class Learner:
         if self._average is not None:
             self._average.n_averaged.fill_(1)
         self._teacher.refresh(self.network)
+        if self._features is not None:
+            self._features.clear()
         self._start_optimiser()
 
     def refresh_teacher(self) -> None:
