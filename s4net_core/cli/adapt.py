@@ -124,7 +124,6 @@ def _describe(status: Status, handover: Handover) -> str:
     if not handover.better:
         return f"step {status.step}: no better (score {new.score:.3f}), version {number} stays"
     return (
-        f"step {status.step}: version {number}, score {base.score:.3f} -> {new.score:.3f}, "
-        f"agreement between views {base.agreement:.3f} -> {new.agreement:.3f}, "
-        f"source mIoU {base.source_miou:.3f} -> {new.source_miou:.3f}"
+        f"step {status.step}: version {number}, agreement between views {base.agreement:.3f} -> {new.agreement:.3f}, "
+        f"score {base.score:.3f} -> {new.score:.3f}, source mIoU {base.source_miou:.3f} -> {new.source_miou:.3f}"
     )
