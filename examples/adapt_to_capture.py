@@ -14,8 +14,11 @@ DEMO = Path(__file__).resolve().parents[1] / "demo"
 
 
 def show(handover: Handover) -> None:
-    """Print whether the guard accepted the new weights."""
-    outcome = "; ".join(handover.reasons) or f"agreement between views {handover.version.info.metrics['agreement']:.3f}"
+    """Print whether the new weights serve from now on."""
+    if handover.accepted:
+        outcome = f"agreement between views {handover.version.info.metrics['agreement']:.3f}"
+    else:
+        outcome = "; ".join(handover.reasons) or "still the best"
     print(f"version {handover.version.number}: {outcome}")
 
 

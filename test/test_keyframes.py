@@ -362,7 +362,7 @@ def test_a_draw_gives_different_targets_each_with_neighbours_that_see_enough_of_
 
 
 def test_draws_follow_from_the_generator_and_reach_every_view_that_has_a_neighbour() -> None:
-    keyframes = filled([*corridor(12), view(x=50, stamp=20 * SECOND)])
+    keyframes = filled([*corridor(12), view(x=50, stamp=20 * SECOND)], holdout=0)
 
     def draws(seed: int) -> list:
         rng = np.random.default_rng(seed)
@@ -379,6 +379,26 @@ def test_a_draw_takes_what_there_is() -> None:
     assert filled([view()]).draw(4, 4, 0.25, rng) == []
     drawn = filled(corridor(2)).draw(4, 4, 0.25, rng)
     assert {target.id: [view.id for view in others] for target, others in drawn} == {0: [1], 1: [0]}
+
+
+def test_held_out_views_are_never_targets_but_are_neighbours() -> None:
+    keyframes = filled([*corridor(12), view(x=50, stamp=20 * SECOND)], holdout=3)
+    rng = np.random.default_rng(0)
+    drawn = [pair for _ in range(20) for pair in keyframes.draw(4, 0, 0.25, rng)]
+    assert keyframes.held_out(0.25) == [2, 5, 8, 11]
+    assert {target.id for target, _ in drawn} == {0, 1, 3, 4, 6, 7, 9, 10}
+    for target, others in drawn:
+        assert [view.id for view in others] == sorted(id for id, _ in keyframes.overlapping(target.id, 0.25))
+    assert {view.id for _, others in drawn for view in others} >= {2, 5, 8, 11}
+
+
+def test_what_is_held_out_does_not_change_when_views_come_or_go() -> None:
+    """A view that has been learnt from may never become one to measure on, nor the other way round."""
+    keyframes = filled(corridor(100), holdout=4, max_megabytes=1)
+    held = keyframes.ids()
+    assert keyframes.evicted > 0
+    assert keyframes.held_out(0.25) == [id for id in held if id % 4 == 3]
+    assert filled(corridor(12), holdout=0).held_out(0.25) == []
 
 
 def test_a_draw_is_whole_while_another_thread_makes_the_buffer_evict() -> None:

@@ -106,6 +106,8 @@ def _step_values(report: StepReport) -> dict[str, float]:
 
 def _handover_values(status: Status) -> dict[str, float]:
     return {
+        "score/adapted": status.health.score,
+        "score/base": status.base_health.score,
         "agreement/adapted": status.health.agreement,
         "agreement/base": status.base_health.agreement,
         "source_miou/adapted": status.health.source_miou,
@@ -117,9 +119,11 @@ def _handover_values(status: Status) -> dict[str, float]:
 
 def _describe(status: Status, handover: Handover) -> str:
     number, new, base = handover.version.number, status.health, status.base_health
-    if not handover.accepted:
+    if handover.reasons:
         return f"step {status.step}: refused, back to version {number}: {'; '.join(handover.reasons)}"
+    if not handover.better:
+        return f"step {status.step}: no better (score {new.score:.3f}), version {number} stays"
     return (
         f"step {status.step}: version {number}, agreement between views {base.agreement:.3f} -> {new.agreement:.3f}, "
-        f"source mIoU {base.source_miou:.3f} -> {new.source_miou:.3f}"
+        f"score {base.score:.3f} -> {new.score:.3f}, source mIoU {base.source_miou:.3f} -> {new.source_miou:.3f}"
     )

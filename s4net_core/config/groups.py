@@ -172,8 +172,7 @@ class LearnerSettings(Group):
     )
     neighbours: int = setting(
         4,
-        "Number of neighbouring views whose predictions are merged for a target image, drawn anew at each step; "
-        "0 = all of them, and the labels are kept until the teacher changes.",
+        "Number of neighbouring views, drawn at each step, whose predictions are merged for a target image; 0 = all.",
         ge=0,
         le=32,
     )

@@ -35,8 +35,8 @@ class FeatureCache:
         Returns:
             (B, ., ., .) each, of half precision values; levels that no decoder reads are empty.
         """
-        new = [i for i, key in enumerate(keys) if key not in self._cache]
-        fresh = dict(zip([keys[i] for i in new], self._encode(images[new]), strict=True)) if new else {}
+        new = {key: i for i, key in enumerate(keys) if key not in self._cache}
+        fresh = dict(zip(new, self._encode(images[list(new.values())]), strict=True)) if new else {}
         of_images = [fresh[key] if key in fresh else self._cache[key] for key in keys]
         for key in keys:
             if key in self._cache:
@@ -44,6 +44,11 @@ class FeatureCache:
         for key, maps in fresh.items():
             self._remember(key, maps)
         return [torch.cat(level).float() for level in zip(*of_images, strict=True)]
+
+    def clear(self) -> None:
+        """Forget all feature maps, because the encoder is another one now."""
+        self._cache.clear()
+        self.nbytes = 0
 
     @torch.no_grad()
     def _encode(self, images: Tensor) -> list[list[Tensor]]:
@@ -61,7 +66,8 @@ class FeatureCache:
     def _read_by_decoders(self, levels: list[Tensor], size: tuple[int, int]) -> list[bool]:
         """Which levels have an influence on any output."""
         network = copy.deepcopy(self._network)  # live batch norm would count this batch
-        with torch.enable_grad():
+        devices = [levels[0].device] if levels[0].is_cuda else []
+        with torch.random.fork_rng(devices=devices), torch.enable_grad():  # dropout must not depend on what is cached
             leaves = [level[:1].detach().requires_grad_() for level in levels]
             outputs = network.decode(leaves, size)
             parts = (outputs.logits, outputs.auxiliary, outputs.depth)

@@ -156,6 +156,8 @@ class Learner:
         if self._average is not None:
             self._average.n_averaged.fill_(1)
         self._teacher.refresh(self.network)
+        if self._features is not None:
+            self._features.clear()
         self._start_optimiser()
 
     def refresh_teacher(self) -> None:

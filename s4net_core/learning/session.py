@@ -201,6 +201,7 @@ class Session:
         versions.resume()
         if self.current.number:
             self._go_on_from_file()
+        self.stopping.patience.recall(self._own_metrics | versions.since)
         self._learner.steps = versions.steps
         self.stopping.steps_before_views = 0 if len(self.keyframes) else versions.steps
 
@@ -324,6 +325,8 @@ class Session:
                 return self._refuse(objections)
             self.stopping.patience.note(health.score - base.score)
             if health.score < self._guard.score(self._weights.current):  # on the keyframes of this moment
+                with self._folder.write() as versions:
+                    versions.note(self.stopping.patience.metrics)
                 return Handover(self.current, better=False)
             metrics = {"source_miou": health.source_miou, "agreement": health.agreement, "score": health.score}
             with self._folder.write() as versions:
@@ -362,7 +365,12 @@ class Session:
             self._weights.take(network.state_dict())
             break
         self._go_on_from_memory()
-        self.stopping.patience.recall(self.current.info.metrics if self.current.number else {})
+        self.stopping.patience.recall(self._own_metrics)
+
+    @property
+    def _own_metrics(self) -> dict[str, float]:
+        """Metrics of the current version; none of the base model, which may be a version of another place."""
+        return self.current.info.metrics if self.current.number else {}
 
     # Services ---------------------------------------------------------------------------------------------------------
 

@@ -46,6 +46,8 @@ class VersionStore:
         self._last_number = 0
         self.steps = 0
         """Learner steps when a version was last added, dropped since or not; a resumed run counts on from here."""
+        self.since: dict[str, float] = {}
+        """What hand-overs since then have changed of the current version's metrics."""
 
     @property
     def current(self) -> Version:
@@ -77,6 +79,15 @@ class VersionStore:
         info = CheckpointInfo(model=network.settings, version=number, parent=parent, step=steps, metrics=metrics)
         return Version(number, path, save_checkpoint(path, network, info), info)
 
+    def note(self, metrics: dict[str, float]) -> None:
+        """Keep metrics for `since`, beside the current version's own.
+
+        Raises:
+            CheckpointError: they cannot be written.
+        """
+        self._write(self._good[1:], self._last_number, self.steps, metrics)
+        self.since = metrics
+
     def drop_current(self) -> Version:
         """Back to the version before the current one; the base model stays.
 
@@ -100,11 +111,12 @@ class VersionStore:
             state = json.loads(path.read_text(encoding="utf-8"))
             last_number, steps = int(state["last_number"]), int(state["steps"])
             known = [(int(v["number"]), str(v["sha256"])) for v in state["versions"]]
-        except (ValueError, KeyError, TypeError) as error:
+            since = {str(name): float(value) for name, value in state.get("since", {}).items()}
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             log.warning("%s is damaged (%s): starting from the base model", path, error)
             self._last_number = max((int(p.stem) for p in self._weights() if p.stem.isdigit()), default=0)
             return
-        self._last_number, self.steps = last_number, steps
+        self._last_number, self.steps, self.since = last_number, steps, since
         for number, sha256 in known:
             try:
                 _, info = load_checkpoint(self._path(number), expect=self._good[0].info.model, sha256=sha256)
@@ -125,17 +137,18 @@ class VersionStore:
         Raises:
             CheckpointError: the list cannot be written; nothing has changed.
         """
-        self._write(kept, last_number, steps)
+        self._write(kept, last_number, steps, {})
         surplus = [version for version in self._good[1:] if version not in kept]
         self._good[1:] = kept
-        self._last_number, self.steps = last_number, steps
+        self._last_number, self.steps, self.since = last_number, steps, {}
         for version in surplus:
             version.path.unlink(missing_ok=True)
 
-    def _write(self, kept: list[Version], last_number: int, steps: int) -> None:
+    def _write(self, kept: list[Version], last_number: int, steps: int, since: dict[str, float]) -> None:
         state = {
             "last_number": last_number,
             "steps": steps,
+            "since": since,
             "versions": [{"number": v.number, "sha256": v.sha256} for v in kept],
         }
         write_result(self._folder / "state.json", json.dumps(state, indent=1), CheckpointError)

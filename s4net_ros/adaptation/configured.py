@@ -123,9 +123,11 @@ class ConfiguredAdaptation:
         version = handover.version
         if handover.accepted:
             self._log.info(f"weights version {version.number} handed over: {version.info.metrics}")
-        else:
+        elif handover.reasons:
             reasons = "; ".join(handover.reasons)
             self._log.warning(f"weights refused, version {version.number} keeps serving: {reasons}")
+        else:
+            self._log.info(f"weights are no better, version {version.number} keeps serving")
         self._outputs.announce_if_new(version)
 
     def _on_failure(self, reason: str, trace: str) -> None:

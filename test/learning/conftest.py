@@ -24,7 +24,7 @@ def one_thread():
 
 @pytest.fixture
 def settings() -> Settings:
-    """Small everywhere; the guard lets everything pass unless a test says otherwise."""
+    """Small everywhere; the guard lets everything pass, and no keyframe is held out, unless a test says otherwise."""
     return from_values(
         {
             "device": "cpu",
@@ -40,7 +40,7 @@ def settings() -> Settings:
             "guard.max_class_share": 1.0,
             "guard.min_class_ratio": 0.0,
             "adaptation": {"min_keyframes": 4, "handover_every": 2, "max_steps": 6},
-            "keyframes": {"min_sharpness": 0.0},
+            "keyframes": {"min_sharpness": 0.0, "holdout": 0},
         }
     )
 

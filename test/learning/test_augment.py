@@ -88,7 +88,7 @@ def test_an_image_without_depth_has_none_afterwards(image):
     assert not depth.any()
 
 
-@pytest.mark.parametrize("name", ["color_jitter", "hue_jitter"])
+@pytest.mark.parametrize("name", ["color_jitter", "hue_jitter", "camera_jitter"])
 def test_colours_change_but_not_labels_or_depth(image, name):
     plain, changed = augmentation()(image, 4), augmentation(**{name: 0.4})(image, 4)
     assert not torch.equal(changed[0], plain[0])
@@ -96,8 +96,29 @@ def test_colours_change_but_not_labels_or_depth(image, name):
     assert torch.equal(changed[2], plain[2])
 
 
+def test_another_camera_is_another_colour_sharpness_and_noise_by_the_seed(image):
+    """Among some seeds are images with every step of a camera, and without."""
+    seen = [augmentation(camera_jitter=1.0)(image, seed)[0] for seed in range(12)]
+    for seed, color in enumerate(seen):
+        assert (color.shape, color.dtype) == ((3, HEIGHT, WIDTH), torch.uint8)
+        assert torch.equal(augmentation(camera_jitter=1.0)(image, seed)[0], color)
+    shades = [len(color.flatten(1).unique(dim=1).T) for color in seen]
+    assert min(shades) < 150 < 1500 < max(shades)  # smooth or as it was, and noisy
+    balance = torch.stack([color[0].float().mean() / color[2].float().mean() for color in seen])
+    assert balance.std() > 0.05
+
+
+def test_a_weak_change_of_camera_changes_little(image):
+    plain = augmentation()(image, 0)[0].float()
+    weak, strong = (
+        np.mean([(augmentation(camera_jitter=s)(image, seed)[0].float() - plain).abs().mean() for seed in range(8)])
+        for s in (0.1, 1.0)
+    )
+    assert 0 < weak < 0.3 * strong
+
+
 def test_the_seed_decides_everything_and_torchs_own_numbers_stay(image):
-    augment = augmentation(mirror=True, max_zoom=1.5, color_jitter=0.3)
+    augment = augmentation(mirror=True, max_zoom=1.5, color_jitter=0.3, camera_jitter=1.0)
     torch.manual_seed(1)
     before = torch.get_rng_state()
     first = augment(image, 9)

@@ -17,7 +17,7 @@ from s4net_core.models.checkpoint import load_checkpoint
 
 @pytest.fixture
 def make(settings, base, source, frames):
-    def make_learner():
+    def make_learner(labels_of=None):
         keyframes = KeyframeBuffer(settings.keyframes, settings.geometry, min_overlap=settings.learner.min_overlap)
         for frame in frames:
             keyframes.offer(frame)
@@ -25,7 +25,7 @@ def make(settings, base, source, frames):
         size = (settings.model.width, settings.model.height)
         rng = np.random.default_rng(settings.seed)
         batches = SourceBatches(source, settings.learner.source_batch, *size, True, rng, cache_megabytes=1)
-        return Learner(network, batches, torch.ones(37), keyframes, settings, torch.device("cpu"))
+        return Learner(network, batches, torch.ones(37), keyframes, settings, torch.device("cpu"), labels_of)
 
     return make_learner
 
@@ -155,6 +155,25 @@ def test_a_view_that_leaves_the_teachers_cache_leaves_nothing_of_its_batch_behin
     for prediction in learner._teacher._cache.values():
         kept = [part.untyped_storage().nbytes() for part in vars(prediction).values() if part is not None]
         assert sum(kept) == prediction.nbytes
+
+
+def test_given_labels_are_learnt_instead_of_predictions(make, settings, frames, monkeypatch):
+    """Half of each image is unlabelled; a view without labels counts nowhere. The teacher is not asked."""
+    settings.learner.lambda_geometric = 0.5
+    given = {frame.stamp: np.where(np.arange(64) < 32, frame.label, 0).astype(np.uint8) for frame in frames}
+    learner = make(lambda view: given[view.stamp])
+    monkeypatch.setattr(learner._teacher, "_predict", None)
+    drawn, outputs = learner._draw_targets(), []
+    assert torch.equal(drawn.merged, torch.from_numpy(np.stack([given[v.stamp] for v, _ in drawn.drawn])).long())
+    assert torch.equal(drawn.valid[:, 0], drawn.merged > 0)
+    target_loss = learner._target_loss
+    monkeypatch.setattr(learner, "_target_loss", lambda o, t: outputs.append((o.logits, t)) or target_loss(o, t))
+    report = learner.step()
+    ((logits, targets),) = outputs
+    expected = torch.nn.functional.cross_entropy(logits, targets.merged - 1, ignore_index=-1)
+    assert report.loss_geometric == pytest.approx(float(expected.detach()), rel=1e-5)
+    assert report.coverage == 0.5
+    assert make(lambda view: None).step().coverage == 0
 
 
 def test_without_keyframes_it_learns_from_the_source_alone(make):

@@ -256,6 +256,21 @@ def test_an_ablation_changes_what_it_should_and_nothing_else(make, settings, set
     assert {key for key in before if key != "seconds" and before[key] != after[key]} == changes
 
 
+@pytest.mark.parametrize("power", [0.0, 0.5, 1.0])
+def test_class_weights_of_the_source_are_tempered_and_no_others(make, settings, labelled, power):
+    settings.learner.class_weight_power, settings.learner.geometric_weights = power, "median_frequency"
+    learner = make()
+    rng = np.random.default_rng(settings.seed)
+    chosen = [labelled[i] for i in rng.permutation(4)[:2]]
+    weights = slow.median_frequency([labelled.label(i) for i in range(4)], 37) ** power
+    logits = np.stack([predicted(learner.network, image)[0] for image in chosen])
+    expected = slow.cross_entropy(logits, np.stack([image.label for image in chosen]).astype(int), weights)
+    report = learner.step()
+    assert report.loss_source == pytest.approx(expected, rel=1e-4)
+    settings.learner.class_weight_power = 1.0
+    assert make().step().loss_geometric == report.loss_geometric
+
+
 def test_without_the_boundary_mask_more_pixels_count(make, settings):
     masked = make().step().coverage
     settings.geometry.boundary_mask = False

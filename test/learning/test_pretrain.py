@@ -20,10 +20,11 @@ from s4net_core.errors import CheckpointError, LearningError, S4NetError, Settin
 from s4net_core.evaluation.metrics import SegmentationScores
 from s4net_core.io.source_sets.files import FolderSourceSet
 from s4net_core.io.source_sets.files import write_source_set as write_labelled_images
-from s4net_core.io.source_sets.source_set import LabelledImage
+from s4net_core.io.source_sets.source_set import LabelledImage, split
 from s4net_core.learning import pretraining
 from s4net_core.learning.devices import training_fabric
 from s4net_core.learning.pretraining import Pretraining, SourceLosses
+from s4net_core.losses import median_frequency_weights
 from s4net_core.models.checkpoint import load_checkpoint, read_info
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -71,6 +72,21 @@ def test_it_learns(settings, source, place):
     assert len(losses) == info.step == 30
     assert np.mean(losses[-5:]) < 0.7 * np.mean(losses[:5])
     assert read_info(place[0]).metrics.keys() == {"source_miou", "source_pixel_accuracy"}
+
+
+@pytest.mark.parametrize("power", [0.0, 0.5, 1.0])
+def test_class_weights_are_tempered(settings, source, place, monkeypatch, power):
+    """Those of pre-training follow its own setting, not the learner's."""
+    used = []
+    monkeypatch.setattr(pretraining, "SourceLosses", lambda *given: used.append(given[1]) or SourceLosses(*given))
+    settings.pretrain.class_weight_power, settings.learner.class_weight_power = power, 0.25
+    settings.pretrain.steps, settings.pretrain.evaluate_every = 1, 0
+    pretrain(settings, source, place[0])
+    train, _ = split(source, settings.guard.holdout)
+    frequency = median_frequency_weights(map(source.label, train), 37)
+    present = frequency > 0
+    assert frequency[present].std() > 0.1
+    torch.testing.assert_close(used[0][present], frequency[present] ** power)
 
 
 def test_without_measurements_the_last_weights_are_written(settings, source, place):

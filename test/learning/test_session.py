@@ -174,7 +174,7 @@ def test_a_refused_version_counts_as_no_gain_and_never_as_the_best(session, monk
     monkeypatch.setattr(session._guard, "objections", lambda health, base: ("collapsed",))
     session.advance()
     session.advance()
-    assert session.stopping.patience.metrics == {"best_agreement_gain": 0.0, "handovers_without_gain": 1}
+    assert session.stopping.patience.metrics == {"best_score_gain": 0.0, "handovers_without_gain": 1}
 
 
 @pytest.mark.parametrize("file", ["000002.safetensors", "state.json"])
@@ -297,11 +297,12 @@ def test_save_model_writes_what_serves(session, tmp_path):
     assert read_info(tmp_path / "mine" / "kitchen.safetensors").version == session.current.number
 
 
-def measured_as(session, monkeypatch, *agreements, base=0.4):
-    """Let the guard measure these agreements between views, one for each hand-over."""
-    values = iter(agreements)
-    health = Health(True, 0.5, base, 0.5, 5)
-    monkeypatch.setattr(session._guard, "measure", lambda network: (replace(health, agreement=next(values)), health))
+def measured_as(session, monkeypatch, *scores, base=0.4):
+    """Let the guard measure these scores, one for each hand-over, and of what serves the score that it had then."""
+    values = iter(scores)
+    health = Health(True, 0.5, base, 0.8, 0.5, 5)
+    monkeypatch.setattr(session._guard, "measure", lambda network: (replace(health, score=next(values)), health))
+    monkeypatch.setattr(session._guard, "score", lambda network: session.current.info.metrics.get("score", base))
 
 
 @pytest.fixture
@@ -312,7 +313,7 @@ def patient(settings, start, frames):
 
 
 @pytest.mark.parametrize(
-    ("agreements", "why"),
+    ("scores", "why"),
     [
         ((0.5, 0.6, 0.6, 0.55), "it rose twice, then no more"),
         ((0.39, 0.3), "it never rose above the base model's"),
@@ -320,12 +321,50 @@ def patient(settings, start, frames):
         ((0.5, float("nan"), float("nan")), "what cannot be measured is no gain"),
     ],
 )
-def test_no_further_gain_ends_learning(patient, settings, monkeypatch, agreements, why):
+def test_no_further_gain_ends_learning(patient, settings, monkeypatch, scores, why):
     settings.adaptation.min_gain = 0.005
-    measured_as(patient, monkeypatch, *agreements)
-    assert len(run_to_end(patient)) == len(agreements), why
+    measured_as(patient, monkeypatch, *scores)
+    assert len(run_to_end(patient)) == len(scores), why
     assert patient.status.state == "finished"
     assert patient.stopping.patience.exhausted
+
+
+def test_of_two_versions_the_better_serves_and_learning_goes_on_from_its_own(patient, tmp_path, monkeypatch):
+    measured_as(patient, monkeypatch, 0.6, 0.5, 0.6)
+    best = patient.advance()
+    assert (best.accepted, best.version.info.metrics["score"]) == (True, 0.6)
+    files = set(tmp_path.rglob("*.safetensors"))
+    worse = patient.advance()
+    assert (worse.accepted, worse.better, worse.reasons, worse.version) == (False, False, (), best.version)
+    assert (patient.status.handovers, patient.status.refused) == (1, 0)
+    assert files == set(tmp_path.rglob("*.safetensors"))
+    with patient._weights.network() as network:
+        assert same(network.state_dict(), weights_of(best.version.path))
+    assert not same(patient._learner.network.state_dict(), weights_of(best.version.path))
+    learnt = {name: value.clone() for name, value in patient._learner.network.state_dict().items()}
+    equal = patient.handover()  # nothing learnt since
+    assert (equal.accepted, equal.version.number) == (True, 2)
+    assert same(weights_of(equal.version.path), learnt)
+
+
+@pytest.mark.parametrize(("score", "accepted"), [(0.4, False), (0.5, True), (0.6, True)])
+def test_new_weights_are_compared_with_those_that_serve_now(session, monkeypatch, score, accepted):
+    """Both on the keyframes of this moment: a score of an earlier moment was measured on others."""
+    serving = session._weights.current
+    monkeypatch.setattr(session._guard, "score", lambda network: 0.5 if network is serving else score)
+    session.advance()
+    assert session.advance().accepted == accepted
+
+
+def test_given_labels_reach_the_learner(settings, base, source, frames, tmp_path):
+    asked = []
+    with Session(settings, base, source, tmp_path / "state", labels_of=lambda view: asked.append(view.id)) as session:
+        for frame in frames:
+            session.offer(frame)
+        session.advance()
+        assert session.status.last_step.coverage == 0
+        assert set(asked) <= set(session.keyframes.ids())
+    assert len(asked) == settings.learner.target_batch
 
 
 def test_a_restart_knows_for_how_long_nothing_has_gained(patient, start, monkeypatch):

@@ -1,5 +1,6 @@
 """Networks of transformers as base models: right classes, right normalisation, and nothing but the file needed."""
 
+import copy
 import json
 import sys
 
@@ -8,9 +9,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from s4net_core.config import ModelSettings
+from s4net_core.config import ModelSettings, from_values
 from s4net_core.errors import CheckpointError, S4NetError, SettingsError
 from s4net_core.labels import ADE20K_NAMES, ADE20K_TO_SUNRGBD37, SUNRGBD37
+from s4net_core.learning.learner import Learner
 from s4net_core.losses import supervised_loss
 from s4net_core.models.build import build_network
 from s4net_core.models.checkpoint import CheckpointInfo, load_checkpoint, load_weights, read_info, save_checkpoint
@@ -52,6 +54,12 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def network(folder):
     return build_network(settings_for(folder)).eval()
+
+
+def test_its_decoder_cannot_learn_alone(network):
+    settings = from_values({"learner.trained": "decoder"})
+    with pytest.raises(SettingsError, match=r"set learner\.trained to all"):
+        Learner(copy.deepcopy(network), None, torch.ones(37), None, settings, torch.device("cpu"))
 
 
 def random_color(height=HEIGHT, width=WIDTH):

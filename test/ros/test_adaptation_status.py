@@ -58,7 +58,7 @@ def test_failures_come_first(changes, level, text):
 
 def test_the_message_says_what_session_and_node_know_and_diagnostics_say_the_same():
     step = StepReport(7, loss=3.0, loss_source=2.0, loss_geometric=0.5, coverage=0.25, seconds=0.125)
-    health, base = (Health(True, miou, agreement, 0.4, 9) for miou, agreement in ((0.5, 0.75), (0.25, 0.625)))
+    health, base = (Health(True, miou, 0.5, agreement, 0.4, 9) for miou, agreement in ((0.5, 0.75), (0.25, 0.625)))
     session = Status(
         state="learning",
         keyframes=12,

@@ -1,0 +1,128 @@
+"""What the teacher says of a target: from which views, with how many looks, and for how long it is kept."""
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+
+from s4net_core.geometry.warp import merge
+from s4net_core.keyframes import KeyframeBuffer
+from s4net_core.learning import teacher as module
+from s4net_core.learning.teacher import Teacher
+from s4net_core.models.build import build_network
+from s4net_core.models.predict import predict_labels, to_tensor
+
+CPU = torch.device("cpu")
+RNG = np.random.default_rng(0)
+
+
+@pytest.fixture
+def network(settings):
+    """A network that is sure, and of different classes."""
+    torch.manual_seed(3)
+    network = build_network(settings.model)
+    with torch.no_grad():
+        network.body.segmentation_head[0].weight.mul_(2000)
+    return network.eval()
+
+
+@pytest.fixture
+def keyframes(settings, frames):
+    settings.keyframes.min_translation, settings.keyframes.min_rotation = 0.05, 1.0  # every frame is new
+    buffer = KeyframeBuffer(settings.keyframes, settings.geometry, min_overlap=settings.learner.min_overlap)
+    for frame in frames[:12]:
+        buffer.offer(frame)
+    return buffer
+
+
+def all_neighbours(keyframes, target):
+    return [keyframes.get(id) for id in keyframes.neighbours(target.id, 0, 0.25, RNG)]
+
+
+def test_labels_from_all_views_are_kept_until_the_teacher_or_the_views_change(
+    settings, network, keyframes, frames, monkeypatch
+):
+    settings.learner.neighbours = 0
+    teacher = Teacher(network, settings, CPU)
+    made, merged = [], teacher.merged
+    monkeypatch.setattr(teacher, "merged", lambda target, others: made.append(len(others)) or merged(target, others))
+    target = keyframes.get(keyframes.ids()[-1])
+    before = all_neighbours(keyframes, target)
+    first = teacher.labels(target, before)
+    assert teacher.labels(target, before) == first
+    assert made == [len(before)]
+    teacher.refresh(network)
+    assert torch.equal(teacher.labels(target, before)[0], first[0])
+    assert made == 2 * [len(before)]
+    for frame in frames[12:]:
+        keyframes.offer(frame)
+    after = all_neighbours(keyframes, target)
+    assert len(after) > len(before)
+    labels, valid = teacher.labels(target, after)
+    assert made == [*2 * [len(before)], len(after)]
+    expected = Teacher(network, settings, CPU).merged(target, after)
+    assert torch.equal(labels, expected.labels)
+    assert torch.equal(valid, expected.valid)
+    assert not torch.equal(labels, first[0])
+
+
+def test_labels_from_views_drawn_at_random_are_not_kept(settings, network, keyframes):
+    settings.learner.neighbours = 2
+    teacher = Teacher(network, settings, CPU)
+    target = keyframes.get(4)
+    teacher.labels(target, all_neighbours(keyframes, target)[:2])
+    assert not teacher._labels
+
+
+def test_views_merged_in_parts_are_those_merged_at_once(settings, network, keyframes, monkeypatch):
+    monkeypatch.setattr(module, "WARPED", 2)
+    settings.learner.merge_target = True
+    teacher = Teacher(network, settings, CPU)
+    target = keyframes.get(4)
+    others = all_neighbours(keyframes, target)
+    assert len(others) % 2 == 1
+    parts = teacher.merged(target, others)
+    own = teacher._predict([target])[0]
+    warped, valid = teacher._warped(target, others)
+    whole = merge(torch.cat([warped, own.probabilities[None].float()]), torch.cat([valid, own.inner[None]]))
+    torch.testing.assert_close(parts.total, whole.total)
+    assert torch.equal(parts.views, whole.views)
+    assert torch.equal(parts.labels, whole.labels)
+
+
+@pytest.mark.parametrize("kind", ["argmax", "soft"])
+def test_where_no_neighbour_sees_the_target_its_own_label_counts(settings, network, keyframes, kind):
+    settings.learner.merge = kind
+    settings.geometry.max_depth = 0.2  # everything is farther away
+    teacher = Teacher(network, settings, CPU)
+    target = keyframes.get(4)
+    others = all_neighbours(keyframes, target)
+    assert not teacher.labels(target, others)[1].any()
+    settings.learner.merge_target = True
+    labels, valid = teacher.labels(target, others)
+    found = labels if kind == "argmax" else labels.argmax(dim=1) + 1
+    (own,) = predict_labels(network, [target.color], settings, CPU)
+    assert 0.3 < valid.float().mean() < 1  # not at borders
+    assert torch.equal(valid, teacher.segments([target])[1])
+    assert np.array_equal(found[valid[:, 0]].numpy(), own[valid[0, 0].numpy()])
+    assert kind == "soft" or not labels[~valid[:, 0]].any()
+
+
+@pytest.mark.parametrize(("scale", "mirror"), [(1.0, True), (1.5, False), (0.5, True)])
+def test_several_looks_count_equally(settings, network, keyframes, scale, mirror):
+    view = keyframes.get(4)
+    image = to_tensor([view.color], CPU)
+    plain = Teacher(network, settings, CPU)._predict([view])[0].probabilities.float()
+    settings.learner.teacher_scale, settings.learner.teacher_mirror = scale, mirror
+    probabilities = Teacher(network, settings, CPU)._predict([view])[0].probabilities.float()
+    looks = []
+    with torch.no_grad():
+        for factor in {1.0, scale}:
+            size = [round(side * factor) for side in image.shape[2:]]
+            seen = functional.interpolate(image, size=size, mode="bilinear", antialias=True)
+            for turned in {False, mirror}:
+                logits = network(seen.flip(3)).flip(3) if turned else network(seen)
+                at_size = functional.interpolate(logits, size=image.shape[2:], mode="bilinear", antialias=True)
+                looks.append(at_size.softmax(dim=1))
+    torch.testing.assert_close(probabilities, torch.stack(looks).mean(dim=0), rtol=2e-3, atol=2e-4)
+    assert (probabilities - plain).abs().max() > 0.01
