@@ -17,6 +17,9 @@ from s4net_core.learning.session import Session
 from s4net_core.learning.stopping import LEARNING
 from s4net_core.models.checkpoint import read_info
 
+STEPS_OF_LABELS = 100
+"""Steps for which labels are used, where no setting tells."""
+
 
 def bench_step(settings: Settings, capture: Path, *, steps: int = 20) -> list[Row]:
     """Time a step, labels included, and supervised steps on as many images; the steps alternate.
@@ -75,6 +78,6 @@ def bench_step(settings: Settings, capture: Path, *, steps: int = 20) -> list[Ro
 
 def _steps_of_labels(settings: Settings, keyframes: int) -> int:
     """Number of steps for which labels are used once they are made."""
-    adaptation = settings.adaptation
+    adaptation, refresh = settings.adaptation, settings.learner.teacher_refresh
     planned = adaptation.max_steps or round(adaptation.steps_per_keyframe * keyframes)
-    return min(settings.learner.teacher_refresh, planned or settings.learner.teacher_refresh)
+    return min(filter(None, (planned, refresh)), default=STEPS_OF_LABELS)

@@ -183,7 +183,10 @@ class LearnerSettings(Group):
         0.25, "Smallest overlap of a neighbouring view with the target view, as a share of the target view.", gt=0, le=1
     )
     teacher_refresh: int = setting(
-        100, "Number of steps between two copies of the learner's weights to the teacher.", unit="steps", ge=1
+        100,
+        "Number of steps between two copies of the learner's weights to the teacher; 0 = it stays the base model.",
+        unit="steps",
+        ge=0,
     )
     teacher_scale: float = setting(
         1.0,

@@ -150,19 +150,23 @@ class Learner:
         self._amp = amp
 
     def load_weights(self, state: dict[str, Tensor]) -> None:
-        """Take over weights (roll-back, reset, resume): the teacher follows and the optimiser starts afresh."""
+        """Take over weights (roll-back, reset, resume): a teacher that learns follows, the optimiser starts afresh."""
         self.network.load_state_dict(state)
         self.averaged.load_state_dict(state)
         if self._average is not None:
             self._average.n_averaged.fill_(1)
-        self._teacher.refresh(self.network)
+        if self._settings.learner.teacher_refresh:
+            self.refresh_teacher()
         if self._features is not None:
             self._features.clear()
         self._start_optimiser()
 
     def refresh_teacher(self) -> None:
-        """Θ' ← Θ."""
-        self._teacher.refresh(self.averaged)
+        """Θ' ← Θ, or Θ' stays the base model's and only forgets its predictions (`learner.teacher_refresh` 0)."""
+        if self._settings.learner.teacher_refresh:
+            self._teacher.refresh(self.averaged)
+        else:
+            self._teacher.forget()
 
     def step(self) -> StepReport:
         """One gradient step.
@@ -195,7 +199,7 @@ class Learner:
         self.steps += 1
         if self._average is not None:
             self._average.update_parameters(self.network)
-        if self.steps % settings.teacher_refresh == 0:
+        if settings.teacher_refresh and self.steps % settings.teacher_refresh == 0:
             self.refresh_teacher()
         seconds = time.perf_counter() - start
         return StepReport(self.steps, seconds=seconds, **dict(zip(numbers, values, strict=True)))

@@ -65,6 +65,10 @@ class Teacher:
     def refresh(self, network: SegmentationNetwork) -> None:
         """Θ' ← Θ."""
         self._network.load_state_dict(network.state_dict())
+        self.forget()
+
+    def forget(self) -> None:
+        """Drop all predictions and labels; they are made anew when they are asked for."""
         self._cache.clear()
         self._cached_bytes = 0
         self._labels.clear()
