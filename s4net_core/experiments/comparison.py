@@ -33,7 +33,7 @@ def comparison(
         title=f"{S4NET} and its control on {scene}",
         table="",
         source=os.path.expanduser(settings.source.path),
-        base=os.path.expanduser(settings.checkpoint),
+        bases={BASE: os.path.expanduser(settings.checkpoint)},
         scenes=(Scene(name=scene, capture=capture, scans=dict(scans), poses=poses),),
         # Both are compared after the same number of steps, unless `adaptation.patience` itself ends them.
         settings={**settings.model_dump(exclude_unset=True), "adaptation.offline_patience": 0},

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from functools import reduce
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -47,11 +47,17 @@ class Method(_Part):
 
     Args:
         name: of its rows in the tables, as the paper calls it.
+        kind: ``s4net`` = what the settings say; ``oracle`` = the same with the true labels of the capture, the ceiling;
+            ``tent`` = entropy minimisation, see `experiments.tent`.
         settings: what differs from the experiment's settings, nested or by dotted name.
+        seconds_of: name of an earlier method: learning ends when it has used as many CPU seconds as that one did in the
+            same scene, from the same base and with the same seed; empty = as the settings say.
     """
 
     name: str
+    kind: Literal["s4net", "oracle", "tent"] = "s4net"
     settings: dict[str, Any] = {}
+    seconds_of: str = ""
 
 
 class Experiment(_Part):
@@ -63,7 +69,10 @@ class Experiment(_Part):
         source: labelled source set.
         scenes: places; instead, `scannet` may be the folder ``scans`` of ScanNet, for the paper's six scenes.
         every: n; scans are measured on every n-th frame.
-        base: weights file of the base model; empty = it is trained on the source set first.
+        bases: weights files of base models by name, each of which is adapted; empty = one is trained on the source set
+            first.
+        unseen: labelled source set of places that nobody learned from, to measure what is forgotten; empty = none.
+        control: name of the method that the others are compared with beside the base model; empty = none.
         settings: what differs from the defaults, in training as in adaptation, nested or by dotted name.
         methods: each adapts the base model once a scene and seed.
         seeds: of the adaptations.
@@ -77,7 +86,9 @@ class Experiment(_Part):
     scenes: tuple[Scene, ...] = ()
     scannet: str = ""
     every: int = Field(default=1, ge=1)
-    base: str = ""
+    bases: dict[str, str] = {}
+    unseen: str = ""
+    control: str = ""
     settings: dict[str, Any] = {}
     methods: tuple[Method, ...] = Field(min_length=1)
     seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
@@ -92,14 +103,21 @@ class Experiment(_Part):
         names = [method.name for method in self.methods]
         if len(set(names)) < len(names):
             raise SettingsError(f"two methods have one name in {names}")
+        for number, method in enumerate(self.methods):
+            if method.seconds_of and method.seconds_of not in names[:number]:
+                raise SettingsError(
+                    f"method {method.name} has seconds_of '{method.seconds_of}': name an earlier method"
+                )
+        if self.control and self.control not in names:
+            raise SettingsError(f"control is '{self.control}', but the methods are {names}")
         rows, scores = {SUPERVISED, SUPERVISED_DEPTH, *names}, {*SEGMENTATION, *DEPTH}
         known = {name for scene in self.places() for name in scene.scans}
-        for method, scans in self.paper.items():
+        for published, scans in self.paper.items():
             foreign = set(scans) - known | {name for values in scans.values() for name in values if name not in scores}
-            if method not in rows or foreign:
+            if published not in rows or foreign:
                 raise SettingsError(
-                    f"paper has '{method}' with {sorted(foreign) or 'its scores'}, but rows are {sorted(rows)}, scans "
-                    f"{sorted(known)} and scores {sorted(scores)}"
+                    f"paper has '{published}' with {sorted(foreign) or 'its scores'}, but rows are {sorted(rows)}, "
+                    f"scans {sorted(known)} and scores {sorted(scores)}"
                 )
         for chosen in self.methods:
             try:

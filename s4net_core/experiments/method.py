@@ -1,18 +1,32 @@
 """Adapts a base model by a method, and scores networks on labelled scans."""
 
-from collections.abc import Callable, Mapping
+import itertools
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from s4net_core.config import Settings
 from s4net_core.errors import CaptureError
-from s4net_core.evaluation.evaluate import measure_networks
-from s4net_core.experiments.results import NETWORKS, Result
-from s4net_core.frames import Capture, FrameSequence
+from s4net_core.evaluation.evaluate import keyframes_of, measure_networks
+from s4net_core.evaluation.metrics import ConfusionMatrix, SegmentationScores
+from s4net_core.experiments.results import NETWORKS, Learning, Point, Result
+from s4net_core.experiments.tent import tent
+from s4net_core.frames import Capture, Frame, FrameSequence
+from s4net_core.geometry.camera import working_frame
 from s4net_core.io.source_sets.source_set import SourceSet
+from s4net_core.keyframes import Keyframe
+from s4net_core.learning.learner import LabelsOf
 from s4net_core.learning.offline import adapt_to
-from s4net_core.learning.session import Session
-from s4net_core.models.checkpoint import file_sha256
+from s4net_core.learning.session import Handover, Session, Status
+from s4net_core.models.build import SegmentationNetwork
+from s4net_core.models.checkpoint import file_sha256, load_checkpoint, save_checkpoint
+from s4net_core.models.predict import BATCH, pick_device, predict_labels
 from s4net_core.models.segmenter import Segmenter
 
 
@@ -25,6 +39,7 @@ class TrainedNetwork:
         seed: of its adaptation; None = it was not adapted.
         steps: of its adaptation.
         versions, refused: hand-overs that the guard accepted and refused.
+        learning: how the adaptation went; None = it was not adapted.
     """
 
     weights: Path
@@ -32,6 +47,7 @@ class TrainedNetwork:
     steps: int = 0
     versions: int = 0
     refused: int = 0
+    learning: Learning | None = None
 
 
 def adapt_base(
@@ -40,24 +56,70 @@ def adapt_base(
     source: SourceSet,
     folder: Path,
     *,
+    true_labels: bool = False,
+    seconds: float | None = None,
+    curve_on: FrameSequence | None = None,
     on_step: Callable[[int], None] = lambda step: None,
 ) -> TrainedNetwork:
     """Adapt the base model `settings.checkpoint` to a capture.
 
     Args:
         settings: of the method; `seed` is recorded in the result.
-        capture: posed frames; its labels are not used.
+        capture: posed frames; its labels are not used but with `true_labels`, and to measure those of the learner.
         source: labelled source set.
         folder: for keyframes and weights; the returned network's weights lie there.
+        true_labels: learn the capture's labels instead of what its views say: the ceiling.
+        seconds: CPU seconds after which learning ends; None = as the settings say.
+        curve_on: labelled scan on which the learner is measured at each hand-over; None = there is no curve.
         on_step: called with the number of steps after each of them.
 
     Raises:
         LearningError: too few views overlap, or the loss is repeatedly not finite.
     """
-    with Session(settings, settings.checkpoint, source, folder) as session:
-        version = adapt_to(session, capture.views(), on_step=lambda status: on_step(status.step))
-        status = session.status
-    return TrainedNetwork(version.path, settings.seed, status.step, status.handovers, status.refused)
+    truth = _labels_of(capture, settings)
+    watched = [] if curve_on is None else [frame for frame in curve_on if frame.label is not None]
+    clock, curve = _Clock(), list[Point]()
+    with Session(settings, settings.checkpoint, source, folder, labels_of=truth if true_labels else None) as session:
+
+        def measure(handover: Handover) -> None:
+            if watched and not handover.reasons:
+                with clock.paused():
+                    curve.append(_point(session, watched, clock.seconds, handover.accepted))
+
+        def step(status: Status) -> None:
+            on_step(status.step)
+            if seconds is not None and clock.seconds > seconds:
+                raise _TimeIsUp
+
+        try:
+            adapt_to(
+                session,
+                capture.views(),
+                on_collected=lambda rejected: clock.start(),
+                on_step=step,
+                on_handover=measure,
+            )
+        except _TimeIsUp:
+            measure(session.handover())
+        taken, status = clock.seconds, session.status
+        accuracy, coverage = _label_quality(session.targets(), truth)
+        learning = Learning(taken, tuple(curve), accuracy, coverage)
+        path = session.current.path
+    return TrainedNetwork(path, settings.seed, status.step, status.handovers, status.refused, learning)
+
+
+def adapt_by_entropy(settings: Settings, capture: FrameSequence, folder: Path) -> TrainedNetwork:
+    """As `adapt_base`, by `tent`."""
+    keyframes = keyframes_of(capture, settings)
+    network, info = load_checkpoint(settings.checkpoint)
+    clock = _Clock()
+    clock.start()
+    tent(network, keyframes, settings)
+    learning = Learning(clock.seconds)
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "tent.safetensors"
+    save_checkpoint(path, network.cpu(), info)
+    return TrainedNetwork(path, settings.seed, settings.adaptation.max_steps, 1, 0, learning)
 
 
 def measure_on_scans(
@@ -98,6 +160,91 @@ def measure_on_scans(
                 steps=network.steps,
                 versions=network.versions,
                 refused=network.refused,
+                learning=network.learning,
             )
         )
     return results
+
+
+def measure_on_images(weights: Path, images: SourceSet, settings: Settings) -> float:
+    """Pooled mIoU of a network on a labelled source set.
+
+    Raises:
+        CheckpointError: the weights cannot be loaded.
+    """
+    network, _ = load_checkpoint(weights)
+    pairs = ((image.color, image.label) for image in (images[i] for i in range(len(images))))
+    return _scores(network.to(pick_device(settings.device)), pairs, settings).miou
+
+
+class _TimeIsUp(Exception):
+    """The method has used its seconds."""
+
+
+class _Clock:
+    """CPU seconds of this process since `start`, without pauses."""
+
+    def __init__(self) -> None:
+        self._start: float | None = None
+
+    def start(self) -> None:
+        self._start = time.process_time()
+
+    @property
+    def seconds(self) -> float:
+        return 0.0 if self._start is None else time.process_time() - self._start
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        before = time.process_time()
+        yield
+        self._start = (self._start or 0.0) + time.process_time() - before
+
+
+def _point(session: Session, frames: Sequence[Frame], seconds: float, served: bool) -> Point:
+    """The learner's weights of this moment, measured."""
+    pairs = ((frame.color, frame.label) for frame in frames if frame.label is not None)
+    scores = _scores(session.learned, pairs, session.settings)
+    health = session.status.health
+    metrics = {"score": health.score, "agreement": health.agreement, "source_miou": health.source_miou}
+    return Point(session.status.step, seconds, scores.miou, scores.pixel_accuracy, metrics, served)
+
+
+def _scores(
+    network: SegmentationNetwork,
+    pairs: Iterable[tuple[NDArray[np.uint8], NDArray[np.uint8]]],
+    settings: Settings,
+) -> SegmentationScores:
+    """Pooled scores of a network on images with labels."""
+    matrix, device = ConfusionMatrix(network.num_classes), pick_device(settings.device)
+    remaining = iter(pairs)
+    while batch := list(itertools.islice(remaining, BATCH)):
+        predicted = predict_labels(network, [color for color, _ in batch], settings, device)
+        for (_, truth), label in zip(batch, predicted, strict=True):
+            matrix.add(truth, label)
+    return matrix.pooled()
+
+
+def _labels_of(capture: FrameSequence, settings: Settings) -> LabelsOf:
+    """The true labels of a capture's keyframes, by their stamps; they are read when they are first asked for."""
+    labels: dict[int, NDArray[np.uint8] | None] = {}
+
+    def labels_of(keyframe: Keyframe) -> NDArray[np.uint8] | None:
+        if not labels:
+            for frame in capture:
+                labels[frame.stamp] = working_frame(frame, settings.model.width, settings.model.height).label
+        return labels.get(keyframe.stamp)
+
+    return labels_of
+
+
+def _label_quality(targets: Iterable[tuple[Keyframe, NDArray[np.uint8]]], truth: LabelsOf) -> tuple[float, float]:
+    """Share of the learner's labels that are right, and share of the pixels that have one; NaN = not known."""
+    right = compared = labelled = pixels = 0
+    for keyframe, label in targets:
+        true = truth(keyframe)
+        labelled, pixels = labelled + int((label > 0).sum()), pixels + label.size
+        if true is not None:
+            both = (label > 0) & (true > 0)
+            right, compared = right + int((label == true)[both].sum()), compared + int(both.sum())
+    return right / compared if compared else math.nan, labelled / pixels if pixels else math.nan

@@ -10,6 +10,7 @@ from s4net_core.evaluation.page import HtmlPage, write_page
 from s4net_core.evaluation.tables import Table, to_csv, to_markdown
 from s4net_core.experiments.provenance import Provenance
 from s4net_core.experiments.results import Result
+from s4net_core.experiments.rooms import curves_png, rank_table, room_table, rooms_table
 from s4net_core.experiments.tables import (
     CONVENTIONS,
     Published,
@@ -34,6 +35,7 @@ class ExperimentReport:
         provenance: where they come from, by what was run.
         published: the paper's own numbers by network, for the rows of the same method.
         notes: paragraphs below the heading.
+        control, oracle: names of the methods that the others are compared with, see `rooms_table`; empty = none.
     """
 
     title: str
@@ -41,12 +43,16 @@ class ExperimentReport:
     provenance: Mapping[str, Provenance]
     published: Mapping[str, Published] = field(default_factory=dict)
     notes: Sequence[str] = ()
+    control: str = ""
+    oracle: str = ""
 
     def main_tables(self) -> list[Table]:
         """Scores, depth errors and agreement: what a page of results shows."""
         tables = [segmentation_table(self.results, convention, self.published) for convention in CONVENTIONS]
         tables += [depth_table(self.results, convention, self.published) for convention in CONVENTIONS]
         tables += [seed_table(self.results, convention) for convention in CONVENTIONS]
+        tables += [rooms_table(self.results, self.control, self.oracle), room_table(self.results)]
+        tables.append(rank_table(self.results))
         return [table for table in [*tables, agreement_table(self.results)] if table.rows]
 
     def markdown(self) -> str:
@@ -72,6 +78,8 @@ def write_experiment_report(folder: str | Path, report: ExperimentReport) -> Non
             files[f"{name}.csv"] = to_csv(table, [report.title, *comments])
     for file, text in files.items():
         write_result(folder / file, text)
+    if any(result.learning and result.learning.curve for result in report.results):
+        write_result(folder / "curves.png", curves_png(report.results))
     write_page(folder / "results.html", _page(report))
 
 

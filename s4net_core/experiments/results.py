@@ -24,8 +24,47 @@ NETWORKS = {"deeplabv3plus": "DeepLabV3+", "pspnet": "PSPNet", "transformers": "
 """Names of architectures in tables, the paper's as it writes them."""
 AGREEMENT = "agreement"
 """Name of the score that needs no labels."""
+MAY_BE_UNKNOWN = ("unseen", "learning")
+"""Fields of `Result` that may hold NaN."""
 KEY_LENGTH = 16
 """Digits of the hash in the name of a file of results."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """The learner's weights at one hand-over, measured on the scene's last scan; the time of measuring does not count.
+
+    Args:
+        step: learner steps so far.
+        seconds: CPU seconds of learning so far, labels and guard included.
+        miou, pixel_accuracy: pooled.
+        metrics: what can be known without labels: the guard's measurements by name.
+        served: whether these weights became a version.
+    """
+
+    step: int
+    seconds: float
+    miou: float
+    pixel_accuracy: float
+    metrics: Mapping[str, float]
+    served: bool
+
+
+@dataclass(frozen=True)
+class Learning:
+    """How an adaptation went.
+
+    Args:
+        seconds: CPU seconds of learning.
+        curve: one point a hand-over that was not refused.
+        label_accuracy: share of the learner's labels of the capture that are right; NaN = the truth is not known.
+        label_coverage: share of the pixels that have a label of the learner.
+    """
+
+    seconds: float = 0.0
+    curve: tuple[Point, ...] = ()
+    label_accuracy: float = math.nan
+    label_coverage: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -44,6 +83,9 @@ class Result:
         weights: SHA-256 of the weights file.
         steps: adaptation steps.
         versions, refused: hand-overs that the guard accepted and refused.
+        base: name of the base model; empty = it has none.
+        unseen: pooled mIoU on the experiment's `unseen`; NaN = not measured.
+        learning: None = the network was not adapted.
     """
 
     network: str
@@ -58,6 +100,9 @@ class Result:
     steps: int = 0
     versions: int = 0
     refused: int = 0
+    base: str = ""
+    unseen: float = math.nan
+    learning: Learning | None = None
 
     def score(self, name: str, convention: str = "pooled") -> float:
         """One score; NaN = it was not measured.
@@ -79,7 +124,9 @@ class Result:
             content["evaluation"] = {**asdict(self.evaluation), "counts": self.evaluation.counts.tolist()}
         if self.depth:
             content["depth"] = asdict(self.depth)
-        return content
+        if self.learning:
+            content["learning"] = asdict(self.learning)
+        return {name: _nan_as_none(value) if name in MAY_BE_UNKNOWN else value for name, value in content.items()}
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> "Result":
@@ -105,7 +152,29 @@ class Result:
             values["depth"] = DepthEvaluation(
                 DepthScores(**found["pooled"]), DepthScores(**found["per_image"]), found["frames"]
             )
+        values["unseen"] = _none_as_nan(values["unseen"])
+        if values["learning"]:
+            found = _none_as_nan(values["learning"])
+            values["learning"] = Learning(**{**found, "curve": tuple(Point(**point) for point in found["curve"])})
         return cls(**values)
+
+
+def _nan_as_none(value: Any) -> Any:
+    """The same value for JSON, which knows no NaN."""
+    if isinstance(value, Mapping):
+        return {name: _nan_as_none(part) for name, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_nan_as_none(part) for part in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def _none_as_nan(value: Any) -> Any:
+    """Inverse of `_nan_as_none`."""
+    if isinstance(value, Mapping):
+        return {name: _none_as_nan(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_none_as_nan(part) for part in value]
+    return math.nan if value is None else value
 
 
 class ResultStore:

@@ -12,7 +12,13 @@ from s4net_core import __version__
 from s4net_core.config import Settings, changed_settings
 from s4net_core.errors import SettingsError
 from s4net_core.experiments.experiment import SUPERVISED, SUPERVISED_DEPTH, Experiment, Method, Scene
-from s4net_core.experiments.method import TrainedNetwork, adapt_base, measure_on_scans
+from s4net_core.experiments.method import (
+    TrainedNetwork,
+    adapt_base,
+    adapt_by_entropy,
+    measure_on_images,
+    measure_on_scans,
+)
 from s4net_core.experiments.provenance import Provenance, data_sha256, settings_of
 from s4net_core.experiments.report import ExperimentReport, joined, write_experiment_report
 from s4net_core.experiments.results import Result, ResultStore, key_of
@@ -112,8 +118,9 @@ class ExperimentRun:
 
     def _check_data(self) -> None:
         wanted = {self.experiment.source: "the labelled source set"}
-        if self.experiment.base:
-            wanted[self.experiment.base] = "weights of the base model"
+        wanted |= {path: f"weights of the base model {name}" for name, path in self.experiment.bases.items()}
+        if self.experiment.unseen:
+            wanted[self.experiment.unseen] = "the labelled images of places that nobody learned from"
         for scene in self.experiment.places():
             wanted |= {scene.capture: f"the capture of {scene.name} that is adapted to"}
             wanted |= {path: f"{scan} of {scene.name}" for scan, path in scene.scans.items()}
@@ -126,29 +133,40 @@ class ExperimentRun:
 
     def report(self) -> ExperimentReport:
         """Run what has not been run yet, and report on all of it."""
-        bases = {name: self._base(settings) for name, settings in self.methods.items()}
+        bases = {name: self._bases(settings) for name, settings in self.methods.items()}
         results: list[Result] = []
         for scene in self.experiment.places():
-            first_users = {base: name for name, base in reversed(bases.items())}
-            for base in dict.fromkeys(bases.values()):
-                results += self._supervised(base, self.methods[first_users[base]], scene)
-            for method in self.experiment.methods:
+            for base in self.experiment.bases or {"": ""}:
+                first_users = {found[base]: name for name, found in reversed(bases.items())}
+                for path, name in first_users.items():
+                    results += self._supervised(base, path, self.methods[name], scene)
                 for seed in self.experiment.seeds:
-                    results += self._adapted(bases[method.name], method, seed, scene)
+                    seconds: dict[str, float] = {}
+                    for method in self.experiment.methods:
+                        limit = seconds[method.seconds_of] if method.seconds_of else None
+                        found = self._adapted(base, bases[method.name][base], method, seed, scene, limit)
+                        seconds[method.name] = found[0].learning.seconds if found[0].learning else 0.0
+                        results += found
         return ExperimentReport(
             title=self.experiment.title,
             results=results,
             provenance={self.experiment.title: self._provenance(bases)},
             published={self.experiment.network: self.experiment.paper},
             notes=self.experiment.notes,
+            control=self.experiment.control,
+            oracle=next((method.name for method in self.experiment.methods if method.kind == "oracle"), ""),
         )
 
     # Base models -----------------------------------------------------------------------------------------------------
 
-    def _base(self, settings: Settings) -> Path:
-        """Weights file of the base model for these settings; trained when there is none yet."""
-        if self.experiment.base:
-            return self._data / self.experiment.base
+    def _bases(self, settings: Settings) -> dict[str, Path]:
+        """Weights files of the base models for these settings, by name; one is trained when none is given."""
+        if self.experiment.bases:
+            return {name: self._data / path for name, path in self.experiment.bases.items()}
+        return {"": self._trained(settings)}
+
+    def _trained(self, settings: Settings) -> Path:
+        """Weights file of the base model that follows from these settings."""
         content = settings_of(settings)
         follows_from = {name: content[name] for name in ("seed", "model", "pretrain")}
         follows_from |= {"holdout": settings.guard.holdout, "mirror": settings.learner.mirror}
@@ -177,52 +195,71 @@ class ExperimentRun:
 
     # Results ---------------------------------------------------------------------------------------------------------
 
-    def _supervised(self, base: Path, settings: Settings, scene: Scene) -> list[Result]:
+    def _supervised(self, base: str, path: Path, settings: Settings, scene: Scene) -> list[Result]:
         """What the base model scores without adaptation."""
         method = SUPERVISED_DEPTH if settings.model.depth_decoder else SUPERVISED
 
         def measure() -> list[Result]:
-            return self._measured(TrainedNetwork(base), settings, method, scene)
+            return self._measured(TrainedNetwork(path), settings, method, scene)
 
-        return self._once(self._follows_from(base, settings, scene), measure, method, scene)
+        return self._once(self._follows_from(path, settings, scene), measure, method, base, scene)
 
-    def _adapted(self, base: Path, method: Method, seed: int, scene: Scene) -> list[Result]:
-        """What the base model scores after a method has adapted it."""
-        changes = {"seed": seed, "checkpoint": str(base), "source": self.shared.source}
+    def _adapted(
+        self, base: str, path: Path, method: Method, seed: int, scene: Scene, seconds: float | None
+    ) -> list[Result]:
+        """What the base model scores after a method has adapted it, for so many CPU seconds at most."""
+        changes = {"seed": seed, "checkpoint": str(path), "source": self.shared.source}
         settings = self.methods[method.name].model_copy(deep=True, update=changes)
-        what = f"{self.experiment.network}: {method.name}, {scene.name}, seed {seed}"
+        what = ", ".join(filter(None, (f"{self.experiment.network}: {method.name}", scene.name, base, f"seed {seed}")))
         follows_from = {
-            **self._follows_from(base, settings, scene),
+            **self._follows_from(path, settings, scene),
             "settings": settings_of(settings),
             "source": self._sha256(self.experiment.source),
             "capture": self._sha256(scene.capture),
             "poses": scene.poses,
         }
+        if method.kind != "s4net" or seconds is not None:  # the seconds differ from run to run: what gave them counts
+            follows_from |= {"kind": method.kind, "seconds_of": method.seconds_of}
 
         def adapt_and_measure() -> list[Result]:
             with tempfile.TemporaryDirectory() as folder:
-                network = adapt_base(
-                    settings,
-                    self._capture(scene, settings),
-                    self._source(with_depth=read_info(base).model.depth_decoder),
-                    Path(folder),
-                    on_step=lambda step: self._on_progress(what, step, settings.adaptation.max_steps),
-                )
+                network = self._adapt(method, settings, scene, Path(folder), what, seconds)
                 if self._keep_weights:
                     self._keep(network.weights, what)
                 return self._measured(network, settings, method.name, scene)
 
-        return self._once(follows_from, adapt_and_measure, method.name, scene)
+        return self._once(follows_from, adapt_and_measure, method.name, base, scene)
+
+    def _adapt(
+        self, method: Method, settings: Settings, scene: Scene, folder: Path, what: str, seconds: float | None
+    ) -> TrainedNetwork:
+        if method.kind == "tent":
+            return adapt_by_entropy(settings, self._capture(scene, settings), folder)
+        return adapt_base(
+            settings,
+            self._capture(scene, settings),
+            self._source(with_depth=read_info(settings.checkpoint).model.depth_decoder),
+            folder,
+            true_labels=method.kind == "oracle",
+            seconds=seconds,
+            curve_on=list(self._scans(scene).values())[-1] if self.experiment.unseen else None,
+            on_step=lambda step: self._on_progress(what, step, settings.adaptation.max_steps),
+        )
 
     def _once(
-        self, follows_from: Mapping[str, Any], make: Callable[[], list[Result]], method: str, scene: Scene
+        self, follows_from: Mapping[str, Any], make: Callable[[], list[Result]], method: str, base: str, scene: Scene
     ) -> list[Result]:
-        """Stored results, or those of `make`, under this experiment's names of method and scene."""
-        return [replace(result, method=method, scene=scene.name) for result in self._store.once(follows_from, make)]
+        """Stored results, or those of `make`, under this experiment's names of method, base and scene."""
+        found = self._store.once(follows_from, make)
+        return [replace(result, method=method, base=base, scene=scene.name) for result in found]
 
     def _measured(self, network: TrainedNetwork, settings: Settings, method: str, scene: Scene) -> list[Result]:
-        scans = self._scans(scene)
-        return measure_on_scans(network, scans, self._measuring(settings), method=method, scene=scene.name)
+        scans, measuring = self._scans(scene), self._measuring(settings)
+        results = measure_on_scans(network, scans, measuring, method=method, scene=scene.name)
+        if not self.experiment.unseen:
+            return results
+        unseen = measure_on_images(network.weights, open_source_set(self._data / self.experiment.unseen), measuring)
+        return [replace(result, unseen=unseen) for result in results]
 
     def _measuring(self, settings: Settings) -> Settings:
         """Shared settings for measuring: methods may define overlap and occlusion differently."""
@@ -234,6 +271,7 @@ class ExperimentRun:
             "base": file_sha256(base),
             "measured": {**settings_of(self._measuring(settings)), "every": self.experiment.every},
             "scans": {name: self._sha256(path) for name, path in scene.scans.items()},
+            **({"unseen": self._sha256(self.experiment.unseen)} if self.experiment.unseen else {}),
         }
 
     def _keep(self, weights: Path, what: str) -> None:
@@ -266,7 +304,7 @@ class ExperimentRun:
     def _sha256(self, path: str) -> str:
         return data_sha256(self._data / path)
 
-    def _provenance(self, bases: Mapping[str, Path]) -> Provenance:
+    def _provenance(self, bases: Mapping[str, Mapping[str, Path]]) -> Provenance:
         experiment = self.experiment
         changed = changed_settings(self.shared)
         changed |= {f"{method.name}: {key}": v for method in experiment.methods for key, v in method.settings.items()}
@@ -275,6 +313,10 @@ class ExperimentRun:
             settings={name: settings_of(settings) for name, settings in self.methods.items()},
             changed=changed,
             seeds=experiment.seeds,
-            weights={f"base of {name}": file_sha256(base) for name, base in bases.items()},
+            weights={
+                f"base {base} of {name}" if base else f"base of {name}": file_sha256(path)
+                for name, found in bases.items()
+                for base, path in found.items()
+            },
             data={path: self._sha256(path) for path in (experiment.source, *paths)},
         )

@@ -3,7 +3,7 @@
 import copy
 import math
 import time
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -295,3 +295,13 @@ class Learner:
         known = np.zeros(target.color.shape[:2], np.uint8) if label is None else label
         labels = torch.from_numpy(known.astype(np.int64))[None].to(self._device)
         return labels, (labels > 0).unsqueeze(1)
+
+    def targets(self) -> Iterator[tuple[Keyframe, NDArray[np.uint8]]]:
+        """Every target view with the labels that a step would learn there now, (H, W) uint8, 0 = none."""
+        settings = self._settings.learner
+        count = len(self._keyframes)
+        drawn = self._keyframes.draw(count, settings.neighbours, settings.min_overlap, np.random.default_rng(0))
+        for target, neighbours in drawn:
+            labels, valid = self._labels(target, neighbours)
+            ids = labels.argmax(dim=1) + 1 if labels.is_floating_point() else labels
+            yield target, (ids * valid[:, 0])[0].to(torch.uint8).cpu().numpy()

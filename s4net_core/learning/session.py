@@ -18,7 +18,7 @@ from s4net_core.files import creation_time
 from s4net_core.frames import View
 from s4net_core.io.source_sets.batches import SourceBatches
 from s4net_core.io.source_sets.source_set import SourceSet, split
-from s4net_core.keyframes import Decision, KeyframeBuffer
+from s4net_core.keyframes import Decision, Keyframe, KeyframeBuffer
 from s4net_core.learning.base_model import check_branches
 from s4net_core.learning.guard import Guard, Health
 from s4net_core.learning.learner import LabelsOf, Learner, StepReport
@@ -378,6 +378,16 @@ class Session:
     def current(self) -> Version:
         """The version that serves now."""
         return self._folder.versions.current
+
+    @property
+    def learned(self) -> SegmentationNetwork:
+        """What the learner would hand over now; to be read between two steps, and not modified."""
+        return self._learner.averaged
+
+    def targets(self) -> Iterator[tuple[Keyframe, NDArray[np.uint8]]]:
+        """Every target view with the labels that the learner learns there, (H, W) uint8, 0 = none."""
+        with self._call():
+            yield from self._learner.targets()
 
     @property
     def status(self) -> Status:

@@ -27,7 +27,7 @@ def test_control_differs_from_s4net_in_the_losses_between_views_alone():
     assert control.learner.lambda_depth == 0.0
     control.learner.lambda_geometric, control.learner.lambda_depth = 0.5, s4net.learner.lambda_depth
     assert control == s4net == from_values({**given, "adaptation.offline_patience": 0})  # both make the same steps
-    assert (experiment.base, experiment.seeds) == ("base", (3, 4))
+    assert (experiment.bases, experiment.seeds) == ({"base": "base"}, (3, 4))
     assert not experiment.source.startswith("~")
     (scene,) = experiment.scenes
     assert (scene.capture, scene.scans, scene.poses) == ("room", {"room/scan2": "scan2"}, "noisy.txt")

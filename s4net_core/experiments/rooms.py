@@ -1,0 +1,165 @@
+"""Methods over several rooms, the room being the unit: gains, intervals, losses, curves, and what the judge knows."""
+
+import io
+import math
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+from scipy.stats import spearmanr
+
+from s4net_core.evaluation.tables import Cell, Table
+from s4net_core.experiments.results import Point, Result
+
+DRAWS = 10_000
+"""Of the bootstrap."""
+ENOUGH = 0.9
+"""Share of the final gain whose time is shown."""
+
+
+def rooms_table(results: Sequence[Result], control: str = "", oracle: str = "") -> Table:
+    """Each method over all rooms, on the last scan of each: mean over the rooms of the mean over bases and seeds.
+
+    The interval is a bootstrap over the rooms (95 %). A run wins when it ends above its base model. *Regret* is the
+    mIoU of the best weights that were measured at a hand-over of the run, minus that of those that serve in the end.
+
+    Args:
+        results: of any number of rooms, base models, methods and seeds.
+        control: method whose gain is taken off in a column of its own; empty = no such column.
+        oracle: method whose gain is the ceiling; empty = no such column.
+
+    Returns:
+        Empty when fewer than two rooms were adapted to.
+    """
+    runs = _runs(results)
+    rooms = list(dict.fromkeys(run.scene for run, _ in runs))
+    gains = {name: _by_room(name, runs) for name in dict.fromkeys(run.method for run, _ in runs)}
+    columns = ["method", "mIoU gain", "95 % from", "to", "accuracy gain", "wins", "worst run"]
+    columns += ["over control"] * bool(control) + ["share of oracle"] * bool(oracle)
+    columns += ["unseen places", "CPU s", "s to 90 %", "regret", "labels right", "labelled"]
+    rows: list[list[Cell]] = []
+    for method, gain in gains.items() if len(rooms) > 1 else ():
+        own = [(run, base) for run, base in runs if run.method == method]
+        single = [_gain(run, base) for run, base in own]
+        low, high = bootstrap(list(gain.values()))
+        row: list[Cell] = [method, _mean(gain.values()), low, high]
+        row.append(_mean(run.score("pixel_accuracy") - base.score("pixel_accuracy") for run, base in own))
+        row += [f"{sum(value > 0 for value in single)} of {len(single)}", min(single)]
+        if control:
+            row.append(_mean(gain[room] - gains[control].get(room, math.nan) for room in gain))
+        if oracle:
+            row.append(_mean(gain.values()) / _mean(gains[oracle].values()))
+        row.append(_mean(run.unseen - base.unseen for run, base in own))
+        row += [_mean(values) for values in zip(*(_of_learning(run, base) for run, base in own), strict=True)]
+        rows.append(row)
+    return Table("Over the rooms", columns, rows)
+
+
+def room_table(results: Sequence[Result]) -> Table:
+    """Base model and gain in mIoU of each method in each room, means over bases and seeds; empty for a single room."""
+    runs = _runs(results)
+    rooms = list(dict.fromkeys(run.scene for run, _ in runs))
+    methods = list(dict.fromkeys(run.method for run, _ in runs))
+    rows: list[list[Cell]] = []
+    for room in rooms if len(rooms) > 1 else ():
+        bases = {base.base: base.score("miou") for run, base in runs if run.scene == room}
+        rows.append([room, _mean(bases.values()), *(_by_room(m, runs).get(room, math.nan) for m in methods)])
+    return Table("Each room: mIoU of the base model, gains of the methods", ("room", "base", *methods), rows)
+
+
+def rank_table(results: Sequence[Result]) -> Table:
+    """Spearman's rank correlation of what is known without labels with the true mIoU, over hand-overs.
+
+    All hand-overs of all methods in one room from one base model are ranked together. Empty without curves.
+    """
+    groups: dict[tuple[str, str], list[Point]] = {}
+    for result, _ in _runs(results):
+        if result.learning:
+            groups.setdefault((result.scene, result.base), []).extend(result.learning.curve)
+    names = list(dict.fromkeys(name for points in groups.values() for point in points for name in point.metrics))
+    rows: list[list[Cell]] = []
+    for name in names:
+        found = [rank_correlation(points, name) for points in groups.values()]
+        known = [value for value in found if not math.isnan(value)]
+        if known:
+            rows.append([name, _mean(known), min(known), str(sum(map(len, groups.values())))])
+    return Table("Rank correlation with the true mIoU", ("known without labels", "mean", "lowest", "hand-overs"), rows)
+
+
+def bootstrap(values: Sequence[float]) -> tuple[float, float]:
+    """95 % interval of the mean when the values are drawn again with replacement; the same draws for every call."""
+    drawn = np.random.default_rng(0).choice(np.asarray(values, float), size=(DRAWS, len(values)))
+    low, high = np.percentile(drawn.mean(axis=1), [2.5, 97.5])
+    return float(low), float(high)
+
+
+def rank_correlation(points: Sequence[Point], metric: str) -> float:
+    """Spearman's, between a metric and the true mIoU; NaN when fewer than three points have it, or nothing varies."""
+    pairs = [(p.metrics[metric], p.miou) for p in points if not math.isnan(p.metrics.get(metric, math.nan))]
+    if len(pairs) < 3 or any(len(set(column)) < 2 for column in zip(*pairs, strict=True)):
+        return math.nan
+    return float(spearmanr(*zip(*pairs, strict=True)).statistic)
+
+
+def curves_png(results: Sequence[Result]) -> bytes:
+    """Mean gain in mIoU on the last scan over CPU seconds, one line a method, as PNG."""
+    runs = [(run, base) for run, base in _runs(results) if run.learning and run.learning.curve]
+    figure = Figure(figsize=(8, 5), dpi=110, layout="constrained")
+    ax = figure.add_subplot()
+    for method in dict.fromkeys(run.method for run, _ in runs):
+        own = [(run, base.score("miou")) for run, base in runs if run.method == method]
+        lines = [[(point.seconds, point.miou - before) for point in _curve(run)] for run, before in own]
+        shared = min(len(line) for line in lines)
+        means = np.mean([line[:shared] for line in lines], axis=0)
+        ax.plot([0, *means[:, 0]], [0, *means[:, 1]], marker="o", label=method)
+    ax.axhline(0, color="black", linewidth=0.5)
+    ax.set_xlabel("CPU seconds of learning")
+    ax.set_ylabel("gain in mIoU on the scan that was never learned from")
+    ax.legend()
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def _runs(results: Sequence[Result]) -> list[tuple[Result, Result]]:
+    """Every adaptation with its base model, both on the last scan of the scene."""
+    last = {result.scene: result.scan for result in results}
+    shown = [result for result in results if result.scan == last[result.scene] and result.evaluation]
+    bases = {(result.scene, result.base, result.network): result for result in shown if result.seed is None}
+    keys = [(result, (result.scene, result.base, result.network)) for result in shown if result.seed is not None]
+    return [(result, bases[key]) for result, key in keys if key in bases]
+
+
+def _by_room(method: str, runs: Iterable[tuple[Result, Result]]) -> dict[str, float]:
+    found: dict[str, list[float]] = {}
+    for run, base in runs:
+        if run.method == method:
+            found.setdefault(run.scene, []).append(_gain(run, base))
+    return {room: _mean(values) for room, values in found.items()}
+
+
+def _gain(run: Result, base: Result) -> float:
+    return run.score("miou") - base.score("miou")
+
+
+def _of_learning(run: Result, base: Result) -> tuple[float, float, float, float, float]:
+    """CPU seconds, those to most of the gain, regret, and accuracy and coverage of the labels; NaN = not known."""
+    learning = run.learning
+    if learning is None:
+        return (math.nan,) * 5
+    curve, before, after = _curve(run), base.score("miou"), run.score("miou")
+    wanted = before + ENOUGH * (after - before)
+    enough = next((point.seconds for point in curve if point.miou >= wanted), math.nan) if after > before else math.nan
+    best = max((before, *(point.miou for point in curve)))
+    regret = best - after if curve else math.nan
+    return learning.seconds, enough, regret, learning.label_accuracy, learning.label_coverage
+
+
+def _curve(run: Result) -> Sequence[Point]:
+    return run.learning.curve if run.learning else ()
+
+
+def _mean(values: Iterable[float]) -> float:
+    """Mean of the values that are known."""
+    known = [value for value in values if not math.isnan(value)]
+    return sum(known) / len(known) if known else math.nan
