@@ -263,4 +263,6 @@ def test_a_packed_source_set_gives_the_same_base_model(base, place):
 def test_bench_step_prints_a_ratio(base, capsys):
     where = ["--set", "checkpoint=base.safetensors", "--set", "source.path=source", "--settings", "small.yaml"]
     assert main(["bench", "step", "--capture", "room", "--repeats", "2", *where]) == 0
-    assert "L_S alone, 4 images" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    for row in ("L_S alone, whole network, 4 images", "L_S alone, learner.trained all, 4 images", "labels' share of"):
+        assert row in told
