@@ -56,7 +56,7 @@ def adapt_base(
     source: SourceSet,
     folder: Path,
     *,
-    true_labels: bool = False,
+    kind: str = "s4net",
     seconds: float | None = None,
     curve_on: FrameSequence | None = None,
     on_step: Callable[[int], None] = lambda step: None,
@@ -65,10 +65,10 @@ def adapt_base(
 
     Args:
         settings: of the method; `seed` is recorded in the result.
-        capture: posed frames; its labels are not used but with `true_labels`, and to measure those of the learner.
+        capture: posed frames; its labels are not used but by an ``oracle``, and to measure those of the learner.
         source: labelled source set.
         folder: for keyframes and weights; the returned network's weights lie there.
-        true_labels: learn the capture's labels instead of what its views say: the ceiling.
+        kind: ``s4net``, ``oracle`` or ``own_labels``, see `Method`.
         seconds: CPU seconds after which learning ends; None = as the settings say.
         curve_on: labelled scan on which the learner is measured at each hand-over; None = there is no curve.
         on_step: called with the number of steps after each of them.
@@ -77,9 +77,10 @@ def adapt_base(
         LearningError: too few views overlap, or the loss is repeatedly not finite.
     """
     truth = _labels_of(capture, settings)
+    labels_of = {"oracle": truth, "own_labels": _own_labels_of(settings)}.get(kind)
     watched = [] if curve_on is None else [frame for frame in curve_on if frame.label is not None]
     clock, curve = _Clock(), list[Point]()
-    with Session(settings, settings.checkpoint, source, folder, labels_of=truth if true_labels else None) as session:
+    with Session(settings, settings.checkpoint, source, folder, labels_of=labels_of) as session:
 
         def measure(handover: Handover) -> None:
             if watched and not handover.reasons:
@@ -234,6 +235,22 @@ def _labels_of(capture: FrameSequence, settings: Settings) -> LabelsOf:
             for frame in capture:
                 labels[frame.stamp] = working_frame(frame, settings.model.width, settings.model.height).label
         return labels.get(keyframe.stamp)
+
+    return labels_of
+
+
+def _own_labels_of(settings: Settings) -> LabelsOf:
+    """What the base model says of each keyframe alone."""
+    labels: dict[int, NDArray[np.uint8]] = {}
+    networks: list[SegmentationNetwork] = []
+
+    def labels_of(keyframe: Keyframe) -> NDArray[np.uint8]:
+        if not networks:
+            networks.append(load_checkpoint(settings.checkpoint)[0].to(pick_device(settings.device)))
+        if keyframe.id not in labels:
+            network, device = networks[0], pick_device(settings.device)
+            labels[keyframe.id] = predict_labels(network, [keyframe.color], settings, device)[0]
+        return labels[keyframe.id]
 
     return labels_of
 

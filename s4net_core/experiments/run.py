@@ -240,7 +240,7 @@ class ExperimentRun:
             self._capture(scene, settings),
             self._source(with_depth=read_info(settings.checkpoint).model.depth_decoder),
             folder,
-            true_labels=method.kind == "oracle",
+            kind=method.kind,
             seconds=seconds,
             curve_on=list(self._scans(scene).values())[-1] if self.experiment.unseen else None,
             on_step=lambda step: self._on_progress(what, step, settings.adaptation.max_steps),
