@@ -237,7 +237,7 @@ class GuardSettings(Group):
         12, "Number of keyframes on which the agreement between views is measured.", ge=1, le=500
     )
     max_score_drop: float = setting(
-        0.02,
+        0.05,
         "Largest fall of the score on held-out keyframes below the base model's score, absolute.",
         ge=0,
         le=1,

@@ -14,6 +14,7 @@ from s4net_core.evaluation.metrics import ConfusionMatrix
 from s4net_core.io.source_sets.source_set import SourceSet
 from s4net_core.keyframes import Keyframe, KeyframeBuffer
 from s4net_core.learning.judge import Judge
+from s4net_core.learning.teacher import Teacher
 from s4net_core.models.build import SegmentationNetwork
 from s4net_core.models.predict import predict_depth, predict_labels
 
@@ -54,6 +55,7 @@ class Guard:
 
     Args:
         base: the network before adaptation.
+        teacher: of the base model, never refreshed.
         source: labelled source set.
         holdout: positions in it that the learner never sees.
         keyframes: target views, no labels.
@@ -64,6 +66,7 @@ class Guard:
     def __init__(
         self,
         base: SegmentationNetwork,
+        teacher: Teacher,
         source: SourceSet,
         holdout: Sequence[int],
         keyframes: KeyframeBuffer,
@@ -76,7 +79,7 @@ class Guard:
         self._keyframes = keyframes
         self._settings = settings
         self._device = device
-        self._judge = Judge(base, keyframes, settings, device)
+        self._judge = Judge(teacher, keyframes, settings, device)
         self._base_labels: dict[int, NDArray[np.uint8]] = {}
         self._base_source_miou: float | None = None
 

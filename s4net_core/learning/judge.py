@@ -21,22 +21,18 @@ class Judge:
     views, the score falls when a network forgets a class or collapses, and rises only with what holds for other views.
 
     Args:
-        base: the network before adaptation; it is not copied and must not change.
+        teacher: of the base model, never refreshed; it looks as often as the learner's, because the base model agrees
+            best with its own first look.
         keyframes: target views.
         settings: groups `keyframes`, `geometry` and `learner`.
         device: where the networks run.
     """
 
-    def __init__(
-        self, base: SegmentationNetwork, keyframes: KeyframeBuffer, settings: Settings, device: torch.device
-    ) -> None:
+    def __init__(self, teacher: Teacher, keyframes: KeyframeBuffer, settings: Settings, device: torch.device) -> None:
+        self._teacher = teacher
         self._keyframes = keyframes
         self._settings = settings
         self._device = device
-        plain = settings.learner.model_copy(
-            update={"merge_target": True, "teacher_scale": 1.0, "teacher_mirror": False, "teacher_cache_megabytes": 0}
-        )
-        self._teacher = Teacher(base, settings.model_copy(update={"learner": plain}), device)
         self._labels: dict[int, tuple[list[int], NDArray[np.uint8]]] = {}
         """By keyframe: its neighbours, and the labels merged from them."""
 

@@ -1,6 +1,5 @@
 """One step of S4-Net: L_S + λ L_G, and L_D = L_DS + λ_D L_DG where the network predicts depth."""
 
-import copy
 import math
 import time
 from collections.abc import Callable, Hashable, Iterator, Sequence
@@ -98,6 +97,7 @@ class Learner:
         network: trained in place.
         batches: of labelled source images.
         class_weights: (C,) median-frequency weights of the source set; `learner.class_weight_power` tempers them.
+        teacher: of the network before adaptation; with `learner.teacher_refresh` the learner changes its weights.
         keyframes: target views; may grow and shrink between steps.
         settings: groups `learner` and `geometry`, and `seed`.
         device: where training runs.
@@ -110,6 +110,7 @@ class Learner:
         network: SegmentationNetwork,
         batches: SourceBatches,
         class_weights: Tensor,
+        teacher: Teacher,
         keyframes: KeyframeBuffer,
         settings: Settings,
         device: torch.device,
@@ -134,7 +135,7 @@ class Learner:
         self._keyframes = keyframes
         self._device = device
         self._rng = np.random.default_rng(settings.seed)
-        self._teacher = Teacher(copy.deepcopy(network), settings, device)
+        self._teacher = teacher
         self._start_optimiser()
 
     def _new_average(self) -> AveragedModel:

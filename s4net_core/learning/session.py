@@ -25,6 +25,7 @@ from s4net_core.learning.learner import LabelsOf, Learner, StepReport
 from s4net_core.learning.serving_weights import ServingWeights
 from s4net_core.learning.state_folder import StateFolder
 from s4net_core.learning.stopping import FINISHED, LEARNING, WAITING, Stopping
+from s4net_core.learning.teacher import Teacher
 from s4net_core.learning.versions import Version, base_version
 from s4net_core.losses import median_frequency_weights
 from s4net_core.models.build import SegmentationNetwork
@@ -160,8 +161,11 @@ class Session:
         )
         self.stopping = Stopping(settings, self.keyframes)
         train, holdout = split(source, settings.guard.holdout)
-        self._guard = Guard(self._base_network, source, holdout, self.keyframes, settings, self._device)
-        self._learner = self._new_learner(source, train, track)
+        teacher = Teacher(self._base_network, settings, self._device)
+        self._guard = Guard(self._base_network, teacher, source, holdout, self.keyframes, settings, self._device)
+        if settings.learner.teacher_refresh:  # the guard's stays the base model
+            teacher = Teacher(copy.deepcopy(self._base_network), settings, self._device)
+        self._learner = self._new_learner(teacher, source, train, track)
         with self._call():
             self._resume()
 
@@ -176,7 +180,7 @@ class Session:
         network.settings = network.settings.model_copy(update={"width": model.width, "height": model.height})
 
     def _new_learner(
-        self, source: SourceSet, train: list[int], track: Callable[[Sequence[int]], Iterable[int]]
+        self, teacher: Teacher, source: SourceSet, train: list[int], track: Callable[[Sequence[int]], Iterable[int]]
     ) -> Learner:
         model, learner = self.settings.model, self.settings.learner
         batches = SourceBatches(
@@ -193,7 +197,7 @@ class Session:
         if network.settings.depth_decoder and source[train[0]].depth is None:
             log.warning("source set %s has no depth: the depth decoder learns from pairs of views alone", source.name)
         weights = median_frequency_weights(map(source.label, track(train)), network.num_classes)
-        return Learner(network, batches, weights, self.keyframes, self.settings, self._device, self._labels_of)
+        return Learner(network, batches, weights, teacher, self.keyframes, self.settings, self._device, self._labels_of)
 
     def _resume(self) -> None:
         self._folder.load_keyframes(self.keyframes)
