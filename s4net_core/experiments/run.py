@@ -219,7 +219,8 @@ class ExperimentRun:
             "poses": scene.poses,
         }
         if method.kind != "s4net" or seconds is not None:  # the seconds differ from run to run: what gave them counts
-            follows_from |= {"kind": method.kind, "seconds_of": method.seconds_of}
+            timed = settings_of(self.methods[method.seconds_of]) if method.seconds_of else {}
+            follows_from |= {"kind": method.kind, "seconds_of": timed}
 
         def adapt_and_measure() -> list[Result]:
             with tempfile.TemporaryDirectory() as folder:

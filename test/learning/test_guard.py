@@ -9,6 +9,7 @@ import torch
 
 from s4net_core.keyframes import KeyframeBuffer
 from s4net_core.learning.guard import NOT_FINITE, Guard, Health
+from s4net_core.learning.teacher import Teacher
 from s4net_core.models.checkpoint import load_checkpoint
 
 GOOD = Health(finite=True, source_miou=0.5, score=0.8, agreement=0.8, largest_share=0.4, classes=10)
@@ -27,7 +28,9 @@ def guard(settings, base, source, keyframes):
     for name, value in (("max_source_drop", 0.05), ("max_score_drop", 0.02), ("max_class_share", 0.9)):
         setattr(settings.guard, name, value)
     settings.guard.min_class_ratio = 0.5
-    return Guard(load_checkpoint(base)[0], source, [0, 1], keyframes, settings, torch.device("cpu"))
+    network = load_checkpoint(base)[0]
+    teacher = Teacher(network, settings, torch.device("cpu"))
+    return Guard(network, teacher, source, [0, 1], keyframes, settings, torch.device("cpu"))
 
 
 def health(**changes) -> Health:

@@ -10,6 +10,7 @@ from s4net_core.evaluation.agreement import agreement
 from s4net_core.keyframes import KeyframeBuffer
 from s4net_core.learning.guard import Guard
 from s4net_core.learning.judge import Judge
+from s4net_core.learning.teacher import Teacher
 from s4net_core.models.build import Outputs
 from s4net_core.models.checkpoint import load_checkpoint
 
@@ -44,7 +45,7 @@ def truth(frames, monkeypatch):
 
 @pytest.fixture
 def judge(settings, base, keyframes, truth):
-    return Judge(load_checkpoint(base)[0], keyframes, settings, CPU)
+    return Judge(Teacher(load_checkpoint(base)[0], settings, CPU), keyframes, settings, CPU)
 
 
 def says(monkeypatch, judge, label_of):
@@ -96,7 +97,7 @@ def test_without_held_out_views_there_is_no_score(judge, keyframes, settings, ba
     network = load_checkpoint(base)[0]
     settings.keyframes.holdout = 0
     assert math.isnan(judge.score(network))
-    guard = Guard(network, source, [0, 1], keyframes, settings, CPU)
+    guard = Guard(network, Teacher(network, settings, CPU), source, [0, 1], keyframes, settings, CPU)
     adapted, of_base = guard.measure(load_checkpoint(base)[0])
     assert math.isnan(adapted.score)
     assert guard.objections(adapted, of_base) == ()
@@ -122,19 +123,10 @@ def test_labels_are_made_once_until_new_views_overlap(judge, keyframes, frames, 
     assert made[4:] == sorted(changed + new)
 
 
-def test_the_teachers_habits_do_not_change_the_judge(settings, base, keyframes, truth):
-    """Runs with different settings of the learner are measured alike."""
-    one = merged(Judge(load_checkpoint(base)[0], keyframes, settings, CPU))
-    learner = {"merge_target": True, "teacher_mirror": True, "teacher_scale": 1.5, "merge": "soft", "neighbours": 0}
-    changed = settings.model_copy(update={"learner": settings.learner.model_copy(update=learner)})
-    other = merged(Judge(load_checkpoint(base)[0], keyframes, changed, CPU))
-    assert one.keys() == other.keys()
-    assert all(np.array_equal(one[color], other[color]) for color in one)
-
-
 def test_a_handover_measures_the_base_model_and_the_new_weights(settings, base, source, keyframes):
     """The base model alone disagrees with what its views say together, but more often than not it agrees."""
-    guard = Guard(load_checkpoint(base)[0], source, [0, 1], keyframes, settings, CPU)
+    network = load_checkpoint(base)[0]
+    guard = Guard(network, Teacher(network, settings, CPU), source, [0, 1], keyframes, settings, CPU)
     adapted, of_base = guard.measure(load_checkpoint(base)[0])
     assert adapted == of_base
     assert 0.5 < of_base.score <= 1

@@ -25,7 +25,8 @@ def make(settings, base, source, frames):
         size = (settings.model.width, settings.model.height)
         rng = np.random.default_rng(settings.seed)
         batches = SourceBatches(source, settings.learner.source_batch, *size, True, rng, cache_megabytes=1)
-        return Learner(network, batches, torch.ones(37), keyframes, settings, torch.device("cpu"), labels_of)
+        teacher = Teacher(copy.deepcopy(network), settings, torch.device("cpu"))
+        return Learner(network, batches, torch.ones(37), teacher, keyframes, settings, torch.device("cpu"), labels_of)
 
     return make_learner
 

@@ -1,5 +1,6 @@
 """A whole step against the paper's losses in plain NumPy, what gets which gradient, and what each ablation changes."""
 
+import copy
 from dataclasses import asdict
 
 import numpy as np
@@ -13,6 +14,7 @@ from s4net_core.io.source_sets.source_set import LabelledImage
 from s4net_core.keyframes import KeyframeBuffer
 from s4net_core.learning.depth_loss import depth_geometric_loss
 from s4net_core.learning.learner import Learner
+from s4net_core.learning.teacher import Teacher
 from s4net_core.losses import median_frequency_weights
 from s4net_core.models.build import build_network
 
@@ -60,7 +62,8 @@ def make(settings, labelled, room):
         batches = SourceBatches(
             labelled, 2, WIDTH, HEIGHT, False, np.random.default_rng(settings.seed), cache_megabytes=1
         )
-        return Learner(network, batches, weights, keyframes, settings, CPU)
+        teacher = Teacher(copy.deepcopy(network), settings, CPU)
+        return Learner(network, batches, weights, teacher, keyframes, settings, CPU)
 
     return make_learner
 

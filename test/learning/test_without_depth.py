@@ -16,6 +16,7 @@ from s4net_core.keyframes import KeyframeBuffer
 from s4net_core.learning.base_model import check_branches, open_source
 from s4net_core.learning.guard import Guard
 from s4net_core.learning.session import Session
+from s4net_core.learning.teacher import Teacher
 from s4net_core.models.build import build_network
 from s4net_core.models.checkpoint import load_checkpoint, read_info, save_checkpoint
 from s4net_core.models.segmenter import Segmenter
@@ -137,7 +138,9 @@ def test_a_depth_branch_that_no_pixel_can_be_compared_with_is_refused(settings, 
     keyframes = KeyframeBuffer(settings.keyframes, settings.geometry, min_overlap=settings.learner.min_overlap)
     for frame in frames:
         keyframes.offer(frame)
-    guard = Guard(load_checkpoint(base)[0], source, [0], keyframes, settings, torch.device("cpu"))
+    network = load_checkpoint(base)[0]
+    teacher = Teacher(network, settings, torch.device("cpu"))
+    guard = Guard(network, teacher, source, [0], keyframes, settings, torch.device("cpu"))
     network = load_checkpoint(base)[0]
     with torch.no_grad():
         network.depth_branch.head[0].weight.zero_()
@@ -150,7 +153,9 @@ def test_the_guard_compares_both_networks_with_the_depth_of_the_newer(settings, 
     keyframes = KeyframeBuffer(settings.keyframes, settings.geometry, min_overlap=settings.learner.min_overlap)
     for frame in frames:
         keyframes.offer(frame)
-    guard = Guard(load_checkpoint(base)[0], source, [0], keyframes, settings, torch.device("cpu"))
+    network = load_checkpoint(base)[0]
+    teacher = Teacher(network, settings, torch.device("cpu"))
+    guard = Guard(network, teacher, source, [0], keyframes, settings, torch.device("cpu"))
     newer = load_checkpoint(base)[0]
     truth = {frame.color.tobytes(): frame.depth for frame in frames}
     asked = []

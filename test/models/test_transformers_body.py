@@ -59,7 +59,7 @@ def network(folder):
 def test_its_decoder_cannot_learn_alone(network):
     settings = from_values({"learner.trained": "decoder"})
     with pytest.raises(SettingsError, match=r"set learner\.trained to all"):
-        Learner(copy.deepcopy(network), None, torch.ones(37), None, settings, torch.device("cpu"))
+        Learner(copy.deepcopy(network), None, torch.ones(37), None, None, settings, torch.device("cpu"))
 
 
 def random_color(height=HEIGHT, width=WIDTH):
