@@ -10,6 +10,7 @@ from s4net_core.io.source_sets.batches import SourceBatches
 from s4net_core.keyframes import KeyframeBuffer
 from s4net_core.learning.feature_cache import FeatureCache
 from s4net_core.learning.learner import Learner
+from s4net_core.learning.teacher import Teacher
 from s4net_core.models.build import build_network, freeze_encoder
 
 WIDTH, HEIGHT = 64, 48
@@ -44,7 +45,9 @@ def make(settings, source, frames):
             keyframes.offer(frame)
         rng = np.random.default_rng(0)
         batches = SourceBatches(source, 2, WIDTH, HEIGHT, False, rng, cache_megabytes=1, indices=[0, 1])
-        return Learner(new_network(settings, *network), batches, torch.ones(37), keyframes, settings, CPU)
+        learned = new_network(settings, *network)
+        teacher = Teacher(copy.deepcopy(learned), settings, CPU)
+        return Learner(learned, batches, torch.ones(37), teacher, keyframes, settings, CPU)
 
     return make_learner
 
