@@ -76,6 +76,8 @@ def _numbers(session: Status, node: NodeStatus) -> dict[str, Any]:
         "step_seconds": last.seconds,
         "version": session.version,
         "last_refusal": session.last_refusal,
+        "score": new.score,
+        "base_score": base.score,
         "agreement": new.agreement,
         "base_agreement": base.agreement,
         "source_miou": new.source_miou,

@@ -94,6 +94,8 @@ def test_the_message_says_what_session_and_node_know_and_diagnostics_say_the_sam
         "handovers": 4,
         "refused": 2,
         "last_refusal": "too bad",
+        "score": 0.5,
+        "base_score": 0.5,
         "agreement": 0.75,
         "base_agreement": 0.625,
         "source_miou": 0.5,
