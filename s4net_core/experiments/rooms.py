@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
 from s4net_core.evaluation.tables import Cell, Table
@@ -13,6 +14,8 @@ from s4net_core.experiments.results import Point, Result
 
 DRAWS = 10_000
 """Of the bootstrap."""
+CURVE_POINTS = 100
+"""Of a line in the figure."""
 ENOUGH = 0.9
 """Share of the final gain whose time is shown."""
 
@@ -108,10 +111,9 @@ def curves_png(results: Sequence[Result]) -> bytes:
     ax = figure.add_subplot()
     for method in dict.fromkeys(run.method for run, _ in runs):
         own = [(run, base.score("miou")) for run, base in runs if run.method == method]
-        lines = [[(point.seconds, point.miou - before) for point in _curve(run)] for run, before in own]
-        shared = min(len(line) for line in lines)
-        means = np.mean([line[:shared] for line in lines], axis=0)
-        ax.plot([0, *means[:, 0]], [0, *means[:, 1]], marker="o", label=method)
+        grid = np.linspace(0, max(run.learning.seconds for run, _ in own if run.learning), CURVE_POINTS)
+        lines = [_line(_curve(run), before, grid) for run, before in own]
+        ax.plot(grid, np.mean(lines, axis=0), label=method)
     ax.axhline(0, color="black", linewidth=0.5)
     ax.set_xlabel("CPU seconds of learning")
     ax.set_ylabel("gain in mIoU on the scan that was never learned from")
@@ -119,6 +121,12 @@ def curves_png(results: Sequence[Result]) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()
+
+
+def _line(curve: Sequence[Point], before: float, grid: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Gain at the seconds of a grid: between hand-overs on a straight line, after the last one as there."""
+    seconds, gains = [0.0, *(p.seconds for p in curve)], [0.0, *(p.miou - before for p in curve)]
+    return np.interp(grid, seconds, gains)
 
 
 def _runs(results: Sequence[Result]) -> list[tuple[Result, Result]]:

@@ -109,6 +109,8 @@ class ExperimentRun:
         self._on_progress = on_progress
         self._store = ResultStore(out / "runs")
         self._sources: dict[bool, SourceSet] = {}
+        self._unseen: dict[str, float] = {}
+        """mIoU on the experiment's `unseen`, by the SHA-256 of the weights."""
         self.shared = experiment.shared_settings(overrides)
         self.methods = {method.name: experiment.method_settings(method, overrides) for method in experiment.methods}
         self._check_data()
@@ -259,8 +261,11 @@ class ExperimentRun:
         results = measure_on_scans(network, scans, measuring, method=method, scene=scene.name)
         if not self.experiment.unseen:
             return results
-        unseen = measure_on_images(network.weights, open_source_set(self._data / self.experiment.unseen), measuring)
-        return [replace(result, unseen=unseen) for result in results]
+        sha256 = results[0].weights
+        if sha256 not in self._unseen:  # a base model comes once a scene
+            images = open_source_set(self._data / self.experiment.unseen)
+            self._unseen[sha256] = measure_on_images(network.weights, images, measuring)
+        return [replace(result, unseen=self._unseen[sha256]) for result in results]
 
     def _measuring(self, settings: Settings) -> Settings:
         """Shared settings for measuring: methods may define overlap and occlusion differently."""

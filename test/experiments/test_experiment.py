@@ -5,13 +5,15 @@ from pathlib import Path
 import pytest
 import yaml
 
+from s4net_core.config import load_settings
 from s4net_core.errors import SettingsError
 from s4net_core.evaluation.summary import SEGMENTATION
 from s4net_core.experiments.experiment import SCANS, SUPERVISED, load_experiment
 from s4net_core.io.captures.scannet import PAPER_SCENES
 
 FOLDER = Path(__file__).resolve().parents[2] / "config" / "experiments"
-FILES = sorted(FOLDER.glob("*.yaml"))
+ROOMS = FOLDER / "rooms.yaml"
+FILES = sorted(set(FOLDER.glob("*.yaml")) - {ROOMS})
 ABLATIONS = {
     "boundary-mask": "geometry.boundary_mask",
     "cross-entropy": "learner.geometric_weights",
@@ -79,6 +81,9 @@ class TestFile:
             ({"methods": [{"name": "S4-Net", "settings": {"learner.neighbors": 2}}]}, "method S4-Net.*neighbors"),
             ({"settings": {"learner.merge": "max"}}, "merge"),
             ({"methods": []}, "methods"),
+            ({"control": "b"}, "control is 'b'"),
+            ({"methods": [{"name": "a", "seconds_of": "a"}]}, "seconds_of 'a'"),
+            ({"methods": [{"name": "a", "kind": "b"}]}, "kind"),
             ({"methods": [{"name": "a"}, {"name": "a"}]}, "two methods have one name"),
             ({"paper": {"S5-Net": {"Scan 1": {"miou": 0.5}}}}, "paper has 'S5-Net'"),
             ({"paper": {"S4-Net": {"Scan 3": {"miou": 0.5}}}}, "Scan 3"),
@@ -98,8 +103,21 @@ class TestFile:
             load_experiment(tmp_path / "list.yaml")
 
 
+def test_the_file_of_the_six_rooms_loads():
+    experiment = load_experiment(ROOMS)
+    assert len(experiment.places()) == 6
+    assert (experiment.control, len(experiment.bases)) == ("control, same steps", 2)
+
+
+def test_the_method_called_s4net_there_is_what_the_demo_does():
+    demo = load_settings(FOLDER.parents[1] / "demo" / "demo.yaml")
+    rooms = load_experiment(ROOMS).shared_settings()
+    assert (rooms.learner, rooms.geometry) == (demo.learner, demo.geometry)
+    assert rooms.adaptation.max_steps == demo.adaptation.max_steps
+
+
 class TestPaper:
-    """The files that come with the project."""
+    """The files of the paper's experiments."""
 
     @pytest.mark.parametrize("stand_in", ["", "rendered"])
     @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
