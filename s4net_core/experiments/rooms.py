@@ -133,9 +133,14 @@ def _runs(results: Sequence[Result]) -> list[tuple[Result, Result]]:
     """Every adaptation with its base model, both on the last scan of the scene."""
     last = {result.scene: result.scan for result in results}
     shown = [result for result in results if result.scan == last[result.scene] and result.evaluation]
-    bases = {(result.scene, result.base, result.network): result for result in shown if result.seed is None}
-    keys = [(result, (result.scene, result.base, result.network)) for result in shown if result.seed is not None]
+    bases = {_origin(result): result for result in shown if result.seed is None}
+    keys = [(result, _origin(result)) for result in shown if result.seed is not None]
     return [(result, bases[key]) for result, key in keys if key in bases]
+
+
+def _origin(result: Result) -> tuple[str, str, str, bool]:
+    """What a network and its base model have in common."""
+    return result.scene, result.base, result.network, result.depth is not None
 
 
 def _by_room(method: str, runs: Iterable[tuple[Result, Result]]) -> dict[str, float]:

@@ -140,15 +140,15 @@ class ExperimentRun:
         for scene in self.experiment.places():
             for base in self.experiment.bases or {"": ""}:
                 first_users = {found[base]: name for name, found in reversed(bases.items())}
-                for path, name in first_users.items():
-                    results += self._supervised(base, path, self.methods[name], scene)
+                for path in dict.fromkeys(found[base] for found in bases.values()):
+                    results += self._supervised(base, path, self.methods[first_users[path]], scene)
                 for seed in self.experiment.seeds:
                     seconds: dict[str, float] = {}
                     for method in self.experiment.methods:
                         limit = seconds[method.seconds_of] if method.seconds_of else None
-                        found = self._adapted(base, bases[method.name][base], method, seed, scene, limit)
-                        seconds[method.name] = found[0].learning.seconds if found[0].learning else 0.0
-                        results += found
+                        adapted = self._adapted(base, bases[method.name][base], method, seed, scene, limit)
+                        seconds[method.name] = adapted[0].learning.seconds if adapted[0].learning else 0.0
+                        results += adapted
         return ExperimentReport(
             title=self.experiment.title,
             results=results,

@@ -10,10 +10,17 @@ import yaml
 from scenes import make_room_frames
 
 from s4net_core.cli.main import main
+from s4net_core.config import from_values
+from s4net_core.evaluation.evaluate import keyframes_of
 from s4net_core.experiments import method, run
+from s4net_core.experiments.results import Result
+from s4net_core.experiments.tent import tent
 from s4net_core.io.captures.scene_folder import write_scene_folder
 from s4net_core.io.source_sets.files import write_source_set
 from s4net_core.io.source_sets.source_set import LabelledImage
+from s4net_core.models.build import build_network
+from s4net_core.models.checkpoint import save_checkpoint
+from s4net_core.models.predict import to_tensor
 
 SETTINGS = {
     "device": "cpu",
@@ -206,3 +213,61 @@ def test_an_adaptation_without_end_is_refused(data, tmp_path, capsys):
     endless = ("--set", "adaptation.max_steps=0", "--set", "adaptation.patience=0")
     assert main(["experiment", write(tmp_path), "--data", str(data), "--out", f"{tmp_path}/out", *endless]) == 2
     assert "would never end" in capsys.readouterr().err
+
+
+def test_methods_beside_s4net_are_run_and_measured(data, tmp_path, monkeypatch):
+    """An oracle, own labels, TENT, and a control with as many seconds, from two base models."""
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        save_checkpoint(tmp_path / f"{seed}.safetensors", build_network(from_values(SETTINGS).model))
+    kinds = []
+
+    def adapt_base(settings, *args, **options):
+        network = method.adapt_base(settings, *args, **options)
+        kinds.append((options["kind"], options["seconds"], network.learning.label_accuracy))
+        return network
+
+    monkeypatch.setattr(run, "adapt_base", adapt_base)
+    endless = {"learner.lambda_geometric": 0.0, "adaptation.max_steps": 10_000, "adaptation.offline_patience": 0}
+    methods = [
+        {"name": "S4-Net"},
+        {"name": "control", "seconds_of": "S4-Net", "settings": endless},
+        {"name": "oracle", "kind": "oracle"},
+        {"name": "own", "kind": "own_labels"},
+        {"name": "TENT", "kind": "tent"},
+    ]
+    bases = {str(seed): str(tmp_path / f"{seed}.safetensors") for seed in (0, 1)}
+    file = write(tmp_path, methods=methods, bases=bases, unseen="source", control="control", paper={})
+    assert main(["experiment", file, "--data", str(data), "--out", f"{tmp_path}/out"]) == 0
+    assert [kind for kind, _, _ in kinds] == ["s4net", "s4net", "oracle", "own_labels"] * 2
+    assert [seconds is not None for _, seconds, _ in kinds] == [False, True, False, False] * 2
+    assert [accuracy for kind, _, accuracy in kinds if kind == "oracle"] == [1.0, 1.0]
+    results = [Result.from_dict(r) for r in json.loads((tmp_path / "out/tiny/results.json").read_text())["results"]]
+    assert {result.base for result in results} == {"0", "1"}
+    assert all(0 <= result.unseen <= 1 for result in results)
+    timed = {result.method: result for result in results if result.base == "0" and result.scan == "Scan 2"}
+    assert timed["control"].learning.seconds >= timed["S4-Net"].learning.seconds
+    assert timed["S4-Net"].learning.curve[-1].step == 2
+    assert (tmp_path / "out/tiny/curves.png").is_file()
+
+
+def test_tent_makes_predictions_certain_and_changes_batch_norms_alone(data):
+    torch.manual_seed(0)
+    settings = from_values(SETTINGS)
+    settings.learner.learning_rate, settings.adaptation.max_steps = 0.01, 15
+    network = build_network(settings.model).eval()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    keyframes = keyframes_of(make_room_frames(14, seed=5), settings)
+    images = to_tensor([keyframes.get(id).color for id in keyframes.ids()], torch.device("cpu"))
+
+    def entropy():
+        probabilities = network(images).softmax(dim=1)
+        return -(probabilities * probabilities.log()).sum(dim=1).mean().item()
+
+    first = entropy()
+    tent(network, keyframes, settings)
+    assert entropy() < first
+    norms = {f"{name}." for name, part in network.named_modules() if isinstance(part, torch.nn.BatchNorm2d)}
+    changed = {name for name, value in network.state_dict().items() if not torch.equal(value, before[name])}
+    assert changed
+    assert all(any(name.startswith(norm) for norm in norms) for name in changed)
