@@ -46,7 +46,7 @@ def test_a_pack_gives_the_very_batches_of_its_source(folder, pack):
     original = batches(open_source_set(folder, with_depth=True))
     for _ in range(4):
         for a, b in zip(astuple(packed.next()), astuple(original.next()), strict=True):
-            assert torch.equal(a, b)
+            assert torch.equal(torch.as_tensor(a), torch.as_tensor(b))
 
 
 def test_labels_alone_and_depth_where_it_is_known(folder, pack):

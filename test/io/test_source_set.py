@@ -218,7 +218,7 @@ def test_the_cache_changes_nothing_but_the_number_of_reads(source):
     cached, uncached = batches(with_cache), batches(without, cache_megabytes=0)
     for _ in range(6):
         for a, b in zip(astuple(cached.next()), astuple(uncached.next()), strict=True):
-            assert torch.equal(a, b)
+            assert torch.equal(torch.as_tensor(a), torch.as_tensor(b))
     assert (with_cache.reads, without.reads) == (6, 24)
 
 

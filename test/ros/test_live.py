@@ -58,6 +58,7 @@ guard: {holdout: 2, agreement_views: 4, max_source_drop: 1.0, max_score_drop: 1.
 adaptation: {min_keyframes: 4, handover_every: 2, max_steps: 0, duty_cycle: 0.5}
 stream: {color_reliability: reliable, depth_reliability: reliable, queue_depth: 50}
 threads: 1
+keyframes: {holdout: 0}  # random weights hardly ever score above the base model
 """
 
 
@@ -396,7 +397,7 @@ def test_the_demo_asks_live_for_what_is_in_the_repository(
     assert (plan.limits.steps, plan.out) == (2, tmp_path)
     assert str(tmp_path / "bag") in plan.player
     assert "--loop" in plan.player
-    assert plan.settings.adaptation.max_steps == 100
+    assert plan.settings.adaptation.max_steps == 80
     assert read_info(plan.settings.checkpoint).model.encoder == plan.settings.model.encoder
     assert len(open_source_set(plan.settings.source.path)) == 360
     assert len(open_capture(args.evaluate, with_depth=False)) == 60
