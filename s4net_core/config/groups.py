@@ -205,7 +205,11 @@ class LearnerSettings(Group):
         le=65536,
     )
     teacher_cache_megabytes: int = setting(
-        1024, "Memory for predictions of the teacher that are used again; 0 = none are kept.", unit="MB", ge=0, le=65536
+        1024,
+        "Memory for the teacher's predictions that are used again, and as much for labels made of them; 0 = none.",
+        unit="MB",
+        ge=0,
+        le=65536,
     )
     batch_norm: Literal["frozen", "live"] = setting(
         "frozen", "Batch norm during adaptation: frozen = the checkpoint's statistics, live = each batch's own."

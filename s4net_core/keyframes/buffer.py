@@ -147,8 +147,7 @@ class KeyframeBuffer:
             (target, neighbours), no target twice, at least one neighbour each; [] when no view has one.
         """
         with self._lock:
-            held_out = set(self.held_out(min_overlap))
-            able = [id for id in self.trainable(min_overlap) if id not in held_out]
+            able = [id for id in self.trainable(min_overlap) if not self._is_held_out(id)]
             targets = rng.choice(able, size=min(count, len(able)), replace=False).tolist() if able else []
             return [
                 (self._keyframes[id], [self._keyframes[i] for i in self.neighbours(id, neighbours, min_overlap, rng)])
@@ -166,8 +165,7 @@ class KeyframeBuffer:
         Args:
             min_overlap: only those that have a neighbour with at least this overlap.
         """
-        every = self._settings.holdout
-        return [id for id in self.trainable(min_overlap) if every and id % every == every - 1]
+        return [id for id in self.trainable(min_overlap) if self._is_held_out(id)]
 
     def any_trainable(self, min_overlap: float) -> bool:
         """Whether `trainable` would return any id; stops at the first."""
@@ -309,6 +307,10 @@ class KeyframeBuffer:
             return False
         self._recent_sharpness.append(value)
         return value < self._settings.min_sharpness * statistics.median(self._recent_sharpness)
+
+    def _is_held_out(self, id: int) -> bool:
+        every = self._settings.holdout
+        return every > 0 and id % every == every - 1
 
     def _is_known(self, T_world_camera: NDArray[np.float64]) -> bool:
         distances = np.linalg.norm(self._places[:, 3:] - T_world_camera[:3, 3], axis=1)

@@ -1,12 +1,12 @@
 """Feature maps of a frozen encoder: computed once an image, then kept, because every step shows the same images."""
 
 import copy
-from collections import OrderedDict
 from collections.abc import Hashable, Sequence
 
 import torch
 from torch import Tensor
 
+from s4net_core.learning.byte_cache import ByteCache
 from s4net_core.models.build import SegmentationNetwork
 
 
@@ -20,10 +20,13 @@ class FeatureCache:
 
     def __init__(self, network: SegmentationNetwork, megabytes: int) -> None:
         self._network = network
-        self._limit = megabytes * 1_000_000
-        self._cache: OrderedDict[Hashable, list[Tensor]] = OrderedDict()
+        self._cache: ByteCache[Hashable, list[Tensor]] = ByteCache(megabytes, _nbytes)
         self._levels: list[bool] = []
-        self.nbytes = 0
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of the feature maps, bytes."""
+        return self._cache.nbytes
 
     def features(self, keys: Sequence[Hashable], images: Tensor) -> list[Tensor]:
         """Feature maps of a batch, as `SegmentationNetwork.decode` takes them.
@@ -35,20 +38,17 @@ class FeatureCache:
         Returns:
             (B, ., ., .) each, of half precision values; levels that no decoder reads are empty.
         """
-        new = {key: i for i, key in enumerate(keys) if key not in self._cache}
+        known = {key: maps for key in keys if (maps := self._cache.used(key)) is not None}
+        new = {key: i for i, key in enumerate(keys) if key not in known}
         fresh = dict(zip(new, self._encode(images[list(new.values())]), strict=True)) if new else {}
-        of_images = [fresh[key] if key in fresh else self._cache[key] for key in keys]
-        for key in keys:
-            if key in self._cache:
-                self._cache.move_to_end(key)
         for key, maps in fresh.items():
-            self._remember(key, maps)
-        return [torch.cat(level).float() for level in zip(*of_images, strict=True)]
+            self._cache.keep(key, maps)
+        all_maps = known | fresh
+        return [torch.cat(level).float() for level in zip(*(all_maps[key] for key in keys), strict=True)]
 
     def clear(self) -> None:
         """Forget all feature maps, because the encoder is another one now."""
         self._cache.clear()
-        self.nbytes = 0
 
     @torch.no_grad()
     def _encode(self, images: Tensor) -> list[list[Tensor]]:
@@ -74,12 +74,6 @@ class FeatureCache:
             total = torch.stack([part.float().sum() for part in parts if part is not None]).sum()
             gradients = torch.autograd.grad(total, leaves, allow_unused=True)
         return [gradient is not None for gradient in gradients]
-
-    def _remember(self, key: Hashable, maps: list[Tensor]) -> None:
-        self._cache[key] = maps
-        self.nbytes += _nbytes(maps)
-        while self.nbytes > self._limit and self._cache:
-            self.nbytes -= _nbytes(self._cache.popitem(last=False)[1])
 
 
 def _nbytes(maps: list[Tensor]) -> int:

@@ -1,6 +1,5 @@
 """The teacher f(·; Θ'): a frozen copy of the network; its predictions have no gradient."""
 
-from collections import OrderedDict
 from dataclasses import dataclass
 from functools import reduce
 from operator import add
@@ -14,6 +13,7 @@ from s4net_core.config import Settings
 from s4net_core.geometry.views import Pairs, Views
 from s4net_core.geometry.warp import Merged, away_from_borders, correspond, merge, sample, sample_mask
 from s4net_core.keyframes import Keyframe, views_of
+from s4net_core.learning.byte_cache import ByteCache
 from s4net_core.models.build import SegmentationNetwork
 from s4net_core.models.predict import all_outputs, forward, to_tensor
 
@@ -44,6 +44,19 @@ class _Prediction:
         return sum(part.nbytes for part in parts if part is not None)
 
 
+@dataclass(frozen=True)
+class _Labels:
+    """What `Teacher.labels` gives for one target, and the ids of the views from which it was merged."""
+
+    neighbours: list[int]
+    labels: Tensor
+    valid: Tensor
+
+    @property
+    def nbytes(self) -> int:
+        return self.labels.nbytes + self.valid.nbytes
+
+
 class Teacher:
     """Predicts without gradient and caches until `refresh`, because the same neighbours are drawn again and again.
 
@@ -57,10 +70,9 @@ class Teacher:
         self._network = network.to(device).eval().requires_grad_(False)
         self._settings = settings
         self._device = device
-        self._cache: OrderedDict[int, _Prediction] = OrderedDict()
-        self._cached_bytes = 0
-        self._labels: dict[int, tuple[list[int], Tensor, Tensor]] = {}
-        """By target: its neighbours, its labels, and which of them count."""
+        megabytes = settings.learner.teacher_cache_megabytes
+        self._cache: ByteCache[int, _Prediction] = ByteCache(megabytes, lambda prediction: prediction.nbytes)
+        self._labels: ByteCache[int, _Labels] = ByteCache(megabytes, lambda labels: labels.nbytes)
 
     def refresh(self, network: SegmentationNetwork) -> None:
         """Θ' ← Θ."""
@@ -70,7 +82,6 @@ class Teacher:
     def forget(self) -> None:
         """Drop all predictions and labels; they are made anew when they are asked for."""
         self._cache.clear()
-        self._cached_bytes = 0
         self._labels.clear()
 
     def labels(self, target: Keyframe, neighbours: list[Keyframe]) -> tuple[Tensor, Tensor]:
@@ -90,10 +101,11 @@ class Teacher:
         if self._settings.learner.neighbours:
             return self._labels_from(target, neighbours)
         ids = [view.id for view in neighbours]
-        known = self._labels.get(target.id)
-        if known is None or known[0] != ids:
-            known = self._labels[target.id] = (ids, *self._labels_from(target, neighbours))
-        return known[1], known[2]
+        known = self._labels.used(target.id)
+        if known is None or known.neighbours != ids:
+            known = _Labels(ids, *self._labels_from(target, neighbours))
+            self._labels.keep(target.id, known)
+        return known.labels, known.valid
 
     def merged(self, target: Keyframe, neighbours: list[Keyframe]) -> Merged:
         """Sum of the predictions of the views N(e) at the pixels of the target e; arguments as `labels`."""
@@ -131,7 +143,8 @@ class Teacher:
         return views_of(keyframes, self._device, depth=depth)
 
     def _predict(self, views: list[Keyframe]) -> list[_Prediction]:
-        missing = list({view.id: view for view in views if view.id not in self._cache}.values())
+        known = {view.id: found for view in views if (found := self._cache.used(view.id)) is not None}
+        missing = list({view.id: view for view in views if view.id not in known}.values())
         fresh: dict[int, _Prediction] = {}
         if missing:
             images = to_tensor([view.color for view in missing], self._device)
@@ -145,13 +158,10 @@ class Teacher:
                 depth = None if outputs.depth is None else outputs.depth[one].clone()
                 # Copies: a slice would keep the whole batch in memory.
                 fresh[view.id] = _Prediction(probabilities[one].half(), ids[one].clone(), inner[one].clone(), depth)
-        predictions = [fresh.get(view.id) or self._cache[view.id] for view in views]
-        for view in views:
-            if view.id in self._cache:
-                self._cache.move_to_end(view.id)
         for id, prediction in fresh.items():
-            self._remember(id, prediction)
-        return predictions
+            self._cache.keep(id, prediction)
+        predictions = known | fresh
+        return [predictions[view.id] for view in views]
 
     def _looked_at_again(self, images: Tensor, probabilities: Tensor) -> Tensor:
         """Mean of the probabilities of images, and of those at another scale and mirrored, as the settings say."""
@@ -167,10 +177,3 @@ class Teacher:
                 logits = functional.interpolate(logits, size=images.shape[2:], **SMOOTH)
             total = total + logits.softmax(dim=1)
         return total / len(looks)
-
-    def _remember(self, id: int, prediction: _Prediction) -> None:
-        self._cache[id] = prediction
-        self._cached_bytes += prediction.nbytes
-        while self._cached_bytes > self._settings.learner.teacher_cache_megabytes * 1_000_000 and self._cache:
-            _, oldest = self._cache.popitem(last=False)
-            self._cached_bytes -= oldest.nbytes

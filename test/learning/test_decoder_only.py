@@ -141,15 +141,15 @@ def test_memory_stays_within_its_bound_and_the_least_recently_used_go_first(sett
     cache = FeatureCache(network, 1)
     cache.features([0], images[:1])
     each = cache.nbytes
-    cache._limit = 3 * each + each // 2
+    cache._cache.limit = 3 * each + each // 2
     counts = encoded(network, monkeypatch)
     for key in (1, 2, 0, 3, 0):  # the fourth image pushes out 1, because 0 has been used since
         cache.features([key], images[:1])
         held = [level.untyped_storage().nbytes() for maps in cache._cache.values() for level in maps]
-        assert sum(held) == cache.nbytes <= cache._limit
+        assert sum(held) == cache.nbytes <= cache._cache.limit
     assert counts == [1, 1, 1]
     assert list(cache._cache) == [2, 3, 0]
-    cache._limit = 0
+    cache._cache.limit = 0
     assert len(cache.features([7, 8], images[:2])[5]) == 2
     assert (cache.nbytes, len(cache._cache)) == (0, 0)
 

@@ -142,7 +142,7 @@ def test_the_teachers_cache_changes_nothing_and_stays_small(make, settings):
     settings.learner.teacher_cache_megabytes = 0
     without = Teacher(learner.network, settings, torch.device("cpu"))
     fresh = without.labels(target, others)
-    assert without._cached_bytes == 0
+    assert without._cache.nbytes == 0
     for one in (again, fresh):
         assert torch.equal(one[0], cached[0])
         assert torch.equal(one[1], cached[1])
