@@ -72,7 +72,8 @@ class Experiment(_Part):
         every: n; scans are measured on every n-th frame.
         bases: weights files of base models by name, each of which is adapted; empty = one is trained on the source set
             first.
-        unseen: labelled source set of places that nobody learned from, to measure what is forgotten; empty = none.
+        unseen: labelled source set of places that nobody learned from, to measure what is forgotten; the learner is
+            then also measured at each hand-over, see `Learning`. Empty = neither.
         control: name of the method that the others are compared with beside the base model; empty = none.
         settings: what differs from the defaults, in training as in adaptation, nested or by dotted name.
         methods: each adapts the base model once a scene and seed.

@@ -1,6 +1,5 @@
 """Adapts a base model by a method, and scores networks on labelled scans."""
 
-import itertools
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 from s4net_core.config import Settings
 from s4net_core.errors import CaptureError
 from s4net_core.evaluation.evaluate import keyframes_of, measure_networks
-from s4net_core.evaluation.metrics import ConfusionMatrix, SegmentationScores
+from s4net_core.evaluation.scoring import confusion
 from s4net_core.experiments.results import NETWORKS, Learning, Point, Result
 from s4net_core.experiments.tent import tent
 from s4net_core.frames import Capture, Frame, FrameSequence
@@ -24,9 +23,8 @@ from s4net_core.keyframes import Keyframe
 from s4net_core.learning.learner import LabelsOf
 from s4net_core.learning.offline import adapt_to
 from s4net_core.learning.session import Handover, Session, Status
-from s4net_core.models.build import SegmentationNetwork
 from s4net_core.models.checkpoint import file_sha256, load_checkpoint, save_checkpoint
-from s4net_core.models.predict import BATCH, pick_device, predict_labels
+from s4net_core.models.predict import pick_device, predict_labels
 from s4net_core.models.segmenter import Segmenter
 
 
@@ -70,14 +68,15 @@ def adapt_base(
         folder: for keyframes and weights; the returned network's weights lie there.
         kind: ``s4net``, ``oracle`` or ``own_labels``, see `Method`.
         seconds: CPU seconds after which learning ends; None = as the settings say.
-        curve_on: labelled scan on which the learner is measured at each hand-over; None = there is no curve.
+        curve_on: labelled scan on which the learner is measured at each hand-over; its labels are compared with the
+            capture's as well. None = neither is measured.
         on_step: called with the number of steps after each of them.
 
     Raises:
         LearningError: too few views overlap, or the loss is repeatedly not finite.
     """
     truth = _labels_of(capture, settings)
-    labels_of = {"oracle": truth, "own_labels": _own_labels_of(settings)}.get(kind)
+    labels_of = truth if kind == "oracle" else _own_labels_of(settings) if kind == "own_labels" else None
     watched = [] if curve_on is None else [frame for frame in curve_on if frame.label is not None]
     clock, curve = _Clock(), list[Point]()
     with Session(settings, settings.checkpoint, source, folder, labels_of=labels_of) as session:
@@ -103,8 +102,8 @@ def adapt_base(
         except _TimeIsUp:
             measure(session.handover())
         taken, status = clock.seconds, session.status
-        accuracy, coverage = _label_quality(session.targets(), truth)
-        learning = Learning(taken, tuple(curve), accuracy, coverage)
+        quality = _label_quality(session.targets(), truth) if watched else ()  # decodes the whole capture again
+        learning = Learning(taken, tuple(curve), *quality)
         path = session.current.path
     return TrainedNetwork(path, settings.seed, status.step, status.handovers, status.refused, learning)
 
@@ -173,9 +172,10 @@ def measure_on_images(weights: Path, images: SourceSet, settings: Settings) -> f
     Raises:
         CheckpointError: the weights cannot be loaded.
     """
-    network, _ = load_checkpoint(weights)
-    pairs = ((image.color, image.label) for image in (images[i] for i in range(len(images))))
-    return _scores(network.to(pick_device(settings.device)), pairs, settings).miou
+    device = pick_device(settings.device)
+    network = load_checkpoint(weights)[0].to(device)
+    labelled = ((image.color, image.label) for image in (images[i] for i in range(len(images))))
+    return confusion(network, labelled, settings, device).pooled().miou
 
 
 class _TimeIsUp(Exception):
@@ -204,26 +204,12 @@ class _Clock:
 
 def _point(session: Session, frames: Sequence[Frame], seconds: float, served: bool) -> Point:
     """The learner's weights of this moment, measured."""
-    pairs = ((frame.color, frame.label) for frame in frames if frame.label is not None)
-    scores = _scores(session.learned, pairs, session.settings)
+    labelled = ((frame.color, frame.label) for frame in frames if frame.label is not None)
+    settings = session.settings
+    scores = confusion(session.learned, labelled, settings, pick_device(settings.device)).pooled()
     health = session.status.health
     metrics = {"score": health.score, "agreement": health.agreement, "source_miou": health.source_miou}
     return Point(session.status.step, seconds, scores.miou, scores.pixel_accuracy, metrics, served)
-
-
-def _scores(
-    network: SegmentationNetwork,
-    pairs: Iterable[tuple[NDArray[np.uint8], NDArray[np.uint8]]],
-    settings: Settings,
-) -> SegmentationScores:
-    """Pooled scores of a network on images with labels."""
-    matrix, device = ConfusionMatrix(network.num_classes), pick_device(settings.device)
-    remaining = iter(pairs)
-    while batch := list(itertools.islice(remaining, BATCH)):
-        predicted = predict_labels(network, [color for color, _ in batch], settings, device)
-        for (_, truth), label in zip(batch, predicted, strict=True):
-            matrix.add(truth, label)
-    return matrix.pooled()
 
 
 def _labels_of(capture: FrameSequence, settings: Settings) -> LabelsOf:
@@ -242,13 +228,11 @@ def _labels_of(capture: FrameSequence, settings: Settings) -> LabelsOf:
 def _own_labels_of(settings: Settings) -> LabelsOf:
     """What the base model says of each keyframe alone."""
     labels: dict[int, NDArray[np.uint8]] = {}
-    networks: list[SegmentationNetwork] = []
+    device = pick_device(settings.device)
+    network = load_checkpoint(settings.checkpoint)[0].to(device)
 
     def labels_of(keyframe: Keyframe) -> NDArray[np.uint8]:
-        if not networks:
-            networks.append(load_checkpoint(settings.checkpoint)[0].to(pick_device(settings.device)))
         if keyframe.id not in labels:
-            network, device = networks[0], pick_device(settings.device)
             labels[keyframe.id] = predict_labels(network, [keyframe.color], settings, device)[0]
         return labels[keyframe.id]
 

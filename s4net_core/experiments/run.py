@@ -324,5 +324,5 @@ class ExperimentRun:
                 for name, found in bases.items()
                 for base, path in found.items()
             },
-            data={path: self._sha256(path) for path in (experiment.source, *paths)},
+            data={path: self._sha256(path) for path in filter(None, (experiment.source, experiment.unseen, *paths))},
         )

@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 
 from s4net_core.config import Settings
 from s4net_core.evaluation.agreement import agreement
-from s4net_core.evaluation.metrics import ConfusionMatrix
+from s4net_core.evaluation.scoring import confusion
 from s4net_core.io.source_sets.source_set import SourceSet
 from s4net_core.keyframes import Keyframe, KeyframeBuffer
 from s4net_core.learning.judge import Judge
 from s4net_core.learning.teacher import Teacher
 from s4net_core.models.build import SegmentationNetwork
-from s4net_core.models.predict import predict_depth, predict_labels
+from s4net_core.models.predict import predict_depth
 
 
 @dataclass(frozen=True)
@@ -164,10 +164,6 @@ class Guard:
         return {view.id: label for view, label in zip(views, labels, strict=True)}
 
     def _source_miou(self, network: SegmentationNetwork) -> float:
-        matrix = ConfusionMatrix(network.num_classes)
-        images = [self._source[i] for i in self._holdout]
-        for image, label in zip(
-            images, predict_labels(network, [i.color for i in images], self._settings, self._device), strict=True
-        ):
-            matrix.add(image.label, label)
-        return matrix.pooled().miou
+        images = (self._source[i] for i in self._holdout)
+        labelled = ((image.color, image.label) for image in images)
+        return confusion(network, labelled, self._settings, self._device).pooled().miou

@@ -12,7 +12,8 @@ from torch.optim.lr_scheduler import ConstantLR, LRScheduler, OneCycleLR
 
 from s4net_core.config import LearnerSettings, Settings, leaves
 from s4net_core.errors import LearningError, SettingsError
-from s4net_core.evaluation.metrics import ConfusionMatrix, pooled_scores
+from s4net_core.evaluation.metrics import pooled_scores
+from s4net_core.evaluation.scoring import confusion
 from s4net_core.files import creation_time
 from s4net_core.io.source_sets.batches import SourceBatch
 from s4net_core.io.source_sets.source_set import SourceSet, split
@@ -26,7 +27,6 @@ from s4net_core.learning.training_state import load_state, save_state
 from s4net_core.losses import median_frequency_weights
 from s4net_core.models.build import SegmentationNetwork, build_network, freeze_batch_norm
 from s4net_core.models.checkpoint import CheckpointInfo, read_info, save_checkpoint
-from s4net_core.models.predict import BATCH, predict_labels
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -295,13 +295,9 @@ class Pretraining:
         """Scores on the test images; the best weights so far are written."""
         fabric = self._fabric
         self._share_statistics()
-        matrix = ConfusionMatrix(self.network.num_classes)
-        mine = self._test_indices[fabric.global_rank :: fabric.world_size]
-        for start in range(0, len(mine), BATCH):
-            images = [self._test[i] for i in mine[start : start + BATCH]]
-            labels = predict_labels(self.network, [i.color for i in images], self._settings, fabric.device)
-            for image, label in zip(images, labels, strict=True):
-                matrix.add(image.label, label)
+        mine = (self._test[i] for i in self._test_indices[fabric.global_rank :: fabric.world_size])
+        labelled = ((image.color, image.label) for image in mine)
+        matrix = confusion(self.network, labelled, self._settings, fabric.device)
         counts = fabric.all_reduce(torch.from_numpy(matrix.counts).to(fabric.device), reduce_op="sum")
         assert isinstance(counts, Tensor)
         scores = pooled_scores(counts.cpu().numpy())

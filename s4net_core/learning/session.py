@@ -205,7 +205,8 @@ class Session:
         versions.resume()
         if self.current.number:
             self._go_on_from_file()
-        self.stopping.patience.recall(self._own_metrics | versions.since)
+        else:
+            self.stopping.patience.recall(self._metrics)
         self._learner.steps = versions.steps
         self.stopping.steps_before_views = 0 if len(self.keyframes) else versions.steps
 
@@ -369,12 +370,12 @@ class Session:
             self._weights.take(network.state_dict())
             break
         self._go_on_from_memory()
-        self.stopping.patience.recall(self._own_metrics)
+        self.stopping.patience.recall(self._metrics)
 
     @property
-    def _own_metrics(self) -> dict[str, float]:
-        """Metrics of the current version; none of the base model, which may be a version of another place."""
-        return self.current.info.metrics if self.current.number else {}
+    def _metrics(self) -> dict[str, float]:
+        """Metrics since the current version; none of the base model's own, which may be a version of another place."""
+        return (self.current.info.metrics if self.current.number else {}) | self._folder.versions.since
 
     # Services ---------------------------------------------------------------------------------------------------------
 
