@@ -62,7 +62,7 @@ def segment(model: Segmenter, image: str | Path | NDArray[np.uint8]) -> Segmenta
 def adapt(
     model: Segmenter,
     capture: str | Path | Iterable[View],
-    source: str | Path | SourceSet,
+    source: str | Path | SourceSet | None = None,
     *,
     state_dir: str | Path | None = None,
     on_handover: Callable[[Handover], None] = lambda handover: None,
@@ -73,7 +73,8 @@ def adapt(
     Args:
         model: the base model.
         capture: path of any format that `s4net convert` reads, or views, e.g. a `FrameSequence` of your own.
-        source: the labelled source set, which keeps the network from forgetting, or its path.
+        source: the labelled source set, which keeps the network from forgetting, or its path. None = there is none: the
+            base model's own predictions of the capture take its place.
         state_dir: folder for keyframes and versions; a later run continues from it. None = nothing is kept.
         on_handover: called when the guard has accepted or refused new weights.
         values: single settings; they win over the settings of `model`.

@@ -20,6 +20,39 @@ SSIM_STABILISERS = (0.01**2, 0.03**2)
 """C1 and C2 of SSIM for intensities 0..1 (Wang et al., 2004)."""
 
 
+class ClassFrequencies:
+    """Counts the pixels of each class in label images, for class weights.
+
+    Args:
+        num_classes: number of classes.
+    """
+
+    def __init__(self, num_classes: int) -> None:
+        self._pixels_of_class = np.zeros(num_classes)
+        self._pixels_where_present = np.zeros(num_classes)
+
+    def add(self, label: NDArray[np.uint8]) -> None:
+        """Count one label image: (H, W) uint8, 0 = unlabelled, ids 1..num_classes."""
+        num_classes = len(self._pixels_of_class)
+        counts = np.bincount(label.ravel(), minlength=num_classes + 1)[1 : num_classes + 1]
+        self._pixels_of_class += counts
+        self._pixels_where_present += np.where(counts > 0, counts.sum(), 0)
+
+    @property
+    def empty(self) -> bool:
+        """Whether no labelled pixel was counted."""
+        return not self._pixels_of_class.any()
+
+    def median_weights(self) -> Tensor:
+        """Weights as `median_frequency_weights` returns them; all 1 while no pixel was counted."""
+        weights = np.ones(len(self._pixels_of_class))
+        present = self._pixels_of_class > 0
+        if present.any():
+            frequency = self._pixels_of_class[present] / self._pixels_where_present[present]
+            weights[present] = np.median(frequency) / frequency
+        return torch.tensor(weights, dtype=torch.float32)
+
+
 def median_frequency_weights(labels: Iterable[NDArray[np.uint8]], num_classes: int) -> Tensor:
     """Class weights by median-frequency balancing (paper: L_S).
 
@@ -35,19 +68,12 @@ def median_frequency_weights(labels: Iterable[NDArray[np.uint8]], num_classes: i
     Raises:
         S4NetError: no labelled pixel at all.
     """
-    pixels_of_class = np.zeros(num_classes)
-    pixels_where_present = np.zeros(num_classes)
+    frequencies = ClassFrequencies(num_classes)
     for label in labels:
-        counts = np.bincount(label.ravel(), minlength=num_classes + 1)[1 : num_classes + 1]
-        pixels_of_class += counts
-        pixels_where_present += np.where(counts > 0, counts.sum(), 0)
-    present = pixels_of_class > 0
-    if not present.any():
+        frequencies.add(label)
+    if frequencies.empty:
         raise S4NetError("no image of the source set has a labelled pixel: check its label images (0 = unlabelled)")
-    frequency = pixels_of_class[present] / pixels_where_present[present]
-    weights = np.ones(num_classes)
-    weights[present] = np.median(frequency) / frequency
-    return torch.tensor(weights, dtype=torch.float32)
+    return frequencies.median_weights()
 
 
 def supervised_loss(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from s4net_core.config import Settings
-from s4net_core.errors import CheckpointError, SourceSetError
+from s4net_core.errors import CheckpointError
 from s4net_core.learning.base_model import open_source
 from s4net_core.learning.session import Session
 from s4net_ros.adaptation.configured import ConfiguredAdaptation
@@ -31,12 +31,10 @@ def open_session(settings: Settings, folder: Path) -> Session:
     """Open the session that the parameters describe; `folder` is for keyframes and weights.
 
     Raises:
-        S4NetError: checkpoint or source set are missing or cannot be used, or another node uses the folder.
+        S4NetError: the checkpoint is missing, it or the source set cannot be used, or another node uses the folder.
     """
     if not settings.checkpoint:
         raise CheckpointError("parameter checkpoint is empty: name the weights file of the base model")
-    if not settings.source.path:
-        raise SourceSetError("parameter source.path is empty: name the folder of the labelled source set")
     if settings.threads:
         torch.set_num_threads(settings.threads)
     return Session(settings, settings.checkpoint, open_source(settings), folder)

@@ -1,6 +1,7 @@
 """``s4net adapt``: adapt a base model to a capture, offline, with the same session as the adaptation node."""
 
 import argparse
+import math
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -40,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Adapt to the whole capture and write the version that serves at the end."""
-    settings = learning_settings_from(args)
+    settings = learning_settings_from(args, source_free=True)
     if args.until_converged:
         settings.adaptation.max_steps = 0
     # Both raise on unusable input. They are called before an old state is removed.
@@ -123,7 +124,8 @@ def _describe(status: Status, handover: Handover) -> str:
         return f"step {status.step}: refused, back to version {number}: {'; '.join(handover.reasons)}"
     if not handover.better:
         return f"step {status.step}: no better (score {new.score:.3f}), version {number} stays"
+    of_source = "" if math.isnan(new.source_miou) else f", source mIoU {base.source_miou:.3f} -> {new.source_miou:.3f}"
     return (
         f"step {status.step}: version {number}, agreement between views {base.agreement:.3f} -> {new.agreement:.3f}, "
-        f"score {base.score:.3f} -> {new.score:.3f}, source mIoU {base.source_miou:.3f} -> {new.source_miou:.3f}"
+        f"score {base.score:.3f} -> {new.score:.3f}{of_source}"
     )

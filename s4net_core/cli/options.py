@@ -57,8 +57,8 @@ def add_learning_options(parser: argparse.ArgumentParser) -> None:
     add_settings_options(parser)
 
 
-def learning_settings_from(args: argparse.Namespace) -> Settings:
-    """Like `settings_from`, but requires a base model and a source set.
+def learning_settings_from(args: argparse.Namespace, *, source_free: bool = False) -> Settings:
+    """Like `settings_from`, but requires a base model and, unless `source_free`, a source set.
 
     Raises:
         SettingsError: as `settings_from`, or the base model or the source set is missing.
@@ -67,8 +67,10 @@ def learning_settings_from(args: argparse.Namespace) -> Settings:
         if value is not None:
             args.overrides.append(f"{name}={value}")
     settings = settings_from(args)
-    if not settings.checkpoint or not settings.source.path:
-        raise SettingsError("no base model or no source set: give --checkpoint FILE and --source FOLDER")
+    if not settings.checkpoint:
+        raise SettingsError("no base model: give --checkpoint FILE")
+    if not settings.source.path and not source_free:
+        raise SettingsError("no source set: give --source FOLDER")
     return settings
 
 

@@ -145,6 +145,12 @@ class LearnerSettings(Group):
         0.01, "Weight λ of the geometric loss; 0 = none, which is the control experiment.", ge=0, le=100
     )
     source_batch: int = setting(4, "Number of labelled source images in each step.", ge=1, le=64)
+    distillation: float = setting(
+        1.0,
+        "Weight of the loss that stands in for the source set where there is none: the base model's own predictions.",
+        ge=0,
+        le=100,
+    )
     target_batch: int = setting(
         0, "Number of unlabelled target images in each step; 0 = as in the paper: 3 with PSPNet, else 4.", ge=0, le=64
     )

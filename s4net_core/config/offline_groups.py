@@ -8,7 +8,10 @@ from s4net_core.config.group import Group, setting
 class SourceSettings(Group):
     """The labelled source set S."""
 
-    path: str = setting("", "Labelled source set: a folder, or a file that `s4net pack` has written.")
+    path: str = setting(
+        "",
+        "Labelled source set: a folder, or a file that `s4net pack` has written; empty = adaptation has none.",
+    )
     cache_megabytes: int = setting(
         1024,
         "Memory for images of the source set; images beyond it are read from disk each time. 0 = all are.",

@@ -48,15 +48,15 @@ class Method(_Part):
     Args:
         name: of its rows in the tables, as the paper calls it.
         kind: ``s4net`` = what the settings say; ``oracle`` = the same with the true labels of the capture, the ceiling;
-            ``own_labels`` = self-training on what the base model says of each view alone; ``tent`` = entropy
-            minimisation, see `experiments.tent`.
+            ``own_labels`` = self-training on what the base model says of each view alone; ``source_free`` = without the
+            source set; ``tent`` = entropy minimisation, see `experiments.tent`.
         settings: what differs from the experiment's settings, nested or by dotted name.
         seconds_of: name of an earlier method: learning ends when it has used as many CPU seconds as that one did in the
             same scene, from the same base and with the same seed; empty = as the settings say.
     """
 
     name: str
-    kind: Literal["s4net", "oracle", "own_labels", "tent"] = "s4net"
+    kind: Literal["s4net", "oracle", "own_labels", "source_free", "tent"] = "s4net"
     settings: dict[str, Any] = {}
     seconds_of: str = ""
 

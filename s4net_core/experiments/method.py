@@ -51,7 +51,7 @@ class TrainedNetwork:
 def adapt_base(
     settings: Settings,
     capture: Capture,
-    source: SourceSet,
+    source: SourceSet | None,
     folder: Path,
     *,
     kind: str = "s4net",
@@ -64,9 +64,9 @@ def adapt_base(
     Args:
         settings: of the method; `seed` is recorded in the result.
         capture: posed frames; its labels are not used but by an ``oracle``, and to measure those of the learner.
-        source: labelled source set.
+        source: labelled source set; None = the method has none.
         folder: for keyframes and weights; the returned network's weights lie there.
-        kind: ``s4net``, ``oracle`` or ``own_labels``, see `Method`.
+        kind: ``s4net``, ``oracle``, ``own_labels`` or ``source_free``, see `Method`.
         seconds: CPU seconds after which learning ends; None = as the settings say.
         curve_on: labelled scan on which the learner is measured at each hand-over; its labels are compared with the
             capture's as well. None = neither is measured.

@@ -238,10 +238,11 @@ class ExperimentRun:
     ) -> TrainedNetwork:
         if method.kind == "tent":
             return adapt_by_entropy(settings, self._capture(scene, settings), folder)
+        with_depth = read_info(settings.checkpoint).model.depth_decoder
         return adapt_base(
             settings,
             self._capture(scene, settings),
-            self._source(with_depth=read_info(settings.checkpoint).model.depth_decoder),
+            None if method.kind == "source_free" else self._source(with_depth=with_depth),
             folder,
             kind=method.kind,
             seconds=seconds,

@@ -34,12 +34,17 @@ def check_branches(checkpoint: str | Path, found: ModelSettings, settings: Setti
         )
 
 
-def open_source(settings: Settings) -> SourceSet:
+def open_source(settings: Settings) -> SourceSet | None:
     """Open the source set in the settings, with depth if the base model has a depth decoder.
+
+    Returns:
+        None if `source.path` is empty.
 
     Raises:
         SourceSetError: the source set cannot be opened.
         CheckpointError: the base model cannot be read.
     """
+    if not settings.source.path:
+        return None
     model = read_info(os.path.expanduser(settings.checkpoint)).model
     return open_source_set(os.path.expanduser(settings.source.path), with_depth=model.depth_decoder)

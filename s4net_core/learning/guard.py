@@ -25,7 +25,7 @@ class Health:
 
     Args:
         finite: all weights are finite numbers.
-        source_miou: pooled mIoU on the hold-out of the source set.
+        source_miou: pooled mIoU on the hold-out of the source set; NaN without a source set.
         score: what the `Judge` says of it, 0..1; NaN while no keyframe is held out.
         agreement: share of corresponding pixels of overlapping keyframes with equal labels; NaN without overlap. It is
             shown, but decides nothing: a network that collapses agrees with itself.
@@ -56,7 +56,7 @@ class Guard:
     Args:
         base: the network before adaptation.
         teacher: of the base model, never refreshed.
-        source: labelled source set.
+        source: labelled source set; None = nothing tells what is forgotten beyond the keyframes.
         holdout: positions in it that the learner never sees.
         keyframes: target views, no labels.
         settings: group `guard`.
@@ -67,7 +67,7 @@ class Guard:
         self,
         base: SegmentationNetwork,
         teacher: Teacher,
-        source: SourceSet,
+        source: SourceSet | None,
         holdout: Sequence[int],
         keyframes: KeyframeBuffer,
         settings: Settings,
@@ -164,6 +164,8 @@ class Guard:
         return {view.id: label for view, label in zip(views, labels, strict=True)}
 
     def _source_miou(self, network: SegmentationNetwork) -> float:
+        if self._source is None:
+            return math.nan
         images = (self._source[i] for i in self._holdout)
         labelled = ((image.color, image.label) for image in images)
         return confusion(network, labelled, self._settings, self._device).pooled().miou

@@ -18,7 +18,8 @@ from s4net_core.io.source_sets.batches import SourceBatch, SourceBatches
 from s4net_core.keyframes import Keyframe, KeyframeBuffer
 from s4net_core.learning.depth_loss import depth_geometric_loss
 from s4net_core.learning.feature_cache import FeatureCache
-from s4net_core.learning.source_loss import source_loss
+from s4net_core.learning.source_free import SourceFree
+from s4net_core.learning.source_loss import SourceLoss, source_loss
 from s4net_core.learning.teacher import Teacher
 from s4net_core.losses import geometric_loss
 from s4net_core.models.build import Outputs, SegmentationNetwork, freeze_batch_norm, freeze_encoder
@@ -39,12 +40,12 @@ class StepReport:
     Args:
         step: number of steps done, this one included.
         loss: total: L_S + λ L_G + L_DS + λ_D L_DG, plus the weighted auxiliary losses.
-        loss_source: L_S.
+        loss_source: L_S; the loss of `SourceFree` where there is no source set.
         loss_geometric: L_G before λ; 0 when λ is 0.
         coverage: share of target pixels that had a merged label.
         seconds: duration.
         loss_auxiliary: L_S + λ L_G of the auxiliary branch, before its weight; 0 without one.
-        loss_depth_source: L_DS, metres; 0 without a depth decoder.
+        loss_depth_source: L_DS, metres; 0 without a depth decoder. Without a source set as `loss_source`.
         loss_depth_geometric: L_DG before λ_D; 0 without a depth decoder, or when λ_D is 0.
     """
 
@@ -75,6 +76,16 @@ class _Targets:
     merged: Tensor
     valid: Tensor
 
+    @property
+    def views(self) -> list[Keyframe]:
+        """The views without their neighbours."""
+        return [view for view, _ in self.drawn]
+
+    @property
+    def ids(self) -> Tensor:
+        """(B, H, W) int64 merged class ids, 0 = none."""
+        return _ids(self.merged, self.valid)
+
 
 @dataclass(frozen=True)
 class _TargetLoss:
@@ -95,8 +106,9 @@ class Learner:
 
     Args:
         network: trained in place.
-        batches: of labelled source images.
-        class_weights: (C,) median-frequency weights of the source set; `learner.class_weight_power` tempers them.
+        source: batches of labelled images, or what stands in for them.
+        class_weights: (C,) median-frequency weights of the source set; `learner.class_weight_power` tempers them. Not
+            used where something stands in for the source set.
         teacher: of the network before adaptation; with `learner.teacher_refresh` the learner changes its weights.
         keyframes: target views; may grow and shrink between steps.
         settings: groups `learner` and `geometry`, and `seed`.
@@ -108,7 +120,7 @@ class Learner:
     def __init__(
         self,
         network: SegmentationNetwork,
-        batches: SourceBatches,
+        source: SourceBatches | SourceFree,
         class_weights: Tensor,
         teacher: Teacher,
         keyframes: KeyframeBuffer,
@@ -129,7 +141,8 @@ class Learner:
             freeze_encoder(self.network)
             self._features = FeatureCache(self.network, settings.learner.feature_cache_megabytes)
         self.steps = 0
-        self._batches = batches
+        self._batches = source if isinstance(source, SourceBatches) else None
+        self._source_free = source if isinstance(source, SourceFree) else None
         self._class_weights = class_weights.to(device)
         self._source_weights = self._class_weights**settings.learner.class_weight_power
         self._keyframes = keyframes
@@ -178,11 +191,11 @@ class Learner:
         start = time.perf_counter()
         settings = self._settings.learner
         self.network.train()
-        source = self._batches.next().to(self._device)
+        source = self._batches.next().to(self._device) if self._batches is not None else None
         targets = self._draw_targets() if self._looks_at_targets else None
         outputs = self._outputs(source, targets)
-        of_source, of_targets = outputs.split(len(source))
-        owed = source_loss(of_source, source, self._source_weights, settings)
+        of_source, of_targets = outputs.split(0 if source is None else len(source))
+        owed = self._source_loss(of_source, source, of_targets, targets)
         between = self._target_loss(of_targets, targets)
         geometric = between.geometric + settings.auxiliary_weight * between.auxiliary
         loss = owed.total + settings.lambda_geometric * geometric + settings.lambda_depth * between.depth
@@ -205,12 +218,18 @@ class Learner:
         seconds = time.perf_counter() - start
         return StepReport(self.steps, seconds=seconds, **dict(zip(numbers, values, strict=True)))
 
-    def _outputs(self, source: SourceBatch, targets: _Targets | None) -> Outputs:
+    def _outputs(self, source: SourceBatch | None, targets: _Targets | None) -> Outputs:
         """Outputs for the source images and the target images, in this order."""
-        images, keys = source.images, list[Hashable](source.keys)
+        parts, keys = list[Tensor](), list[Hashable]()
+        if source is not None:
+            parts.append(source.images)
+            keys += source.keys
         if targets is not None:
-            images = torch.cat([images, targets.images])
-            keys += [target.id for target, _ in targets.drawn]
+            parts.append(targets.images)
+            keys += [view.id for view in targets.views]
+        if not parts:
+            raise LearningError("there is neither a source image nor a view that overlaps with another to learn from")
+        images = torch.cat(parts)
         with torch.random.fork_rng(devices=[self._device] if self._device.type == "cuda" else []):
             torch.manual_seed((self._settings.seed << 32) + self.steps)  # for dropout
             with torch.autocast(self._device.type, enabled=self._amp):
@@ -218,6 +237,16 @@ class Learner:
                     return self.network.outputs(images)
                 size = (images.shape[2], images.shape[3])
                 return self.network.decode(self._features.features(keys, images), size)
+
+    def _source_loss(
+        self, of_source: Outputs, source: SourceBatch | None, of_targets: Outputs, targets: _Targets | None
+    ) -> SourceLoss:
+        """L_S, or the loss that stands in for it."""
+        if source is not None:
+            return source_loss(of_source, source, self._source_weights, self._settings.learner)
+        assert self._source_free is not None
+        assert targets is not None  # `_outputs` has refused a step without any image
+        return self._source_free.loss(of_targets, targets.views)
 
     @property
     def _compares_depth(self) -> bool:
@@ -234,8 +263,7 @@ class Learner:
             return _TargetLoss(nothing, nothing, nothing)
         geometric = auxiliary = depth = nothing
         if self._settings.learner.lambda_geometric > 0:
-            weighted = self._settings.learner.geometric_weights == "median_frequency"
-            weights = self._class_weights if weighted else None
+            weights = self._geometric_weights(targets)
             geometric = geometric_loss(outputs.logits, targets.merged, targets.valid, weights)
             if outputs.auxiliary is not None:
                 auxiliary = geometric_loss(outputs.auxiliary, targets.merged, targets.valid, weights)
@@ -244,6 +272,12 @@ class Learner:
             pairs = [(target, self._few(neighbours)) for target, neighbours in targets.drawn]
             depth = depth_geometric_loss(targets.images, outputs.depth, pairs, self._teacher, geometry)
         return _TargetLoss(geometric, auxiliary, depth)
+
+    def _geometric_weights(self, targets: _Targets) -> Tensor | None:
+        """Class weights in L_G; None = all equal."""
+        if self._source_free is not None:
+            return self._source_free.class_weights(targets.views, targets.ids)
+        return self._class_weights if self._settings.learner.geometric_weights == "median_frequency" else None
 
     def _few(self, neighbours: list[Keyframe]) -> list[Keyframe]:
         """The neighbours, or some at random where all of them give the labels: L_DG warps their images at each step."""
@@ -303,6 +337,9 @@ class Learner:
         count = len(self._keyframes)
         drawn = self._keyframes.draw(count, settings.neighbours, settings.min_overlap, np.random.default_rng(0))
         for target, neighbours in drawn:
-            labels, valid = self._labels(target, neighbours)
-            ids = labels.argmax(dim=1) + 1 if labels.is_floating_point() else labels
-            yield target, (ids * valid[:, 0])[0].to(torch.uint8).cpu().numpy()
+            yield target, _ids(*self._labels(target, neighbours))[0].to(torch.uint8).cpu().numpy()
+
+
+def _ids(labels: Tensor, valid: Tensor) -> Tensor:
+    """Class ids of labels as `Teacher.labels` gives them: (B, H, W) int64, 0 = none."""
+    return (labels.argmax(dim=1) + 1 if labels.is_floating_point() else labels) * valid[:, 0]

@@ -10,10 +10,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from s4net_core.config import Settings
-from s4net_core.errors import CheckpointError, LearningError
+from s4net_core.errors import CheckpointError, LearningError, SettingsError
 from s4net_core.files import creation_time
 from s4net_core.frames import View
 from s4net_core.io.source_sets.batches import SourceBatches
@@ -23,6 +24,7 @@ from s4net_core.learning.base_model import check_branches
 from s4net_core.learning.guard import Guard, Health
 from s4net_core.learning.learner import LabelsOf, Learner, StepReport
 from s4net_core.learning.serving_weights import ServingWeights
+from s4net_core.learning.source_free import SourceFree
 from s4net_core.learning.state_folder import StateFolder
 from s4net_core.learning.stopping import FINISHED, LEARNING, WAITING, Stopping
 from s4net_core.learning.teacher import Teacher
@@ -108,7 +110,8 @@ class Session:
     Args:
         settings: all groups; `settings.model` must fit the checkpoint.
         checkpoint: weights file of the base model.
-        source: labelled source set; a hold-out is split off for the guard.
+        source: labelled source set; a hold-out is split off for the guard. None = there is none: the keyframes alone
+            are learned, and only the score on held-out keyframes tells what is forgotten.
         folder: for keyframes and weights; an earlier session's are loaded from it.
         track: goes through the labels of the source set, which are all read here, e.g. with a progress bar.
         labels_of: as of `Learner`, for measurements alone.
@@ -116,6 +119,7 @@ class Session:
     Raises:
         CheckpointError: the base model cannot be loaded, or lacks a branch that the settings ask for.
         SourceSetError: the source set is too small for a hold-out.
+        SettingsError: there is neither a source set nor a loss between views.
         S4NetError: another session uses the folder, or SOURCE_DATE_EPOCH is no time.
     """
 
@@ -123,7 +127,7 @@ class Session:
         self,
         settings: Settings,
         checkpoint: str | Path,
-        source: SourceSet,
+        source: SourceSet | None,
         folder: str | Path,
         *,
         track: Callable[[Sequence[int]], Iterable[int]] = iter,
@@ -150,7 +154,7 @@ class Session:
             self._folder.close()
             raise
 
-    def _prepare(self, source: SourceSet, track: Callable[[Sequence[int]], Iterable[int]]) -> None:
+    def _prepare(self, source: SourceSet | None, track: Callable[[Sequence[int]], Iterable[int]]) -> None:
         settings = self.settings
         self.keyframes = KeyframeBuffer(
             settings.keyframes,
@@ -160,12 +164,12 @@ class Session:
             predict_depth=None if settings.geometry.from_sensor else self._predict_depth,
         )
         self.stopping = Stopping(settings, self.keyframes)
-        train, holdout = split(source, settings.guard.holdout)
-        teacher = Teacher(self._base_network, settings, self._device)
-        self._guard = Guard(self._base_network, teacher, source, holdout, self.keyframes, settings, self._device)
-        if settings.learner.teacher_refresh:  # the guard's stays the base model
-            teacher = Teacher(copy.deepcopy(self._base_network), settings, self._device)
-        self._learner = self._new_learner(teacher, source, train, track)
+        if source is None and not (settings.learner.lambda_geometric or settings.learner.lambda_depth):
+            raise SettingsError("nothing to learn from: set learner.lambda_geometric above 0, or name a source set")
+        train, holdout = split(source, settings.guard.holdout) if source else ([], [])
+        base = Teacher(self._base_network, settings, self._device)
+        self._guard = Guard(self._base_network, base, source, holdout, self.keyframes, settings, self._device)
+        self._learner = self._new_learner(base, source, train, track)
         with self._call():
             self._resume()
 
@@ -180,10 +184,34 @@ class Session:
         network.settings = network.settings.model_copy(update={"width": model.width, "height": model.height})
 
     def _new_learner(
-        self, teacher: Teacher, source: SourceSet, train: list[int], track: Callable[[Sequence[int]], Iterable[int]]
+        self,
+        base: Teacher,
+        source: SourceSet | None,
+        train: list[int],
+        track: Callable[[Sequence[int]], Iterable[int]],
     ) -> Learner:
+        teacher = base
+        if self.settings.learner.teacher_refresh:  # the guard's stays the base model
+            teacher = Teacher(copy.deepcopy(self._base_network), self.settings, self._device)
+        network = copy.deepcopy(self._base_network).requires_grad_(True)
+        kept: SourceBatches | SourceFree
+        if source is None:
+            kept, weights = (
+                SourceFree(base, network.num_classes, self.settings.learner),
+                torch.ones(network.num_classes),
+            )
+        else:
+            kept = self._batches(source, train)
+            weights = median_frequency_weights(map(source.label, track(train)), network.num_classes)
+            if network.settings.depth_decoder and source[train[0]].depth is None:
+                log.warning(
+                    "source set %s has no depth: the depth decoder learns from pairs of views alone", source.name
+                )
+        return Learner(network, kept, weights, teacher, self.keyframes, self.settings, self._device, self._labels_of)
+
+    def _batches(self, source: SourceSet, train: list[int]) -> SourceBatches:
         model, learner = self.settings.model, self.settings.learner
-        batches = SourceBatches(
+        return SourceBatches(
             source,
             learner.source_batch,
             model.width,
@@ -193,11 +221,6 @@ class Session:
             cache_megabytes=self.settings.source.cache_megabytes,
             indices=train,
         )
-        network = copy.deepcopy(self._base_network).requires_grad_(True)
-        if network.settings.depth_decoder and source[train[0]].depth is None:
-            log.warning("source set %s has no depth: the depth decoder learns from pairs of views alone", source.name)
-        weights = median_frequency_weights(map(source.label, track(train)), network.num_classes)
-        return Learner(network, batches, weights, teacher, self.keyframes, self.settings, self._device, self._labels_of)
 
     def _resume(self) -> None:
         self._folder.load_keyframes(self.keyframes)

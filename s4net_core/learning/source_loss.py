@@ -1,18 +1,19 @@
-"""The losses on labelled images, shared by pre-training and every step of adaptation."""
+"""The losses that keep a network from forgetting: on labelled images, or on what the base model predicts."""
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from s4net_core.config import LearnerSettings
 from s4net_core.io.source_sets.batches import SourceBatch
-from s4net_core.losses import depth_supervised_loss, supervised_loss
+from s4net_core.losses import depth_supervised_loss, geometric_loss, supervised_loss
 from s4net_core.models.build import Outputs
 
 
 @dataclass(frozen=True)
 class SourceLoss:
-    """Losses of one batch of source images, scalars with gradient.
+    """Losses of one batch of source images, or of the target images without a source set; scalars with gradient.
 
     Args:
         total: L_S + `learner.auxiliary_weight` L_S of the auxiliary branch + L_DS; a missing branch adds 0.
@@ -50,3 +51,26 @@ def source_loss(
         depth = depth_supervised_loss(outputs.depth, batch.depth)
         total = total + depth
     return SourceLoss(total, segmentation, auxiliary, depth)
+
+
+def distillation_loss(
+    outputs: Outputs, probabilities: Tensor, depth: Tensor | None, settings: LearnerSettings
+) -> SourceLoss:
+    """What takes the place of `source_loss` without a source set: the network should say what the base model says.
+
+    Args:
+        outputs: of ``network.outputs(images)`` in training mode.
+        probabilities: (B, C, H, W), of the base model for the same images; constant.
+        depth: (B, 1, H, W) metres, of the base model; None = it predicts none.
+        settings: `distillation` and `auxiliary_weight`.
+    """
+    everywhere = torch.ones_like(probabilities[:, :1], dtype=torch.bool)
+    segmentation = geometric_loss(outputs.logits, probabilities, everywhere)
+    total, auxiliary, of_depth = segmentation, segmentation.new_zeros(()), segmentation.new_zeros(())
+    if outputs.auxiliary is not None:
+        auxiliary = geometric_loss(outputs.auxiliary, probabilities, everywhere)
+        total = total + settings.auxiliary_weight * auxiliary
+    if outputs.depth is not None and depth is not None:
+        of_depth = depth_supervised_loss(outputs.depth, depth)
+        total = total + of_depth
+    return SourceLoss(settings.distillation * total, segmentation, auxiliary, of_depth)

@@ -130,6 +130,12 @@ class Teacher:
         valid = valid & sample_mask(torch.cat([p.inner for p in predictions]), correspondence)
         return probabilities[:, None], valid[:, None]
 
+    def predictions(self, views: list[Keyframe]) -> tuple[Tensor, Tensor | None]:
+        """Predictions of views: (B, C, H, W) float probabilities, and (B, 1, H, W) depth, metres, if there is any."""
+        predictions = self._predict(views)
+        depth = [p.depth for p in predictions if p.depth is not None]
+        return torch.cat([p.probabilities for p in predictions]).float(), torch.cat(depth) if depth else None
+
     def segments(self, views: list[Keyframe]) -> tuple[Tensor, Tensor]:
         """Predicted segments of views: (B, 1, H, W) uint8 ids, and (B, 1, H, W) bool where it is not near a border."""
         predictions = self._predict(views)

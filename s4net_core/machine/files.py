@@ -44,8 +44,8 @@ def _source_set(settings: Settings) -> Iterator[Finding]:
     from s4net_core.io.source_sets.packed import PackedSourceSet
 
     if not settings.source.path:
-        remedy = "name one with --set source.path=FOLDER: labelled images keep the network from forgetting"
-        yield Finding("Source set", "none is set", "note", remedy)
+        remedy = "name one with --set source.path=FOLDER if there is one: the network forgets less with labelled images"
+        yield Finding("Source set", "none is set: adaptation learns from the keyframes alone", "note", remedy)
         return
     try:
         source = open_source_set(settings.source.path)

@@ -1,5 +1,6 @@
 """Before and after a live run: the base weights and the last hand-over, on a scene that has labels."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from s4net_core.evaluation.tables import Table, to_rich
 from s4net_core.io.captures.opening import open_capture
 from s4net_core.models.segmenter import Segmenter
 from s4net_ros.replay.monitor import Record
+from s4net_ros.replay.report import MEASURED
 
 BASE, ADAPTED = "base", "adapted"
 PICTURES = 4
@@ -95,7 +97,8 @@ def _curves(record: Record) -> list[Curve]:
         lines = {title: series(points, name) for title, name in losses.items()}
         curves.append(Curve("Loss", lines, y_label="nats a pixel", smooth=5))
     if measured:
-        for title, name in (("Agreement between views", "agreement"), ("Source hold-out mIoU", "source_miou")):
-            lines = {"base": series(measured, f"base_{name}"), "learner": series(measured, name)}
-            curves.append(Curve(title, lines))
+        for name, title in MEASURED.items():
+            if any(math.isfinite(getattr(point, name)) for point in measured.values()):
+                lines = {"base": series(measured, f"base_{name}"), "learner": series(measured, name)}
+                curves.append(Curve(title[0].upper() + title[1:], lines))
     return curves

@@ -40,6 +40,8 @@ class StatusPoint:
     version: int
     handovers: int
     refused: int
+    score: float
+    base_score: float
     agreement: float
     base_agreement: float
     source_miou: float
@@ -96,15 +98,17 @@ class Record:
         window = max(1, min(LOSS_WINDOW, len(values) // 2))
         return _mean(values[:window]), _mean(values[-window:])
 
-    def agreement(self) -> tuple[float, float]:
-        """Agreement between views of the base model and of the weights handed over last, on the same keyframes."""
-        found = self._last_accepted()
-        return (found.base_agreement, found.agreement) if found else (math.nan, math.nan)
+    def before_after(self, measured: str) -> tuple[float, float]:
+        """A measurement of the base model and of the weights handed over last, on the same images.
 
-    def source_miou(self) -> tuple[float, float]:
-        """Source hold-out mIoU of the base model and of the weights handed over last."""
+        Args:
+            measured: ``score``, ``agreement`` or ``source_miou``.
+
+        Returns:
+            NaN for what was not measured.
+        """
         found = self._last_accepted()
-        return (found.base_source_miou, found.source_miou) if found else (math.nan, math.nan)
+        return (getattr(found, f"base_{measured}"), getattr(found, measured)) if found else (math.nan, math.nan)
 
     def _last_accepted(self) -> StatusPoint | None:
         """The first report after the last hand-over; later reports may already describe weights that were refused."""

@@ -14,6 +14,12 @@ from s4net_core.files import write_result
 from s4net_ros.replay.monitor import ADAPTATION, SEGMENTATION, Record, as_json
 
 SUMMARY = "summary.json"
+MEASURED = {
+    "score": "score on held-out keyframes",
+    "agreement": "agreement between views",
+    "source_miou": "mIoU on held-out source images",
+}
+"""What the guard measures of weights: name in the status, and in words."""
 
 
 def panel(record: Record, seconds: float, note: str) -> RenderableType:
@@ -53,7 +59,7 @@ def _weights(record: Record) -> str:
     status = record.status
     if status is None:
         return "-"
-    before, after = record.agreement()
+    before, after = record.before_after("agreement")
     refused = f", {status.refused} refused" if status.refused else ""
     return f"version {status.version} ({status.handovers} handed over{refused}), agreement {_change(before, after)}"
 
@@ -73,8 +79,6 @@ def summarise(record: Record, stopped_by: str, seconds: float, out: Path) -> dic
     """
     status = record.status
     first_loss, last_loss = record.loss()
-    before, after = record.agreement()
-    source_before, source_after = record.source_miou()
     player = out / "player.json"
     return {
         "stopped_by": stopped_by,
@@ -86,8 +90,10 @@ def summarise(record: Record, stopped_by: str, seconds: float, out: Path) -> dic
         "refused": status.refused if status else 0,
         "last_refusal": record.last_refusal,
         "loss": {"first": _finite(first_loss), "last": _finite(last_loss)},
-        "agreement": {"before": _finite(before), "after": _finite(after)},
-        "source_miou": {"before": _finite(source_before), "after": _finite(source_after)},
+        **{
+            name: dict(zip(("before", "after"), map(_finite, record.before_after(name)), strict=True))
+            for name in MEASURED
+        },
         "diagnostics": record.values,
         "player": json.loads(player.read_text()) if player.is_file() else None,
     }
@@ -117,8 +123,7 @@ def rows(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("model versions handed over", str(summary["handovers"])),
         ("model versions refused", f"{summary['refused']}{refusal}"),
         ("loss, first and last", _pair(summary["loss"], "first", "last")),
-        ("agreement between views, before and after", _pair(summary["agreement"])),
-        ("source hold-out mIoU, before and after", _pair(summary["source_miou"])),
+        *((f"{title}, before and after", _pair(summary[name])) for name, title in MEASURED.items()),
         *([("bag is damaged", damage)] if (damage := (summary["player"] or {}).get("damage")) else []),
         ("time", f"{summary['seconds']:.0f} s, stopped by: {summary['stopped_by']}"),
     ]

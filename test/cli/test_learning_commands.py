@@ -220,10 +220,21 @@ def test_adapt_says_when_a_capture_is_too_short(base, place, capsys):
     assert not (place / "adapted.safetensors").exists()
 
 
-@pytest.mark.parametrize("missing", [["--checkpoint", "base.safetensors"], ["--source", "source"], []])
-def test_adapt_needs_a_base_model_and_a_source_set(base, missing, capsys):
-    assert main(["adapt", "room", "adapted.safetensors", *missing, "--settings", "small.yaml"]) == 2
-    assert "--checkpoint FILE and --source FOLDER" in capsys.readouterr().err
+def test_adapt_needs_a_base_model(base, capsys):
+    assert main(["adapt", "room", "adapted.safetensors", "--source", "source", "--settings", "small.yaml"]) == 2
+    assert "give --checkpoint FILE" in capsys.readouterr().err
+
+
+def test_compare_needs_a_source_set_because_its_control_learns_from_nothing_else(base, place, capsys):
+    assert main(["compare", "room", "room", *GIVEN[:2], *GIVEN[4:]]) == 2
+    assert "give --source FOLDER" in capsys.readouterr().err
+
+
+def test_adapt_needs_no_source_set(base, place, capsys):
+    slowly = ["--set", "learner.learning_rate=1e-6"]
+    assert main(["adapt", "room", "free.safetensors", *GIVEN[:2], *GIVEN[4:], *slowly]) == 0
+    assert read_info("free.safetensors").version > 0
+    assert "source mIoU" not in capsys.readouterr().out
 
 
 def test_an_empty_source_set_is_named(base, place, capsys):

@@ -222,8 +222,9 @@ def test_methods_beside_s4net_are_run_and_measured(data, tmp_path, monkeypatch):
         save_checkpoint(tmp_path / f"{seed}.safetensors", build_network(from_values(SETTINGS).model))
     kinds = []
 
-    def adapt_base(settings, *args, **options):
-        network = method.adapt_base(settings, *args, **options)
+    def adapt_base(settings, capture, source, *args, **options):
+        assert (source is None) == (options["kind"] == "source_free")
+        network = method.adapt_base(settings, capture, source, *args, **options)
         kinds.append((options["kind"], options["seconds"], network.learning.label_accuracy))
         return network
 
@@ -234,13 +235,14 @@ def test_methods_beside_s4net_are_run_and_measured(data, tmp_path, monkeypatch):
         {"name": "control", "seconds_of": "S4-Net", "settings": endless},
         {"name": "oracle", "kind": "oracle"},
         {"name": "own", "kind": "own_labels"},
+        {"name": "free", "kind": "source_free"},
         {"name": "TENT", "kind": "tent"},
     ]
     bases = {str(seed): str(tmp_path / f"{seed}.safetensors") for seed in (0, 1)}
     file = write(tmp_path, methods=methods, bases=bases, unseen="source", control="control", paper={})
     assert main(["experiment", file, "--data", str(data), "--out", f"{tmp_path}/out"]) == 0
-    assert [kind for kind, _, _ in kinds] == ["s4net", "s4net", "oracle", "own_labels"] * 2
-    assert [seconds is not None for _, seconds, _ in kinds] == [False, True, False, False] * 2
+    assert [kind for kind, _, _ in kinds] == ["s4net", "s4net", "oracle", "own_labels", "source_free"] * 2
+    assert [seconds is not None for _, seconds, _ in kinds] == [False, True, False, False, False] * 2
     assert [accuracy for kind, _, accuracy in kinds if kind == "oracle"] == [1.0, 1.0]
     results = [Result.from_dict(r) for r in json.loads((tmp_path / "out/tiny/results.json").read_text())["results"]]
     assert {result.base for result in results} == {"0", "1"}

@@ -1,13 +1,14 @@
 """A session: what is handed over, refused, rolled back, what survives a restart, and what may happen after its end."""
 
 import json
+import math
 import threading
 from dataclasses import replace
 
 import pytest
 import torch
 
-from s4net_core.errors import CheckpointError, LearningError, S4NetError, SessionClosed, SourceSetError
+from s4net_core.errors import CheckpointError, LearningError, S4NetError, SessionClosed, SettingsError, SourceSetError
 from s4net_core.files import write_atomically
 from s4net_core.learning.guard import Health
 from s4net_core.learning.session import Session
@@ -365,6 +366,28 @@ def test_given_labels_reach_the_learner(settings, base, source, frames, tmp_path
         assert session.status.last_step.coverage == 0
         assert set(asked) <= set(session.keyframes.ids())
     assert len(asked) == settings.learner.target_batch
+
+
+def test_without_a_source_set_the_keyframes_alone_are_learned(settings, base, frames, tmp_path):
+    settings.keyframes.holdout = 4
+    with Session(settings, base, None, tmp_path / "state") as session:
+        for frame in frames:
+            session.offer(frame)
+        run_to_end(session)
+        status = session.status
+        assert status.last_step.loss_geometric > 0
+        assert status.last_step.loss_source == 0
+        assert not same(session.learned.state_dict(), weights_of(base))
+        assert math.isnan(status.health.source_miou)
+        assert status.health.score > 0  # what is forgotten shows on the held-out keyframes
+
+
+def test_without_a_source_set_and_without_the_loss_between_views_there_is_nothing_to_learn(settings, base, tmp_path):
+    settings.learner.lambda_geometric = settings.learner.lambda_depth = 0.0
+    with pytest.raises(SettingsError, match="lambda_geometric above 0, or name a source set"):
+        Session(settings, base, None, tmp_path / "state")
+    settings.learner.lambda_geometric = 1.0
+    Session(settings, base, None, tmp_path / "state").close()  # the folder is free again
 
 
 def test_a_restart_knows_for_how_long_nothing_has_gained(patient, start, monkeypatch):

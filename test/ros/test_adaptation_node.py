@@ -1,6 +1,7 @@
 """The adaptation node between a camera, tf, the learner and callers of its services."""
 
 import dataclasses
+import math
 import os
 import signal
 import subprocess
@@ -654,6 +655,18 @@ def test_weights_that_the_guard_refuses_are_told_and_never_announced(ros, real, 
     assert (status.version, status.handovers) == (0, 0)
     assert status.last_refusal
     assert [m.version for m in robot.updates] == [0]
+
+
+def test_it_learns_without_a_source_set(ros, real, room):
+    real.source.path = ""
+    robot, node = Robot(ros), ros.add(AdaptationNode(real, context=ros.context))
+    assert node.autostart()
+    robot.ready()
+    for frame in room[::2]:
+        robot.show(frame)
+    status = robot.wait_for_status(lambda m: m.step >= 2, "steps")
+    assert math.isnan(status.source_miou)
+    assert status.loss_geometric > 0
 
 
 def test_two_nodes_do_not_share_a_state_folder(ros, real):

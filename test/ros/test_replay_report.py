@@ -18,7 +18,7 @@ from s4net_ros.replay.monitor import HandedOver, Record, StatusPoint
 from s4net_ros.replay.plan import Limits
 
 NAN = math.nan
-POINT = StatusPoint(0.0, "waiting", 0, 0, NAN, NAN, NAN, 0, 0, 0, NAN, NAN, NAN, NAN)
+POINT = StatusPoint(0.0, "waiting", 0, 0, NAN, NAN, NAN, 0, 0, 0, NAN, NAN, NAN, NAN, NAN, NAN)
 
 
 def point(step: int, handovers: int = 0, **values: object) -> StatusPoint:
@@ -53,13 +53,13 @@ def test_a_step_that_is_reported_twice_counts_once() -> None:
 
 
 def test_agreement_is_of_the_last_weights_that_were_handed_over_not_of_refused_ones(record: Record) -> None:
-    assert record.agreement() == (0.62, 0.70)
-    assert all(map(math.isnan, record.source_miou()))
+    assert record.before_after("agreement") == (0.62, 0.70)
+    assert all(map(math.isnan, record.before_after("source_miou")))
 
 
 def test_nothing_measured_is_nan_and_none_in_json(tmp_path: Path) -> None:
     empty = Record(history=[POINT])
-    assert all(map(math.isnan, (*empty.loss(), *empty.agreement())))
+    assert all(map(math.isnan, (*empty.loss(), *empty.before_after("agreement"))))
     summary = report.summarise(empty, "interrupted", 3.0, tmp_path)
     report.write(summary, empty, tmp_path)
     written = json.loads((tmp_path / "summary.json").read_text(), parse_constant=pytest.fail)
