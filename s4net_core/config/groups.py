@@ -144,7 +144,12 @@ class LearnerSettings(Group):
     lambda_geometric: float = setting(
         0.01, "Weight λ of the geometric loss; 0 = none, which is the control experiment.", ge=0, le=100
     )
-    source_batch: int = setting(4, "Number of labelled source images in each step.", ge=1, le=64)
+    source_batch: int = setting(
+        4,
+        "Number of labelled source images in each step; without a source set, smallest number of target images.",
+        ge=1,
+        le=64,
+    )
     distillation: float = setting(
         1.0,
         "Weight of the loss that stands in for the source set where there is none: the base model's own predictions.",

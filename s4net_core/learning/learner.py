@@ -315,6 +315,8 @@ class Learner:
         """Target views with the merged predictions of their neighbours; None while no view has a neighbour."""
         settings = self._settings.learner
         count = settings.target_images(self.network.settings.architecture)
+        if self._source_free is not None:  # its images take the place of the source images
+            count = max(count, settings.source_batch)
         drawn = self._keyframes.draw(count, settings.neighbours, settings.min_overlap, self._rng)
         if not drawn:
             return None

@@ -376,7 +376,7 @@ def test_without_a_source_set_the_keyframes_alone_are_learned(settings, base, fr
         run_to_end(session)
         status = session.status
         assert status.last_step.loss_geometric > 0
-        assert status.last_step.loss_source == 0
+        assert status.last_step.loss_source > 0  # distillation
         assert not same(session.learned.state_dict(), weights_of(base))
         assert math.isnan(status.health.source_miou)
         assert status.health.score > 0  # what is forgotten shows on the held-out keyframes
