@@ -156,6 +156,12 @@ class LearnerSettings(Group):
         ge=0,
         le=100,
     )
+    base_share: float = setting(
+        0.3,
+        "Share of the base model in the weights that are handed over, where there is no source set.",
+        ge=0,
+        le=1,
+    )
     target_batch: int = setting(
         0, "Number of unlabelled target images in each step; 0 = as in the paper: 3 with PSPNet, else 4.", ge=0, le=64
     )

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Container, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -81,11 +81,6 @@ class _Targets:
         """The views without their neighbours."""
         return [view for view, _ in self.drawn]
 
-    @property
-    def ids(self) -> Tensor:
-        """(B, H, W) int64 merged class ids, 0 = none."""
-        return _ids(self.merged, self.valid)
-
 
 @dataclass(frozen=True)
 class _TargetLoss:
@@ -101,8 +96,8 @@ class Learner:
 
     Every random choice follows from `settings.seed` and the step number: the same seed gives the same run on a CPU.
 
-    `network` takes the steps and `averaged` should serve. With `learner.weight_average` that is an exponential average
-    of the weights, because single steps on eight images scatter; otherwise it is `network` itself.
+    `network` takes the steps. With `learner.weight_average`, `averaged` is an exponential average of its weights,
+    because single steps on eight images scatter; otherwise it is `network` itself. `result` should serve.
 
     Args:
         network: trained in place.
@@ -174,6 +169,11 @@ class Learner:
         if self._features is not None:
             self._features.clear()
         self._start_optimiser()
+
+    @property
+    def result(self) -> SegmentationNetwork:
+        """What should serve: `averaged`, or a network between it and the base model where there is no source set."""
+        return self.averaged if self._source_free is None else self._source_free.blended(self.averaged)
 
     def refresh_teacher(self) -> None:
         """Θ' ← Θ, or Θ' stays the base model's and only forgets its predictions (`learner.teacher_refresh` 0)."""
@@ -263,7 +263,7 @@ class Learner:
             return _TargetLoss(nothing, nothing, nothing)
         geometric = auxiliary = depth = nothing
         if self._settings.learner.lambda_geometric > 0:
-            weights = self._geometric_weights(targets)
+            weights = self._geometric_weights
             geometric = geometric_loss(outputs.logits, targets.merged, targets.valid, weights)
             if outputs.auxiliary is not None:
                 auxiliary = geometric_loss(outputs.auxiliary, targets.merged, targets.valid, weights)
@@ -273,10 +273,11 @@ class Learner:
             depth = depth_geometric_loss(targets.images, outputs.depth, pairs, self._teacher, geometry)
         return _TargetLoss(geometric, auxiliary, depth)
 
-    def _geometric_weights(self, targets: _Targets) -> Tensor | None:
+    @property
+    def _geometric_weights(self) -> Tensor | None:
         """Class weights in L_G; None = all equal."""
         if self._source_free is not None:
-            return self._source_free.class_weights(targets.views, targets.ids)
+            return self._source_free.class_weights.to(self._device)
         return self._class_weights if self._settings.learner.geometric_weights == "median_frequency" else None
 
     def _few(self, neighbours: list[Keyframe]) -> list[Keyframe]:
@@ -315,8 +316,10 @@ class Learner:
         """Target views with the merged predictions of their neighbours; None while no view has a neighbour."""
         settings = self._settings.learner
         count = settings.target_images(self.network.settings.architecture)
-        if self._source_free is not None:  # its images take the place of the source images
-            count = max(count, settings.source_batch)
+        if self._source_free is not None:
+            count = max(count, settings.source_batch)  # targets take the place of the source images
+            for view, label in self.targets(self._source_free.counted):
+                self._source_free.count(view, label)
         drawn = self._keyframes.draw(count, settings.neighbours, settings.min_overlap, self._rng)
         if not drawn:
             return None
@@ -333,15 +336,18 @@ class Learner:
         labels = torch.from_numpy(known.astype(np.int64))[None].to(self._device)
         return labels, (labels > 0).unsqueeze(1)
 
-    def targets(self) -> Iterator[tuple[Keyframe, NDArray[np.uint8]]]:
-        """Every target view with the labels that a step would learn there now, (H, W) uint8, 0 = none."""
+    def targets(self, but: Container[int] = ()) -> Iterator[tuple[Keyframe, NDArray[np.uint8]]]:
+        """Every target view with the labels that a step would learn there now, (H, W) uint8, 0 = none.
+
+        Args:
+            but: ids of views that are left out.
+        """
         settings = self._settings.learner
         count = len(self._keyframes)
         drawn = self._keyframes.draw(count, settings.neighbours, settings.min_overlap, np.random.default_rng(0))
         for target, neighbours in drawn:
-            yield target, _ids(*self._labels(target, neighbours))[0].to(torch.uint8).cpu().numpy()
-
-
-def _ids(labels: Tensor, valid: Tensor) -> Tensor:
-    """Class ids of labels as `Teacher.labels` gives them: (B, H, W) int64, 0 = none."""
-    return (labels.argmax(dim=1) + 1 if labels.is_floating_point() else labels) * valid[:, 0]
+            if target.id in but:
+                continue
+            labels, valid = self._labels(target, neighbours)
+            ids = labels.argmax(dim=1) + 1 if labels.is_floating_point() else labels
+            yield target, (ids * valid[:, 0])[0].to(torch.uint8).cpu().numpy()

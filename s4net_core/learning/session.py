@@ -197,7 +197,7 @@ class Session:
         kept: SourceBatches | SourceFree
         if source is None:
             kept, weights = (
-                SourceFree(base, network.num_classes, self.settings.learner),
+                SourceFree(self._base_network, base, self.settings.learner),
                 torch.ones(network.num_classes),
             )
         else:
@@ -345,7 +345,8 @@ class Session:
             SessionClosed: as `advance`.
         """
         with self._call():
-            health, base = self._guard.measure(self._learner.averaged)
+            learned = self._learner.result
+            health, base = self._guard.measure(learned)
             self._status = replace(self._status, health=health, base_health=base)
             objections = self._guard.objections(health, base)
             if objections:
@@ -358,9 +359,8 @@ class Session:
                 return Handover(self.current, better=False)
             metrics = {"source_miou": health.source_miou, "agreement": health.agreement, "score": health.score}
             with self._folder.write() as versions:
-                weights, steps = self._learner.averaged, self._learner.steps
-                version = versions.add(weights, steps, metrics | self.stopping.patience.metrics)
-            self._weights.take(weights.state_dict())
+                version = versions.add(learned, self._learner.steps, metrics | self.stopping.patience.metrics)
+            self._weights.take(learned.state_dict())
             self._status = replace(self._status, handovers=self._status.handovers + 1)
             return Handover(version)
 
@@ -410,7 +410,7 @@ class Session:
     @property
     def learned(self) -> SegmentationNetwork:
         """What the learner would hand over now; to be read between two steps, and not modified."""
-        return self._learner.averaged
+        return self._learner.result
 
     def targets(self) -> Iterator[tuple[Keyframe, NDArray[np.uint8]]]:
         """Every target view with the labels that the learner learns there, (H, W) uint8, 0 = none."""

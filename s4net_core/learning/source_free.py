@@ -1,5 +1,10 @@
 """What stands in for a source set where there is none: the base model's own predictions of the keyframes."""
 
+import copy
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from s4net_core.config import LearnerSettings
@@ -7,42 +12,46 @@ from s4net_core.keyframes import Keyframe
 from s4net_core.learning.source_loss import SourceLoss, distillation_loss
 from s4net_core.learning.teacher import Teacher
 from s4net_core.losses import ClassFrequencies
-from s4net_core.models.build import Outputs
+from s4net_core.models.build import Outputs, SegmentationNetwork
 
 
 class SourceFree:
-    """Keeps a network from forgetting by what its base model says of each view, and rare classes by their weight.
-
-    Without L_S nothing else would: labels that many views share are those of large, frequent classes.
+    """Keeps a network from forgetting: what its base model says of each view is learned as well, rare classes have a
+    weight, and the weights that are handed over stay between those of the base model and the learned ones.
 
     Args:
-        base: teacher of the base model, never refreshed.
-        num_classes: number of classes.
-        settings: `distillation`, `auxiliary_weight` and `class_weight_power`.
+        base: the base model.
+        teacher: of the base model, never refreshed.
+        settings: `distillation`, `auxiliary_weight`, `class_weight_power` and `base_share`.
     """
 
-    def __init__(self, base: Teacher, num_classes: int, settings: LearnerSettings) -> None:
+    def __init__(self, base: SegmentationNetwork, teacher: Teacher, settings: LearnerSettings) -> None:
         self._base = base
+        self._teacher = teacher
         self._settings = settings
-        self._frequencies = ClassFrequencies(num_classes)
-        self._counted: set[int] = set()
+        self._frequencies = ClassFrequencies(base.num_classes)
+        self.counted: set[int] = set()
+        """Ids of the views whose labels were counted."""
 
     def loss(self, outputs: Outputs, views: list[Keyframe]) -> SourceLoss:
         """Distillation of the base model on target views, whose outputs these are."""
-        return distillation_loss(outputs, *self._base.predictions(views), self._settings)
+        return distillation_loss(outputs, *self._teacher.predictions(views), self._settings)
 
-    def class_weights(self, views: list[Keyframe], labels: Tensor) -> Tensor:
-        """Class weights by the labels of all views so far, tempered by `class_weight_power`.
+    def count(self, view: Keyframe, label: NDArray[np.uint8]) -> None:
+        """Count the merged labels of a view for the class weights: (H, W) uint8, 0 = none."""
+        self._frequencies.add(label)
+        self.counted.add(view.id)
 
-        Args:
-            views: target views.
-            labels: (B, H, W) int64 merged labels of them, 0 = none.
+    @property
+    def class_weights(self) -> Tensor:
+        """(C,) float32 median-frequency weights by the labels that were counted, tempered by `class_weight_power`."""
+        return self._frequencies.median_weights() ** self._settings.class_weight_power
 
-        Returns:
-            (C,) float32, on the device of the labels.
-        """
-        for view, label in zip(views, labels.byte().cpu().numpy(), strict=True):
-            if view.id not in self._counted:
-                self._frequencies.add(label)
-                self._counted.add(view.id)
-        return (self._frequencies.median_weights() ** self._settings.class_weight_power).to(labels.device)
+    @torch.no_grad()
+    def blended(self, learned: SegmentationNetwork) -> SegmentationNetwork:
+        """A network between the base model and the learned one (WiSE-FT, Wortsman et al., CVPR 2022)."""
+        network, base = copy.deepcopy(learned), self._base.state_dict()
+        for name, value in network.state_dict().items():
+            if value.is_floating_point():
+                value.lerp_(base[name], self._settings.base_share)
+        return network

@@ -2,7 +2,6 @@
 
 import copy
 
-import numpy as np
 import pytest
 import torch
 from torch.nn import functional
@@ -33,7 +32,7 @@ def make(settings, base, keyframes):
     def make_learner():
         network, _ = load_checkpoint(base)
         teacher = Teacher(copy.deepcopy(network), settings, CPU)
-        source = SourceFree(teacher, CLASSES, settings.learner)
+        source = SourceFree(copy.deepcopy(network), teacher, settings.learner)
         return Learner(network, source, torch.ones(CLASSES), teacher, keyframes, settings, CPU)
 
     return make_learner
@@ -69,15 +68,30 @@ def test_distillation_holds_the_network_near_its_base(make, settings):
     assert distance(100.0) < 0.98 * distance(0.0)
 
 
-def test_class_weights_follow_from_each_views_labels_once(make, settings, keyframes):
+def test_class_weights_follow_from_the_labels_of_all_views_each_counted_once(make, settings, monkeypatch):
     settings.learner.class_weight_power = 0.5
-    source = make()._source_free
-    views = list(keyframes.views(keyframes.ids()[:2]).values())
-    labels = np.ones((2, 4, 4), np.int64)
-    labels[0, 0], labels[1, :2, 0] = 2, 0
-    expected = median_frequency_weights(labels.astype(np.uint8), CLASSES) ** 0.5
+    learner = make()
+    labels = [label for _, label in learner.targets()]
+    assert len(labels) > settings.learner.target_batch
+    expected = median_frequency_weights(labels, CLASSES) ** 0.5
+    assert expected.unique().numel() > 2
+    weights = []
+    monkeypatch.setattr(
+        "s4net_core.learning.learner.geometric_loss", lambda *args: weights.append(args[3]) or args[0].sum()
+    )
     for _ in range(2):
-        torch.testing.assert_close(source.class_weights(views, torch.from_numpy(labels)), expected)
+        learner.step()
+    for used in weights:
+        torch.testing.assert_close(used, expected)
+
+
+def test_what_serves_lies_between_the_base_model_and_what_was_learned(make, settings, base):
+    settings.learner.base_share = 0.25
+    learner = make()
+    learner.step()
+    start, learned, served = (n.state_dict() for n in (load_checkpoint(base)[0], learner.averaged, learner.result))
+    name = next(name for name in start if not torch.equal(start[name], learned[name]))
+    torch.testing.assert_close(served[name], 0.25 * start[name] + 0.75 * learned[name])
 
 
 def test_target_images_take_the_place_of_the_source_images(make, settings):
