@@ -28,7 +28,10 @@ class ModelSettings(Group):
     encoder_weights: str = setting(
         "imagenet", "Weights with which a new encoder starts: 'imagenet' (downloaded), 'none' (random), or a file."
     )
-    label_space: Literal["sunrgbd37"] = setting("sunrgbd37", "Set of classes that the network predicts.")
+    label_space: str = setting(
+        "sunrgbd37",
+        "Classes of a new network: 'sunrgbd37', or a YAML file of your own; a weights file knows its classes.",
+    )
     width: int = setting(480, "Width to which the network's input images are resized.", unit="px", ge=32, le=4096)
     height: int = setting(360, "Height to which the network's input images are resized.", unit="px", ge=32, le=4096)
     auxiliary: Literal["auto", "always", "never"] = setting(

@@ -17,6 +17,7 @@ from s4net_core.evaluation.evaluate import Evaluation
 from s4net_core.evaluation.metrics import SegmentationScores
 from s4net_core.evaluation.summary import DEPTH
 from s4net_core.files import write_result
+from s4net_core.labels import SUNRGBD37
 
 log = logging.getLogger(__name__)
 
@@ -146,6 +147,7 @@ class Result:
                 {int(id): iou for id, iou in found["class_iou"].items()},
                 found["frames"],
                 np.array(found["counts"], np.int64),
+                tuple(found.get("names", SUNRGBD37.names)),
             )
         if values["depth"]:
             found = values["depth"]

