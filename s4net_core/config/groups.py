@@ -10,15 +10,34 @@ from s4net_core.config.group import Group, setting
 from s4net_core.config.node_groups import SegmentationSettings, StreamSettings
 from s4net_core.config.offline_groups import PretrainSettings, RegistrationSettings, SourceSettings
 
-PAPER_TARGET_BATCH = {"deeplabv3plus": 4, "pspnet": 3, "transformers": 4}
+PAPER_TARGET_BATCH = {"deeplabv3plus": 4, "pspnet": 3}
 """Target images a step in the paper; its auxiliary branch makes PSPNet's dearer."""
+OTHER_TARGET_BATCH = 4
+"""Target images a step with other networks."""
+Architecture = Literal[
+    "deeplabv3plus",
+    "pspnet",
+    "deeplabv3",
+    "dpt",
+    "fpn",
+    "linknet",
+    "manet",
+    "pan",
+    "segformer",
+    "unet",
+    "unetplusplus",
+    "upernet",
+    "transformers",
+]
+"""Written out because settings are known without torch; a test compares it with the library's own list."""
 
 
 class ModelSettings(Group):
     """The network."""
 
-    architecture: Literal["deeplabv3plus", "pspnet", "transformers"] = setting(
-        "deeplabv3plus", "Decoder of the network; 'transformers' is a whole network from the Hugging Face hub."
+    architecture: Architecture = setting(
+        "deeplabv3plus",
+        "Decoder of segmentation-models-pytorch; 'transformers' is a whole network from the Hugging Face hub.",
     )
     encoder: str = setting(
         "resnet50",
@@ -228,7 +247,7 @@ class LearnerSettings(Group):
 
     def target_images(self, architecture: str) -> int:
         """Target images a step: the setting, or the paper's number for the architecture of the network that learns."""
-        return self.target_batch or PAPER_TARGET_BATCH[architecture]
+        return self.target_batch or PAPER_TARGET_BATCH.get(architecture, OTHER_TARGET_BATCH)
 
 
 class GuardSettings(Group):

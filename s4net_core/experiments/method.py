@@ -139,8 +139,7 @@ def measure_on_scans(
         CheckpointError: the weights cannot be loaded.
     """
     segmenter = Segmenter(network.weights, settings.device, settings)
-    architecture: str = segmenter.info.model.architecture
-    architecture = NETWORKS.get(architecture, architecture)
+    architecture = NETWORKS[segmenter.info.model.architecture]
     sha256 = file_sha256(network.weights)
     results = []
     for scan, capture in scans.items():

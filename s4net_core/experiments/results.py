@@ -21,7 +21,21 @@ from s4net_core.labels import SUNRGBD37
 
 log = logging.getLogger(__name__)
 
-NETWORKS = {"deeplabv3plus": "DeepLabV3+", "pspnet": "PSPNet", "transformers": "transformers"}
+NETWORKS = {
+    "deeplabv3": "DeepLabV3",
+    "deeplabv3plus": "DeepLabV3+",
+    "dpt": "DPT",
+    "fpn": "FPN",
+    "linknet": "LinkNet",
+    "manet": "MAnet",
+    "pan": "PAN",
+    "pspnet": "PSPNet",
+    "segformer": "SegFormer",
+    "transformers": "transformers",
+    "unet": "U-Net",
+    "unetplusplus": "U-Net++",
+    "upernet": "UPerNet",
+}
 """Names of architectures in tables, the paper's as it writes them."""
 AGREEMENT = "agreement"
 """Name of the score that needs no labels."""

