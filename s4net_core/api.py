@@ -51,7 +51,7 @@ def segment(model: Segmenter, image: str | Path | NDArray[np.uint8]) -> Segmenta
         image: JPEG or PNG file, or (H, W, 3) uint8 RGB; any size.
 
     Returns:
-        Class ids (H, W) uint8 with their probability; names and colours are in `s4net_core.labels.SUNRGBD37`.
+        Class ids (H, W) uint8 with their probability; names and colours are in `model.info.label_space`.
 
     Raises:
         BadFrame: the file cannot be read, or the array has another shape or dtype.
@@ -91,9 +91,13 @@ def adapt(
     settings = with_values(model.settings, values)
     views, labelled = capture, source
     if isinstance(views, str | Path):
-        views = open_capture(views, stream=settings.stream, with_depth=settings.geometry.from_sensor).views()
+        views = open_capture(
+            views, stream=settings.stream, with_depth=settings.geometry.from_sensor, with_labels=False
+        ).views()
     if isinstance(labelled, str | Path):
-        labelled = open_source_set(labelled, with_depth=model.info.model.depth_decoder)
+        labelled = open_source_set(
+            labelled, with_depth=model.info.model.depth_decoder, label_space=model.info.label_space
+        )
     with tempfile.TemporaryDirectory() as folder:
         base = Path(folder, "base.safetensors")
         model.save(base)
@@ -107,7 +111,7 @@ def evaluate(model: Segmenter, capture: str | Path | FrameSequence) -> Evaluatio
 
     Args:
         model: from `load_model` or `adapt`.
-        capture: path of a capture with labels, or a `FrameSequence` whose frames have labels.
+        capture: path of a capture with labels, or a `FrameSequence` whose frames have labels of the model's classes.
 
     Returns:
         Pixel accuracy, mIoU and the like, over all pixels (`pooled`) and as the mean over images (`per_image`).
@@ -116,7 +120,7 @@ def evaluate(model: Segmenter, capture: str | Path | FrameSequence) -> Evaluatio
         CaptureError: the capture cannot be read, or has no labels.
     """
     if isinstance(capture, str | Path):
-        return evaluate_frames(model, open_capture(capture, stream=model.settings.stream))
+        capture = open_capture(capture, stream=model.settings.stream, label_space=model.info.label_space)
     return evaluate_frames(model, capture)
 
 

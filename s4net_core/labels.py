@@ -16,6 +16,8 @@ MASK_UNLABELLED = 255
 """In published masks (mono8): a pixel without a class."""
 UNLABELLED_NAME = "unlabelled"
 """Name of a pixel without a class, where classes are written by name."""
+NAMES_SHOWN = 8
+"""Classes that an error message lists."""
 _NO_CLASS = {
     *(UNLABELLED_NAME, "unlabeled", "unknown", "ignore", "background", "void", "none"),
     *("other", "otherstructure", "otherfurniture", "otherprop", "other structure", "other furniture", "other prop"),
@@ -33,13 +35,16 @@ class LabelSpace:
         name: key under which checkpoints and settings refer to it.
         names: class names, id 1 first.
         colors: (R, G, B) 0..255 of each class, id 1 first.
-        synonyms: other names that people give to a class, in the form that `id_of` compares: lower case, spaces.
+        synonyms: other names that people give to a class, in the form that `plain_name` gives, and the class's name.
+        no_class: ids that a network predicts and learns, but that mean "none of the others". Such pixels are published
+            as unlabelled and count in no score.
     """
 
     name: str
     names: tuple[str, ...]
     colors: tuple[tuple[int, int, int], ...]
     synonyms: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
+    no_class: frozenset[int] = frozenset()
 
     @property
     def num_classes(self) -> int:
@@ -53,19 +58,62 @@ class LabelSpace:
         palette[1 : self.num_classes + 1] = self.colors
         return palette
 
+    @property
+    def shown_ids(self) -> list[int]:
+        """Ids that occur in published labels: all but those that mean no class."""
+        return [id for id in range(1, self.num_classes + 1) if id not in self.no_class]
+
+    def __str__(self) -> str:
+        shown = ", ".join(self.names[:NAMES_SHOWN]) + (", ..." if self.num_classes > NAMES_SHOWN else "")
+        return f"'{self.name}' ({self.num_classes} classes: {shown})"
+
     def id_of(self, name: str) -> int | None:
         """Id of a class by a name as people write it; 0 for a name that means no class, None for an unknown one.
 
         Upper case, hyphens and underscores, a plural s and a number behind the name (``chair-2``) make no difference.
         """
-        plain = re.sub(r"[\s_-]+", " ", name.lower()).strip()
-        plain = re.sub(r" ?\d+$", "", plain)
-        if plain in _NO_CLASS:
+        ids = {plain_name(own): id for id, own in enumerate(self.names, start=1)}
+        ids = {other: ids[plain_name(own)] for other, own in self.synonyms.items()} | ids
+        plain = plain_name(name)
+        unnumbered = re.sub(r" ?\d+$", "", plain)
+        for candidate in (plain, unnumbered):
+            if candidate in ids:
+                return ids[candidate]
+        if unnumbered in _NO_CLASS:
             return UNLABELLED
-        ids = {own.replace("_", " "): id for id, own in enumerate(self.names, start=1)}
-        ids |= {other: ids[own.replace("_", " ")] for other, own in self.synonyms.items()}
         singular = {known.removesuffix("s"): id for known, id in ids.items()}
-        return ids.get(plain) or singular.get(plain.removesuffix("s"))
+        return singular.get(unnumbered.removesuffix("s"))
+
+    def table_to(self, other: "LabelSpace") -> NDArray[np.uint8]:
+        """Id in another space by id in this one, (256,) uint8; 0, 255 and what means no class there lead to 0.
+
+        A class has a counterpart if the other space knows its name or one of its synonyms.
+
+        Raises:
+            S4NetError: a class has no counterpart; the message names both spaces.
+        """
+        table = np.zeros(256, np.uint8)
+        if self.names == other.names:
+            table[1 : self.num_classes + 1] = range(1, self.num_classes + 1)
+            return table
+        missing = []
+        for id, name in enumerate(self.names, start=1):
+            called = (name, *(synonym for synonym, own in self.synonyms.items() if own == name))
+            found = next((there for known in called if (there := other.id_of(known)) is not None), None)
+            if found is None and id not in self.no_class:
+                missing.append(name)
+            table[id] = found or UNLABELLED
+        if missing:
+            raise S4NetError(
+                f"labels of {self} cannot be used with classes {other}, which have no counterpart of "
+                f"{', '.join(missing)}: use data and weights of the same classes, or name these classes as synonyms "
+                "when you train, e.g. of a class with no_class: true"
+            )
+        return table
+
+    def without_no_class(self, label: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """The same (H, W) uint8 ids with 0 for those that mean no class."""
+        return np.where(np.isin(label, list(self.no_class)), np.uint8(UNLABELLED), label) if self.no_class else label
 
     def colorize(self, label: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """(H, W) uint8 ids -> (H, W, 3) uint8 RGB."""
@@ -94,11 +142,26 @@ class LabelSpace:
         """
         foreign = np.setdiff1d(np.unique(label), (*range(self.num_classes + 1), MASK_UNLABELLED))
         if foreign.size:
+            remedy = "put a file classes.yaml beside the labels if they have other classes, or correct them"
+            if self.name in LABEL_SPACES:
+                remedy = (
+                    "map them first, s4net convert --labels does so for "
+                    f"{', '.join(LABEL_MAPS)} and by the tables of ScanNet and NYU Depth v2"
+                )
             raise S4NetError(
                 f"{where} has class ids {foreign.tolist()} but {self.name} has 1..{self.num_classes} (0 and 255 = "
-                "unlabelled): map them first, s4net convert --labels does so for "
-                f"{', '.join(LABEL_MAPS)} and by the tables of ScanNet and NYU Depth v2"
+                f"unlabelled): {remedy}"
             )
+
+
+def means_no_class(name: str) -> bool:
+    """Whether a name as people write it means no class, e.g. background, void or other."""
+    return plain_name(name) in _NO_CLASS
+
+
+def plain_name(name: str) -> str:
+    """A class's name as names are compared: lower case, with single spaces instead of hyphens and underscores."""
+    return re.sub(r"[\s_-]+", " ", name.lower()).strip()
 
 
 def from_mask(mask: NDArray[np.uint8]) -> NDArray[np.uint8]:

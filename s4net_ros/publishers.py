@@ -112,8 +112,8 @@ class SegmentationPublishers:
         header = Header(stamp=self._node.get_clock().now().to_msg())
         self._label_info.publish(label_info(self._space, header))
         if self._vision_info is not None:
-            ids = range(1, self._space.num_classes + 1)
-            classes = [VisionClass(class_id=i, class_name=name) for i, name in zip(ids, self._space.names, strict=True)]
+            ids, names = self._space.shown_ids, self._space.names
+            classes = [VisionClass(class_id=id, class_name=names[id - 1]) for id in ids]
             self._vision_info.publish(VisionLabelInfo(header=header, class_map=classes))
 
     def destroy(self) -> None:
@@ -129,9 +129,9 @@ def label_info(space: LabelSpace, header: Header) -> LabelInfo:
         header=header,
         label_space=space.name,
         unlabelled=MASK_UNLABELLED,
-        ids=list(range(1, space.num_classes + 1)),
-        names=list(space.names),
-        colors=[channel for color in space.colors for channel in color],
+        ids=space.shown_ids,
+        names=[space.names[id - 1] for id in space.shown_ids],
+        colors=[channel for id in space.shown_ids for channel in space.colors[id - 1]],
     )
 
 

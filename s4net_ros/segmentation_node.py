@@ -19,7 +19,6 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from s4net_core.config import Settings
 from s4net_core.errors import BadFrame, CheckpointError, S4NetError
-from s4net_core.labels import LABEL_SPACES
 from s4net_core.streams.clock import ColorClock
 from s4net_ros import compat
 from s4net_ros.conversions import color_from_topic, stamp_ns
@@ -100,8 +99,7 @@ class SegmentationNode(S4NetNode[None]):
             torch.set_num_threads(settings.threads)
         self._segmenter = Segmenter(settings.checkpoint, settings.device, settings)
         undo.callback(delattr, self, "_segmenter")
-        space = LABEL_SPACES[self._segmenter.info.model.label_space]
-        self._outputs = SegmentationPublishers(self, space, settings.segmentation)
+        self._outputs = SegmentationPublishers(self, self._segmenter.info.label_space, settings.segmentation)
         undo.callback(self._outputs.destroy)
         undo.callback(DiagnosticsPublisher(self, self._report).destroy)
         version = self._segmenter.info.version

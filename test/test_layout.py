@@ -22,7 +22,7 @@ NODES = ROOT / "s4net_ros"
 
 LAYERS = (
     {"errors", "config", "files"},
-    {"frames", "labels", "geometry"},
+    {"frames", "labels", "classes", "geometry"},
     {"streams", "losses", "keyframes"},
     {"models", "io", "evaluation", "registration", "machine"},
     {"learning", "api"},
@@ -35,6 +35,7 @@ FORBIDDEN = {
     "config": {"torch", "cv2"},
     "frames": {"torch", "cv2", "rosbags"},
     "labels": {"torch", "timm", "segmentation_models_pytorch"},
+    "classes": {"torch", "timm", "segmentation_models_pytorch"},
     "geometry": {"timm", "segmentation_models_pytorch", "rosbags"},
     "keyframes": {"timm", "segmentation_models_pytorch", "s4net_core.models", "s4net_core.losses"},
     "losses": {"pathlib", "cv2", "rosbags"},

@@ -48,7 +48,9 @@ def bench_step(settings: Settings, capture: Path, *, steps: int = 20) -> list[Ro
             for name, chosen in kinds.items()
         }
         ours = sessions["ours"]
-        frames = open_capture(capture, stream=settings.stream, with_depth=settings.geometry.from_sensor)
+        frames = open_capture(
+            capture, stream=settings.stream, with_depth=settings.geometry.from_sensor, with_labels=False
+        )
         for frame in track(frames, "frames", console=Console(stderr=True), transient=True):
             ours.offer(frame)
         if ours.state != LEARNING:

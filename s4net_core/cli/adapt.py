@@ -51,7 +51,11 @@ def run(args: argparse.Namespace) -> int:
     source = open_source(settings)
     with Session(settings, settings.checkpoint, source, state, track=track_labels) as session:
         capture = open_capture(
-            args.capture, stream=settings.stream, poses=args.poses, with_depth=settings.geometry.from_sensor
+            args.capture,
+            stream=settings.stream,
+            poses=args.poses,
+            with_depth=settings.geometry.from_sensor,
+            with_labels=False,
         )
         _adapt(args, session, capture)
     return 0

@@ -117,7 +117,7 @@ def _convert_source_set(args: argparse.Namespace, output: Path, console: Console
     source = open_source_set(args.source, split=args.split, with_depth=not args.no_depth, map_labels=labels_from(args))
     positions = range(0, len(source), args.stride)
     images = (_resized(source[position], args.size) for position in tracked(positions, "converting", console))
-    return f"{write_source_set(output, images, quality=args.quality)} labelled images"
+    return f"{write_source_set(output, images, quality=args.quality, label_space=source.label_space)} labelled images"
 
 
 def _resized(image: LabelledImage, size: tuple[int, int] | None) -> LabelledImage:

@@ -102,9 +102,15 @@ def _evaluate_capture(args: argparse.Namespace, settings: Settings) -> None:
     if args.out:
         raise SettingsError("--out belongs to --network and --scene: give --report, --json or --csv FILE")
     files = {"base": args.baseline, "adapted": args.checkpoint} if args.baseline else {"network": args.checkpoint}
-    settings = with_size_of(settings, read_info(args.checkpoint))
-    with_depth = settings.geometry.from_sensor
-    capture = open_capture(args.capture, stream=settings.stream, poses=args.poses, with_depth=with_depth)
+    info = read_info(args.checkpoint)
+    settings = with_size_of(settings, info)
+    capture = open_capture(
+        args.capture,
+        stream=settings.stream,
+        poses=args.poses,
+        label_space=info.label_space,
+        with_depth=settings.geometry.from_sensor,
+    )
     console = Console()
     with progress_bar(console) as progress:
         task = progress.add_task("evaluate", total=len(capture) or None)

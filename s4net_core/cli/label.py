@@ -13,7 +13,6 @@ from s4net_core.cli.output import add_force_option, complete_folder, left_out, s
 from s4net_core.frames import Frame
 from s4net_core.io.captures.labelled_scene import EXTRAS, write_labelled_scene
 from s4net_core.io.captures.opening import open_capture
-from s4net_core.labels import LABEL_SPACES
 from s4net_core.models.checkpoint import read_info, with_size_of
 from s4net_core.models.segmenter import Segmenter
 
@@ -78,6 +77,7 @@ def run(args: argparse.Namespace) -> int:
         poses=args.poses,
         stride=args.stride,
         with_depth=settings.geometry.from_sensor,
+        with_labels=False,
     )
     console, shares = Console(), _Shares()
     with complete_folder(args.capture, args.output, force=args.force) as folder:
@@ -85,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
         count = write_labelled_scene(
             folder,
             shares.watched(replace(frame, label=segmenter.segment(frame.color).label) for frame in frames),
-            LABEL_SPACES[segmenter.info.model.label_space],
+            segmenter.info.label_space,
             args.write,
             alpha=settings.segmentation.overlay_alpha,
             tolerance=args.tolerance,

@@ -43,6 +43,22 @@ def overrides_from(args: argparse.Namespace) -> list[str]:
     return [*args.overrides, *(f"{name}={value}" for name, value in short.items() if value is not None)]
 
 
+def add_classes_option(parser: argparse.ArgumentParser, more: str = "") -> None:
+    """Add ``--classes``, short for the setting `model.label_space`; `add_classes` reads it."""
+    parser.add_argument(
+        "--classes",
+        metavar="NAME|FILE",
+        help=f"classes of the network: sunrgbd37 (default), {more}or a YAML file of your own, a list of names or of "
+        "{name, color, synonyms, no_class}; short for --set model.label_space=...",
+    )
+
+
+def add_classes(args: argparse.Namespace) -> None:
+    """Turn ``--classes`` into an override of the settings; call before `settings_from`."""
+    if args.classes is not None:
+        args.overrides.append(f"model.label_space={args.classes}")
+
+
 def track_labels(positions: Sequence[int]) -> Iterable[int]:
     """Show a progress bar while a training reads the labels of the whole source set, which it does at its start."""
     return track(positions, "labels of the source set", console=Console(stderr=True), transient=True)

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from s4net_core.cli.options import add_settings_options, settings_from, track_labels
+from s4net_core.classes import label_space_of
+from s4net_core.cli.options import add_classes, add_classes_option, add_settings_options, settings_from, track_labels
 from s4net_core.cli.output import progress_bar
 from s4net_core.cli.state_options import add_training_options, state_file
 from s4net_core.files import creation_time
@@ -19,16 +20,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", type=Path, help="labelled source set: a folder, or a file of s4net pack")
     parser.add_argument("output", type=Path, help="weights file to write; always holds the best so far")
     parser.add_argument("--half", action="store_true", help="store float16: half the size")
+    add_classes_option(parser)
     add_training_options(parser, "file for an unfinished run")
     add_settings_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Train, and print every measurement."""
+    add_classes(args)
     settings = settings_from(args)
+    space = label_space_of(settings.model.label_space)
     creation_time()  # raises on a bad SOURCE_DATE_EPOCH, before an old state is removed
     state = state_file(args)
-    source = open_source_set(args.source, with_depth=settings.model.depth_decoder)
+    source = open_source_set(args.source, with_depth=settings.model.depth_decoder, label_space=space)
     fabric = training_fabric(settings)
     console = Console(quiet=not fabric.is_global_zero)
     with progress_bar(console, loss=True, transient=False) as progress:
@@ -46,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
             settings,
             source,
             args.output,
-            test=open_test_set(args.source),
+            test=open_test_set(args.source, label_space=space),
             half=args.half,
             state=state,
             resume=args.resume,

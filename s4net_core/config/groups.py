@@ -10,15 +10,34 @@ from s4net_core.config.group import Group, setting
 from s4net_core.config.node_groups import SegmentationSettings, StreamSettings
 from s4net_core.config.offline_groups import PretrainSettings, RegistrationSettings, SourceSettings
 
-PAPER_TARGET_BATCH = {"deeplabv3plus": 4, "pspnet": 3, "transformers": 4}
+PAPER_TARGET_BATCH = {"deeplabv3plus": 4, "pspnet": 3}
 """Target images a step in the paper; its auxiliary branch makes PSPNet's dearer."""
+OTHER_TARGET_BATCH = 4
+"""Target images a step with other networks."""
+Architecture = Literal[
+    "deeplabv3plus",
+    "pspnet",
+    "deeplabv3",
+    "dpt",
+    "fpn",
+    "linknet",
+    "manet",
+    "pan",
+    "segformer",
+    "unet",
+    "unetplusplus",
+    "upernet",
+    "transformers",
+]
+"""Written out because settings are known without torch; a test compares it with the library's own list."""
 
 
 class ModelSettings(Group):
     """The network."""
 
-    architecture: Literal["deeplabv3plus", "pspnet", "transformers"] = setting(
-        "deeplabv3plus", "Decoder of the network; 'transformers' is a whole network from the Hugging Face hub."
+    architecture: Architecture = setting(
+        "deeplabv3plus",
+        "Decoder of segmentation-models-pytorch; 'transformers' is a whole network from the Hugging Face hub.",
     )
     encoder: str = setting(
         "resnet50",
@@ -28,7 +47,10 @@ class ModelSettings(Group):
     encoder_weights: str = setting(
         "imagenet", "Weights with which a new encoder starts: 'imagenet' (downloaded), 'none' (random), or a file."
     )
-    label_space: Literal["sunrgbd37"] = setting("sunrgbd37", "Set of classes that the network predicts.")
+    label_space: str = setting(
+        "sunrgbd37",
+        "Classes of a new network: 'sunrgbd37', or a YAML file of your own; a weights file knows its classes.",
+    )
     width: int = setting(480, "Width to which the network's input images are resized.", unit="px", ge=32, le=4096)
     height: int = setting(360, "Height to which the network's input images are resized.", unit="px", ge=32, le=4096)
     auxiliary: Literal["auto", "always", "never"] = setting(
@@ -242,7 +264,7 @@ class LearnerSettings(Group):
 
     def target_images(self, architecture: str) -> int:
         """Target images a step: the setting, or the paper's number for the architecture of the network that learns."""
-        return self.target_batch or PAPER_TARGET_BATCH[architecture]
+        return self.target_batch or PAPER_TARGET_BATCH.get(architecture, OTHER_TARGET_BATCH)
 
 
 class GuardSettings(Group):

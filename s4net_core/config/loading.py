@@ -91,27 +91,31 @@ def assign(settings: Settings, values: Mapping[str, Any], origin: str = "setting
         raise SettingsError(f"{origin}: " + "; ".join(errors))
 
 
-def read_yaml(path: str | Path) -> Any:
+def read_yaml(path: str | Path, what: str = "settings file") -> Any:
     """What a YAML file of a user holds.
 
     Aliases are refused: with them a few lines can stand for billions of values.
+
+    Args:
+        path: the file.
+        what: what errors call it.
 
     Raises:
         SettingsError: it is no regular file, is larger than `MAX_FILE`, or is no YAML.
     """
     if Path(path).exists() and not Path(path).is_file():  # to read a pipe could take forever
-        raise SettingsError(f"settings file {path} is no regular file: give the name of a YAML file")
+        raise SettingsError(f"{what} {path} is no regular file: give the name of a YAML file")
     try:
         with open(path, "rb") as file:
             content = file.read(MAX_FILE + 1)
     except OSError as error:
-        raise SettingsError(f"settings file {path} cannot be read: {error}") from error
+        raise SettingsError(f"{what} {path} cannot be read: {error}") from error
     if len(content) > MAX_FILE:
-        raise SettingsError(f"settings file {path} is larger than {MAX_FILE >> 20} MiB: give a YAML file of settings")
+        raise SettingsError(f"{what} {path} is larger than {MAX_FILE >> 20} MiB: give a YAML file")
     try:
         return yaml.load(content, _WithoutAliases)
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: e.g. the 45th of a month
-        raise SettingsError(f"settings file {path} is no YAML: {error}") from error
+        raise SettingsError(f"{what} {path} is no YAML: {error}") from error
 
 
 def is_ros_parameters(content: Any) -> bool:

@@ -1,13 +1,14 @@
 """Picture of a confusion matrix: for each true class, which classes its pixels were given."""
 
 import io
+from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from s4net_core.errors import S4NetError
-from s4net_core.labels import SUNRGBD37, LabelSpace
+from s4net_core.labels import SUNRGBD37
 
 CELL = 0.3
 """Inches a class."""
@@ -35,13 +36,13 @@ def row_shares(counts: NDArray[np.int64]) -> tuple[list[int], NDArray[np.float64
     return ids.tolist(), shares
 
 
-def confusion_png(title: str, counts: NDArray[np.int64], label_space: LabelSpace = SUNRGBD37) -> bytes:
+def confusion_png(title: str, counts: NDArray[np.int64], names: Sequence[str] = SUNRGBD37.names) -> bytes:
     """The confusion matrix as PNG, each row divided by its sum.
 
     Args:
         title: above the picture.
         counts: (C, C + 1) as `ConfusionMatrix.counts`.
-        label_space: gives the classes their names.
+        names: of the classes, id 1 first.
 
     Raises:
         S4NetError: no pixel was counted.
@@ -49,13 +50,13 @@ def confusion_png(title: str, counts: NDArray[np.int64], label_space: LabelSpace
     if not counts.any():
         raise S4NetError(f"confusion matrix '{title}' is empty: use images with labels")
     ids, shares = row_shares(counts)
-    names = [label_space.names[id - 1] for id in ids]
+    shown = [names[id - 1] for id in ids]
     side = CELL * len(ids)
     figure = Figure(figsize=(side + 2.6, side + 1.9), dpi=DOTS, layout="constrained", facecolor="white")
     ax = figure.subplots()
     picture = ax.imshow(shares, vmin=0, vmax=1, cmap="Blues")
-    ax.set_xticks(range(len(ids) + 1), [*names, "no answer"], rotation=90, fontsize=8)
-    ax.set_yticks(range(len(ids)), names, fontsize=8)
+    ax.set_xticks(range(len(ids) + 1), [*shown, "no answer"], rotation=90, fontsize=8)
+    ax.set_yticks(range(len(ids)), shown, fontsize=8)
     ax.set_xlabel("predicted")
     ax.set_ylabel("true")
     ax.set_title(title, fontsize=10)

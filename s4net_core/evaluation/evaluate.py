@@ -8,14 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from s4net_core.config import Settings
-from s4net_core.errors import CaptureError
+from s4net_core.errors import CaptureError, CheckpointError
 from s4net_core.evaluation.agreement import Agreement, agreement
 from s4net_core.evaluation.depth import DepthErrors, DepthEvaluation
 from s4net_core.evaluation.metrics import ConfusionMatrix, SegmentationScores
 from s4net_core.evaluation.pictures import PictureRow
 from s4net_core.frames import Frame, FrameSequence
 from s4net_core.keyframes import DepthPrediction, KeyframeBuffer
-from s4net_core.labels import LABEL_SPACES
+from s4net_core.labels import SUNRGBD37, LabelSpace
 from s4net_core.models.predict import pick_device
 from s4net_core.models.segmenter import Segmenter
 
@@ -33,6 +33,7 @@ class Evaluation:
         class_iou: pooled IoU by class id, of the classes that occur.
         frames: labelled frames that were scored.
         counts: (C, C + 1) pixels, as `ConfusionMatrix.counts`; without them no confusion can be shown.
+        names: of the classes, id 1 first.
     """
 
     pooled: SegmentationScores
@@ -40,6 +41,7 @@ class Evaluation:
     class_iou: dict[int, float]
     frames: int
     counts: NDArray[np.int64] = field(default_factory=lambda: np.zeros((0, 1), np.int64), compare=False, repr=False)
+    names: tuple[str, ...] = field(default=SUNRGBD37.names, repr=False)
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,7 @@ class Measurement:
         keyframes: number of keyframes that the capture gave.
         pictures: some frames with the labels of the first and the last network.
         depths: errors of predicted depth, by network; none without a depth decoder, or on a capture without depth.
+        label_space: of the labels.
     """
 
     capture: str
@@ -61,6 +64,7 @@ class Measurement:
     keyframes: int
     pictures: list[PictureRow]
     depths: dict[str, DepthEvaluation] = field(default_factory=dict)
+    label_space: LabelSpace = SUNRGBD37
 
 
 def measure_networks(
@@ -76,13 +80,18 @@ def measure_networks(
 
     Args:
         segmenters: networks by name, in the order "before", "after", or a single one.
-        capture: with or without labels, with or without depth; exact depth (`Frame.true_depth`) is preferred as truth.
+        capture: with or without labels of the networks' classes, with or without depth; exact depth
+            (`Frame.true_depth`) is preferred as truth.
         settings: as `keyframes_of` and `evaluate_agreement`.
         pictures: number of frames to show, spread over the capture.
         on_frame: called after every frame of the capture.
         on_view: called while the agreement is measured, after the frames, with the work done and the whole of it.
+
+    Raises:
+        CheckpointError: the networks have different classes.
     """
-    tallies = {name: _tally(segmenter) for name, segmenter in segmenters.items()}
+    space = common_space(segmenters)
+    tallies = {name: ConfusionMatrix(space.num_classes) for name in segmenters}
     errors = {
         name: DepthErrors(settings.geometry.min_depth, settings.geometry.max_depth)
         for name, segmenter in segmenters.items()
@@ -97,7 +106,7 @@ def measure_networks(
                 labels = {name: segmenter.segment(frame.color).label for name, segmenter in segmenters.items()}
                 if frame.label is not None:
                     for name, label in labels.items():
-                        tallies[name].add(frame.label, label)
+                        tallies[name].add(space.without_no_class(frame.label), label)
                 if index in shown:
                     rows.append(_picture(f"frame {index}", frame, list(labels.values())))
             truth = frame.depth if frame.true_depth is None else frame.true_depth
@@ -117,12 +126,30 @@ def measure_networks(
 
     return Measurement(
         capture=capture.name,
-        evaluations={name: _evaluation(tally) for name, tally in tallies.items() if tally.images},
+        evaluations={name: _evaluation(tally, space) for name, tally in tallies.items() if tally.images},
         agreements={name: evaluate_agreement(s, keyframes, settings, on_view=viewed) for name, s in segmenters.items()},
         keyframes=len(keyframes),
         pictures=rows,
         depths={name: found.evaluation() for name, found in errors.items() if found.images},
+        label_space=space,
     )
+
+
+def common_space(segmenters: Mapping[str, Segmenter]) -> LabelSpace:
+    """The classes of several networks.
+
+    Raises:
+        CheckpointError: they have different ones; the message names both.
+    """
+    (first, one), *others = segmenters.items()
+    for name, other in others:
+        if other.info.label_space.names != one.info.label_space.names:
+            raise CheckpointError(
+                f"network '{first}' has the classes {one.info.label_space} but '{name}' has "
+                f"{other.info.label_space}: compare "
+                "networks of the same classes"
+            )
+    return one.info.label_space
 
 
 def evaluate(
@@ -138,14 +165,15 @@ def evaluate(
     Raises:
         CaptureError: no frame has a label.
     """
-    matrix = _tally(segmenter)
+    space = segmenter.info.label_space
+    matrix = ConfusionMatrix(space.num_classes)
     for frame in capture:
         if frame.label is not None:
-            matrix.add(frame.label, segmenter.segment(frame.color).label)
+            matrix.add(space.without_no_class(frame.label), segmenter.segment(frame.color).label)
         on_frame()
     if not matrix.images:
         raise CaptureError(f"capture {capture.name} has no labelled pixel: use one with a folder label/")
-    return _evaluation(matrix)
+    return _evaluation(matrix, space)
 
 
 def keyframes_of(
@@ -198,12 +226,9 @@ def evaluate_agreement(
     return agreement(labels, keyframes, settings, pick_device(settings.device), on_view=on_view)
 
 
-def _tally(segmenter: Segmenter) -> ConfusionMatrix:
-    return ConfusionMatrix(LABEL_SPACES[segmenter.info.model.label_space].num_classes)
-
-
-def _evaluation(matrix: ConfusionMatrix) -> Evaluation:
-    return Evaluation(matrix.pooled(), matrix.per_image_mean(), matrix.class_iou(), matrix.images, matrix.counts)
+def _evaluation(matrix: ConfusionMatrix, space: LabelSpace) -> Evaluation:
+    scores = matrix.pooled(), matrix.per_image_mean(), matrix.class_iou()
+    return Evaluation(*scores, matrix.images, matrix.counts, space.names)
 
 
 def _picture(name: str, frame: Frame, labels: list[NDArray[np.uint8]]) -> PictureRow:

@@ -9,7 +9,7 @@ from pathlib import Path
 from s4net_core.evaluation.pictures import Curve, PictureRow, curve_png, encode, panels
 from s4net_core.evaluation.tables import Cell, Table, cell_text
 from s4net_core.files import write_result
-from s4net_core.labels import SUNRGBD37
+from s4net_core.labels import SUNRGBD37, LabelSpace
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,7 @@ class HtmlPage:
         pictures: the same images before and after; all with ground truth, or none.
         notes: paragraphs of plain text.
         settings: names and values that led to this, for example what differs from the defaults.
+        label_space: of the pictures.
     """
 
     title: str
@@ -33,6 +34,7 @@ class HtmlPage:
     notes: Sequence[str] = ()
     settings: Mapping[str, object] = field(default_factory=dict)
     figures: Sequence[tuple[str, bytes]] = ()
+    label_space: LabelSpace = SUNRGBD37
 
 
 def write_page(path: str | Path, page: HtmlPage) -> None:
@@ -57,7 +59,7 @@ def _html(page: HtmlPage) -> str:
         parts += [f"<figure>{_image(curve_png(c), 'image/png', c.title)}</figure>" for c in page.curves]
         parts.append("</div>")
     if page.pictures:
-        parts.append(_html_pictures(page.pictures))
+        parts.append(_html_pictures(page.pictures, page.label_space))
     if page.settings:
         settings = Table("Settings", ("name", "value"), [(name, str(v)) for name, v in page.settings.items()])
         parts.append(f"<details><summary>Settings</summary>{_html_table(settings, heading=False)}</details>")
@@ -83,25 +85,25 @@ def _html_table(table: Table, heading: bool = True) -> str:
     )
 
 
-def _html_pictures(pictures: Sequence[PictureRow]) -> str:
+def _html_pictures(pictures: Sequence[PictureRow], space: LabelSpace) -> str:
     parts = ["<h2>Pictures</h2>"]
     shown: set[int] = set()
     for row in pictures:
         shown |= row.class_ids()
         figures = "".join(
             f"<figure>{_image(*encode(image, photo), alt=heading)}<figcaption>{heading}</figcaption></figure>"
-            for heading, image, photo in panels(row)
+            for heading, image, photo in panels(row, space)
         )
         parts.append(f'<h3>{html.escape(row.name)}</h3><div class="strip">{figures}</div>')
     with_truth = any(row.truth is not None for row in pictures)
     with_changes = any(row.before is not None for row in pictures)
-    parts.append(_legend(shown, with_truth, with_changes))
+    parts.append(_legend(shown, space, with_truth, with_changes))
     return "\n".join(parts)
 
 
-def _legend(ids: set[int], with_truth: bool, with_changes: bool) -> str:
+def _legend(ids: set[int], space: LabelSpace, with_truth: bool, with_changes: bool) -> str:
     entries = [
-        f'<li><i style="background:rgb{SUNRGBD37.colors[id - 1]}"></i>{html.escape(SUNRGBD37.names[id - 1])}</li>'
+        f'<li><i style="background:rgb{space.colors[id - 1]}"></i>{html.escape(space.names[id - 1])}</li>'
         for id in sorted(ids)
     ]
     entries.append('<li><i style="background:#000"></i>unlabelled</li>')

@@ -29,9 +29,10 @@ def confusion(
     Raises:
         BadFrame: as `predict_labels`.
     """
+    space = network.label_space
     matrix, remaining = ConfusionMatrix(network.num_classes), iter(images)
     while batch := list(itertools.islice(remaining, BATCH)):
         predicted = predict_labels(network, [color for color, _ in batch], settings, device)
         for (_, truth), label in zip(batch, predicted, strict=True):
-            matrix.add(truth, label)
+            matrix.add(space.without_no_class(truth), space.without_no_class(label))
     return matrix

@@ -9,7 +9,6 @@ from s4net_core.evaluation.confusion import confusion_png
 from s4net_core.evaluation.depth import DepthEvaluation
 from s4net_core.evaluation.evaluate import Evaluation, Measurement
 from s4net_core.evaluation.tables import Cell, Table
-from s4net_core.labels import SUNRGBD37
 
 SEGMENTATION = {
     "pixel_accuracy": "pixel accuracy",
@@ -68,14 +67,14 @@ def _class_table(measured: Measurement) -> Table:
     for id in sorted({id for found in evaluations.values() for id in found.class_iou}):
         values = [found.class_iou.get(id, math.nan) for found in evaluations.values()]
         difference = [_signed(values[1] - values[0])] if len(values) == 2 else []
-        rows.append([SUNRGBD37.names[id - 1], *values, *difference])
+        rows.append([measured.label_space.names[id - 1], *values, *difference])
     return Table("IoU by class", ("class", *evaluations, *(["difference"] if len(evaluations) == 2 else [])), rows)
 
 
 def confusion_figures(measured: Measurement) -> list[tuple[str, bytes]]:
     """Name and PNG of each network's confusion matrix."""
     return [
-        (f"Confusion: {name}", confusion_png(f"{name} on {measured.capture}", found.counts))
+        (f"Confusion: {name}", confusion_png(f"{name} on {measured.capture}", found.counts, found.names))
         for name, found in measured.evaluations.items()
     ]
 
@@ -90,7 +89,7 @@ def summary_numbers(measured: Measurement) -> dict[str, dict[str, Any]]:
             numbers[name]["frames"] = found.frames
             numbers[name]["pooled"] = found.pooled.as_dict()
             numbers[name]["per_image"] = found.per_image.as_dict()
-            numbers[name]["class_iou"] = {SUNRGBD37.names[id - 1]: value for id, value in found.class_iou.items()}
+            numbers[name]["class_iou"] = {found.names[id - 1]: value for id, value in found.class_iou.items()}
         if depth := measured.depths.get(name):
             numbers[name]["depth"] = asdict(depth)
     return numbers

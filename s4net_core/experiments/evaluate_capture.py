@@ -66,6 +66,7 @@ class CaptureEvaluation:
             notes=[self.frames],
             settings={**shown, "size": f"{width}x{height}", **self.origin.shown()},
             figures=confusion_figures(self.measured),
+            label_space=self.measured.label_space,
         )
 
 

@@ -1,6 +1,6 @@
 """Networks that are there already, measured on several scenes: a report in the layout of the paper."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from s4net_core.config import Settings
@@ -9,7 +9,8 @@ from s4net_core.experiments.provenance import Provenance, data_sha256
 from s4net_core.experiments.report import ExperimentReport
 from s4net_core.experiments.results import Result
 from s4net_core.io.captures.opening import open_capture
-from s4net_core.models.checkpoint import file_sha256, read_info, with_size_of
+from s4net_core.labels import LabelSpace
+from s4net_core.models.checkpoint import check_same_classes, file_sha256, read_info, with_size_of
 
 OF_SCENE = "{scene}"
 """Stands for the scene's name in the path of a weights file."""
@@ -28,22 +29,37 @@ def evaluate_scenes(
 
     Raises:
         CaptureError: a scan cannot be read, or has no label.
-        CheckpointError: weights cannot be loaded.
+        CheckpointError: weights cannot be loaded, or networks have different classes.
     """
     results: list[Result] = []
     weights: dict[str, str] = {}
     data: dict[str, str] = {}
+    space = _common_space(networks, scenes)
     for scene, paths in scenes.items():
         data |= {f"{scene}, {scan}": data_sha256(path) for scan, path in paths.items()}
         with_depth = settings.geometry.from_sensor
         scans = {
-            scan: open_capture(path, stream=settings.stream, poses=poses, with_depth=with_depth)
+            scan: open_capture(path, stream=settings.stream, poses=poses, label_space=space, with_depth=with_depth)
             for scan, path in paths.items()
         }
         for method, file in networks.items():
-            path = Path(file.replace(OF_SCENE, scene))
+            path = _path(file, scene)
             fitting = with_size_of(settings, read_info(path))
             results += measure_on_scans(TrainedNetwork(path), scans, fitting, method=method, scene=scene)
             weights[f"{method}, {scene}"] = file_sha256(path)
     origin = Provenance.of(settings, weights=weights, data=data)
     return ExperimentReport("Evaluation", results, {"Evaluation": origin})
+
+
+def _path(file: str, scene: str) -> Path:
+    return Path(file.replace(OF_SCENE, scene))
+
+
+def _common_space(networks: Mapping[str, str], scenes: Iterable[str]) -> LabelSpace | None:
+    """Classes of all networks; None = there is no network."""
+    space: LabelSpace | None = None
+    for path in (_path(file, scene) for file in networks.values() for scene in scenes):
+        found = read_info(path).label_space
+        space = space or found
+        check_same_classes(path, found, space)
+    return space

@@ -17,6 +17,7 @@ from s4net_core.experiments.tables import (
     agreement_table,
     class_table,
     depth_table,
+    names_of,
     seed_table,
     segmentation_table,
     stacked,
@@ -123,7 +124,7 @@ def _confusions(results: Sequence[Result]) -> list[tuple[str, bytes]]:
         counts = summed_counts(results, network, method, last)
         if counts is not None:
             title = f"Confusion: {network}, {method}, {last}"
-            figures.append((title, confusion_png(title, counts)))
+            figures.append((title, confusion_png(title, counts, names_of(results))))
     return figures
 
 

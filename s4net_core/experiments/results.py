@@ -17,10 +17,25 @@ from s4net_core.evaluation.evaluate import Evaluation
 from s4net_core.evaluation.metrics import SegmentationScores
 from s4net_core.evaluation.summary import DEPTH
 from s4net_core.files import write_result
+from s4net_core.labels import SUNRGBD37
 
 log = logging.getLogger(__name__)
 
-NETWORKS = {"deeplabv3plus": "DeepLabV3+", "pspnet": "PSPNet", "transformers": "transformers"}
+NETWORKS = {
+    "deeplabv3": "DeepLabV3",
+    "deeplabv3plus": "DeepLabV3+",
+    "dpt": "DPT",
+    "fpn": "FPN",
+    "linknet": "LinkNet",
+    "manet": "MAnet",
+    "pan": "PAN",
+    "pspnet": "PSPNet",
+    "segformer": "SegFormer",
+    "transformers": "transformers",
+    "unet": "U-Net",
+    "unetplusplus": "U-Net++",
+    "upernet": "UPerNet",
+}
 """Names of architectures in tables, the paper's as it writes them."""
 AGREEMENT = "agreement"
 """Name of the score that needs no labels."""
@@ -146,6 +161,7 @@ class Result:
                 {int(id): iou for id, iou in found["class_iou"].items()},
                 found["frames"],
                 np.array(found["counts"], np.int64),
+                tuple(found.get("names", SUNRGBD37.names)),
             )
         if values["depth"]:
             found = values["depth"]

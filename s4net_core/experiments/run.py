@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from s4net_core import __version__
+from s4net_core.classes import label_space_of
 from s4net_core.config import Settings, changed_settings
 from s4net_core.errors import SettingsError
 from s4net_core.experiments.experiment import SUPERVISED, SUPERVISED_DEPTH, Experiment, Method, Scene
@@ -27,8 +28,9 @@ from s4net_core.frames import Capture, FrameSequence
 from s4net_core.io.captures.opening import open_capture
 from s4net_core.io.source_sets.opening import open_source_set, open_test_set
 from s4net_core.io.source_sets.source_set import SourceSet
+from s4net_core.labels import LABEL_SPACES
 from s4net_core.learning.pretraining import Pretraining
-from s4net_core.models.checkpoint import file_sha256, read_info
+from s4net_core.models.checkpoint import check_same_classes, file_sha256, read_info
 
 Progress = Callable[[str, int, int], None]
 """Called with the name of the task, the steps done and the total number of steps; 0 = not known."""
@@ -113,6 +115,7 @@ class ExperimentRun:
         """mIoU on the experiment's `unseen`, by the SHA-256 of the weights."""
         self.shared = experiment.shared_settings(overrides)
         self.methods = {method.name: experiment.method_settings(method, overrides) for method in experiment.methods}
+        self._space = label_space_of(self.shared.model.label_space)
         self._check_data()
         for name, settings in self.methods.items():
             if not settings.adaptation.max_steps and not settings.adaptation.patience:
@@ -164,7 +167,10 @@ class ExperimentRun:
     def _bases(self, settings: Settings) -> dict[str, Path]:
         """Weights files of the base models for these settings, by name; one is trained when none is given."""
         if self.experiment.bases:
-            return {name: self._data / path for name, path in self.experiment.bases.items()}
+            paths = {name: self._data / path for name, path in self.experiment.bases.items()}
+            for path in paths.values():
+                check_same_classes(path, read_info(path).label_space, self._space)
+            return paths
         return {"": self._trained(settings)}
 
     def _trained(self, settings: Settings) -> Path:
@@ -174,6 +180,8 @@ class ExperimentRun:
         follows_from |= {"holdout": settings.guard.holdout, "mirror": settings.learner.mirror}
         follows_from["auxiliary_weight"] = settings.learner.auxiliary_weight
         follows_from["source"] = self._sha256(self.experiment.source)
+        if self._space.name not in LABEL_SPACES:  # the setting names a file, whose content counts
+            follows_from["classes"] = self._space.names
         path = self._out / "bases" / f"{settings.model.architecture}-{key_of(follows_from)}.safetensors"
         if not path.exists():
             self._train(settings, path)
@@ -187,7 +195,7 @@ class ExperimentRun:
             settings,
             self._source(with_depth=settings.model.depth_decoder),
             unfinished,
-            test=open_test_set(self._data / self.experiment.source),
+            test=open_test_set(self._data / self.experiment.source, label_space=self._space),
             state=state,
             resume=state.exists(),
         )
@@ -264,7 +272,7 @@ class ExperimentRun:
             return results
         sha256 = results[0].weights
         if sha256 not in self._unseen:  # a base model comes once a scene
-            images = open_source_set(self._data / self.experiment.unseen)
+            images = open_source_set(self._data / self.experiment.unseen, label_space=self._space)
             self._unseen[sha256] = measure_on_images(network.weights, images, measuring)
         return [replace(result, unseen=self._unseen[sha256]) for result in results]
 
@@ -291,20 +299,25 @@ class ExperimentRun:
     def _source(self, *, with_depth: bool) -> SourceSet:
         """The labelled source set, with depth for networks that learn from it."""
         if with_depth not in self._sources:
-            self._sources[with_depth] = open_source_set(self._data / self.experiment.source, with_depth=with_depth)
+            path = self._data / self.experiment.source
+            self._sources[with_depth] = open_source_set(path, with_depth=with_depth, label_space=self._space)
         return self._sources[with_depth]
 
     def _capture(self, scene: Scene, settings: Settings) -> Capture:
         """The capture to adapt to."""
         path, with_depth = self._data / scene.capture, settings.geometry.from_sensor
-        return open_capture(path, stream=settings.stream, poses=scene.poses, with_depth=with_depth)
+        return open_capture(
+            path, stream=settings.stream, poses=scene.poses, label_space=self._space, with_depth=with_depth
+        )
 
     def _scans(self, scene: Scene) -> dict[str, FrameSequence]:
         """Scans with their own poses: noisy poses are for learning, not for measuring."""
         shared, stride = self.shared, self.experiment.every
-        with_depth = shared.geometry.from_sensor
+        with_depth, space = shared.geometry.from_sensor, self._space
         return {
-            name: open_capture(self._data / path, stream=shared.stream, stride=stride, with_depth=with_depth)
+            name: open_capture(
+                self._data / path, stream=shared.stream, label_space=space, stride=stride, with_depth=with_depth
+            )
             for name, path in scene.scans.items()
         }
 

@@ -11,7 +11,6 @@ from s4net_core.evaluation.metrics import class_iou
 from s4net_core.evaluation.summary import DEPTH, SEGMENTATION
 from s4net_core.evaluation.tables import Cell, Table
 from s4net_core.experiments.results import AGREEMENT, Result
-from s4net_core.labels import SUNRGBD37
 
 CONVENTIONS = ("per_image", "pooled")
 """Both ways to average over images, by the name of their attribute; the paper's first."""
@@ -61,9 +60,8 @@ def class_table(results: Sequence[Result]) -> Table:
             counts = summed_counts(results, *row, scan)
             found[(scan, " ".join(row))] = {} if counts is None else class_iou(counts)
     ids = sorted({id for ious in found.values() for id in ious})
-    table: list[list[Cell]] = [
-        [SUNRGBD37.names[id - 1], *(ious.get(id, math.nan) for ious in found.values())] for id in ids
-    ]
+    names = names_of(results)
+    table: list[list[Cell]] = [[names[id - 1], *(ious.get(id, math.nan) for ious in found.values())] for id in ids]
     return Table("IoU by class, one confusion matrix over all scenes", ("class", *(c for _, c in found)), table, groups)
 
 
@@ -82,6 +80,11 @@ def seed_table(results: Sequence[Result], convention: str) -> Table:
             rows.append([network, method, str(seed), *values])
     columns = ("network", "method", "seed", *(f"{scan} mIoU" for scan in scans))
     return Table(f"mIoU of each seed, {convention.replace('_', ' ')}, mean over scenes", columns, rows)
+
+
+def names_of(results: Sequence[Result]) -> tuple[str, ...]:
+    """Names of the classes that were scored, id 1 first; all results of a table have the same."""
+    return next((result.evaluation.names for result in results if result.evaluation), ())
 
 
 def summed_counts(results: Sequence[Result], network: str, method: str, scan: str) -> NDArray[np.int64] | None:

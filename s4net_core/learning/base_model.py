@@ -35,7 +35,7 @@ def check_branches(checkpoint: str | Path, found: ModelSettings, settings: Setti
 
 
 def open_source(settings: Settings) -> SourceSet | None:
-    """Open the source set in the settings, with depth if the base model has a depth decoder.
+    """Open the source set in the settings, with the classes of the base model, and with depth if that predicts it.
 
     Returns:
         None if `source.path` is empty.
@@ -46,5 +46,6 @@ def open_source(settings: Settings) -> SourceSet | None:
     """
     if not settings.source.path:
         return None
-    model = read_info(os.path.expanduser(settings.checkpoint)).model
-    return open_source_set(os.path.expanduser(settings.source.path), with_depth=model.depth_decoder)
+    info = read_info(os.path.expanduser(settings.checkpoint))
+    path = os.path.expanduser(settings.source.path)
+    return open_source_set(path, with_depth=info.model.depth_decoder, label_space=info.label_space)

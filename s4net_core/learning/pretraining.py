@@ -10,13 +10,15 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ConstantLR, LRScheduler, OneCycleLR
 
+from s4net_core.classes import label_space_of
 from s4net_core.config import LearnerSettings, Settings, leaves
 from s4net_core.errors import LearningError, SettingsError
 from s4net_core.evaluation.metrics import pooled_scores
 from s4net_core.evaluation.scoring import confusion
 from s4net_core.files import creation_time
 from s4net_core.io.source_sets.batches import SourceBatch
-from s4net_core.io.source_sets.source_set import SourceSet, split
+from s4net_core.io.source_sets.source_set import SourceSet, in_label_space, split
+from s4net_core.labels import LABEL_SPACES, LabelSpace
 from s4net_core.learning.augment import Augmentation
 from s4net_core.learning.devices import training_fabric
 from s4net_core.learning.interrupt import Interrupt
@@ -132,7 +134,7 @@ class Pretraining:
         track: goes through the labels of the source set, which are all read first, e.g. with a progress bar.
 
     Raises:
-        SourceSetError: the source set is too small.
+        SourceSetError: the source set is too small, or has a class that `model.label_space` lacks.
         CheckpointError, SettingsError: `state` holds no run to resume, or another one.
         S4NetError: SOURCE_DATE_EPOCH is no time.
     """
@@ -156,12 +158,14 @@ class Pretraining:
         self._settings = settings
         self._output, self._half, self._state = Path(output), half, None if state is None else Path(state)
         self._fabric = fabric = fabric or training_fabric(settings)
+        self._space = space = label_space_of(settings.model.label_space)
+        source, test = in_label_space(source, space), None if test is None else in_label_space(test, space)
         train, holdout = split(source, settings.guard.holdout)
         self._test, self._test_indices = (source, holdout) if test is None else (test, list(range(len(test))))
         model = settings.model
         augmentation = Augmentation(settings.pretrain, model.width, model.height, mirror=settings.learner.mirror)
         self._images = AugmentedImages(source, train, augmentation, settings.seed)
-        self._run = _describe(settings, source, len(train), fabric.world_size)
+        self._run = _describe(settings, source, space, len(train), fabric.world_size)
         saved = load_state(self._state, self._run) if resume and self._state else None
         self.network = self._new_network(with_encoder_weights=saved is None)
         weights = median_frequency_weights(map(source.label, track(train)), self.network.num_classes)
@@ -226,7 +230,7 @@ class Pretraining:
         model = self._settings.model
         if not with_encoder_weights:
             model = model.model_copy(update={"encoder_weights": "none"})
-        network = build_network(model)
+        network = build_network(model, label_space=self._space)
         if self._settings.pretrain.batch_norm == "frozen":
             freeze_batch_norm(network)
         elif self._fabric.world_size > 1 and self._fabric.device.type == "cuda":
@@ -363,7 +367,7 @@ def _new_schedule(settings: Settings, optimiser: torch.optim.Optimizer) -> LRSch
     return OneCycleLR(optimiser, pretrain.learning_rate, total_steps=pretrain.steps, pct_start=WARM_UP)
 
 
-def _describe(settings: Settings, source: SourceSet, images: int, processes: int) -> dict[str, Any]:
+def _describe(settings: Settings, source: SourceSet, space: LabelSpace, images: int, processes: int) -> dict[str, Any]:
     """Values that must be equal when a run is resumed."""
     may_change = {f"pretrain.{name}" for name in MAY_CHANGE} | {"model.encoder_weights"}
     if settings.pretrain.schedule == "one_cycle":
@@ -371,4 +375,6 @@ def _describe(settings: Settings, source: SourceSet, images: int, processes: int
     groups = ("model.", "pretrain.", "seed", "guard.holdout", "learner.mirror", "learner.auxiliary_weight")
     run = {leaf.name: leaf.value for leaf in leaves(settings) if leaf.name.startswith(groups)}
     run = {name: value for name, value in run.items() if name not in may_change}
+    if space.name not in LABEL_SPACES:
+        run["model.label_space"] = ", ".join(space.names)  # not the file's path: its content counts
     return run | {"source set": source.name, "its images": images, "images a step": settings.pretrain.batch * processes}

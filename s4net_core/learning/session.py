@@ -18,7 +18,7 @@ from s4net_core.errors import CheckpointError, LearningError, SettingsError
 from s4net_core.files import creation_time
 from s4net_core.frames import View
 from s4net_core.io.source_sets.batches import SourceBatches
-from s4net_core.io.source_sets.source_set import SourceSet, split
+from s4net_core.io.source_sets.source_set import SourceSet, in_label_space, split
 from s4net_core.keyframes import Decision, Keyframe, KeyframeBuffer
 from s4net_core.learning.base_model import check_branches
 from s4net_core.learning.guard import Guard, Health
@@ -118,7 +118,7 @@ class Session:
 
     Raises:
         CheckpointError: the base model cannot be loaded, or lacks a branch that the settings ask for.
-        SourceSetError: the source set is too small for a hold-out.
+        SourceSetError: the source set is too small for a hold-out, or has a class that the base model lacks.
         SettingsError: there is neither a source set nor a loss between views.
         S4NetError: another session uses the folder, or SOURCE_DATE_EPOCH is no time.
     """
@@ -149,7 +149,7 @@ class Session:
         self._advancing = False
         self._folder = StateFolder(folder, base, settings)
         try:
-            self._prepare(source, track)
+            self._prepare(in_label_space(source, network.label_space), track)
         except BaseException:
             self._folder.close()
             raise

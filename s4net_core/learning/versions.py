@@ -119,7 +119,7 @@ class VersionStore:
         self._last_number, self.steps, self.since = last_number, steps, since
         for number, sha256 in known:
             try:
-                _, info = load_checkpoint(self._path(number), expect=self._good[0].info.model, sha256=sha256)
+                _, info = load_checkpoint(self._path(number), expect=self._good[0].info, sha256=sha256)
             except CheckpointError as error:
                 log.warning("version %d is left out: %s", number, error)
                 continue

@@ -36,7 +36,7 @@ def _weights(settings: Settings) -> Iterator[Finding]:
         else:
             model = info.model
             size = f"{model.width}x{model.height}"
-            yield Finding("Weights", f"{path}: {model.architecture} on {model.encoder}, {size}, {model.label_space}")
+            yield Finding("Weights", f"{path}: {model.architecture} on {model.encoder}, {size}, {info.label_space}")
 
 
 def _source_set(settings: Settings) -> Iterator[Finding]:

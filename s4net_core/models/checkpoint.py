@@ -14,15 +14,17 @@ from safetensors import SafetensorError
 from safetensors.torch import load as parse_tensors
 from safetensors.torch import save as serialise_tensors
 
+from s4net_core.classes import ClassList
 from s4net_core.config import ModelSettings, Settings
 from s4net_core.errors import CheckpointError
 from s4net_core.files import creation_time, write_result
+from s4net_core.labels import LABEL_SPACES, LabelSpace
 from s4net_core.models.build import SegmentationNetwork, build_network
 
 _KEY = "s4net"
 """Name of our entry in the header's metadata."""
 _REMEDY = "use a weights file that `s4net pretrain` or `s4net adapt` has written"
-_MUST_MATCH = ("architecture", "encoder", "label_space", "auxiliary", "depth_decoder")
+_MUST_MATCH = ("architecture", "encoder", "auxiliary", "depth_decoder")
 """Settings on which the tensors depend; `auxiliary` is stored as ``always`` or ``never``."""
 
 
@@ -39,6 +41,7 @@ class CheckpointInfo(BaseModel):
         created: UTC, ISO 8601 (`files.creation_time`).
         step: learner steps since the base model.
         config: of a network that settings alone do not describe, see `SegmentationNetwork.body_config`.
+        classes: names, colours and synonyms of the classes; None = `model.label_space` is built in.
         content_sha256: over the tensors and every other entry of this description.
     """
 
@@ -51,7 +54,13 @@ class CheckpointInfo(BaseModel):
     created: str = Field(default_factory=creation_time)
     step: int = Field(default=0, ge=0)
     config: dict[str, Any] = {}
+    classes: ClassList | None = None
     content_sha256: str = ""
+
+    @property
+    def label_space(self) -> LabelSpace:
+        """Meaning of the network's class ids."""
+        return self.classes.space() if self.classes else LABEL_SPACES[self.model.label_space]
 
     @field_validator("metrics")
     @classmethod
@@ -67,7 +76,7 @@ def save_checkpoint(
     Args:
         path: file to (over)write; missing folders are made.
         network: its tensors are written.
-        info: description; `model`, `config` and `content_sha256` are filled in from the network.
+        info: description; `model`, `config`, `classes` and `content_sha256` are filled in from the network.
         half: store float16, half the size; a tensor with values beyond float16 stays float32.
 
     Returns:
@@ -76,11 +85,17 @@ def save_checkpoint(
     Raises:
         CheckpointError: the file cannot be written.
     """
-    model = _resolved(network.settings).model_copy(update={"encoder_weights": "none"})
-    info = (info or CheckpointInfo(model=model)).model_copy(update={"model": model, "config": network.body_config})
+    space = network.label_space
+    described: dict[str, Any] = {
+        "model": _resolved(network.settings).model_copy(update={"encoder_weights": "none"}),
+        "config": network.body_config,
+        "classes": None if space.name in LABEL_SPACES else ClassList.of(space),
+    }
+    info = info.model_copy(update=described) if info else CheckpointInfo(**described)
     tensors = {key: _stored(value, half) for key, value in network.state_dict().items()}
-    info = info.model_copy(update={"content_sha256": _content_sha256(tensors, info.model_dump(mode="json"))})
-    data = serialise_tensors(tensors, metadata={_KEY: info.model_dump_json()})
+    description = info.model_dump(mode="json", exclude_none=True)
+    description["content_sha256"] = _content_sha256(tensors, description)
+    data = serialise_tensors(tensors, metadata={_KEY: json.dumps(description)})
     write_result(path, data, CheckpointError)
     return hashlib.sha256(data).hexdigest()
 
@@ -88,7 +103,7 @@ def save_checkpoint(
 def load_checkpoint(
     path: str | Path,
     *,
-    expect: ModelSettings | None = None,
+    expect: CheckpointInfo | None = None,
     sha256: str | None = None,
     device: str | torch.device = "cpu",
 ) -> tuple[SegmentationNetwork, CheckpointInfo]:
@@ -96,7 +111,7 @@ def load_checkpoint(
 
     Args:
         path: file that `save_checkpoint` wrote.
-        expect: refuse another architecture, encoder, label space or other branches than this.
+        expect: refuse another architecture, encoder, other classes or other branches than in this description.
         sha256: refuse a file with another hash; empty or None = any.
         device: device of the network.
 
@@ -105,8 +120,8 @@ def load_checkpoint(
     """
     info, tensors = _read(Path(path), sha256)
     if expect is not None:
-        _check_model(path, info.model, expect)
-    network = build_network(info.model, info.config)
+        _check_model(path, info, expect.model, expect.label_space)
+    network = build_network(info.model, info.config, info.label_space)
     _fill(path, network, tensors)
     return network.to(device).eval(), info
 
@@ -118,7 +133,7 @@ def load_weights(network: SegmentationNetwork, path: str | Path, sha256: str | N
         CheckpointError: as `load_checkpoint`.
     """
     info, tensors = _read(Path(path), sha256)
-    _check_model(path, info.model, network.settings)
+    _check_model(path, info, network.settings, network.label_space)
     _fill(path, network, tensors)
     return info
 
@@ -135,7 +150,7 @@ def read_info(path: str | Path) -> CheckpointInfo:
             header = file.read(length) if length < os.path.getsize(path) else b""
     except OSError as error:
         raise _unreadable(path, error) from error
-    return _parse_info(path, header)
+    return _validated(path, _parse_description(path, header))
 
 
 def with_size_of(settings: Settings, info: CheckpointInfo) -> Settings:
@@ -176,41 +191,66 @@ def _read(path: Path, sha256: str | None) -> tuple[CheckpointInfo, dict[str, tor
             f"{path} is no weights file of s4net, or is cut off ({len(data)} bytes, {error}): {_REMEDY}"
         ) from error
     header = data[8 : 8 + int.from_bytes(data[:8], "little")]
-    info = _parse_info(path, header)
-    if _content_sha256(tensors, info.model_dump(mode="json")) != info.content_sha256:
+    description = _parse_description(path, header)
+    info = _validated(path, description)
+    if _content_sha256(tensors, description) != info.content_sha256:
         raise CheckpointError(f"weights file {path} is damaged (its content does not fit its own hash): {_REMEDY}")
     return info, tensors
 
 
-def _parse_info(path: str | Path, header: bytes) -> CheckpointInfo:
+def _parse_description(path: str | Path, header: bytes) -> Any:
     try:
-        description = json.loads(json.loads(header)["__metadata__"][_KEY])
+        return json.loads(json.loads(header)["__metadata__"][_KEY])
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(
             f"{path} was not written by s4net (no '{_KEY}' entry in its header): {_REMEDY}"
         ) from error
+
+
+def _validated(path: str | Path, description: Any) -> CheckpointInfo:
     try:
-        return CheckpointInfo.model_validate(description)
+        info = CheckpointInfo.model_validate(description)
     except ValidationError as error:
         problem = error.errors()[0]
         raise CheckpointError(
             f"weights file {path} has an unknown description ({'.'.join(map(str, problem['loc']))}: {problem['msg']}): "
             "it may come from a newer s4net; update this one"
         ) from error
+    name, own = info.model.label_space, info.classes
+    if (own is None and name not in LABEL_SPACES) or (own is not None and own.name != name):
+        described = f"those of '{own.name}'" if own else "not described"
+        raise CheckpointError(
+            f"weights file {path} has the classes '{name}', but they are {described}: it may come from a newer s4net; "
+            "update this one"
+        )
+    return info
 
 
 def _resolved(model: ModelSettings) -> ModelSettings:
     return model.model_copy(update={"auxiliary": "always" if model.has_auxiliary else "never"})
 
 
-def _check_model(path: str | Path, found: ModelSettings, expected: ModelSettings) -> None:
+def _check_model(path: str | Path, info: CheckpointInfo, expected: ModelSettings, space: LabelSpace) -> None:
     for name in _MUST_MATCH:
-        is_, wanted = getattr(_resolved(found), name), getattr(_resolved(expected), name)
+        is_, wanted = getattr(_resolved(info.model), name), getattr(_resolved(expected), name)
         if is_ != wanted:
             raise CheckpointError(
                 f"weights file {path} has {name} '{is_}' but '{wanted}' is expected: set model.{name} to '{is_}' or "
                 "use other weights"
             )
+    check_same_classes(path, info.label_space, space)
+
+
+def check_same_classes(path: str | Path, found: LabelSpace, expected: LabelSpace) -> None:
+    """Refuse weights of other classes than those that are in use.
+
+    Raises:
+        CheckpointError: naming both.
+    """
+    if (found.name, found.names, found.no_class) != (expected.name, expected.names, expected.no_class):
+        raise CheckpointError(
+            f"weights file {path} has the classes {found} but {expected} are in use: use weights of the same classes"
+        )
 
 
 def _fill(path: str | Path, network: SegmentationNetwork, tensors: Mapping[str, torch.Tensor]) -> None:

@@ -11,7 +11,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from s4net_core.errors import ExportError, S4NetError, SettingsError, first_line
-from s4net_core.labels import LABEL_SPACES
 from s4net_core.models.build import SegmentationNetwork
 from s4net_core.models.checkpoint import CheckpointInfo
 
@@ -154,8 +153,8 @@ def export_onnx(network: SegmentationNetwork, info: CheckpointInfo, width: int, 
 def _properties(network: SegmentationNetwork, info: CheckpointInfo) -> dict[str, str]:
     model = network.settings
     return {
-        "labels": json.dumps(LABEL_SPACES[model.label_space].names),
-        "label_space": model.label_space,
+        "labels": json.dumps(network.label_space.names),
+        "label_space": network.label_space.name,
         "first_label_id": "1",
         "input": "RGB, 0..1",
         "network": f"{model.architecture}/{model.encoder}",

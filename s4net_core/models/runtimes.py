@@ -91,7 +91,7 @@ class OnnxBackend:
 
     def load(self, path: str | Path, sha256: str) -> None:
         """As `Backend`; takes a second or two."""
-        network, info = load_checkpoint(path, expect=self.info.model, sha256=sha256, device=self._device)
+        network, info = load_checkpoint(path, expect=self.info, sha256=sha256, device=self._device)
         graph = self._fill(network, info, sha256)
         self.network, self.info, self._graph = network, info, graph
 

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from s4net_core.config import Settings
-from s4net_core.errors import CheckpointError
 from s4net_core.labels import UNLABELLED
 from s4net_core.models.checkpoint import CheckpointInfo, save_checkpoint
 from s4net_core.models.predict import most_probable, pick_device, predict_depth, working_images
@@ -24,7 +23,7 @@ class Segmentation:
     """Labels of one image.
 
     Args:
-        label: (H, W) uint8 class ids, 0 = less confident than `segmentation.min_confidence`.
+        label: (H, W) uint8 class ids, 0 = of no class, or less confident than `segmentation.min_confidence`.
         confidence: (H, W) float32, probability 0..1 of the most probable class.
         version: of the weights; one image is labelled by one version alone.
     """
@@ -44,11 +43,11 @@ class Segmenter:
     Args:
         checkpoint: weights file to start with.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-        settings: groups `model` (label space and working size), `learner.amp` and `segmentation` (runtime, execution
+        settings: groups `model` (working size), `learner.amp` and `segmentation` (runtime, execution
             provider, and `min_confidence`, which is read at every frame).
 
     Raises:
-        CheckpointError: the file is refused, or its label space is not the one in the settings.
+        CheckpointError: the file is refused.
         SettingsError, ExportError: with `segmentation.runtime` onnx, see `OnnxBackend`.
     """
 
@@ -56,7 +55,6 @@ class Segmenter:
         self._settings = settings
         self._device = pick_device(device)
         backend = open_backend(checkpoint, self._device, settings)
-        _check_label_space(checkpoint, backend.info, settings)
         self._serving, self._spare = _Copy(backend), _Copy(backend.twin())
         self._loading = threading.Lock()
 
@@ -74,7 +72,7 @@ class Segmenter:
         """Take over the weights of a file, from the next frame on.
 
         Args:
-            path: weights file of the same architecture, encoder and label space.
+            path: weights file of the same architecture, encoder and classes.
             sha256: hash that the file must have; empty = any.
 
         Raises:
@@ -104,7 +102,8 @@ class Segmenter:
             logits = backend.logits(images)
             label, confidence = most_probable(logits, color.shape[:2])
             label[confidence < self._settings.segmentation.min_confidence] = UNLABELLED
-            return Segmentation(label[0].cpu().numpy(), confidence[0].cpu().numpy(), backend.info.version)
+            ids = backend.network.label_space.without_no_class(label[0].cpu().numpy())
+            return Segmentation(ids, confidence[0].cpu().numpy(), backend.info.version)
 
     def depth(self, color: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Depth of one image, predicted at the working size and scaled to the image's bilinearly.
@@ -149,11 +148,3 @@ class _Copy:
     def __init__(self, backend: Backend) -> None:
         self.lock = threading.Lock()
         self.backend = backend
-
-
-def _check_label_space(checkpoint: str | Path, info: CheckpointInfo, settings: Settings) -> None:
-    if info.model.label_space != settings.model.label_space:
-        raise CheckpointError(
-            f"weights file {checkpoint} predicts {info.model.label_space} but model.label_space is "
-            f"'{settings.model.label_space}': change the setting or use other weights"
-        )

@@ -1,8 +1,10 @@
-"""Segmentation networks of the library transformers, whose classes lead to those of a label space here."""
+"""Segmentation networks of the library transformers, whose classes lead to those of a label space."""
 
 import json
 import logging
+import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,9 +13,10 @@ from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from s4net_core.classes import named_space
 from s4net_core.config import ModelSettings
 from s4net_core.errors import CheckpointError, S4NetError, SettingsError, first_line
-from s4net_core.labels import ADE20K_NAMES, ADE20K_TO_SUNRGBD37, LABEL_SPACES, SUNRGBD37, UNLABELLED
+from s4net_core.labels import ADE20K_NAMES, ADE20K_TO_SUNRGBD37, SUNRGBD37, UNLABELLED, LabelSpace, means_no_class
 
 log = logging.getLogger(__name__)
 Loaded = TypeVar("Loaded")
@@ -25,6 +28,8 @@ SMALLEST_SUM = 1e-37
 NO_NORMALISATION = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 _NEEDED = ("wall", "floor")
 """Classes without which a network was not trained on rooms."""
+_NUMBERED = re.compile(r"(LABEL_)?\d+")
+"""Name of a class that its network does not name."""
 _FOR_EXAMPLE = "nvidia/segformer-b0-finetuned-ade-512-512"
 
 
@@ -88,19 +93,22 @@ class TransformersBody(nn.Module):
         return torch.where(present, merged, lowest)
 
 
-def fetch_body(model: ModelSettings) -> tuple[TransformersBody, tuple[float, ...], tuple[float, ...]]:
+def fetch_body(
+    model: ModelSettings, label_space: LabelSpace | None
+) -> tuple[TransformersBody, tuple[float, ...], tuple[float, ...], LabelSpace]:
     """A network of the hub, or of a folder that transformers wrote.
 
     Args:
         model: `encoder` is the network's name on huggingface.co, or the folder; with `encoder_weights` ``none`` its
             weights are random.
+        label_space: the classes that it shall have; None = its own.
 
     Returns:
-        The network, mean and standard deviation of RGB in 0..1.
+        The network, mean and standard deviation of RGB in 0..1, and its classes.
 
     Raises:
         CheckpointError: it cannot be fetched, or is no complete semantic segmentation network.
-        SettingsError: its classes are not those of rooms, or it cannot label images of the working size.
+        SettingsError: its classes are not those that it shall have, or it cannot label images of the working size.
         S4NetError: transformers is not installed.
     """
     name, transformers = model.encoder, _transformers()
@@ -111,12 +119,13 @@ def fetch_body(model: ModelSettings) -> tuple[TransformersBody, tuple[float, ...
     else:
         network, report = _fetch(name, lambda **how: auto.from_pretrained(name, output_loading_info=True, **how))
         _check_complete(name, report)
-    body = _new_body(network, model)
+    label_space = label_space or native_space(name, _names(network))
+    body = _new_body(network, label_space)
     _try_size(body, model)
-    return body, *_normalisation(name, transformers)
+    return body, *_normalisation(name, transformers), label_space
 
 
-def rebuild_body(model: ModelSettings, config: Mapping[str, Any]) -> TransformersBody:
+def rebuild_body(model: ModelSettings, config: Mapping[str, Any], label_space: LabelSpace) -> TransformersBody:
     """The network that `TransformersBody.config` describes, with random weights; needs no hub.
 
     Raises:
@@ -126,7 +135,7 @@ def rebuild_body(model: ModelSettings, config: Mapping[str, Any]) -> Transformer
     transformers = _transformers()
     try:
         described = transformers.AutoConfig.for_model(**config)
-        return _new_body(transformers.AutoModelForSemanticSegmentation.from_config(described), model)
+        return _new_body(transformers.AutoModelForSemanticSegmentation.from_config(described), label_space)
     except SettingsError:
         raise
     except Exception as error:
@@ -137,30 +146,69 @@ def rebuild_body(model: ModelSettings, config: Mapping[str, Any]) -> Transformer
         ) from error
 
 
-def class_ids(names: Sequence[str]) -> list[int]:
-    """SUN RGB-D id of each class of a network: by name, or by ADE20K's order where there are only numbers.
+def class_ids(names: Sequence[str], label_space: LabelSpace = SUNRGBD37) -> list[int]:
+    """Id of each class of a network: by name, or by order where there are only numbers.
 
     Args:
         names: of the network's outputs.
+        label_space: gives the ids.
 
     Returns:
         Ids, 0 = no counterpart.
 
     Raises:
-        SettingsError: no wall or no floor is among them.
+        SettingsError: the two have no class in common, or, in SUN RGB-D 37, no wall or no floor.
     """
+    if label_space is not SUNRGBD37:
+        return _own_ids(names, label_space)
     known = dict(zip(ADE20K_NAMES, ADE20K_TO_SUNRGBD37, strict=True))
     known |= {name.replace("_", " "): id for id, name in enumerate(SUNRGBD37.names, start=1)}
     ids = [known.get(name.strip().lower().replace("_", " "), UNLABELLED) for name in names]
     if not any(ids) and len(names) == len(ADE20K_NAMES):
         ids = list(ADE20K_TO_SUNRGBD37)
     if not {SUNRGBD37.names.index(name) + 1 for name in _NEEDED} <= set(ids):
-        shown = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
         raise SettingsError(
-            f"a network with {len(names)} classes ({shown}) was not trained on rooms: use one for ADE20K, e.g. "
-            f"{_FOR_EXAMPLE}, or with the class names of sunrgbd37"
+            f"a network with {_listed(names)} was not trained on rooms: use one for ADE20K, e.g. {_FOR_EXAMPLE}, or "
+            "with the class names of sunrgbd37, or say which classes you want (--classes native, or a file of classes)"
         )
     return ids
+
+
+def native_space(name: str, names: Sequence[str]) -> LabelSpace:
+    """The classes of a network itself; those named background, other and the like mean no class.
+
+    Args:
+        name: of the network.
+        names: of its outputs.
+
+    Raises:
+        SettingsError: the names are only numbers, two are equal, or there are too many.
+    """
+    if all(_NUMBERED.fullmatch(own) for own in names):
+        if len(names) != len(ADE20K_NAMES):
+            raise SettingsError(f"{name} has {_listed(names)}, without names: give a file of classes in their order")
+        names = ADE20K_NAMES
+    own = named_space(name.rstrip("/").rpartition("/")[2], names)
+    no_class = frozenset(id for id, known in enumerate(own.names, start=1) if means_no_class(known))
+    return replace(own, no_class=no_class)
+
+
+def _own_ids(names: Sequence[str], label_space: LabelSpace) -> list[int]:
+    if all(_NUMBERED.fullmatch(name) for name in names) and len(names) == label_space.num_classes:
+        return list(range(1, len(names) + 1))
+    if tuple(names) == label_space.names:
+        return list(range(1, len(names) + 1))
+    ids = [label_space.id_of(name) or UNLABELLED for name in names]
+    if not any(ids):
+        raise SettingsError(
+            f"a network with {_listed(names)} knows none of the classes {label_space}: add its names as synonyms, or "
+            "use another network"
+        )
+    return ids
+
+
+def _listed(names: Sequence[str]) -> str:
+    return f"{len(names)} classes ({', '.join(names[:8])}{', ...' if len(names) > 8 else ''})"
 
 
 def _membership(ids: Sequence[int], num_classes: int) -> Tensor:
@@ -172,10 +220,13 @@ def _membership(ids: Sequence[int], num_classes: int) -> Tensor:
     return members
 
 
-def _new_body(network: Any, model: ModelSettings) -> TransformersBody:
-    names = network.config.id2label
-    ids = class_ids([str(names[index]) for index in range(network.config.num_labels)])
-    return TransformersBody(network.float(), ids, LABEL_SPACES[model.label_space].num_classes)
+def _new_body(network: Any, label_space: LabelSpace) -> TransformersBody:
+    ids = class_ids(_names(network), label_space)
+    return TransformersBody(network.float(), ids, label_space.num_classes)
+
+
+def _names(network: Any) -> list[str]:
+    return [str(network.config.id2label[index]) for index in range(network.config.num_labels)]
 
 
 def _fetch(name: str, load: Callable[..., Loaded]) -> Loaded:

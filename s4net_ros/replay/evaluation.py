@@ -15,6 +15,8 @@ from s4net_core.evaluation.pictures import Curve, save_picture
 from s4net_core.evaluation.summary import summary_numbers, summary_tables
 from s4net_core.evaluation.tables import Table, to_rich
 from s4net_core.io.captures.opening import open_capture
+from s4net_core.labels import SUNRGBD37
+from s4net_core.models.checkpoint import read_info
 from s4net_core.models.segmenter import Segmenter
 from s4net_ros.replay.monitor import Record
 from s4net_ros.replay.report import MEASURED
@@ -31,7 +33,9 @@ def measure_before_after(settings: Settings, record: Record, scene: Path, consol
         CaptureError: the scene is missing or in an unknown format.
         CheckpointError: a weights file is gone or damaged.
     """
-    capture = open_capture(scene, stream=settings.stream, with_depth=settings.geometry.from_sensor)
+    space = read_info(settings.checkpoint).label_space
+    with_depth = settings.geometry.from_sensor
+    capture = open_capture(scene, stream=settings.stream, label_space=space, with_depth=with_depth)
     weights = {BASE: settings.checkpoint}
     if record.updates and record.updates[-1].version:
         weights[ADAPTED] = record.updates[-1].path
@@ -75,11 +79,12 @@ def write_pages(
     if compared:
         tables = [*summary_tables(compared), *tables]
     title = f"Before and after adaptation: {compared.capture}" if compared else "Live run"
-    page = HtmlPage(title, tables, _curves(record), pictures, settings=changed_settings(settings))
+    space = compared.label_space if compared else SUNRGBD37
+    page = HtmlPage(title, tables, _curves(record), pictures, settings=changed_settings(settings), label_space=space)
     write_page(out / REPORT, page)
     if not pictures:
         return [out / REPORT]
-    save_picture(out / PICTURE, pictures)
+    save_picture(out / PICTURE, pictures, space)
     return [out / REPORT, out / PICTURE]
 
 

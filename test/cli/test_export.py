@@ -52,3 +52,30 @@ def test_network_of_transformers_becomes_a_base_model(tmp_path, capsys, monkeypa
     assert "whiteboard" in text
     info = read_info("base.safetensors")
     assert (info.model.architecture, info.model.encoder, info.model.width) == ("transformers", "segformer", 96)
+
+
+@pytest.mark.parametrize(
+    ("classes", "known", "name"),
+    [("native", "2 of 2 classes", "forest"), ("own.yaml", "1 of 2 classes", "own")],
+)
+def test_a_network_is_imported_with_its_own_classes_or_those_of_a_file(
+    tmp_path, capsys, monkeypatch, classes, known, name
+):
+    transformers = pytest.importorskip("transformers")
+    monkeypatch.chdir(tmp_path)
+    config = transformers.SegformerConfig(
+        depths=[1, 1, 1, 1],
+        hidden_sizes=[8, 8, 8, 8],
+        num_attention_heads=[1, 1, 1, 1],
+        id2label={0: "tree", 1: "path"},
+        label2id={"tree": 0, "path": 1},
+    )
+    transformers.SegformerForSemanticSegmentation(config).save_pretrained("forest")
+    transformers.SegformerImageProcessor().save_pretrained("forest")
+    (tmp_path / "own.yaml").write_text("[{name: plant, synonyms: [tree]}, rock]")
+    words = ["import-model", "forest", "base.safetensors", "--set", "model.width=96", "--set", "model.height=64"]
+    assert main(words) == 2  # SUN RGB-D 37 by default
+    assert "--classes native" in " ".join(capsys.readouterr().err.split())
+    assert main([*words, "--classes", classes]) == 0
+    assert known in " ".join(capsys.readouterr().out.split())
+    assert read_info("base.safetensors").label_space.name == name

@@ -306,8 +306,8 @@ def train_without_dropout(settings, name):
     """Losses of the steps, and the mIoU at the end."""
     build = pretraining.build_network
 
-    def without_dropout(model):
-        network = build(model)
+    def without_dropout(model, **options):
+        network = build(model, **options)
         for module in network.modules():
             if isinstance(module, nn.Dropout | nn.Dropout2d):
                 module.p = 0.0

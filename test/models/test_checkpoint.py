@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from own_classes import five_classes
 from safetensors.torch import load_file, save_file
 
+from s4net_core.classes import named_space
 from s4net_core.config import ModelSettings, load_settings
 from s4net_core.errors import CheckpointError
 from s4net_core.models.build import build_network
@@ -31,6 +33,10 @@ def new_network(seed=0, model=MODEL):
     network = build_network(model)
     network.train()(torch.rand(2, 3, 48, 80))  # statistics of batch norm other than those of a new network
     return network.eval()
+
+
+def described(model, **changes):
+    return CheckpointInfo(model=model.model_copy(update=changes))
 
 
 @pytest.fixture(scope="module")
@@ -175,7 +181,7 @@ def test_another_hash_than_announced_is_refused(saved):
 def test_the_demos_weights_fit_the_recipe_beside_them():
     demo = Path(__file__).parents[2] / "demo"
     recipe = load_settings(demo / "pretrain.yaml")
-    info = load_checkpoint(demo / "weights" / "base.safetensors", expect=recipe.model)[1]
+    info = load_checkpoint(demo / "weights" / "base.safetensors", expect=CheckpointInfo(model=recipe.model))[1]
     assert (info.version, info.step) == (0, recipe.pretrain.steps)
     assert (info.model.width, info.model.height) == (recipe.model.width, recipe.model.height)
     assert recipe.threads == 1  # else the sums depend on the number of cores
@@ -184,9 +190,9 @@ def test_the_demos_weights_fit_the_recipe_beside_them():
 def test_another_setting_of_the_same_branches_is_no_other_network(tmp_path):
     auto = MODEL.model_copy(update={"architecture": "pspnet"})
     save_checkpoint(tmp_path / "a.safetensors", new_network(model=auto))
-    load_checkpoint(tmp_path / "a.safetensors", expect=auto.model_copy(update={"auxiliary": "always"}))
+    load_checkpoint(tmp_path / "a.safetensors", expect=described(auto, auxiliary="always"))
     with pytest.raises(CheckpointError, match=r"auxiliary 'always' but 'never' is expected: set model\.auxiliary"):
-        load_checkpoint(tmp_path / "a.safetensors", expect=auto.model_copy(update={"auxiliary": "never"}))
+        load_checkpoint(tmp_path / "a.safetensors", expect=described(auto, auxiliary="never"))
 
 
 @pytest.mark.parametrize(
@@ -194,17 +200,77 @@ def test_another_setting_of_the_same_branches_is_no_other_network(tmp_path):
 )
 def test_unexpected_network_is_refused_with_both_names(saved, name, value):
     with pytest.raises(CheckpointError, match=rf"{name} '{getattr(MODEL, name)}' but '{value}' is expected"):
-        load_checkpoint(saved, expect=MODEL.model_copy(update={name: value}))
+        load_checkpoint(saved, expect=described(MODEL, **{name: value}))
 
 
 def test_another_size_is_no_other_network(saved):
-    load_checkpoint(saved, expect=MODEL.model_copy(update={"width": 480, "height": 360, "encoder_weights": "imagenet"}))
+    load_checkpoint(saved, expect=described(MODEL, width=480, height=360, encoder_weights="imagenet"))
 
 
-def test_label_space_of_another_kind_is_refused(saved, network):
-    other = MODEL.model_copy(update={"label_space": "ade20k"})
-    with pytest.raises(CheckpointError, match="label_space 'sunrgbd37' but 'ade20k'"):
-        load_checkpoint(saved, expect=other)
+class TestOwnClasses:
+    @pytest.fixture
+    def own(self, tmp_path):
+        """A network with five classes of a user's own, and its weights file."""
+        network = build_network(MODEL, label_space=five_classes(tmp_path))
+        save_checkpoint(tmp_path / "five.safetensors", network)
+        return network, tmp_path / "five.safetensors"
+
+    def test_they_travel_inside_the_file(self, own):
+        network, path = own
+        loaded, info = load_checkpoint(path)
+        assert loaded.label_space == info.label_space == read_info(path).label_space == network.label_space
+        assert loaded.label_space.id_of("skids") == 2
+        assert loaded(torch.rand(1, 3, 32, 64)).shape[1] == loaded.num_classes == 5
+        assert info.model.label_space == loaded.settings.label_space == "warehouse"
+
+    def test_weights_of_other_classes_are_refused_with_both_named(self, own, saved, network):
+        with pytest.raises(CheckpointError, match=r"'warehouse' \(5 classes: .*'sunrgbd37' \(37 classes"):
+            load_weights(network, own[1])
+        with pytest.raises(CheckpointError, match=r"'sunrgbd37' \(37 classes.*'warehouse' \(5 classes"):
+            load_checkpoint(saved, expect=load_checkpoint(own[1])[1])
+
+    def test_as_many_classes_of_the_same_name_are_not_the_same_classes(self, own):
+        _, path = own
+        other = named_space("warehouse", ["floor", "rack", "pallet", "person", "rest"])
+        with pytest.raises(CheckpointError, match="use weights of the same classes"):
+            load_weights(build_network(MODEL, label_space=other), path)
+
+    @pytest.mark.parametrize(
+        ("change", "problem"),
+        [
+            (lambda c: c.update(name="other"), "'warehouse', but they are those of 'other'"),
+            (lambda c: c["classes"][1].update(name="floor"), "names two classes"),
+            (lambda c: c["classes"][1].update(color=[0, 0, 256]), r"classes\.1\.color\.2"),
+            (lambda c: c["classes"].extend({"name": f"c{i}"} for i in range(250)), "at most 254 items"),
+            (lambda c: c["classes"][1].update(name="x" * 65), "at most 64 characters"),
+            (lambda c: c["classes"][1].update(name=5), "valid string"),
+            (lambda c: c.clear(), "Field required"),
+        ],
+    )
+    def test_a_header_is_not_trusted(self, own, change, problem):
+        _, path = own
+        description = json.loads(read_info(path).model_dump_json())
+        change(description["classes"])
+        save_file(load_file(path), path, metadata={"s4net": json.dumps(description)})
+        for read in (read_info, load_checkpoint):
+            with pytest.raises(CheckpointError, match=problem):
+                read(path)
+
+    def test_a_header_without_its_classes_is_refused(self, own):
+        _, path = own
+        description = json.loads(read_info(path).model_dump_json())
+        del description["classes"]
+        save_file(load_file(path), path, metadata={"s4net": json.dumps(description)})
+        with pytest.raises(CheckpointError, match="'warehouse', but they are not described"):
+            read_info(path)
+
+    def test_changed_classes_are_noticed(self, own):
+        _, path = own
+        description = json.loads(read_info(path).model_dump_json())
+        description["classes"]["classes"].reverse()
+        save_file(load_file(path), path, metadata={"s4net": json.dumps(description)})
+        with pytest.raises(CheckpointError, match="damaged"):
+            load_checkpoint(path)
 
 
 def test_description_of_a_newer_version_is_refused_with_the_entry(tmp_path, saved):

@@ -6,6 +6,7 @@ import threading
 import numpy as np
 import pytest
 import torch
+from own_classes import NAMES, REST, five_classes
 
 from s4net_core.config import ModelSettings, Settings
 from s4net_core.errors import BadFrame, CheckpointError
@@ -150,11 +151,18 @@ class TestSegmenter:
                 segmenter.segment(color)
             assert caught.value.reason == "color_format"
 
-    def test_weights_of_another_label_space_are_refused(self, tmp_path, network):
-        settings = new_settings()
-        object.__setattr__(settings.model, "label_space", "ade20k")
-        with pytest.raises(CheckpointError, match=r"predicts sunrgbd37 but model\.label_space is 'ade20k'"):
-            Segmenter(saved(tmp_path / "w", network), "cpu", settings)
+    def test_classes_are_those_of_the_weights_whatever_the_settings_say(self, tmp_path):
+        network = build_network(MODEL, label_space=five_classes(tmp_path))
+        segmenter = Segmenter(saved(tmp_path / "w", network), "cpu", new_settings())
+        assert segmenter.info.label_space.names == NAMES
+        assert segmenter.segment(random_color()).label.max() <= 5
+
+    def test_what_means_no_class_is_unlabelled(self, tmp_path):
+        network = build_network(MODEL, label_space=five_classes(tmp_path))
+        with torch.no_grad():
+            network.body.segmentation_head[0].bias[REST - 1] = 1000.0
+        segmenter = Segmenter(saved(tmp_path / "w", network), "cpu", new_settings())
+        assert not segmenter.segment(random_color()).label.any()
 
 
 class TestDepth:

@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from own_classes import five_classes
 from torch.nn import functional as F
 
 from s4net_core.config import ModelSettings, from_values
@@ -18,7 +19,7 @@ from s4net_core.models.build import build_network
 from s4net_core.models.checkpoint import CheckpointInfo, load_checkpoint, load_weights, read_info, save_checkpoint
 from s4net_core.models.onnx_model import OnnxModel, compare_with_torch, export_onnx
 from s4net_core.models.predict import to_tensor
-from s4net_core.models.transformers_body import TransformersBody, class_ids, fetch_body
+from s4net_core.models.transformers_body import TransformersBody, class_ids, fetch_body, native_space
 
 transformers = pytest.importorskip("transformers")
 
@@ -163,6 +164,52 @@ class TestClasses:
             build_network(settings_for(tmp_path / "outdoors"))
 
 
+class TestOwnClasses:
+    """Classes other than SUN RGB-D's: the network's own, or those of a file."""
+
+    def test_native_classes_are_the_networks_own(self, tmp_path):
+        folder = write_segformer(tmp_path / "forest", ("tree", "path", "background"))
+        network = build_network(settings_for(folder, label_space="native")).eval()
+        space = network.label_space
+        assert (space.name, space.names, space.no_class) == ("forest", ("tree", "path", "background"), {3})
+        assert network.body.members.tolist() == torch.eye(3).tolist()
+        save_checkpoint(tmp_path / "w", network)
+        again, info = load_checkpoint(tmp_path / "w")
+        assert again.label_space == info.label_space == space
+        images = torch.rand(1, 3, HEIGHT, WIDTH)
+        with torch.no_grad():
+            torch.testing.assert_close(again(images), network(images))
+
+    def test_150_native_numbers_have_the_names_of_ade20k(self):
+        assert native_space("net", [f"LABEL_{i}" for i in range(150)]).names == ADE20K_NAMES
+
+    @pytest.mark.parametrize(
+        ("names", "problem"),
+        [
+            (["LABEL_0", "LABEL_1"], "without names: give a file of classes"),
+            (["tree", "Tree"], "'tree' names two classes"),
+            ([f"thing {i}" for i in range(300)], "at most 254"),
+        ],
+    )
+    def test_native_classes_that_cannot_be_told_apart_are_refused(self, names, problem):
+        with pytest.raises(SettingsError, match=problem):
+            native_space("org/net", names)
+
+    def test_classes_of_a_file_are_found_by_name_and_synonym(self, tmp_path):
+        five = five_classes(tmp_path)
+        assert class_ids(["skid", "Floors", "sky", "rack", "wall"], five) == [2, 1, 0, 3, 5]
+
+    def test_numbers_are_taken_in_the_order_of_the_file(self, tmp_path):
+        five = five_classes(tmp_path)
+        assert class_ids([f"LABEL_{i}" for i in range(5)], five) == [1, 2, 3, 4, 5]
+        with pytest.raises(SettingsError, match=r"4 classes \(LABEL_0.*none of the classes 'warehouse'"):
+            class_ids([f"LABEL_{i}" for i in range(4)], five)
+
+    def test_a_network_that_knows_none_of_them_is_refused(self, tmp_path):
+        with pytest.raises(SettingsError, match=r"\(tree, path\) knows none of the classes 'warehouse' \(5 classes"):
+            class_ids(["tree", "path"], five_classes(tmp_path))
+
+
 class TestNormalisation:
     """mean and std are for RGB in 0..1, in whichever form the image processor gives them."""
 
@@ -176,14 +223,15 @@ class TestNormalisation:
         ],
     )
     def test_of_the_image_processor(self, processor, mean, std, tmp_path):
-        _, found_mean, found_std = fetch_body(settings_for(write_segformer(tmp_path / "network", **processor)))
+        folder = write_segformer(tmp_path / "network", **processor)
+        _, found_mean, found_std, _ = fetch_body(settings_for(folder), SUNRGBD37)
         np.testing.assert_allclose(found_mean, mean, atol=1e-7)
         np.testing.assert_allclose(found_std, std, atol=1e-7)
 
     def test_without_an_image_processor_it_is_that_of_imagenet_and_said(self, tmp_path, caplog):
         write_segformer(tmp_path / "network")
         (tmp_path / "network" / "preprocessor_config.json").unlink()
-        _, mean, _ = fetch_body(settings_for(tmp_path / "network"))
+        _, mean, _, _ = fetch_body(settings_for(tmp_path / "network"), SUNRGBD37)
         assert mean == (0.485, 0.456, 0.406)
         assert "does not say how images are normalised" in caplog.text
 
@@ -191,7 +239,7 @@ class TestNormalisation:
         write_segformer(tmp_path / "network")
         transformers.MobileViTImageProcessor().save_pretrained(tmp_path / "network")
         with pytest.raises(SettingsError, match="blue, green, red"):
-            fetch_body(settings_for(tmp_path / "network"))
+            fetch_body(settings_for(tmp_path / "network"), SUNRGBD37)
 
 
 class TestRefusals:

@@ -72,7 +72,7 @@ def test_the_defaults_of_the_caller_hold_where_nobody_says_otherwise(ros):
     [
         ("learner__min_overlap", 1.5, "learner.min_overlap = 1.5"),
         ("model__width", "wide", "model.width = 'wide'"),
-        ("model__architecture", "unet", "deeplabv3plus"),
+        ("model__architecture", "segnet", "deeplabv3plus"),
     ],
 )
 def test_a_bad_value_at_start_up_is_refused_by_name(ros, name, value, said):

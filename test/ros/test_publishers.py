@@ -7,6 +7,7 @@ pytest.importorskip("s4net_ros.msg")
 
 import numpy as np
 from builtin_interfaces.msg import Time
+from own_classes import NAMES, five_classes
 from sensor_msgs.msg import CameraInfo
 from std_msgs.msg import Header
 
@@ -22,6 +23,13 @@ def test_label_info_gives_every_class_its_value_name_and_colour():
     assert info.names[bed] == "bed"
     assert tuple(info.colors[3 * bed : 3 * bed + 3]) == (255, 187, 120)
     assert len(info.colors) == 3 * 37
+
+
+def test_label_info_of_ones_own_classes_leaves_out_what_means_no_class(tmp_path):
+    info = label_info(five_classes(tmp_path), Header())
+    assert (info.label_space, list(info.ids), info.names) == ("warehouse", [1, 2, 3, 4], list(NAMES[:4]))
+    assert tuple(info.colors[3:6]) == (200, 120, 40)
+    assert len(info.colors) == 3 * 4
 
 
 def test_a_camera_info_with_another_header_is_the_same_camera():

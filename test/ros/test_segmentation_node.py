@@ -12,7 +12,9 @@ pytest.importorskip("s4net_ros.msg")
 
 import cv2
 import numpy as np
+import torch
 from diagnostic_msgs.msg import DiagnosticArray
+from own_classes import NAMES, five_classes
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile
 from rclpy.time import Time
@@ -20,9 +22,11 @@ from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from std_msgs.msg import Header
 
+from s4net_core.config import ModelSettings
 from s4net_core.frames import Intrinsics
 from s4net_core.labels import LabelSpace
-from s4net_core.models.checkpoint import read_info
+from s4net_core.models.build import build_network
+from s4net_core.models.checkpoint import read_info, save_checkpoint
 from s4net_core.models.segmenter import Segmentation, Segmenter
 from s4net_ros import publishers
 from s4net_ros.conversions import camera_info_message, image_message
@@ -222,6 +226,35 @@ def test_names_and_colours_reach_who_comes_late(ros, start):
     infos = camera.listen(LabelInfo, "segmentation/label_info", latched_qos())
     ros.wait_for(lambda: infos)
     assert (infos[0].names[4], infos[0].unlabelled) == ("chair", 255)
+
+
+def test_classes_of_ones_own_reach_label_info_and_mask(ros, start, tmp_path):
+    """The settings keep their defaults: the node takes the classes from the weights file."""
+    model = ModelSettings(encoder="tu-test_resnet", encoder_weights="none", width=64, height=48)
+    network = build_network(model, label_space=five_classes(tmp_path))
+    with torch.no_grad():
+        network.body.segmentation_head[0].weight.zero_()
+        network.body.segmentation_head[0].bias.copy_(torch.tensor([0.0, 9.0, 0.0, 0.0, 0.0]))  # pallet everywhere
+    save_checkpoint(tmp_path / "own.safetensors", network)
+    _, camera = start(checkpoint=str(tmp_path / "own.safetensors"))
+    infos = camera.listen(LabelInfo, "segmentation/label_info", latched_qos())
+    masks = camera.listen(Image, "segmentation/mask")
+    camera.show(1)
+    ros.wait_for(lambda: infos and masks)
+    assert (infos[0].label_space, infos[0].names) == ("warehouse", list(NAMES[:4]))
+    assert set(masks[0].data) == {list(infos[0].ids)[infos[0].names.index("pallet")]}
+
+
+def test_weights_of_other_classes_are_refused_with_both_named(ros, start, tmp_path):
+    model = ModelSettings(encoder="tu-test_resnet", encoder_weights="none", width=64, height=48)
+    sha256 = save_checkpoint(tmp_path / "own", build_network(model, label_space=five_classes(tmp_path)))
+    node, camera = start()
+    message = update_message(tmp_path / "own", sha256, read_info(tmp_path / "own"), Time().to_msg())
+    message.label_space = "sunrgbd37"  # the announcement alone would be believed
+    camera.update.publish(message)
+    ros.wait_for(lambda: node.counts["updates_refused"])
+    assert "'warehouse' (5 classes" in node._receiver.last_refusal
+    assert "'sunrgbd37' (37 classes" in node._receiver.last_refusal
 
 
 def test_nothing_is_computed_while_nobody_listens(ros, start, network):

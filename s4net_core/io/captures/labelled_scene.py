@@ -4,6 +4,7 @@ from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Literal
 
+from s4net_core.classes import write_classes
 from s4net_core.errors import CaptureError
 from s4net_core.frames import Frame
 from s4net_core.io.captures.scene_folder import color_suffix, write_scene_folder
@@ -32,6 +33,7 @@ def write_labelled_scene(
 
     ``label/N.png`` has class ids (0 = unlabelled), ``label_color/N.png`` their colours, ``overlay/N.jpg`` the colours
     over the image, ``labelme/N.json`` polygons. Where there are polygons, `open_capture` reads them, not ``label/``.
+    Classes that are not built in are named in ``classes.yaml``.
 
     Args:
         path: a folder that does not exist yet, or is empty.
@@ -55,7 +57,9 @@ def write_labelled_scene(
             yield frame  # resumed after the frame itself is written
             _write_extras(path, index, frame, space, extras, alpha, tolerance, quality)
 
-    return write_scene_folder(path, written(), quality=quality)
+    count = write_scene_folder(path, written(), quality=quality)
+    write_classes(path, space)
+    return count
 
 
 def _write_extras(

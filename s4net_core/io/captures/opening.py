@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
+from s4net_core.classes import classes_beside
 from s4net_core.config import StreamSettings
-from s4net_core.errors import CaptureError
+from s4net_core.errors import CaptureError, S4NetError
 from s4net_core.frames import Capture
 from s4net_core.io.bags.storage import is_bag
 from s4net_core.io.captures.open3d_folder import Open3dFolder, is_open3d_folder
@@ -14,7 +15,8 @@ from s4net_core.io.captures.scene_folder import POSES_FILE, SceneFolder, is_scen
 from s4net_core.io.captures.seven_scenes import SevenScenes, is_seven_scenes
 from s4net_core.io.captures.trajectory import Poses, read_poses
 from s4net_core.io.captures.tum import TumCapture, is_tum
-from s4net_core.labels import LabelMap
+from s4net_core.io.label_files.lookup import LabelReading
+from s4net_core.labels import SUNRGBD37, LabelMap, LabelSpace
 
 FORMATS = (
     "scene folder (color/, intrinsics.json, poses.txt), ScanNet (.sens, or color/, depth/, pose/, intrinsic/), "
@@ -30,8 +32,10 @@ def open_capture(
     stream: StreamSettings | None = None,
     poses: str | Poses = "",
     map_labels: LabelMap | None = None,
+    label_space: LabelSpace | None = None,
     stride: int = 1,
     with_depth: bool = True,
+    with_labels: bool = True,
 ) -> Capture:
     """The capture at `path`; its files tell the format.
 
@@ -41,12 +45,15 @@ def open_capture(
         poses: replace the capture's own poses, or supply missing ones: `Poses`, or a file that `read_poses` reads, in
             the capture's folder or elsewhere, e.g. ``poses_noisy.txt``; empty = the capture's own.
         map_labels: maps the ids in label files to SUN RGB-D 37, see `label_map`; None = the format's own map.
+        label_space: classes to which the labels lead, by name and synonym. Ids in a scene folder without
+            ``classes.yaml`` are taken for its ids. None = the capture's own classes; SUN RGB-D 37 if it names none.
         stride: take every n-th frame; the others are not read where the format lets a reader skip images.
         with_depth: False = a bag or TUM sequence is read without depth and need not have any; other formats ignore it.
+        with_labels: False = labels are not read, whatever they are.
 
     Raises:
-        CaptureError: nothing is there, it is in none of the formats, or `map_labels` is given for a format without
-            labels.
+        CaptureError: nothing is there, it is in none of the formats, `map_labels` is given for a format without
+            labels, or one of its classes is not in `label_space`.
         LabelTableError: a ScanNet scan has a damaged table of labels.
     """
     path = Path(path)
@@ -54,9 +61,12 @@ def open_capture(
         raise CaptureError(f"capture {path} does not exist: check the path")
     given = _poses(path, poses) if isinstance(poses, str) else poses
     if path.is_dir() and is_scene_folder(path):
-        return SceneFolder(path, given or POSES_FILE, stride, map_labels=map_labels)
+        own = SUNRGBD37 if map_labels else classes_beside(path) or label_space or SUNRGBD37
+        labels = _labels(path, own, label_space, map_labels) if with_labels else None
+        return SceneFolder(path, given or POSES_FILE, stride, labels=labels)
     if is_scannet(path):
-        return open_scannet(path, given, stride, map_labels=map_labels)
+        labels = _labels(path, SUNRGBD37, label_space, map_labels) if with_labels else None
+        return open_scannet(path, given, stride, labels=labels)
     if map_labels is not None:
         raise CaptureError(f"{path} is neither a scene folder nor ScanNet: other formats have no labels to map")
     if path.is_dir() and is_tum(path):
@@ -70,6 +80,15 @@ def open_capture(
     if is_bag(path):
         return BagReader(path, stream, poses=given, stride=stride, with_depth=with_depth)
     raise CaptureError(f"{path} is in no format that can be read: {FORMATS}")
+
+
+def _labels(path: Path, own: LabelSpace, wanted: LabelSpace | None, map_labels: LabelMap | None) -> LabelReading:
+    if wanted is None or wanted.names == own.names:
+        return LabelReading(own, map_labels)
+    try:
+        return LabelReading(own, map_labels, own.table_to(wanted))
+    except S4NetError as error:
+        raise CaptureError(f"capture {path}: {error}") from error
 
 
 def _poses(capture: Path, name: str) -> Poses | None:

@@ -32,8 +32,9 @@ from s4net_core.io.captures.scene_folder import FIRST_STAMP, FRAME_ID
 from s4net_core.io.captures.sens import SensFile
 from s4net_core.io.captures.trajectory import Poses, read_pose
 from s4net_core.io.images.files import decode_label, numbered_images, read_color, read_depth, read_label
+from s4net_core.io.label_files.lookup import AS_THEY_ARE, LabelReading
 from s4net_core.io.label_files.tables import SCANNET_TABLE, scannet_label_map
-from s4net_core.labels import SUNRGBD37, LabelMap, nyu40_to_sunrgbd37
+from s4net_core.labels import LabelMap, nyu40_to_sunrgbd37
 
 PAPER_SCENES = ("scene0000", "scene0006", "scene0009", "scene0011", "scene0022", "scene0030")
 """Apartment, hotel room, bathroom, kitchen, lounge, study; each was scanned twice."""
@@ -65,7 +66,7 @@ def is_scannet(path: Path) -> bool:
 
 
 def open_scannet(
-    path: Path, poses: Poses | None = None, stride: int = 1, *, map_labels: LabelMap | None = None
+    path: Path, poses: Poses | None = None, stride: int = 1, *, labels: LabelReading | None = AS_THEY_ARE
 ) -> "ScannetScan":
     """A scan in either form.
 
@@ -73,20 +74,21 @@ def open_scannet(
         path: folder of the scan, or its .sens file.
         poses: replace the scan's own poses.
         stride: take every n-th frame; the others are not read.
-        map_labels: maps the ids in label files to SUN RGB-D 37; None = they are as ScanNet publishes or exports them.
+        labels: how label files are read; without a map their ids are as ScanNet publishes or exports them. None = not
+            at all.
 
     Raises:
         CaptureError: nothing usable is there.
         LabelTableError: `SCANNET_TABLE` is damaged.
     """
     if path.is_file():
-        return SensScan(path, poses, stride, map_labels=map_labels)
+        return SensScan(path, poses, stride, labels=labels)
     files = sorted(path.glob("*.sens"))
     if len(files) > 1:
         raise CaptureError(f"{path} has {len(files)} .sens files ({files[0].name}, ...): give one of them")
     if files:
-        return SensScan(files[0], poses, stride, map_labels=map_labels)
-    return ExportedScan(path, poses, stride, map_labels=map_labels)
+        return SensScan(files[0], poses, stride, labels=labels)
+    return ExportedScan(path, poses, stride, labels=labels)
 
 
 class ScannetScan(IndexedCapture):
@@ -101,11 +103,11 @@ class ScannetScan(IndexedCapture):
         stride: int = 1,
         *,
         folder: Path,
-        map_labels: LabelMap | None = None,
+        labels: LabelReading | None = AS_THEY_ARE,
     ) -> None:
         super().__init__(path, stride)
         self._poses = poses
-        self._labels = _Labels(folder, map_labels)
+        self._labels = None if labels is None else _Labels(folder, labels)
 
     def locate(self, position: int) -> Place:
         """Stamp and pose; raises BadFrame ``pose`` where the tracker was lost."""
@@ -119,7 +121,7 @@ class ScannetScan(IndexedCapture):
         depth, depth_lens = self._depth(number)
         larger = color_lens.width > depth_lens.width and color_lens.height > depth_lens.height
         lens = color_lens.scaled(depth_lens.width, depth_lens.height) if larger else color_lens
-        label = self._labels.read(number)
+        label = None if self._labels is None else self._labels.read(number)
         return Frame(
             stamp=stamp,
             color=resize_color(color, lens.width, lens.height),
@@ -148,16 +150,16 @@ class SensScan(ScannetScan):
 
     Args:
         path: the file; labels are looked for beside it.
-        poses, stride, map_labels: see `open_scannet`.
+        poses, stride, labels: see `open_scannet`.
 
     Raises:
         CaptureError: see `SensFile`.
     """
 
     def __init__(
-        self, path: Path, poses: Poses | None = None, stride: int = 1, *, map_labels: LabelMap | None = None
+        self, path: Path, poses: Poses | None = None, stride: int = 1, *, labels: LabelReading | None = AS_THEY_ARE
     ) -> None:
-        super().__init__(path, poses, stride, folder=path.parent, map_labels=map_labels)
+        super().__init__(path, poses, stride, folder=path.parent, labels=labels)
         self._file = SensFile(path)
         header = self._file.header
         self.T_color_depth = np.linalg.inv(header.T_base_color) @ header.T_base_depth
@@ -195,16 +197,16 @@ class ExportedScan(ScannetScan):
 
     Args:
         path: folder.
-        poses, stride, map_labels: see `open_scannet`.
+        poses, stride, labels: see `open_scannet`.
 
     Raises:
         CaptureError: a matrix is missing or cannot be read, or there is no image.
     """
 
     def __init__(
-        self, path: Path, poses: Poses | None = None, stride: int = 1, *, map_labels: LabelMap | None = None
+        self, path: Path, poses: Poses | None = None, stride: int = 1, *, labels: LabelReading | None = AS_THEY_ARE
     ) -> None:
-        super().__init__(path, poses, stride, folder=path, map_labels=map_labels)
+        super().__init__(path, poses, stride, folder=path, labels=labels)
         self._colors = numbered_images(path / "color")
         if not self._colors:
             raise CaptureError(f"{path / 'color'} has no image 0.jpg: export the scan again")
@@ -237,12 +239,13 @@ class ExportedScan(ScannetScan):
 class _Labels:
     """Ground truth of a scan, from the zip or from a folder beside the images; both may be missing."""
 
-    def __init__(self, folder: Path, map_labels: LabelMap | None) -> None:
+    def __init__(self, folder: Path, labels: LabelReading) -> None:
+        self._reading = labels
         self._folder: Path | None = None
         self._archive: ZipFile | None = None
         archives = sorted(folder.glob("*_2d-label-filt.zip"))
         raw = bool(archives) or (folder / RAW_LABELS).is_dir()
-        self._map = map_labels or (_table(folder) if raw else nyu40_to_sunrgbd37)
+        self._map = labels.map_labels or (_table(folder) if raw else nyu40_to_sunrgbd37)
         if self._map is None:
             return
         if archives:
@@ -259,10 +262,14 @@ class _Labels:
         Raises:
             BadFrame: ``unreadable`` or ``label_format``.
         """
+        label = self._read(number)
+        return None if label is None else self._reading.given_out(label)
+
+    def _read(self, number: int) -> NDArray[np.uint8] | None:
         if self._archive is not None:
             return self._unpacked(self._archive, f"{RAW_LABELS}/{number}.png")
         path = self._folder / f"{number}.png" if self._folder else None
-        return read_label(path, SUNRGBD37, self._map) if path and path.is_file() else None
+        return read_label(path, self._reading.space, self._map) if path and path.is_file() else None
 
     def _unpacked(self, archive: ZipFile, name: str) -> NDArray[np.uint8] | None:
         where = f"{archive.filename}/{name}"
@@ -272,7 +279,7 @@ class _Labels:
             return None
         except (BadZipFile, OSError, ZlibError) as error:
             raise BadFrame("unreadable", f"{where} is damaged ({error}): fetch the zip file again") from error
-        return decode_label(content, where, SUNRGBD37, self._map)
+        return decode_label(content, where, self._reading.space, self._map)
 
 
 def _table(folder: Path) -> LabelMap | None:

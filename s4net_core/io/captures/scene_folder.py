@@ -30,8 +30,7 @@ from s4net_core.io.images.files import (
     write_depth,
     write_label,
 )
-from s4net_core.io.label_files.lookup import find_label, read_label_file
-from s4net_core.labels import SUNRGBD37, LabelMap
+from s4net_core.io.label_files.lookup import AS_THEY_ARE, LabelReading, find_label, read_label_file
 
 FIRST_STAMP = 1_000_000_000
 """Stamp of index 0 where there is no timestamps.txt. It is not 0, because tf reads 0 as "the latest"."""
@@ -49,7 +48,7 @@ class SceneFolder(IndexedCapture):
         path: the folder.
         poses: name of the pose file in the folder, e.g. ``poses_noisy.txt``, or poses from elsewhere.
         stride: take every n-th frame.
-        map_labels: maps the ids in ``label/`` to SUN RGB-D 37, see `label_map`; None = they are SUN RGB-D 37 already.
+        labels: how ``label/`` and annotations are read; None = not at all.
 
     Raises:
         CaptureError: the folder is not a scene folder, or one of its text files is missing or cannot be parsed.
@@ -61,10 +60,10 @@ class SceneFolder(IndexedCapture):
         poses: str | Poses = POSES_FILE,
         stride: int = 1,
         *,
-        map_labels: LabelMap | None = None,
+        labels: LabelReading | None = AS_THEY_ARE,
     ) -> None:
         super().__init__(path, stride)
-        self._map_labels = map_labels
+        self._labels = labels
         if not is_scene_folder(self.path):
             raise CaptureError(f"{self.path} is not a scene folder: it must hold color/ and intrinsics.json")
         self._poses = _read_poses(self.path / poses) if isinstance(poses, str) else poses
@@ -114,8 +113,10 @@ class SceneFolder(IndexedCapture):
         return read_depth(path, self._intrinsics.units_per_metre) if path.is_file() else None
 
     def _label(self, stem: str, size: tuple[int, int]) -> NDArray[np.uint8] | None:
-        path = find_label(self.path, stem)
-        return None if path is None else read_label_file(path, SUNRGBD37, self._map_labels, size)
+        labels, path = self._labels, find_label(self.path, stem)
+        if labels is None or path is None:
+            return None
+        return labels.given_out(read_label_file(path, labels.space, labels.map_labels, size))
 
 
 def is_scene_folder(path: Path) -> bool:

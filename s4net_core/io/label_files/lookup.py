@@ -1,5 +1,6 @@
 """Labels of images in a folder: a PNG of class ids in ``label/``, or an annotation of LabelMe, by the image's name."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -7,12 +8,35 @@ from numpy.typing import NDArray
 
 from s4net_core.io.images.files import read_label
 from s4net_core.io.label_files.labelme import read_labelme
-from s4net_core.labels import LabelMap, LabelSpace
+from s4net_core.labels import SUNRGBD37, LabelMap, LabelSpace
 
 LABELME_FOLDER = "labelme"
 """Where annotations are written."""
 LABEL_FOLDERS = {LABELME_FOLDER: ".json", "annotations": ".json", "color": ".json", "label": ".png"}
 """Where labels are looked for, beside ``color/``, and their suffix. Annotations drawn by hand win over ``label/``."""
+
+
+@dataclass(frozen=True)
+class LabelReading:
+    """How the labels of a capture are read.
+
+    Args:
+        space: what the ids in the files mean, after `map_labels`.
+        map_labels: maps the ids in images to those of `space`; None = as the capture's format defines them.
+        table: (256,) uint8 id that is given out by id of `space`, see `LabelSpace.table_to`; None = the same id.
+    """
+
+    space: LabelSpace = SUNRGBD37
+    map_labels: LabelMap | None = None
+    table: NDArray[np.uint8] | None = None
+
+    def given_out(self, label: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """(H, W) uint8 ids of `space` -> the ids that are given out."""
+        return label if self.table is None else self.table[label]
+
+
+AS_THEY_ARE = LabelReading()
+"""Ids of SUN RGB-D 37."""
 
 
 def find_label(folder: Path, stem: str) -> Path | None:

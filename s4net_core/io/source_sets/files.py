@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from s4net_core.classes import write_classes
 from s4net_core.errors import S4NetError, SourceSetError
 from s4net_core.io.images.files import (
     COLOR_SUFFIXES,
@@ -155,8 +156,12 @@ def check_sizes(color: NDArray[np.uint8], images: Mapping[Path | None, NDArray[A
             )
 
 
-def write_source_set(path: str | Path, images: Iterable[LabelledImage], *, quality: int = 90) -> int:
+def write_source_set(
+    path: str | Path, images: Iterable[LabelledImage], *, quality: int = 90, label_space: LabelSpace = SUNRGBD37
+) -> int:
     """Write labelled images as one folder with ``color/`` (JPEG), ``label/`` (PNG) and, where known, ``depth/`` (PNG).
+
+    Classes that are not built in are named in ``classes.yaml``.
 
     Returns:
         Number of images written.
@@ -178,6 +183,7 @@ def write_source_set(path: str | Path, images: Iterable[LabelledImage], *, quali
             write_depth(path / "depth" / f"{count - 1:06d}.png", image.depth)
     if not count:
         raise SourceSetError(f"{path}: there is no image to write")
+    write_classes(path, label_space)
     return count
 
 

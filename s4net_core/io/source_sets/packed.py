@@ -19,7 +19,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError, safe_open
 
 from s4net_core import __version__
-from s4net_core.errors import SourceSetError
+from s4net_core.classes import named_space
+from s4net_core.errors import SettingsError, SourceSetError
 from s4net_core.io.images.codec import MILLIMETRES
 from s4net_core.io.source_sets.source_set import LabelledImage
 from s4net_core.labels import LABEL_SPACES, LabelSpace
@@ -37,7 +38,7 @@ class PackInfo(BaseModel):
     Args:
         format: version of this format.
         name: of the source set.
-        label_space: key of `LABEL_SPACES`.
+        label_space: name of the label space, one of `LABEL_SPACES` or of a user's own.
         class_names: of the ids from 1 on.
         width, height: of every image, pixels.
         quality: of JPEG; 0 = PNG, nothing is lost.
@@ -175,7 +176,12 @@ def _refusing(path: str | Path) -> Iterator[None]:
 
 def _label_space(path: Path, info: PackInfo) -> LabelSpace:
     space = LABEL_SPACES.get(info.label_space)
-    if space is None or space.names != info.class_names:
+    if space is None:
+        try:
+            return named_space(info.label_space, info.class_names)
+        except SettingsError as error:
+            raise SourceSetError(f"{path}: {error}") from error
+    if space.names != info.class_names:
         raise SourceSetError(
             f"{path} has {len(info.class_names)} classes of '{info.label_space}', which are not those of this s4net: "
             f"{_REMEDY}"

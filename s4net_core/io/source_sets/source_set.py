@@ -1,12 +1,12 @@
 """Labelled source set S: the interface that every format implements, and the draw of the hold-out."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from s4net_core.errors import SourceSetError
+from s4net_core.errors import S4NetError, SourceSetError
 from s4net_core.geometry.camera import resize_color, resize_nearest
 from s4net_core.labels import LabelSpace
 
@@ -60,6 +60,40 @@ class SourceSet(Protocol):
     def label(self, index: int) -> NDArray[np.uint8]:
         """Label of one image alone, (H, W) uint8, 0 = unlabelled."""
         ...
+
+
+class _InLabelSpace:
+    """A source set whose ids are looked up in a table."""
+
+    def __init__(self, source: SourceSet, label_space: LabelSpace) -> None:
+        self.name = source.name
+        self.label_space = label_space
+        self._source = source
+        self._table = source.label_space.table_to(label_space)
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, index: int) -> LabelledImage:
+        image = self._source[index]
+        return replace(image, label=self._table[image.label])
+
+    def label(self, index: int) -> NDArray[np.uint8]:
+        return self._table[self._source.label(index)]
+
+
+def in_label_space(source: SourceSet, label_space: LabelSpace) -> SourceSet:
+    """The same images with the ids of another label space, class by class by name and synonym.
+
+    Raises:
+        SourceSetError: a class of the source set has no counterpart; the message names both label spaces.
+    """
+    if source.label_space.names == label_space.names:
+        return source
+    try:
+        return _InLabelSpace(source, label_space)
+    except S4NetError as error:
+        raise SourceSetError(f"source set {source.name}: {error}") from error
 
 
 def split(source: SourceSet, holdout: int) -> tuple[list[int], list[int]]:
