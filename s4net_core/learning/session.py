@@ -149,7 +149,7 @@ class Session:
         self._advancing = False
         self._folder = StateFolder(folder, base, settings)
         try:
-            self._prepare(in_label_space(source, network.label_space), track)
+            self._prepare(source and in_label_space(source, network.label_space), track)
         except BaseException:
             self._folder.close()
             raise
