@@ -18,7 +18,7 @@ from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.signals import SignalHandlerOptions
 
-from s4net_core.config import Settings
+from s4net_core.config import Settings, load_settings
 from s4net_core.errors import S4NetError
 from s4net_core.streams.clock import TIME_JUMP_NS
 from s4net_ros.parameters import declare_settings
@@ -42,11 +42,11 @@ class S4NetNode(LifecycleNode, ABC, Generic[Configured]):
 
     Args:
         name: node name.
-        defaults: values of parameters that are not set.
+        defaults: values of parameters that are not set; None = those of the parameter ``settings_file``.
         options: as of `rclpy.node.Node`, e.g. ``namespace``, ``context``, ``parameter_overrides``, ``cli_args``.
 
     Raises:
-        SettingsError: a parameter has the wrong type or lies outside its range.
+        SettingsError: a parameter has the wrong type or lies outside its range, or the settings file cannot be used.
     """
 
     def __init__(self, name: str, defaults: Settings | None = None, **options: Any) -> None:
@@ -55,8 +55,11 @@ class S4NetNode(LifecycleNode, ABC, Generic[Configured]):
         self._configured: Configured
         self._undo_configure, self._undo_activate = ExitStack(), ExitStack()
         try:
-            self._autostart = self._declare_autostart()
-            self.settings = declare_settings(self, defaults or Settings())
+            self._autostart = self._declare(
+                "autostart", True, "Configure and activate at start; false leaves that to a lifecycle manager."
+            )
+            file = self._declare("settings_file", "", "Plain settings file; parameters win over it. Empty = none.")
+            self.settings = declare_settings(self, defaults or load_settings(file))
         except Exception:
             self.destroy_node()
             raise
@@ -202,15 +205,14 @@ class S4NetNode(LifecycleNode, ABC, Generic[Configured]):
             return TransitionCallbackReturn.ERROR
         return TransitionCallbackReturn.SUCCESS
 
-    def _declare_autostart(self) -> bool:
-        given = self.get_parameter("autostart").value if self.has_parameter("autostart") else True
-        if self.has_parameter("autostart"):
-            self.undeclare_parameter("autostart")
-        description = ParameterDescriptor(
-            description="Configure and activate at start; false leaves that to a lifecycle manager.", read_only=True
-        )
-        self.declare_parameter("autostart", bool(given), description, ignore_override=True)
-        return bool(given)
+    def _declare(self, name: str, default: bool | str, help: str) -> Any:
+        """Declare a parameter that is no setting, and return its value."""
+        given = default
+        if self.has_parameter(name):
+            given = type(default)(self.get_parameter(name).value)
+            self.undeclare_parameter(name)
+        self.declare_parameter(name, given, ParameterDescriptor(description=help, read_only=True), ignore_override=True)
+        return given
 
     def _on_jump(self, jump: TimeJump) -> None:
         if jump.clock_change in (ClockChange.ROS_TIME_NO_CHANGE, ClockChange.SYSTEM_TIME_NO_CHANGE):

@@ -14,7 +14,7 @@ from rclpy.qos import QoSProfile
 from rosgraph_msgs.msg import Clock
 from std_msgs.msg import String
 
-from s4net_core.errors import S4NetError
+from s4net_core.errors import S4NetError, SettingsError
 from s4net_ros.node_base import S4NetNode
 
 
@@ -239,6 +239,22 @@ def test_a_bad_parameter_ends_it_without_a_traceback(start):
     assert process.returncode == 2
     assert "learner.min_overlap = 3.0" in err
     assert "Traceback" not in err
+
+
+def test_a_plain_settings_file_is_read_and_parameters_win_over_it(ros, tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("seed: 7\nlearner: {source_batch: 2}\n")
+    given = ["--ros-args", "-p", f"settings_file:={file}", "-p", "seed:=8"]
+    node = ros.add(Recorder(ros, cli_args=given))
+    assert (node.settings.seed, node.settings.learner.source_batch) == (8, 2)
+    assert node.get_parameter("learner.source_batch").value == 2
+
+
+def test_a_misspelt_setting_is_told_with_the_name_of_its_file(ros, tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("learner: {learning_rat: 1e-4}\n")
+    with pytest.raises(SettingsError, match=rf"{file}.*learning_rat.*did you mean learner\.learning_rate"):
+        Recorder(ros, cli_args=["--ros-args", "-p", f"settings_file:={file}"])
 
 
 def test_a_second_signal_at_whatever_moment_of_the_first_ends_it_too(spawn):
