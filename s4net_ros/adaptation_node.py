@@ -3,6 +3,11 @@
 Callbacks only enqueue. One thread assembles frames and offers them as keyframes, another one learns.
 """
 
+if __name__ == "__main__":  # until there is a node, a signal ends this program without a traceback
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 import os
 import sys
 import threading

@@ -5,8 +5,8 @@ import signal
 import sys
 import traceback
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import partial
 from typing import Any, Generic, TypeVar
 
@@ -51,6 +51,8 @@ class S4NetNode(LifecycleNode, ABC, Generic[Configured]):
 
     def __init__(self, name: str, defaults: Settings | None = None, **options: Any) -> None:
         super().__init__(name, automatically_declare_parameters_from_overrides=True, **options)
+        self.loading: Callable[[], AbstractContextManager[None]] = nullcontext
+        """Surrounds `configure`, which may take seconds; `run` lets signals end the process meanwhile."""
         self._running = False
         self._configured: Configured
         self._undo_configure, self._undo_activate = ExitStack(), ExitStack()
@@ -142,7 +144,8 @@ class S4NetNode(LifecycleNode, ABC, Generic[Configured]):
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Calls `configure`."""
-        result = self._attempt("configure", self._configure)
+        with self.loading():
+            result = self._attempt("configure", self._configure)
         if result != TransitionCallbackReturn.SUCCESS:
             self._clean_up()
             return result
@@ -227,7 +230,9 @@ class S4NetNode(LifecycleNode, ABC, Generic[Configured]):
 def run(make: Callable[[], S4NetNode], args: Sequence[str] | None = None) -> int:
     """Run one node until SIGINT or SIGTERM.
 
-    Signals only end the loop, so that threads may still publish while they are stopped.
+    While the node is made and configured, a signal ends the process at once: there is nothing to save yet, and loading
+    a network or a library takes longer than anyone waits. Later a signal only ends the loop, so that threads may still
+    publish while they are stopped.
 
     Args:
         make: creates the node; called after ``rclpy.init``.
@@ -236,9 +241,7 @@ def run(make: Callable[[], S4NetNode], args: Sequence[str] | None = None) -> int
     Returns:
         Exit code: 0 after a signal, 1 when the node could not start by itself, 2 for parameters that do not fit.
     """
-    signals: list[int] = []  # no threading.Event: a second signal inside its `set` would wait for ever for the first
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda got, frame: signals.append(got))
+    signals = _Signals()
     rclpy.init(args=None if args is None else list(args), signal_handler_options=SignalHandlerOptions.NO)
     try:
         node = make()
@@ -246,6 +249,8 @@ def run(make: Callable[[], S4NetNode], args: Sequence[str] | None = None) -> int
         print(f"error: {error}", file=sys.stderr)
         rclpy.try_shutdown()
         return 2
+    signals.catch()
+    node.loading = signals.ending_at_once
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     try:
@@ -254,12 +259,40 @@ def run(make: Callable[[], S4NetNode], args: Sequence[str] | None = None) -> int
         # A garbage collection through all objects of PyTorch stops every thread for 0.1 to 0.3 s.
         gc.collect()
         gc.freeze()
-        return _spin(executor, node, signals)
+        return _spin(executor, node, signals.caught)
     finally:
         node.shut_down()
         executor.shutdown()
         node.destroy_node()
         rclpy.try_shutdown()
+
+
+class _Signals:
+    """SIGINT and SIGTERM of this process: at first, each ends it as it ends any program that does not care."""
+
+    def __init__(self) -> None:
+        self.caught: list[int] = []
+        """No threading.Event: a second signal inside its `set` would wait for ever for the first."""
+        self._handle(signal.SIG_DFL)
+
+    def catch(self) -> None:
+        """Note signals from now on."""
+        self._handle(lambda number, frame: self.caught.append(number))
+
+    @contextmanager
+    def ending_at_once(self) -> Iterator[None]:
+        """In this block a signal ends the process, and so does one that has been caught before."""
+        self._handle(signal.SIG_DFL)  # the kernel's way works in the middle of an import, too
+        if self.caught:
+            signal.raise_signal(self.caught[0])
+        try:
+            yield
+        finally:
+            self.catch()
+
+    def _handle(self, handler: Any) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, handler)
 
 
 def _spin(executor: SingleThreadedExecutor, node: S4NetNode, signals: list[int]) -> int:

@@ -4,6 +4,11 @@ The subscription only puts the newest image into a slot. A worker thread takes i
 that have listeners. New weights are loaded on another thread and replace the old ones between two frames.
 """
 
+if __name__ == "__main__":  # until there is a node, a signal ends this program without a traceback
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 import math
 import sys
 import time

@@ -8,6 +8,8 @@ import pytest
 
 pytest.importorskip("rclpy")
 
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile
@@ -177,6 +179,7 @@ def test_a_remapped_transport_wins(ros):
 PROGRAM = """
 import gc
 import sys
+import time
 from s4net_ros.node_base import S4NetNode, run
 from s4net_core.errors import S4NetError
 
@@ -184,6 +187,9 @@ class Node(S4NetNode):
     def configure(self, undo):
         if self.settings.seed == 1:
             raise S4NetError("seed 1 brings bad luck")
+        if self.settings.seed == 3:
+            print("configuring", flush=True)
+            time.sleep(1000)
     def activate(self, configured, undo):
         undo.callback(self.deactivated)
         self.start_housekeeping(0.01, self.tick, undo)
@@ -202,6 +208,10 @@ sys.exit(run(lambda: Node("program"), sys.argv))
 """
 
 
+PROMPT_S = 10.0
+"""A signal is heeded within a second; this machine may be busy."""
+
+
 @pytest.fixture
 def start(spawn):
     return lambda *parameters: spawn("-c", PROGRAM, "--ros-args", *(part for p in parameters for part in ("-p", p)))
@@ -215,6 +225,26 @@ def test_a_signal_ends_it_in_order_with_exit_code_0(start, number):
     out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (0, "deactivated True\n"), err  # no long pauses of garbage collection
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_at_once_while_it_loads(start, number):
+    process = start("seed:=3")
+    assert process.stdout.readline() == "configuring\n"
+    process.send_signal(number)
+    _, err = process.communicate(timeout=PROMPT_S)
+    assert process.returncode == -number
+    assert "Traceback" not in err
+
+
+def test_a_signal_ends_it_while_a_lifecycle_manager_configures_it(ros, start):
+    process = start("seed:=3", "autostart:=false")
+    client = ros.node("manager").create_client(ChangeState, "program/change_state")
+    assert client.wait_for_service(60)
+    client.call_async(ChangeState.Request(transition=Transition(id=Transition.TRANSITION_CONFIGURE)))
+    assert process.stdout.readline() == "configuring\n"
+    process.send_signal(signal.SIGINT)
+    assert process.wait(PROMPT_S) == -signal.SIGINT
 
 
 def test_an_error_in_a_callback_is_logged_and_the_node_goes_on(start):
