@@ -18,10 +18,11 @@ from typing import Any
 
 import torch
 
-from s4net_core.config import Settings
-from s4net_core.errors import CheckpointError, SourceSetError
+from s4net_core.config import Settings, with_values
+from s4net_core.errors import SourceSetError
 from s4net_core.learning.base_model import open_source
 from s4net_core.learning.session import Session
+from s4net_core.models.base_model_file import base_model_file
 from s4net_ros.adaptation.configured import ConfiguredAdaptation
 from s4net_ros.adaptation.learner_thread import THREAD_NAME
 from s4net_ros.adaptation.services import AdaptationServices, Served
@@ -38,13 +39,12 @@ def open_session(settings: Settings, folder: Path) -> Session:
     Raises:
         S4NetError: checkpoint or source set are missing or cannot be used, or another node uses the folder.
     """
-    if not settings.checkpoint:
-        raise CheckpointError("parameter checkpoint is empty: name the weights file of the base model")
     if not settings.source.path:
         raise SourceSetError("parameter source.path is empty: name the folder of the labelled source set")
     if settings.threads:
         torch.set_num_threads(settings.threads)
-    return Session(settings, settings.checkpoint, open_source(settings), folder)
+    file = base_model_file(settings.checkpoint, settings.model)
+    return Session(settings, file, open_source(with_values(settings, {"checkpoint": str(file)})), folder)
 
 
 def state_dir(settings: Settings, namespace: str) -> Path:

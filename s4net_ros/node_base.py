@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any, Generic, TypeVar
 
 import rclpy
+from diagnostic_msgs.msg import DiagnosticStatus
 from rcl_interfaces.msg import ParameterDescriptor
 from rclpy.clock import Clock, ClockChange, ClockType, JumpThreshold, TimeJump
 from rclpy.duration import Duration
@@ -19,12 +20,15 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from rclpy.signals import SignalHandlerOptions
 
 from s4net_core.config import Settings, load_settings
-from s4net_core.errors import S4NetError
+from s4net_core.errors import BaseModelMissing, S4NetError
 from s4net_core.streams.clock import TIME_JUMP_NS
+from s4net_ros.diagnostics import DiagnosticsPublisher, Report
 from s4net_ros.parameters import declare_settings
 
 SPIN_S = 0.1
 """Seconds within which a signal is noticed."""
+LOOK_AGAIN_S = 2.0
+"""Seconds between two looks for a base model that was missing."""
 MAX_ERRORS_IN_A_ROW = 20
 """A node ends after this many failures of callbacks in a row, before their tracebacks fill the disk."""
 
@@ -56,6 +60,8 @@ class S4NetNode(LifecycleNode, ABC, Generic[Configured]):
         self._running = False
         self._configured: Configured
         self._undo_configure, self._undo_activate = ExitStack(), ExitStack()
+        self._missing: BaseModelMissing | None = None
+        self._undo_missing = ExitStack()
         try:
             self._autostart = self._declare(
                 "autostart", True, "Configure and activate at start; false leaves that to a lifecycle manager."
@@ -101,16 +107,21 @@ class S4NetNode(LifecycleNode, ABC, Generic[Configured]):
     def autostart(self) -> bool:
         """Configure and activate, unless the parameter ``autostart`` leaves that to a lifecycle manager.
 
+        Without a base model the node stays unconfigured, says so in /diagnostics, and starts when the file is there.
+
         Returns:
             False when the node should have started by itself and failed.
         """
         if not self._autostart:
             return True
+        self._start()
+        return self.running or self._missing is not None
+
+    def _start(self) -> None:
         # Read the state: the return values of the triggers differ between versions of rclpy.
         self.trigger_configure()
         if self._state_label() == "inactive":
             self.trigger_activate()
-        return self._state_label() == "active"
 
     @property
     def running(self) -> bool:
@@ -144,6 +155,7 @@ class S4NetNode(LifecycleNode, ABC, Generic[Configured]):
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Calls `configure`."""
+        self._found()
         with self.loading():
             result = self._attempt("configure", self._configure)
         if result != TransitionCallbackReturn.SUCCESS:
@@ -176,6 +188,7 @@ class S4NetNode(LifecycleNode, ABC, Generic[Configured]):
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Undoes everything, from any state."""
+        self._found()
         stopped, cleaned = self._deactivate(), self._clean_up()
         super().on_shutdown(state)
         return stopped if stopped != TransitionCallbackReturn.SUCCESS else cleaned
@@ -202,11 +215,30 @@ class S4NetNode(LifecycleNode, ABC, Generic[Configured]):
             action()
         except S4NetError as error:
             self.get_logger().error(f"cannot {what}: {error}")
+            if isinstance(error, BaseModelMissing):
+                self._wait_for(error)
             return TransitionCallbackReturn.FAILURE
         except Exception:
             self.get_logger().error(f"cannot {what}:\n{traceback.format_exc()}")
             return TransitionCallbackReturn.ERROR
         return TransitionCallbackReturn.SUCCESS
+
+    # Without a base model.
+
+    def _wait_for(self, missing: BaseModelMissing) -> None:
+        self._missing = missing
+        report = Report(DiagnosticStatus.ERROR, f"unconfigured: {missing}", {"state": "unconfigured"})
+        self._undo_missing.callback(DiagnosticsPublisher(self, lambda: report).destroy)
+        if self._autostart:
+            self.start_housekeeping(LOOK_AGAIN_S, partial(self._look_again, missing), self._undo_missing)
+
+    def _look_again(self, missing: BaseModelMissing) -> None:
+        if missing.file.is_file() and self._state_label() == "unconfigured":
+            self._start()
+
+    def _found(self) -> None:
+        self._missing = None
+        self._undo_missing.close()
 
     def _declare(self, name: str, default: bool | str, help: str) -> Any:
         """Declare a parameter that is no setting, and return its value."""

@@ -23,7 +23,7 @@ from rclpy.subscription import Subscription
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from s4net_core.config import Settings
-from s4net_core.errors import BadFrame, CheckpointError, S4NetError
+from s4net_core.errors import BadFrame, S4NetError
 from s4net_core.labels import LABEL_SPACES
 from s4net_core.streams.clock import ColorClock
 from s4net_ros import compat
@@ -96,23 +96,21 @@ class SegmentationNode(S4NetNode[None]):
         """Load the network and create the outputs."""
         import torch  # takes seconds: signals and parameters are handled first
 
+        from s4net_core.models.base_model_file import base_model_file
         from s4net_core.models.segmenter import Segmenter
 
         settings = self.settings
-        if not settings.checkpoint:
-            raise CheckpointError("parameter checkpoint is empty: name the weights file of the base model")
+        file = base_model_file(settings.checkpoint, settings.model)
         if settings.threads:
             torch.set_num_threads(settings.threads)
-        self._segmenter = Segmenter(settings.checkpoint, settings.device, settings)
+        self._segmenter = Segmenter(file, settings.device, settings)
         undo.callback(delattr, self, "_segmenter")
         space = LABEL_SPACES[self._segmenter.info.model.label_space]
         self._outputs = SegmentationPublishers(self, space, settings.segmentation)
         undo.callback(self._outputs.destroy)
         undo.callback(DiagnosticsPublisher(self, self._report).destroy)
         version = self._segmenter.info.version
-        self.get_logger().info(
-            f"labels come from {settings.checkpoint} (version {version}); running on {compat.in_use()}"
-        )
+        self.get_logger().info(f"labels come from {file} (version {version}); running on {compat.in_use()}")
 
     def activate(self, configured: None, undo: ExitStack) -> None:
         """Start the threads, then the subscriptions that feed them."""

@@ -50,7 +50,9 @@ def track_labels(positions: Sequence[int]) -> Iterable[int]:
 
 def add_learning_options(parser: argparse.ArgumentParser) -> None:
     """Add the settings options, ``--checkpoint`` and ``--source``; `learning_settings_from` reads them."""
-    parser.add_argument("--checkpoint", help="weights file of the base model; short for --set checkpoint=...")
+    parser.add_argument(
+        "--checkpoint", help="weights file of the base model, or auto or demo; short for --set checkpoint=..."
+    )
     parser.add_argument(
         "--source", help="labelled source set, a folder or a file of s4net pack; short for --set source.path=..."
     )
@@ -69,6 +71,9 @@ def learning_settings_from(args: argparse.Namespace) -> Settings:
     settings = settings_from(args)
     if not settings.checkpoint or not settings.source.path:
         raise SettingsError("no base model or no source set: give --checkpoint FILE and --source FOLDER")
+    from s4net_core.models.base_model_file import base_model_file  # late: `s4net doctor` must run without torch
+
+    settings.checkpoint = str(base_model_file(settings.checkpoint, settings.model))
     return settings
 
 

@@ -299,7 +299,10 @@ class Settings(Group):
     threads: int = setting(
         0, "Number of CPU threads of PyTorch in each process; 0 = as many as PyTorch chooses.", ge=0, le=1024
     )
-    checkpoint: str = setting("", "Weights file of the base model, from which adaptation starts.")
+    checkpoint: str = setting(
+        "auto",
+        "Base model to start from: a weights file, 'auto' = a public one, fetched once, or 'demo' = the demo's.",
+    )
     state_dir: str = setting(
         "", "Folder for the weights and keyframes of this robot; empty = ~/.ros/s4net/<namespace>."
     )

@@ -24,6 +24,7 @@ from s4net_core.bench.table import CASES, Row, print_rows
 from s4net_core.config import load_settings
 from s4net_core.errors import S4NetError
 from s4net_core.frames import Intrinsics
+from s4net_core.models.base_model_file import base_model_file
 from s4net_core.models.predict import pick_device, to_tensor
 from s4net_core.models.segmenter import Segmenter
 from s4net_ros.conversions import camera_info_message, image_message, stamp_ns
@@ -83,6 +84,7 @@ def measure(settings_file: str, overrides: Sequence[str], repeats: int) -> list[
     settings = load_settings(settings_file, overrides)
     if settings.threads:
         torch.set_num_threads(settings.threads)  # as the node does
+    settings.checkpoint = str(base_model_file(settings.checkpoint, settings.model))
     graph = adaptation_graph(
         settings_file=settings_file, checkpoint=settings.checkpoint, source_set=settings.source.path
     )

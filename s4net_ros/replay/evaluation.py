@@ -14,6 +14,7 @@ from s4net_core.evaluation.pictures import Curve, save_picture
 from s4net_core.evaluation.summary import summary_numbers, summary_tables
 from s4net_core.evaluation.tables import Table, to_rich
 from s4net_core.io.captures.opening import open_capture
+from s4net_core.models.base_model_file import base_model_file
 from s4net_core.models.segmenter import Segmenter
 from s4net_ros.replay.monitor import Record
 
@@ -30,7 +31,7 @@ def measure_before_after(settings: Settings, record: Record, scene: Path, consol
         CheckpointError: a weights file is gone or damaged.
     """
     capture = open_capture(scene, stream=settings.stream, with_depth=settings.geometry.from_sensor)
-    weights = {BASE: settings.checkpoint}
+    weights: dict[str, str | Path] = {BASE: base_model_file(settings.checkpoint, settings.model)}
     if record.updates and record.updates[-1].version:
         weights[ADAPTED] = record.updates[-1].path
     segmenters = {name: Segmenter(path, settings.device, settings) for name, path in weights.items()}

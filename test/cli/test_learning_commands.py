@@ -220,7 +220,9 @@ def test_adapt_says_when_a_capture_is_too_short(base, place, capsys):
     assert not (place / "adapted.safetensors").exists()
 
 
-@pytest.mark.parametrize("missing", [["--checkpoint", "base.safetensors"], ["--source", "source"], []])
+@pytest.mark.parametrize(
+    "missing", [["--checkpoint", "base.safetensors"], ["--checkpoint", "", "--source", "source"], []]
+)
 def test_adapt_needs_a_base_model_and_a_source_set(base, missing, capsys):
     assert main(["adapt", "room", "adapted.safetensors", *missing, "--settings", "small.yaml"]) == 2
     assert "--checkpoint FILE and --source FOLDER" in capsys.readouterr().err

@@ -8,6 +8,7 @@ import pytest
 
 pytest.importorskip("rclpy")
 
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 from rclpy.lifecycle import TransitionCallbackReturn
@@ -16,7 +17,8 @@ from rclpy.qos import QoSProfile
 from rosgraph_msgs.msg import Clock
 from std_msgs.msg import String
 
-from s4net_core.errors import S4NetError, SettingsError
+from s4net_core.errors import BaseModelMissing, S4NetError, SettingsError
+from s4net_ros import node_base
 from s4net_ros.node_base import S4NetNode
 
 
@@ -174,6 +176,42 @@ def test_a_remapped_transport_wins(ros):
     assert node.transport_topic("color/image_raw", "compressed") == "/jpeg"
 
 
+# Without a base model.
+
+
+def test_without_a_base_model_it_says_so_in_diagnostics_and_starts_when_the_file_is_there(ros, tmp_path, monkeypatch):
+    monkeypatch.setattr(node_base, "LOOK_AGAIN_S", 0.05)
+    file = tmp_path / "base.safetensors"
+    told = []
+    ros.node().create_subscription(DiagnosticArray, "/diagnostics", lambda m: told.extend(m.status), 10)
+    node = ros.add(Recorder(ros, fail={"configure": BaseModelMissing("run this and copy that", file)}))
+    assert node.autostart()
+    assert node.state == "unconfigured"
+    status = ros.wait_for(lambda: told and told[-1])
+    assert status.level == DiagnosticStatus.ERROR
+    assert status.message == "unconfigured: run this and copy that"
+    assert {v.key: v.value for v in status.values}["state"] == "unconfigured"
+    node.fail = {}
+    assert node.calls.count("configure") == 1  # not before the file is there
+    file.touch()
+    ros.wait_for(lambda: node.running)
+    assert [p for p in node.publishers if "diagnostics" in p.topic_name] == []
+
+
+def test_with_a_lifecycle_manager_it_only_says_so(ros, tmp_path, monkeypatch):
+    monkeypatch.setattr(node_base, "LOOK_AGAIN_S", 0.05)
+    file = tmp_path / "base.safetensors"
+    file.touch()
+    given = [Parameter("autostart", value=False)]
+    node = ros.add(Recorder(ros, fail={"configure": BaseModelMissing("copy that", file)}, parameter_overrides=given))
+    node.trigger_configure()
+    assert [p for p in node.publishers if "diagnostics" in p.topic_name]
+    assert not [timer for timer in node.timers if timer.timer_period_ns < 1e9]
+    node.fail = {}
+    node.trigger_configure()
+    assert node.state == "inactive"
+
+
 # The process.
 
 PROGRAM = """
@@ -181,12 +219,15 @@ import gc
 import sys
 import time
 from s4net_ros.node_base import S4NetNode, run
-from s4net_core.errors import S4NetError
+from pathlib import Path
+from s4net_core.errors import BaseModelMissing, S4NetError
 
 class Node(S4NetNode):
     def configure(self, undo):
         if self.settings.seed == 1:
             raise S4NetError("seed 1 brings bad luck")
+        if self.settings.seed == 4:
+            raise BaseModelMissing("copy a file", Path("/nowhere"))
         if self.settings.seed == 3:
             print("configuring", flush=True)
             time.sleep(1000)
@@ -261,6 +302,17 @@ def test_it_says_why_it_cannot_start(start):
     _, err = process.communicate(timeout=60)
     assert process.returncode == 1
     assert "seed 1 brings bad luck" in err
+
+
+def test_without_a_base_model_the_process_stays_and_ends_in_order(ros, start):
+    told = []
+    ros.node().create_subscription(DiagnosticArray, "/diagnostics", told.append, 10)
+    process = start("seed:=4")
+    assert "cannot configure: copy a file" in process.stderr.readline()
+    ros.wait_for(lambda: told)
+    process.terminate()
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, "Traceback" in err) == (0, False)
 
 
 def test_a_bad_parameter_ends_it_without_a_traceback(start):
