@@ -140,7 +140,7 @@ class LearnerSettings(Group):
         "all",
         "What learns: the whole network, as in the paper, or its decoders alone; then the encoder sees an image once.",
     )
-    learning_rate: float = setting(1e-5, "Step size of Adam during adaptation.", gt=0, le=1)
+    learning_rate: float = setting(1e-5, "Step size of Adam during adaptation.", gt=0, le=1, live=True)
     lambda_geometric: float = setting(
         0.01, "Weight λ of the geometric loss; 0 = none, which is the control experiment.", ge=0, le=100
     )

@@ -471,8 +471,7 @@ def test_deactivated_it_lets_go_of_its_topics_and_activated_it_labels_again(ros,
     ros.wait_for(lambda: camera.ros_node.count_publishers("segmentation/mask") == 0)
     assert node.autostart()
     camera.heard("segmentation/mask")
-    camera.show(2)
-    ros.wait_for(lambda: len(masks) == 2)
+    ros.wait_for(lambda: camera.show(2) or len(masks) > 1)  # the listener may find the new publisher after the first
 
 
 # New weights.
