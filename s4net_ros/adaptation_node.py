@@ -39,11 +39,11 @@ def open_session(settings: Settings, folder: Path) -> Session:
     Raises:
         S4NetError: checkpoint or source set are missing or cannot be used, or another node uses the folder.
     """
+    file = base_model_file(settings.checkpoint, settings.model)
     if not settings.source.path:
         raise SourceSetError("parameter source.path is empty: name the folder of the labelled source set")
     if settings.threads:
         torch.set_num_threads(settings.threads)
-    file = base_model_file(settings.checkpoint, settings.model)
     return Session(settings, file, open_source(with_values(settings, {"checkpoint": str(file)})), folder)
 
 
