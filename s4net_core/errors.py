@@ -1,5 +1,7 @@
 """Errors that a user can act on: each names the thing, its value and the remedy."""
 
+from pathlib import Path
+
 
 class S4NetError(ValueError):
     """Base of every error that this package raises on purpose; the command line prints it without a traceback."""
@@ -29,6 +31,19 @@ class BadFrame(S4NetError):
 
 class CheckpointError(S4NetError):
     """A weights file is missing, truncated, foreign, or does not fit the network that it is loaded into."""
+
+
+class BaseModelMissing(CheckpointError):
+    """There is no base model on this machine, and none can be fetched.
+
+    Args:
+        message: the command to run elsewhere, and where to copy the file.
+        file: where the model is looked for.
+    """
+
+    def __init__(self, message: str, file: Path) -> None:
+        super().__init__(message)
+        self.file = file
 
 
 class CaptureError(S4NetError):

@@ -3,6 +3,11 @@
 Callbacks only enqueue. One thread assembles frames and offers them as keyframes, another one learns.
 """
 
+if __name__ == "__main__":  # until there is a node, a signal ends this program without a traceback
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 import os
 import sys
 import threading
@@ -13,10 +18,10 @@ from typing import Any
 
 import torch
 
-from s4net_core.config import Settings
-from s4net_core.errors import CheckpointError
+from s4net_core.config import Settings, with_values
 from s4net_core.learning.base_model import open_source
 from s4net_core.learning.session import Session
+from s4net_core.models.base_model_file import base_model_file
 from s4net_ros.adaptation.configured import ConfiguredAdaptation
 from s4net_ros.adaptation.learner_thread import THREAD_NAME
 from s4net_ros.adaptation.services import AdaptationServices, Served
@@ -33,11 +38,10 @@ def open_session(settings: Settings, folder: Path) -> Session:
     Raises:
         S4NetError: the checkpoint is missing, it or the source set cannot be used, or another node uses the folder.
     """
-    if not settings.checkpoint:
-        raise CheckpointError("parameter checkpoint is empty: name the weights file of the base model")
+    file = base_model_file(settings.checkpoint, settings.model)
     if settings.threads:
         torch.set_num_threads(settings.threads)
-    return Session(settings, settings.checkpoint, open_source(settings), folder)
+    return Session(settings, file, open_source(with_values(settings, {"checkpoint": str(file)})), folder)
 
 
 def state_dir(settings: Settings, namespace: str) -> Path:

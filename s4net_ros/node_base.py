@@ -5,12 +5,13 @@ import signal
 import sys
 import traceback
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import partial
 from typing import Any, Generic, TypeVar
 
 import rclpy
+from diagnostic_msgs.msg import DiagnosticStatus
 from rcl_interfaces.msg import ParameterDescriptor
 from rclpy.clock import Clock, ClockChange, ClockType, JumpThreshold, TimeJump
 from rclpy.duration import Duration
@@ -18,13 +19,16 @@ from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.signals import SignalHandlerOptions
 
-from s4net_core.config import Settings
-from s4net_core.errors import S4NetError
+from s4net_core.config import Settings, load_settings
+from s4net_core.errors import BaseModelMissing, S4NetError
 from s4net_core.streams.clock import TIME_JUMP_NS
+from s4net_ros.diagnostics import DiagnosticsPublisher, Report
 from s4net_ros.parameters import declare_settings
 
 SPIN_S = 0.1
 """Seconds within which a signal is noticed."""
+LOOK_AGAIN_S = 2.0
+"""Seconds between two looks for a base model that was missing."""
 MAX_ERRORS_IN_A_ROW = 20
 """A node ends after this many failures of callbacks in a row, before their tracebacks fill the disk."""
 
@@ -42,21 +46,28 @@ class S4NetNode(LifecycleNode, ABC, Generic[Configured]):
 
     Args:
         name: node name.
-        defaults: values of parameters that are not set.
+        defaults: values of parameters that are not set; None = those of the parameter ``settings_file``.
         options: as of `rclpy.node.Node`, e.g. ``namespace``, ``context``, ``parameter_overrides``, ``cli_args``.
 
     Raises:
-        SettingsError: a parameter has the wrong type or lies outside its range.
+        SettingsError: a parameter has the wrong type or lies outside its range, or the settings file cannot be used.
     """
 
     def __init__(self, name: str, defaults: Settings | None = None, **options: Any) -> None:
         super().__init__(name, automatically_declare_parameters_from_overrides=True, **options)
+        self.loading: Callable[[], AbstractContextManager[None]] = nullcontext
+        """Surrounds `configure`, which may take seconds; `run` lets signals end the process meanwhile."""
         self._running = False
         self._configured: Configured
         self._undo_configure, self._undo_activate = ExitStack(), ExitStack()
+        self._missing: BaseModelMissing | None = None
+        self._undo_missing = ExitStack()
         try:
-            self._autostart = self._declare_autostart()
-            self.settings = declare_settings(self, defaults or Settings())
+            self._autostart = self._declare(
+                "autostart", True, "Configure and activate at start; false leaves that to a lifecycle manager."
+            )
+            file = self._declare("settings_file", "", "Plain settings file; parameters win over it. Empty = none.")
+            self.settings = declare_settings(self, defaults or load_settings(file))
         except Exception:
             self.destroy_node()
             raise
@@ -96,16 +107,21 @@ class S4NetNode(LifecycleNode, ABC, Generic[Configured]):
     def autostart(self) -> bool:
         """Configure and activate, unless the parameter ``autostart`` leaves that to a lifecycle manager.
 
+        Without a base model the node stays unconfigured, says so in /diagnostics, and starts when the file is there.
+
         Returns:
             False when the node should have started by itself and failed.
         """
         if not self._autostart:
             return True
+        self._start()
+        return self.running or self._missing is not None
+
+    def _start(self) -> None:
         # Read the state: the return values of the triggers differ between versions of rclpy.
         self.trigger_configure()
         if self._state_label() == "inactive":
             self.trigger_activate()
-        return self._state_label() == "active"
 
     @property
     def running(self) -> bool:
@@ -139,7 +155,9 @@ class S4NetNode(LifecycleNode, ABC, Generic[Configured]):
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Calls `configure`."""
-        result = self._attempt("configure", self._configure)
+        self._found()
+        with self.loading():
+            result = self._attempt("configure", self._configure)
         if result != TransitionCallbackReturn.SUCCESS:
             self._clean_up()
             return result
@@ -170,6 +188,7 @@ class S4NetNode(LifecycleNode, ABC, Generic[Configured]):
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Undoes everything, from any state."""
+        self._found()
         stopped, cleaned = self._deactivate(), self._clean_up()
         super().on_shutdown(state)
         return stopped if stopped != TransitionCallbackReturn.SUCCESS else cleaned
@@ -196,21 +215,39 @@ class S4NetNode(LifecycleNode, ABC, Generic[Configured]):
             action()
         except S4NetError as error:
             self.get_logger().error(f"cannot {what}: {error}")
+            if isinstance(error, BaseModelMissing):
+                self._wait_for(error)
             return TransitionCallbackReturn.FAILURE
         except Exception:
             self.get_logger().error(f"cannot {what}:\n{traceback.format_exc()}")
             return TransitionCallbackReturn.ERROR
         return TransitionCallbackReturn.SUCCESS
 
-    def _declare_autostart(self) -> bool:
-        given = self.get_parameter("autostart").value if self.has_parameter("autostart") else True
-        if self.has_parameter("autostart"):
-            self.undeclare_parameter("autostart")
-        description = ParameterDescriptor(
-            description="Configure and activate at start; false leaves that to a lifecycle manager.", read_only=True
-        )
-        self.declare_parameter("autostart", bool(given), description, ignore_override=True)
-        return bool(given)
+    # Without a base model.
+
+    def _wait_for(self, missing: BaseModelMissing) -> None:
+        self._missing = missing
+        report = Report(DiagnosticStatus.ERROR, f"unconfigured: {missing}", {"state": "unconfigured"})
+        self._undo_missing.callback(DiagnosticsPublisher(self, lambda: report).destroy)
+        if self._autostart:
+            self.start_housekeeping(LOOK_AGAIN_S, partial(self._look_again, missing), self._undo_missing)
+
+    def _look_again(self, missing: BaseModelMissing) -> None:
+        if missing.file.is_file() and self._state_label() == "unconfigured":
+            self._start()
+
+    def _found(self) -> None:
+        self._missing = None
+        self._undo_missing.close()
+
+    def _declare(self, name: str, default: bool | str, help: str) -> Any:
+        """Declare a parameter that is no setting, and return its value."""
+        given = default
+        if self.has_parameter(name):
+            given = type(default)(self.get_parameter(name).value)
+            self.undeclare_parameter(name)
+        self.declare_parameter(name, given, ParameterDescriptor(description=help, read_only=True), ignore_override=True)
+        return given
 
     def _on_jump(self, jump: TimeJump) -> None:
         if jump.clock_change in (ClockChange.ROS_TIME_NO_CHANGE, ClockChange.SYSTEM_TIME_NO_CHANGE):
@@ -225,7 +262,9 @@ class S4NetNode(LifecycleNode, ABC, Generic[Configured]):
 def run(make: Callable[[], S4NetNode], args: Sequence[str] | None = None) -> int:
     """Run one node until SIGINT or SIGTERM.
 
-    Signals only end the loop, so that threads may still publish while they are stopped.
+    While the node is made and configured, a signal ends the process at once: there is nothing to save yet, and loading
+    a network or a library takes longer than anyone waits. Later a signal only ends the loop, so that threads may still
+    publish while they are stopped.
 
     Args:
         make: creates the node; called after ``rclpy.init``.
@@ -234,9 +273,7 @@ def run(make: Callable[[], S4NetNode], args: Sequence[str] | None = None) -> int
     Returns:
         Exit code: 0 after a signal, 1 when the node could not start by itself, 2 for parameters that do not fit.
     """
-    signals: list[int] = []  # no threading.Event: a second signal inside its `set` would wait for ever for the first
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda got, frame: signals.append(got))
+    signals = _Signals()
     rclpy.init(args=None if args is None else list(args), signal_handler_options=SignalHandlerOptions.NO)
     try:
         node = make()
@@ -244,6 +281,8 @@ def run(make: Callable[[], S4NetNode], args: Sequence[str] | None = None) -> int
         print(f"error: {error}", file=sys.stderr)
         rclpy.try_shutdown()
         return 2
+    signals.catch()
+    node.loading = signals.ending_at_once
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     try:
@@ -252,12 +291,40 @@ def run(make: Callable[[], S4NetNode], args: Sequence[str] | None = None) -> int
         # A garbage collection through all objects of PyTorch stops every thread for 0.1 to 0.3 s.
         gc.collect()
         gc.freeze()
-        return _spin(executor, node, signals)
+        return _spin(executor, node, signals.caught)
     finally:
         node.shut_down()
         executor.shutdown()
         node.destroy_node()
         rclpy.try_shutdown()
+
+
+class _Signals:
+    """SIGINT and SIGTERM of this process: at first, each ends it as it ends any program that does not care."""
+
+    def __init__(self) -> None:
+        self.caught: list[int] = []
+        """No threading.Event: a second signal inside its `set` would wait for ever for the first."""
+        self._handle(signal.SIG_DFL)
+
+    def catch(self) -> None:
+        """Note signals from now on."""
+        self._handle(lambda number, frame: self.caught.append(number))
+
+    @contextmanager
+    def ending_at_once(self) -> Iterator[None]:
+        """In this block a signal ends the process, and so does one that has been caught before."""
+        self._handle(signal.SIG_DFL)  # the kernel's way works in the middle of an import, too
+        if self.caught:
+            signal.raise_signal(self.caught[0])
+        try:
+            yield
+        finally:
+            self.catch()
+
+    def _handle(self, handler: Any) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, handler)
 
 
 def _spin(executor: SingleThreadedExecutor, node: S4NetNode, signals: list[int]) -> int:

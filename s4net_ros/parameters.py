@@ -16,7 +16,7 @@ from s4net_core.config import Leaf, Settings, assign, leaves, with_values
 from s4net_core.errors import SettingsError
 
 INT64_MAX = 2**63 - 1
-NOT_SETTINGS = ("use_sim_time", "autostart", "start_type_description_service", "qos_overrides.")
+NOT_SETTINGS = ("use_sim_time", "autostart", "settings_file", "start_type_description_service", "qos_overrides.")
 """Parameters, or prefixes of them, that ROS and the node itself declare beside the settings."""
 
 

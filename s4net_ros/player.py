@@ -6,6 +6,11 @@ Any rosbag2 (folder, ``.mcap`` or ``.db3``) whose message types are installed ca
 the bytes that were recorded, so nothing is decoded on the way.
 """
 
+if __name__ == "__main__":  # until it plays, a signal ends this program without a traceback
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 import argparse
 import json
 import os

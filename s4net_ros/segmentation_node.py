@@ -4,6 +4,11 @@ The subscription only puts the newest image into a slot. A worker thread takes i
 that have listeners. New weights are loaded on another thread and replace the old ones between two frames.
 """
 
+if __name__ == "__main__":  # until there is a node, a signal ends this program without a traceback
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 import math
 import sys
 import time
@@ -18,7 +23,7 @@ from rclpy.subscription import Subscription
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from s4net_core.config import Settings
-from s4net_core.errors import BadFrame, CheckpointError, S4NetError
+from s4net_core.errors import BadFrame, S4NetError
 from s4net_core.streams.clock import ColorClock
 from s4net_ros import compat
 from s4net_ros.conversions import color_from_topic, stamp_ns
@@ -90,22 +95,20 @@ class SegmentationNode(S4NetNode[None]):
         """Load the network and create the outputs."""
         import torch  # takes seconds: signals and parameters are handled first
 
+        from s4net_core.models.base_model_file import base_model_file
         from s4net_core.models.segmenter import Segmenter
 
         settings = self.settings
-        if not settings.checkpoint:
-            raise CheckpointError("parameter checkpoint is empty: name the weights file of the base model")
+        file = base_model_file(settings.checkpoint, settings.model)
         if settings.threads:
             torch.set_num_threads(settings.threads)
-        self._segmenter = Segmenter(settings.checkpoint, settings.device, settings)
+        self._segmenter = Segmenter(file, settings.device, settings)
         undo.callback(delattr, self, "_segmenter")
         self._outputs = SegmentationPublishers(self, self._segmenter.info.label_space, settings.segmentation)
         undo.callback(self._outputs.destroy)
         undo.callback(DiagnosticsPublisher(self, self._report).destroy)
         version = self._segmenter.info.version
-        self.get_logger().info(
-            f"labels come from {settings.checkpoint} (version {version}); running on {compat.in_use()}"
-        )
+        self.get_logger().info(f"labels come from {file} (version {version}); running on {compat.in_use()}")
 
     def activate(self, configured: None, undo: ExitStack) -> None:
         """Start the threads, then the subscriptions that feed them."""

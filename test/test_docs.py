@@ -25,7 +25,6 @@ from s4net_ros.graph import (
     SEGMENTATION_TOPICS,
     SERVICES,
     TOPIC_HELP,
-    GraphArguments,
     camera_remappings,
 )
 from tools.docs import reference
@@ -194,7 +193,7 @@ class TestReference:
 
     def test_topics_and_services_that_are_described_are_those_that_exist(self) -> None:
         assert set(TOPIC_HELP) == {*INPUT_TOPICS, *SEGMENTATION_TOPICS, *ADAPTATION_TOPICS}
-        assert {name for name, _ in camera_remappings(GraphArguments())} == {*INPUT_TOPICS, "depth/camera_info"}
+        assert set(camera_remappings()) == {*INPUT_TOPICS, "depth/camera_info"}
         source = "".join(path.read_text() for path in (ROOT / "s4net_ros").rglob("*.py"))
         served = {name: kind for kind, name in re.findall(r'create_service\((\w+), "(~/\w+)"', source)}
         assert {name: kind.rpartition("/")[2] for name, (kind, _) in SERVICES.items()} == served

@@ -177,17 +177,6 @@ def test_no_class_of_rclpy_is_subscripted_at_run_time() -> None:
     assert not found
 
 
-def test_the_line_for_robots_shows_the_environment_to_the_python_outside_of_it() -> None:
-    if sys.prefix == sys.base_prefix:
-        pytest.skip("not in a virtual environment")
-    line = re.search(r"^export PYTHONPATH=.*$", (ROOT / "docs/robot.md").read_text(), re.MULTILINE)
-    assert line
-    script = f"{line[0]}\n{sys._base_executable} -c 'import pydantic, s4net_ros.graph; print(pydantic.__file__)'"
-    environment = {"PATH": f"{sys.prefix}/bin:/usr/bin:/bin", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(["bash", "-c", script], env=environment, capture_output=True, text=True, check=False)
-    assert done.stdout.startswith(sys.prefix), done.stderr
-
-
 @pytest.mark.parametrize("path", sorted((ROOT / "scripts").iterdir()), ids=lambda path: path.name)
 def test_programs_run_under_the_active_python(path: Path) -> None:
     assert path.read_text().startswith("#!/usr/bin/env python3\n")

@@ -66,7 +66,9 @@ def track_labels(positions: Sequence[int]) -> Iterable[int]:
 
 def add_learning_options(parser: argparse.ArgumentParser) -> None:
     """Add the settings options, ``--checkpoint`` and ``--source``; `learning_settings_from` reads them."""
-    parser.add_argument("--checkpoint", help="weights file of the base model; short for --set checkpoint=...")
+    parser.add_argument(
+        "--checkpoint", help="weights file of the base model, or auto or demo; short for --set checkpoint=..."
+    )
     parser.add_argument(
         "--source", help="labelled source set, a folder or a file of s4net pack; short for --set source.path=..."
     )
@@ -83,10 +85,11 @@ def learning_settings_from(args: argparse.Namespace, *, source_free: bool = Fals
         if value is not None:
             args.overrides.append(f"{name}={value}")
     settings = settings_from(args)
-    if not settings.checkpoint:
-        raise SettingsError("no base model: give --checkpoint FILE")
     if not settings.source.path and not source_free:
         raise SettingsError("no source set: give --source FOLDER")
+    from s4net_core.models.base_model_file import base_model_file  # late: `s4net doctor` must run without torch
+
+    settings.checkpoint = str(base_model_file(settings.checkpoint, settings.model))
     return settings
 
 

@@ -162,7 +162,7 @@ class LearnerSettings(Group):
         "all",
         "What learns: the whole network, as in the paper, or its decoders alone; then the encoder sees an image once.",
     )
-    learning_rate: float = setting(1e-5, "Step size of Adam during adaptation.", gt=0, le=1)
+    learning_rate: float = setting(1e-5, "Step size of Adam during adaptation.", gt=0, le=1, live=True)
     lambda_geometric: float = setting(
         0.01, "Weight λ of the geometric loss; 0 = none, which is the control experiment.", ge=0, le=100
     )
@@ -338,7 +338,10 @@ class Settings(Group):
     threads: int = setting(
         0, "Number of CPU threads of PyTorch in each process; 0 = as many as PyTorch chooses.", ge=0, le=1024
     )
-    checkpoint: str = setting("", "Weights file of the base model, from which adaptation starts.")
+    checkpoint: str = setting(
+        "auto",
+        "Base model to start from: a weights file, 'auto' = a public one, fetched once, or 'demo' = the demo's.",
+    )
     state_dir: str = setting(
         "", "Folder for the weights and keyframes of this robot; empty = ~/.ros/s4net/<namespace>."
     )

@@ -296,6 +296,8 @@ class Learner:
         """Follow the gradient of the loss, whose value is `value`."""
         if not math.isfinite(value):
             raise LearningError(f"loss is {value} at step {self.steps + 1}: lower learner.learning_rate")
+        for group in self._optimiser.param_groups:  # the setting may change while a node runs
+            group["lr"] = self._settings.learner.learning_rate
         self._optimiser.zero_grad(set_to_none=True)
         self._scaler.scale(loss).backward()
         self._scaler.step(self._optimiser)

@@ -20,12 +20,16 @@ def examine_files(settings: Settings) -> Iterator[Finding]:
 
 
 def _weights(settings: Settings) -> Iterator[Finding]:
-    from s4net_core.models.checkpoint import read_info  # late: imports torch, which may be missing
+    # late: both import torch, which may be missing
+    from s4net_core.models.base_model_file import AUTO, PUBLIC_MODEL, base_model_file, public_model_file
+    from s4net_core.models.checkpoint import read_info
 
-    paths = [Path(settings.checkpoint)] if settings.checkpoint else _demo_weights()
-    if not paths:
-        remedy = "make a file with `s4net pretrain` and name it with --set checkpoint=FILE"
-        yield Finding("Weights", "no base model is set", "note", remedy)
+    if settings.checkpoint == AUTO and not public_model_file().is_file():
+        remedy = f"s4net import-model {PUBLIC_MODEL.network} {public_model_file()}, or --set checkpoint=FILE"
+        yield Finding("Weights", f"checkpoint is {AUTO}, and {public_model_file()} is not there yet", "note", remedy)
+        paths = _demo_weights()
+    else:
+        paths = [base_model_file(settings.checkpoint, settings.model)]
     for path in paths:
         try:
             info = read_info(path)

@@ -256,8 +256,8 @@ def freeze_encoder(network: SegmentationNetwork) -> None:
     Raises:
         SettingsError: a network of transformers has no encoder of its own.
     """
-    if isinstance(network.body, TransformersBody):
-        raise SettingsError("a network of transformers cannot be divided: set learner.trained to all")
+    if isinstance(network.body, TransformersBody) and not network.body.divided:
+        raise SettingsError("this network of transformers cannot be divided: set learner.trained to all")
     network._encoder_frozen = True
     network.body.encoder.eval().requires_grad_(False)
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
@@ -40,6 +40,8 @@ class TransformersBody(nn.Module):
     class without members is as improbable as the least probable one. A linear layer that starts at zero is added, so
     that training can correct this, and learn the classes without members as well.
 
+    A network that has a backbone and a head of its own (UPerNet) is divided: its head may learn alone.
+
     Args:
         model: gives ``logits`` (B, N, h, w) for normalised images, of any size.
         ids: class id of each of its N classes, 0 = none.
@@ -52,15 +54,21 @@ class TransformersBody(nn.Module):
     def __init__(self, model: nn.Module, ids: Sequence[int], num_classes: int) -> None:
         super().__init__()
         self.model = model
+        self._head_stride = _head_stride(model)
         self.register_buffer("members", _membership(ids, num_classes))
         self.correction = nn.Conv2d(len(ids), num_classes, 1)
         nn.init.zeros_(self.correction.weight)
         nn.init.zeros_(torch.as_tensor(self.correction.bias))
 
     @property
-    def encoder(self) -> "TransformersBody":
-        """Where a network's stride is asked for."""
-        return self
+    def divided(self) -> bool:
+        """Whether it has an encoder of its own."""
+        return self._head_stride > 0
+
+    @property
+    def encoder(self) -> "TransformersBody | _Backbone":
+        """Normalised images (B, 3, H, W) -> feature maps, finest first; the whole network where it is not divided."""
+        return _Backbone(cast(nn.Module, self.model.backbone)) if self.divided else self
 
     @property
     def config(self) -> dict[str, Any]:
@@ -76,10 +84,31 @@ class TransformersBody(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Normalised images (B, 3, H, W) -> logits (B, C, H, W), scaled bilinearly."""
-        logits: Tensor = self.model(pixel_values=images).logits
-        with torch.autocast(images.device.type, enabled=False):
-            merged = self._merge(logits.float()) + self.correction(logits.float())
-        return F.interpolate(merged, size=images.shape[-2:], mode="bilinear", align_corners=False)
+        if self.divided:
+            return self.segmentation_head(self.decoder(self.encoder(images)))
+        return F.interpolate(
+            self._classes(self.model(pixel_values=images).logits),
+            size=images.shape[-2:],
+            mode="bilinear",
+            align_corners=False,
+        )
+
+    def decoder(self, features: Sequence[Tensor]) -> Tensor:
+        """Feature maps of `encoder` -> logits (B, N, h, w) of the library's classes; only where it is divided."""
+        logits: Tensor = self.model.decode_head(features)  # type: ignore[operator]
+        return logits
+
+    def segmentation_head(self, logits: Tensor) -> Tensor:
+        """What `decoder` gives -> logits (B, C, H, W)."""
+        return F.interpolate(
+            self._classes(logits), scale_factor=self._head_stride, mode="bilinear", align_corners=False
+        )
+
+    def _classes(self, logits: Tensor) -> Tensor:
+        """(B, N, h, w) -> (B, C, h, w)."""
+        with torch.autocast(logits.device.type, enabled=False):
+            merged: Tensor = self._merge(logits.float()) + self.correction(logits.float())
+        return merged
 
     def _merge(self, logits: Tensor) -> Tensor:
         """Log Σ exp over the members of each class."""
@@ -91,6 +120,31 @@ class TransformersBody(nn.Module):
         present = self.members.any(dim=1).view(1, -1, 1, 1)
         lowest = merged.masked_fill(~present, torch.inf).amin(dim=1, keepdim=True).detach()
         return torch.where(present, merged, lowest)
+
+
+class _Backbone(nn.Module):
+    """Encoder of a divided network; made for a moment, so that its weights have one name."""
+
+    output_stride = STRIDE
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Normalised images (B, 3, H, W) -> feature maps, finest first."""
+        return list(self.model(images).feature_maps)
+
+
+@torch.no_grad()
+def _head_stride(model: nn.Module) -> int:
+    """By how much the head's logits are smaller than the image; 0 = the network has no backbone and head."""
+    if not isinstance(getattr(model, "backbone", None), nn.Module) or not hasattr(model, "decode_head"):
+        return 0
+    side, training = 2 * STRIDE, model.training
+    finest = model.eval().backbone(torch.zeros(1, 3, side, side)).feature_maps[0]  # type: ignore[operator]
+    model.train(training)
+    return side // int(finest.shape[-1])
 
 
 def fetch_body(

@@ -24,10 +24,11 @@ from s4net_core.bench.table import CASES, Row, print_rows
 from s4net_core.config import load_settings
 from s4net_core.errors import S4NetError
 from s4net_core.frames import Intrinsics
+from s4net_core.models.base_model_file import base_model_file
 from s4net_core.models.predict import pick_device, to_tensor
 from s4net_core.models.segmenter import Segmenter
 from s4net_ros.conversions import camera_info_message, image_message, stamp_ns
-from s4net_ros.graph import GraphArguments, adaptation_graph, fastdds_environment
+from s4net_ros.graph import adaptation_graph, fastdds_environment
 from s4net_ros.qos import stream_qos
 from s4net_ros.replay.plan import with_overrides
 from s4net_ros.replay.processes import Children
@@ -83,20 +84,21 @@ def measure(settings_file: str, overrides: Sequence[str], repeats: int) -> list[
     settings = load_settings(settings_file, overrides)
     if settings.threads:
         torch.set_num_threads(settings.threads)  # as the node does
-    arguments = GraphArguments(
-        settings_file=settings_file,
-        checkpoint=settings.checkpoint,
-        source_set=settings.source.path,
-        fastdds_profile="local",
+    settings.checkpoint = str(base_model_file(settings.checkpoint, settings.model))
+    graph = adaptation_graph(
+        settings_file=settings_file, checkpoint=settings.checkpoint, source_set=settings.source.path
     )
-    spec = with_overrides(adaptation_graph(arguments)[0], overrides)
+    spec = with_overrides(graph[0], overrides)
     segmenter = Segmenter(settings.checkpoint, settings.device, settings)
     rng = np.random.default_rng(0)
     color = rng.integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
     small = rng.integers(0, 256, (settings.model.height, settings.model.width, 3), np.uint8)
     images = to_tensor([small], pick_device(settings.device))
     camera = Camera(spec.topic("color/image_raw"), spec.topic("color/camera_info"), spec.topic("segmentation/mask"))
-    with tempfile.TemporaryDirectory() as logs, Children(Path(logs), fastdds_environment(arguments)) as children:
+    with (
+        tempfile.TemporaryDirectory() as logs,
+        Children(Path(logs), fastdds_environment(fastdds_profile="local")) as children,
+    ):
         children.start(spec.name, spec.command())
         with Console(stderr=True).status("the node loads its network"):
             _wait_for_answer(camera, color, children, spec.name)

@@ -16,6 +16,7 @@ from s4net_core.evaluation.summary import summary_numbers, summary_tables
 from s4net_core.evaluation.tables import Table, to_rich
 from s4net_core.io.captures.opening import open_capture
 from s4net_core.labels import SUNRGBD37
+from s4net_core.models.base_model_file import base_model_file
 from s4net_core.models.checkpoint import read_info
 from s4net_core.models.segmenter import Segmenter
 from s4net_ros.replay.monitor import Record
@@ -33,10 +34,11 @@ def measure_before_after(settings: Settings, record: Record, scene: Path, consol
         CaptureError: the scene is missing or in an unknown format.
         CheckpointError: a weights file is gone or damaged.
     """
-    space = read_info(settings.checkpoint).label_space
+    base = base_model_file(settings.checkpoint, settings.model)
+    space = read_info(base).label_space
     with_depth = settings.geometry.from_sensor
     capture = open_capture(scene, stream=settings.stream, label_space=space, with_depth=with_depth)
-    weights = {BASE: settings.checkpoint}
+    weights: dict[str, str | Path] = {BASE: base}
     if record.updates and record.updates[-1].version:
         weights[ADAPTED] = record.updates[-1].path
     segmenters = {name: Segmenter(path, settings.device, settings) for name, path in weights.items()}

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from s4net_core.config import Settings, leaves, load_settings
 from s4net_core.config.options import add_settings_file_options
@@ -15,9 +16,9 @@ from s4net_ros.graph import (
     ARGUMENTS,
     FROM_SETTINGS,
     REPLAY_DEFAULTS,
-    GraphArguments,
     NodeSpec,
     adaptation_graph,
+    argument_values,
     fastdds_environment,
     share_file,
 )
@@ -25,7 +26,7 @@ from s4net_ros.replay.monitor import Record
 
 START_TIMEOUT = 120.0
 """Seconds that the nodes get to load their networks."""
-LEFT_OUT = ("use_sim_time", "rviz", "settings_file")
+LEFT_OUT = ("use_sim_time", "rviz", "settings_file", "autostart", "respawn")
 """Arguments of the launch files that `live` sets itself, or names differently."""
 
 
@@ -106,12 +107,12 @@ def make_plan(args: argparse.Namespace) -> Plan:
         CaptureError: the bag is missing, or lacks the camera's topics.
     """
     arguments, overrides = _graph_arguments(args), list(args.overrides)
-    file = arguments.settings_file or share_file("config", "adapt.yaml")
+    file = arguments["settings_file"] or share_file("config", "adapt.yaml")
     if args.bag:
         with_depth = load_settings(file, overrides).geometry.from_sensor
         overrides += _bag_transports(args.bag, arguments, with_depth)
     settings = load_settings(file, [*_as_overrides(arguments), *overrides])
-    specs = [with_overrides(spec, overrides) for spec in adaptation_graph(arguments)]
+    specs = [with_overrides(spec, overrides) for spec in adaptation_graph(**arguments)]
     limits = Limits(args.seconds, args.versions, args.steps)
     color, depth = _input_topics(specs[0], settings)
     player = []
@@ -148,7 +149,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             graph.add_argument(flag, default=argument.default, choices=choices, help=argument.help)
 
 
-def _graph_arguments(args: argparse.Namespace) -> GraphArguments:
+def _graph_arguments(args: argparse.Namespace) -> dict[str, Any]:
     """Values of the launch arguments; a replay has the defaults of the replay launch file."""
     given = {a.name: str(getattr(args, a.name)) for a in ARGUMENTS if a.name not in LEFT_OUT}
     if args.settings:
@@ -157,15 +158,15 @@ def _graph_arguments(args: argparse.Namespace) -> GraphArguments:
         given |= {name: value for name, value in REPLAY_DEFAULTS.items() if not given[name]}
         given["use_sim_time"] = "true"
     given["state_dir"] = given["state_dir"] or str(args.out / "state")
-    return GraphArguments.from_strings(given)
+    return argument_values(**given)
 
 
-def _as_overrides(arguments: GraphArguments) -> list[str]:
+def _as_overrides(arguments: Mapping[str, Any]) -> list[str]:
     """Overrides of settings that follow from the arguments, for the copy that this process reads."""
     given = {
-        "checkpoint": arguments.checkpoint,
-        "source.path": arguments.source_set,
-        "stream.fixed_frame": arguments.fixed_frame,
+        "checkpoint": arguments["checkpoint"],
+        "source.path": arguments["source_set"],
+        "stream.fixed_frame": arguments["fixed_frame"],
     }
     return [f"{name}={value}" for name, value in given.items() if value]
 
@@ -177,7 +178,7 @@ def with_overrides(spec: NodeSpec, overrides: Sequence[str]) -> NodeSpec:
     return replace(spec, parameters=(*spec.parameters, values)) if values else spec
 
 
-def _bag_transports(bag: Path, arguments: GraphArguments, with_depth: bool) -> list[str]:
+def _bag_transports(bag: Path, arguments: Mapping[str, Any], with_depth: bool) -> list[str]:
     """Settings for the transports in which the bag holds colour and depth, unless somebody chose one.
 
     Raises:
@@ -185,7 +186,7 @@ def _bag_transports(bag: Path, arguments: GraphArguments, with_depth: bool) -> l
     """
     with Bag(bag) as opened:
         topics = opened.topics
-    segmentation = adaptation_graph(arguments)[0]
+    segmentation = adaptation_graph(**arguments)[0]
     overrides = []
     streams = [("color", "compressed"), ("depth", "compressedDepth")]
     for stream, packed in streams if with_depth else streams[:1]:
@@ -195,7 +196,7 @@ def _bag_transports(bag: Path, arguments: GraphArguments, with_depth: bool) -> l
                 f"bag {bag} has neither {raw} nor {raw}/{packed}: name its camera with --camera-name and "
                 f"--camera-namespace; it has {', '.join(topics)}"
             )
-        if arguments.transport == FROM_SETTINGS:
+        if arguments["transport"] == FROM_SETTINGS:
             overrides.append(f"stream.{stream}_transport={'raw' if raw in topics else packed}")
     return overrides
 
@@ -208,9 +209,9 @@ def _input_topics(spec: NodeSpec, settings: Settings) -> tuple[str, str]:
     return spec.topic("color/image_raw") + packed, depth
 
 
-def _environment(arguments: GraphArguments, *, local: bool) -> dict[str, str]:
+def _environment(arguments: Mapping[str, Any], *, local: bool) -> dict[str, str]:
     """Variables for every process: DDS profile and, with a bag, loopback only unless the environment says otherwise."""
-    environment = fastdds_environment(arguments)
+    environment = fastdds_environment(**arguments)
     if local:
         for name, value in (("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST"), ("ROS_LOCALHOST_ONLY", "1")):
             environment[name] = os.environ.get(name, value)

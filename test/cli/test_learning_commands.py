@@ -221,8 +221,9 @@ def test_adapt_says_when_a_capture_is_too_short(base, place, capsys):
 
 
 def test_adapt_needs_a_base_model(base, capsys):
-    assert main(["adapt", "room", "adapted.safetensors", "--source", "source", "--settings", "small.yaml"]) == 2
-    assert "give --checkpoint FILE" in capsys.readouterr().err
+    given = ["--checkpoint", "", "--source", "source", "--settings", "small.yaml"]
+    assert main(["adapt", "room", "adapted.safetensors", *given]) == 2
+    assert "checkpoint is empty" in capsys.readouterr().err
 
 
 def test_compare_needs_a_source_set_because_its_control_learns_from_nothing_else(base, place, capsys):

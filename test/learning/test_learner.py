@@ -39,6 +39,18 @@ def test_the_loss_is_the_sum_of_both_with_lambda(make, settings):
     assert 0.1 < report.coverage <= 1
 
 
+def test_a_learning_rate_that_changes_counts_from_the_next_step_on(make, settings):
+    learner = make()
+    learner.step()
+    before = copy.deepcopy(learner.network.state_dict())
+    settings.learner.learning_rate = 1e-12
+    learner.step()
+    after = learner.network.state_dict()
+    assert all(
+        torch.allclose(before[key], after[key], rtol=0, atol=1e-9) for key, _ in learner.network.named_parameters()
+    )
+
+
 def test_the_control_learns_from_the_source_alone(make, settings):
     settings.learner.lambda_geometric = 0.0
     report = make().step()

@@ -8,7 +8,7 @@ import faulthandler
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import CodeType, FrameType
@@ -93,7 +93,10 @@ class Idle(node_base.S4NetNode[None]):
         pass
 
     def activate(self, configured: None, undo: ExitStack) -> None:
-        pass
+        self.activated()
+
+    def activated(self) -> None:
+        """For tests to replace."""
 
 
 def interrupt_node() -> int:
@@ -101,12 +104,15 @@ def interrupt_node() -> int:
     for count in range(10):
         moment: list[Moment] = []
 
-        def make(moments: list[Moment] = moment, number: int = count) -> Idle:
-            node = Idle("interrupted")
+        def interrupt(moments: list[Moment] = moment, number: int = count) -> None:
             handler = signal.getsignal(signal.SIGINT)
             moments.append(Moment(number, signal.SIGTERM, handler.__code__))  # type: ignore[union-attr]
             with moments[0].armed():
                 signal.raise_signal(signal.SIGINT)
+
+        def make(act: Callable[[], None] = interrupt) -> Idle:
+            node = Idle("interrupted")
+            node.activated = act  # type: ignore[method-assign]
             return node
 
         assert node_base.run(make, []) == 0

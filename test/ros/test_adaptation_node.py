@@ -31,7 +31,7 @@ from tf2_msgs.msg import TFMessage
 from visualization_msgs.msg import Marker, MarkerArray
 from watched_learner import WatchedLearner
 
-from s4net_core.config import ModelSettings, Settings, to_yaml
+from s4net_core.config import ModelSettings, Settings, SourceSettings, to_yaml
 from s4net_core.errors import CheckpointError
 from s4net_core.keyframes import KeyframeBuffer
 from s4net_core.learning.session import NO_STEP, Handover, Status
@@ -502,7 +502,13 @@ def test_services_answer_before_the_node_is_configured(ros, settings):
 # Lifecycle.
 
 
-@pytest.mark.parametrize(("given", "missing"), [({}, "checkpoint"), ({"checkpoint": "/w.safetensors"}, "source.path")])
+@pytest.mark.parametrize(
+    ("given", "missing"),
+    [
+        ({"checkpoint": "", "source": SourceSettings(path="/s")}, "checkpoint"),
+        ({"checkpoint": "/w.safetensors"}, "source.path"),
+    ],
+)
 def test_it_refuses_to_start_without_what_it_learns_from(ros, settings, given, missing):
     with pytest.raises(ValueError, match=missing):
         adaptation_node.open_session(settings.model_copy(update=given), Path("/nowhere"))

@@ -20,6 +20,7 @@ from sensor_msgs.msg import CameraInfo
 from std_msgs.msg import Header
 from tf2_msgs.msg import TFMessage
 
+from s4net_ros import frame_assembly
 from s4net_ros.compat import _message_filters as message_filters
 from s4net_ros.compat import _tf2_ros as tf2_ros
 from s4net_ros.conversions import transform_matrix, transform_message
@@ -154,6 +155,16 @@ class TestBuffer:
         buffer.set_transform(broken, "test")
         assert buffer.get_latest_common_time("odom", "base").nanoseconds == S + 200 * MS
         assert "is ignored" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(("stamp", "reason"), [(S - 1, "too_old"), (S + 1, "too_new")])
+def test_with_a_single_sample_the_direction_does_not_depend_on_the_words_of_tf2(stamp, reason):
+    """tf2 then says `but only time Y is in the buffer`, without saying on which side it lies."""
+    buffer = tf2_ros.Buffer()
+    buffer.set_transform(moved("odom", "camera", S), "test")
+    picture = SimpleNamespace(frame_id="camera", stamp=stamp)
+    wordless = tf2_ros.ExtrapolationException("extrapolation: only one time is in the buffer")
+    assert frame_assembly._reason(wordless, buffer, "odom", picture) == reason
 
 
 def test_listener_gets_what_comes_on_tf_and_tf_static(ros):

@@ -17,7 +17,7 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import Empty
 
 from s4net_core.machine.dds import dds_profile_variable
-from s4net_ros.graph import GraphArguments, fastdds_environment
+from s4net_ros.graph import fastdds_environment
 from s4net_ros.qos import stream_qos
 
 WIDTH, HEIGHT, FRAMES, HZ = 640, 480, 60, 30.0
@@ -52,7 +52,7 @@ print(*stamps)
 
 
 def test_no_image_is_lost_between_two_processes() -> None:
-    environment = {**os.environ, **fastdds_environment(GraphArguments(fastdds_profile="local"))}
+    environment = {**os.environ, **fastdds_environment(fastdds_profile="local")}
     assert Path(environment[dds_profile_variable()]).is_file()
     listener = subprocess.Popen([sys.executable, "-c", LISTENER], env=environment, stdout=subprocess.PIPE, text=True)
     try:

@@ -2,7 +2,6 @@
 
 import re
 import xml.etree.ElementTree as ElementTree
-from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -14,11 +13,10 @@ from s4net_ros.graph import (
     ARGUMENTS,
     REPLAY_ARGUMENTS,
     REPLAY_DEFAULTS,
-    GraphArguments,
     NodeSpec,
     adaptation_graph,
+    argument_values,
     fastdds_environment,
-    rviz_spec,
     share_file,
 )
 
@@ -35,47 +33,50 @@ def values_of(spec: NodeSpec) -> dict[str, object]:
 
 
 class TestArguments:
-    def test_every_argument_has_a_typed_value_and_a_help_text(self) -> None:
-        assert [f.name for f in fields(GraphArguments)] == [a.name for a in ARGUMENTS]
+    def test_every_argument_has_a_help_text(self) -> None:
         for argument in (*ARGUMENTS, *REPLAY_ARGUMENTS):
             assert len(argument.help) > 20
             assert argument.help.endswith(".")
             assert argument.required or not argument.choices or argument.default in argument.choices
 
-    def test_defaults_as_texts_give_the_typed_defaults(self) -> None:
-        assert GraphArguments.from_strings({a.name: a.default for a in ARGUMENTS}) == GraphArguments()
+    def test_none_is_empty_because_launch_refuses_an_empty_argument(self) -> None:
+        texts = {a.name: "none" for a in ARGUMENTS if not a.choices}
+        assert set(texts) >= {"fastdds_profile", "camera_namespace", "checkpoint", "fixed_frame"}
+        assert {argument_values(**texts)[name] for name in texts} == {""}
 
     def test_replay_changes_only_arguments_that_exist(self) -> None:
         assert set(REPLAY_DEFAULTS) <= {a.name for a in ARGUMENTS}
 
-    @pytest.mark.parametrize(("text", "value"), [("true", True), ("True", True), ("false", False)])
+    @pytest.mark.parametrize(("text", "value"), [("true", True), ("True", True), ("FALSE", False), ("tRue", True)])
     def test_booleans_are_read_as_launch_writes_them(self, text: str, value: bool) -> None:
-        assert GraphArguments.from_strings({"use_sim_time": text}).use_sim_time is value
+        assert argument_values(use_sim_time=text)["use_sim_time"] is value
 
     @pytest.mark.parametrize(("name", "text"), [("transport", "jpeg"), ("use_sim_time", "maybe"), ("camera", "front")])
     def test_what_is_not_known_is_refused_by_name(self, name: str, text: str) -> None:
         with pytest.raises(SettingsError, match=name):
-            GraphArguments.from_strings({name: text})
+            argument_values(**{name: text})
 
 
 class TestParameters:
     def test_without_arguments_only_the_settings_file_decides(self) -> None:
-        for spec in adaptation_graph(GraphArguments()):
-            assert spec.parameters == (CONFIG / "adapt.yaml", {"use_sim_time": False})
+        for spec in adaptation_graph():
+            assert spec.parameters == (CONFIG / "adapt.yaml", {"use_sim_time": False, "autostart": True})
 
     def test_given_arguments_come_after_the_file_and_so_win(self, tmp_path: Path) -> None:
-        arguments = GraphArguments(
+        graph = adaptation_graph(
             fixed_frame="map",
             checkpoint=str(tmp_path / "w.safetensors"),
             source_set=str(tmp_path),
             state_dir="~/state",
             transport="compressed",
             use_sim_time=True,
+            autostart=False,
         )
-        for spec in adaptation_graph(arguments):
+        for spec in graph:
             assert isinstance(spec.parameters[0], Path)
             assert spec.parameters[-1] == {
                 "use_sim_time": True,
+                "autostart": False,
                 "stream.fixed_frame": "map",
                 "checkpoint": str(tmp_path / "w.safetensors"),
                 "source.path": str(tmp_path),
@@ -86,30 +87,31 @@ class TestParameters:
 
     def test_every_parameter_is_a_setting_of_the_same_type(self) -> None:
         known = {leaf.name: leaf.type for leaf in leaves(Settings())}
-        arguments = GraphArguments(fixed_frame="a", checkpoint="b", source_set="c", state_dir="d", transport="raw")
-        for name, value in values_of(adaptation_graph(arguments)[0]).items():
-            assert name == "use_sim_time" or known[name] is type(value)
+        graph = adaptation_graph(fixed_frame="a", checkpoint="b", source_set="c", state_dir="d", transport="raw")
+        for name, value in values_of(graph[0]).items():
+            assert name in ("use_sim_time", "autostart") or known[name] is type(value)
 
     def test_relative_paths_mean_the_folder_of_the_caller(
         self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:
         monkeypatch.chdir(tmp_path)
-        values = values_of(adaptation_graph(GraphArguments(checkpoint="w.safetensors"))[0])
+        values = values_of(adaptation_graph(checkpoint="w.safetensors")[0])
         assert values["checkpoint"] == str(tmp_path / "w.safetensors")
 
-    def test_a_plain_settings_file_becomes_the_values_that_differ(self, tmp_path: Path) -> None:
-        file = tmp_path / "mine.yaml"
-        file.write_text("seed: 7\nlearner: {learning_rate: 1e-4, source_batch: 4}\n")
-        parameters = adaptation_graph(GraphArguments(settings_file=str(file)))[0].parameters[0]
-        assert parameters == {"seed": 7, "learner.learning_rate": 1e-4}
+    @pytest.mark.parametrize("name", ["auto", "demo"])
+    def test_base_models_that_are_no_files_stay_as_they_are(self, name: str) -> None:
+        assert values_of(adaptation_graph(checkpoint=name)[0])["checkpoint"] == name
+
+    def test_a_plain_settings_file_is_read_by_the_nodes_and_a_ros_parameters_file_by_ros(self, tmp_path: Path) -> None:
+        plain, parameters = tmp_path / "plain.yaml", tmp_path / "parameters.yaml"
+        plain.write_text("seed: 7\n")
+        parameters.write_text("/**:\n  ros__parameters: {seed: 7}\n")
+        assert adaptation_graph(settings_file=str(plain))[0].parameters[0] == {"settings_file": str(plain)}
+        assert adaptation_graph(settings_file=str(parameters))[0].parameters[0] == parameters
 
     def test_a_file_that_cannot_be_used_is_named(self, tmp_path: Path) -> None:
         with pytest.raises(SettingsError, match=r"nowhere\.yaml"):
-            adaptation_graph(GraphArguments(settings_file=str(tmp_path / "nowhere.yaml")))
-        wrong = tmp_path / "wrong.yaml"
-        wrong.write_text("learner: {speed: 3}\n")
-        with pytest.raises(SettingsError, match="speed"):
-            adaptation_graph(GraphArguments(settings_file=str(wrong)))
+            adaptation_graph(settings_file=str(tmp_path / "nowhere.yaml"))
 
 
 class TestTopics:
@@ -122,7 +124,7 @@ class TestTopics:
         ],
     )
     def test_inputs_are_the_realsense_topics(self, namespace: str, name: str, camera: str) -> None:
-        for spec in adaptation_graph(GraphArguments(camera_namespace=namespace, camera_name=name)):
+        for spec in adaptation_graph(camera_namespace=namespace, camera_name=name):
             assert spec.topic("color/image_raw") == f"{camera}/color/image_raw"
             assert spec.topic("color/image_raw/compressed") == f"{camera}/color/image_raw/compressed"
             assert spec.topic("color/camera_info") == f"{camera}/color/camera_info"
@@ -130,13 +132,19 @@ class TestTopics:
             assert spec.topic("depth/camera_info") == f"{camera}/aligned_depth_to_color/camera_info"
 
     def test_a_namespace_moves_outputs_but_not_the_camera(self) -> None:
-        for spec in adaptation_graph(GraphArguments(namespace="/robot1/")):
+        for spec in adaptation_graph(namespace="/robot1/"):
             for topic in spec.publishes:
                 assert spec.topic(topic) == f"/robot1/{topic}"
             assert spec.topic("color/image_raw").startswith("/camera/")
 
+    @pytest.mark.parametrize(("given", "tf"), [(False, "/tf"), (True, "/robot1/tf")])
+    def test_transforms_are_those_of_the_namespace_when_asked(self, given: bool, tf: str) -> None:
+        for spec in adaptation_graph(namespace="robot1", tf_in_namespace=given):
+            assert spec.topic("/tf") == tf
+            assert spec.topic("/tf_static") == f"{tf}_static"
+
     def test_both_nodes_name_the_topic_between_them_alike(self) -> None:
-        labels, learner = adaptation_graph(GraphArguments(namespace="robot1"))
+        labels, learner = adaptation_graph(namespace="robot1")
         assert labels.topic("model_update") == learner.topic("model_update") == "/robot1/model_update"
 
 
@@ -150,11 +158,13 @@ class TestCommand:
             namespace="robot1",
             parameters=(Path("/a.yaml"), {"rate": 1e-5, "on": True, "count": 3, "frame": "it's 1"}),
             remappings=(("in", "/out"),),
+            ros_arguments=("--log-level", "debug"),
         )
         words = spec.command(python="py")
         assert words[:3] == ["py", "-m", "some.module"]
         assert words[3:] == [
-            *("--ros-args", "-r", "__node:=n", "-r", "__ns:=/robot1", "--params-file", "/a.yaml"),
+            *("--ros-args", "--log-level", "debug"),
+            *("-r", "__node:=n", "-r", "__ns:=/robot1", "--params-file", "/a.yaml"),
             *("-p", "rate:=1.0e-05", "-p", "on:=true", "-p", "count:=3", "-p", "frame:='it''s 1'", "-r", "in:=/out"),
         ]
 
@@ -187,7 +197,7 @@ class TestConfigFiles:
     def test_rviz_shows_topics_of_the_graph(self) -> None:
         rviz = yaml.safe_load((CONFIG / "adapt.rviz").read_text())["Visualization Manager"]
         shown = {d["Topic"]["Value"] for d in rviz["Displays"] if "Topic" in d}
-        nodes = adaptation_graph(GraphArguments())
+        nodes = adaptation_graph()
         types = {node.topic(topic): kind for node in nodes for topic, kind in node.publishes.items()}
         assert shown <= set(types)
         assert {types[topic] for topic in shown} == {
@@ -198,12 +208,6 @@ class TestConfigFiles:
         assert rviz["Global Options"]["Fixed Frame"] == load_settings(CONFIG / "adapt.yaml").stream.fixed_frame
         assert {"/segmentation/overlay", "/segmentation/mask"} <= shown
         assert "rviz_default_plugins/TF" in {d["Class"] for d in rviz["Displays"]}
-
-    def test_rviz_follows_namespace_and_fixed_frame(self) -> None:
-        spec = rviz_spec(GraphArguments(namespace="robot1", fixed_frame="map"))
-        assert ("/segmentation/overlay", "/robot1/segmentation/overlay") in spec.remappings
-        assert spec.arguments[-2:] == ("-f", "map")
-        assert Path(spec.arguments[1]).is_file()
 
     def test_dds_profile_stays_on_this_machine_and_has_room_for_images(self) -> None:
         root = ElementTree.parse(CONFIG / "fastdds.xml").getroot()
@@ -216,13 +220,13 @@ class TestConfigFiles:
     def test_dds_profile_is_an_absolute_file_or_left_alone(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        assert fastdds_environment(GraphArguments()) == {}
+        assert fastdds_environment() == {}
         for distribution, variable in (("jazzy", "FASTRTPS"), ("humble", "FASTRTPS"), ("kilted", "FASTDDS")):
             monkeypatch.setenv("ROS_DISTRO", distribution)
             expected = {f"{variable}_DEFAULT_PROFILES_FILE": str(CONFIG / "fastdds.xml")}
-            assert fastdds_environment(GraphArguments(fastdds_profile="local")) == expected
+            assert fastdds_environment(fastdds_profile="local") == expected
         with pytest.raises(SettingsError, match=r"missing\.xml"):
-            fastdds_environment(GraphArguments(fastdds_profile=str(tmp_path / "missing.xml")))
+            fastdds_environment(fastdds_profile=str(tmp_path / "missing.xml"))
 
     def test_a_missing_file_of_the_package_is_an_error_that_names_places(self) -> None:
         with pytest.raises(SettingsError, match="share"):

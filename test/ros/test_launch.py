@@ -3,7 +3,9 @@
 The stand-ins below take what the real classes take, by the same names, and keep it.
 """
 
+import ast
 import runpy
+import subprocess
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -12,8 +14,9 @@ from typing import Any
 
 import pytest
 
+from s4net_core.config import load_settings
 from s4net_core.machine.dds import dds_profile_variable
-from s4net_ros.graph import ARGUMENTS, REPLAY_ARGUMENTS, GraphArguments, NodeSpec, adaptation_graph, rviz_spec
+from s4net_ros.graph import ARGUMENTS, REPLAY_ARGUMENTS, NodeSpec, adaptation_graph
 
 ROOT = Path(__file__).resolve().parents[2]
 LAUNCH = ROOT / "launch"
@@ -60,20 +63,12 @@ class LaunchConfiguration(Substitution):
         return context.launch_configurations[self.name]
 
 
-class PathJoinSubstitution(Substitution):
-    def __init__(self, substitutions: Iterable[Any]) -> None:
-        self.parts = list(substitutions)
+class ExecutableInPackage(Substitution):
+    def __init__(self, executable: Any, package: Any) -> None:
+        self.executable, self.package = executable, package
 
     def perform(self, context: Context) -> str:
-        return str(Path(*(perform(context, part) for part in self.parts)))
-
-
-class FindPackageShare(Substitution):
-    def __init__(self, package: Any) -> None:
-        assert package == "s4net_ros"
-
-    def perform(self, context: Context) -> str:
-        return str(ROOT)
+        return f"<prefix of {self.package}>/lib/{self.package}/{self.executable}"
 
 
 class LaunchDescription:
@@ -111,30 +106,22 @@ class OpaqueFunction(Action):
         self.function = function
 
 
-class SetEnvironmentVariable(Action):
-    def __init__(self, name: Any, value: Any, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.name, self.value = substitutions(name), substitutions(value)
-
-
-class IncludeLaunchDescription(Action):
-    def __init__(self, launch_description_source: Any, *, launch_arguments: Any = None, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.source = launch_description_source
-        self.launch_arguments = [(name, substitutions(value)) for name, value in launch_arguments or ()]
-
-
-class PythonLaunchDescriptionSource:
-    def __init__(self, launch_file_path: Any) -> None:
-        self.path = substitutions(launch_file_path)
-
-
 class ExecuteProcess(Action):
     def __init__(
-        self, *, cmd: Iterable[Any], name: Any = None, output: str = "log", on_exit: Any = None, **kwargs: Any
+        self,
+        *,
+        cmd: Iterable[Any],
+        name: Any = None,
+        output: str = "log",
+        additional_env: dict[Any, Any] | None = None,
+        respawn: bool = False,
+        respawn_delay: float | None = None,
+        on_exit: Any = None,
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.cmd, self.output = [substitutions(word) for word in cmd], output
+        self.additional_env, self.respawn, self.respawn_delay = additional_env, respawn, respawn_delay
 
 
 class Node(ExecuteProcess):
@@ -156,6 +143,7 @@ class Node(ExecuteProcess):
         assert isinstance(parameters, list), "launch_ros refuses anything but a list"
         self.package, self.executable, self.name, self.namespace = package, executable, name, namespace
         self.parameters, self.remappings, self.arguments = parameters, remappings, arguments
+        self.ros_arguments = ros_arguments
 
 
 class LifecycleNode(Node):
@@ -171,23 +159,18 @@ class ParameterValue:
 
 MODULES: dict[str, dict[str, Any]] = {
     "launch": {
-        "LaunchContext": Context,
         "LaunchDescription": LaunchDescription,
-        "LaunchDescriptionEntity": Action,
     },
     "launch.actions": {
         "DeclareLaunchArgument": DeclareLaunchArgument,
         "ExecuteProcess": ExecuteProcess,
-        "IncludeLaunchDescription": IncludeLaunchDescription,
         "OpaqueFunction": OpaqueFunction,
-        "SetEnvironmentVariable": SetEnvironmentVariable,
     },
-    "launch.launch_description_sources": {"PythonLaunchDescriptionSource": PythonLaunchDescriptionSource},
-    "launch.substitutions": {"LaunchConfiguration": LaunchConfiguration, "PathJoinSubstitution": PathJoinSubstitution},
+    "launch.substitutions": {"LaunchConfiguration": LaunchConfiguration},
     "launch_ros": {},
     "launch_ros.actions": {"LifecycleNode": LifecycleNode, "Node": Node},
     "launch_ros.parameter_descriptions": {"ParameterValue": ParameterValue},
-    "launch_ros.substitutions": {"FindPackageShare": FindPackageShare},
+    "launch_ros.substitutions": {"ExecutableInPackage": ExecutableInPackage},
 }
 
 
@@ -220,21 +203,22 @@ class Launched:
         if argument.name not in self.context.launch_configurations:
             assert argument.default_value is not None, f"{argument.name} is required"
             self.context.launch_configurations[argument.name] = perform(self.context, argument.default_value)
+        value = self.context.launch_configurations[argument.name]
+        if argument.choices is not None and value not in argument.choices:
+            raise RuntimeError(
+                f'Argument "{argument.name}" provided value "{value}" is not valid. '
+                f"Valid options are: {argument.choices}"
+            )
 
     def all(self, kind: type) -> list[Any]:
         return [action for action in self.actions if type(action) is kind]
-
-    @property
-    def environment(self) -> dict[str, str]:
-        actions = self.all(SetEnvironmentVariable)
-        return {perform(self.context, a.name): perform(self.context, a.value) for a in actions}
 
 
 def assert_runs(action: Any, spec: NodeSpec) -> None:
     assert (action.package, action.executable) == (spec.package, spec.executable)
     assert (action.name, action.namespace) == (spec.name, spec.namespace)
     assert tuple(action.remappings) == spec.remappings
-    assert tuple(action.arguments) == spec.arguments
+    assert tuple(action.ros_arguments) == spec.ros_arguments
     for given, expected in zip(action.parameters, spec.parameters, strict=True):
         if isinstance(expected, Path):
             assert Path(given) == expected
@@ -243,60 +227,122 @@ def assert_runs(action: Any, spec: NodeSpec) -> None:
             assert all(value.value_type is type(value.value) for value in given.values())
 
 
+@pytest.mark.parametrize("path", sorted(LAUNCH.iterdir()), ids=lambda path: path.name)
+def test_a_launch_file_needs_nothing_but_launch(path: Path) -> None:
+    nodes = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Import | ast.ImportFrom)]
+    names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    names |= {str(node.module) for node in nodes if isinstance(node, ast.ImportFrom)}
+    assert {name.partition(".")[0] for name in names} - sys.stdlib_module_names <= {"launch", "launch_ros"}
+
+
+@pytest.mark.parametrize("path", sorted(LAUNCH.iterdir()), ids=lambda path: path.name)
+def test_a_launch_file_is_read_by_a_python_without_libraries(path: Path) -> None:
+    script = f"import runpy, sys; runpy.run_path({str(path)!r}); sys.exit('pydantic' in sys.modules)"
+    subprocess.run([sys.executable, "-I", "-S", "-c", script], cwd="/", check=True)
+
+
 def test_adapt_starts_the_graph_and_nothing_else() -> None:
     launched = Launched("adapt.launch.py")
-    for action, spec in zip(launched.all(LifecycleNode), adaptation_graph(GraphArguments()), strict=True):
+    for action, spec in zip(launched.all(LifecycleNode), adaptation_graph(), strict=True):
         assert_runs(action, spec)
+        assert not action.respawn
+        assert not action.additional_env
     assert len(launched.actions) == 2
 
 
 def test_adapt_declares_every_argument_with_its_description() -> None:
     declared = Launched("adapt.launch.py").declared
-    assert [(a.name, a.description) for a in declared] == [(a.name, a.help) for a in ARGUMENTS]
-    assert all(tuple(a.choices or ()) == b.choices for a, b in zip(declared, ARGUMENTS, strict=True))
+    assert [a.name for a in declared] == [a.name for a in ARGUMENTS]
+    assert all(a.description.startswith(b.help) for a, b in zip(declared, ARGUMENTS, strict=True))
+    assert {a.name for a in declared if a.choices} == {"transport", "log_level"}
 
 
 def test_adapt_hands_its_arguments_to_the_nodes() -> None:
     given = {
         "camera_name": "d435",
         "namespace": "robot1",
+        "tf_in_namespace": "true",
         "fixed_frame": "on",
         "checkpoint": "/w.safetensors",
         "transport": "compressed",
-        "use_sim_time": "true",
-        "fastdds_profile": "local",
+        "use_sim_time": "True",
+        "log_level": "debug",
+        "autostart": "FALSE",
     }
     launched = Launched("adapt.launch.py", **given)
-    specs = adaptation_graph(GraphArguments.from_strings(given))
-    for action, spec in zip(launched.all(LifecycleNode), specs, strict=True):
+    for action, spec in zip(launched.all(LifecycleNode), adaptation_graph(**given), strict=True):
         assert_runs(action, spec)
-    assert launched.environment == {dds_profile_variable(): str(ROOT / "config" / "fastdds.xml")}
-    assert type(launched.actions[0]) is SetEnvironmentVariable  # before the processes that need it
+        assert action.ros_arguments == ["--log-level", "debug"]
+        assert action.parameters[-1]["autostart"].value is False
+        assert ("/tf", "tf") in action.remappings
 
 
-def test_adapt_starts_rviz_only_when_asked() -> None:
+def test_a_value_that_is_not_among_the_choices_is_refused() -> None:
+    with pytest.raises(RuntimeError, match="transport"):
+        Launched("adapt.launch.py", transport="jpeg")
+    with pytest.raises(ValueError, match="use_sim_time"):
+        Launched("adapt.launch.py", use_sim_time="maybe")
+
+
+def test_nodes_that_die_start_again_when_asked() -> None:
+    for node in Launched("adapt.launch.py", respawn="true").all(LifecycleNode):
+        assert node.respawn
+        assert node.respawn_delay > 0
+
+
+def test_the_dds_profile_holds_for_our_processes_alone() -> None:
+    profile = {dds_profile_variable(): str(ROOT / "config" / "fastdds.xml")}
+    for file in ("adapt.launch.py", "replay.launch.py"):
+        launched = Launched(file, fastdds_profile="local", rviz="true", bag="/bags/one")
+        assert len(launched.actions) >= 3
+        assert all(action.additional_env == profile for action in launched.actions)
+
+
+def test_rviz_starts_before_the_nodes_which_would_be_orphans_if_it_were_not_installed() -> None:
     assert not Launched("adapt.launch.py").all(Node)
-    (rviz,) = Launched("adapt.launch.py", rviz="true").all(Node)
-    assert_runs(rviz, rviz_spec(GraphArguments(rviz=True)))
+    launched = Launched("adapt.launch.py", rviz="true", namespace="robot1", fixed_frame="map")
+    rviz = launched.actions[0]
+    assert type(rviz) is Node
+    assert rviz.package == "rviz2"
+    assert ("/segmentation/overlay", "/robot1/segmentation/overlay") in rviz.remappings
+    assert rviz.arguments[-2:] == ["-f", "map"]
+    assert Path(rviz.arguments[1]).is_file()
+
+
+def played(**arguments: str) -> list[str]:
+    """Words of the process that plays the bag."""
+    launched = Launched("replay.launch.py", bag="/bags/one", **arguments)
+    (play,) = launched.all(ExecuteProcess)
+    return [perform(launched.context, word) for word in play.cmd]
 
 
 def test_replay_plays_the_bag_with_a_clock_that_the_nodes_follow() -> None:
-    launched = Launched("replay.launch.py", bag="/bags/one", loop="true", rate="0.5", checkpoint="/w.safetensors")
-    (play,) = launched.all(ExecuteProcess)
-    words = [perform(launched.context, word) for word in play.cmd]
-    assert words[:4] == ["ros2", "bag", "play", "/bags/one"]
+    words = played(rate="0.5")
+    assert words[words.index("--") + 1 :][:4] == ["ros2", "bag", "play", "/bags/one"]
     assert float(words[words.index("--clock") + 1]) > 0
     assert words[words.index("--rate") + 1] == "0.5"
-    assert "--loop" in words
-    (include,) = launched.all(IncludeLaunchDescription)
-    assert perform(launched.context, include.source.path) == str(LAUNCH / "adapt.launch.py")
-    given = {name: perform(launched.context, value) for name, value in include.launch_arguments}
-    assert set(given) == {a.name for a in ARGUMENTS}
-    assert given["use_sim_time"] == "true"
-    assert given["checkpoint"] == "/w.safetensors"
-    adapt = Launched("adapt.launch.py", **given)
-    assert all(node.parameters[-1]["use_sim_time"].value is True for node in adapt.all(LifecycleNode))
-    assert adapt.environment
+    launched = Launched("replay.launch.py", bag="/bags/one", checkpoint="/w.safetensors")
+    for node in launched.all(LifecycleNode):
+        assert node.parameters[-1]["use_sim_time"].value is True
+        assert node.parameters[-1]["checkpoint"].value == "/w.safetensors"
+
+
+@pytest.mark.parametrize(("given", "nodes"), [({}, ""), ({"namespace": "robot1"}, "/robot1")])
+def test_replay_starts_the_bag_when_both_nodes_are_active(given: dict[str, str], nodes: str) -> None:
+    program, *words = played(**given)
+    assert program.endswith("/when_active")
+    assert words[: words.index("--")] == [f"{nodes}/segmentation", f"{nodes}/adaptation"]
+
+
+@pytest.mark.parametrize("delay", ["0", "0.0", "2.5"])
+@pytest.mark.parametrize("loop", ["false", "True"])
+def test_replay_waits_once_and_ros2_bag_never_gets_a_delay_of_0(delay: str, loop: str) -> None:
+    words = played(delay=delay, loop=loop)
+    own, player = words[: words.index("--")], words[words.index("--") :]
+    assert ("--loop" in player) == (loop == "True")
+    waits = own if loop == "True" else player  # in a loop ros2 bag would wait in every round
+    assert ("--delay" in own + player) == (float(delay) > 0)
+    assert float(delay) == 0 or float(waits[waits.index("--delay") + 1]) == 2.5
 
 
 def test_replay_requires_a_bag_alone_and_describes_its_arguments() -> None:
@@ -305,10 +351,14 @@ def test_replay_requires_a_bag_alone_and_describes_its_arguments() -> None:
     assert [a.name for a in declared][: len(REPLAY_ARGUMENTS)] == [a.name for a in REPLAY_ARGUMENTS]
     assert [a.name for a in declared if a.default_value is None] == ["bag"]  # launch itself asks for it
     assert all(a.description for a in declared)
-    assert "use_sim_time" not in [a.name for a in declared]
+    assert {a.name for a in ARGUMENTS} - {a.name for a in declared} == {"use_sim_time"}
 
 
-def test_replay_without_loop_ends_with_the_bag() -> None:
-    launched = Launched("replay.launch.py", bag="/bags/one")
-    (play,) = launched.all(ExecuteProcess)
-    assert "--loop" not in [perform(launched.context, word) for word in play.cmd]
+def test_replay_can_leave_the_dds_profile_out() -> None:
+    launched = Launched("replay.launch.py", bag="/bags/one", fastdds_profile="none")
+    assert not any(action.additional_env for action in launched.actions)
+
+
+def test_without_a_settings_file_the_nodes_have_those_of_the_package() -> None:
+    (first, _) = Launched("adapt.launch.py").all(LifecycleNode)
+    assert load_settings(first.parameters[0]) == load_settings(ROOT / "config" / "adapt.yaml")

@@ -36,7 +36,7 @@ from s4net_core.io.source_sets.opening import open_source_set
 from s4net_core.keyframes import KeyframeBuffer
 from s4net_core.models.checkpoint import read_info
 from s4net_ros.conversions import image_message, stamp_ns
-from s4net_ros.graph import GraphArguments, NodeSpec, adaptation_graph, fastdds_environment
+from s4net_ros.graph import NodeSpec, adaptation_graph, fastdds_environment
 from s4net_ros.msg import ModelUpdate
 from s4net_ros.qos import latched_qos
 from s4net_ros.replay.monitor import Monitor
@@ -125,18 +125,18 @@ class Chain:
 def make_chain(tmp_path: Path, ros: Any, settings_file: Path, source_set: Path, checkpoint: Path) -> Iterator[Any]:
     """`make_chain(checkpoint=...)`: a chain whose processes end with the test."""
     chains: list[Chain] = []
-    environment = {**fastdds_environment(GraphArguments(fastdds_profile="local")), "OMP_NUM_THREADS": "1"}
+    environment = {**fastdds_environment(fastdds_profile="local"), "OMP_NUM_THREADS": "1"}
     with Children(tmp_path / "logs", environment) as children:
 
         def make(checkpoint: Path = checkpoint) -> Chain:
-            arguments = GraphArguments(
+            specs = adaptation_graph(
                 checkpoint=str(checkpoint),
                 source_set=str(source_set),
                 settings_file=str(settings_file),
                 state_dir=str(tmp_path / "state"),
                 use_sim_time=True,
             )
-            chains.append(Chain(children, adaptation_graph(arguments), tmp_path))
+            chains.append(Chain(children, specs, tmp_path))
             return chains[-1]
 
         yield make

@@ -8,13 +8,17 @@ import pytest
 
 pytest.importorskip("rclpy")
 
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile
 from rosgraph_msgs.msg import Clock
 from std_msgs.msg import String
 
-from s4net_core.errors import S4NetError
+from s4net_core.errors import BaseModelMissing, S4NetError, SettingsError
+from s4net_ros import node_base
 from s4net_ros.node_base import S4NetNode
 
 
@@ -172,18 +176,61 @@ def test_a_remapped_transport_wins(ros):
     assert node.transport_topic("color/image_raw", "compressed") == "/jpeg"
 
 
+# Without a base model.
+
+
+def test_without_a_base_model_it_says_so_in_diagnostics_and_starts_when_the_file_is_there(ros, tmp_path, monkeypatch):
+    monkeypatch.setattr(node_base, "LOOK_AGAIN_S", 0.05)
+    file = tmp_path / "base.safetensors"
+    told = []
+    ros.node().create_subscription(DiagnosticArray, "/diagnostics", lambda m: told.extend(m.status), 10)
+    node = ros.add(Recorder(ros, fail={"configure": BaseModelMissing("run this and copy that", file)}))
+    assert node.autostart()
+    assert node.state == "unconfigured"
+    status = ros.wait_for(lambda: told and told[-1])
+    assert status.level == DiagnosticStatus.ERROR
+    assert status.message == "unconfigured: run this and copy that"
+    assert {v.key: v.value for v in status.values}["state"] == "unconfigured"
+    node.fail = {}
+    assert node.calls.count("configure") == 1  # not before the file is there
+    file.touch()
+    ros.wait_for(lambda: node.running)
+    assert [p for p in node.publishers if "diagnostics" in p.topic_name] == []
+
+
+def test_with_a_lifecycle_manager_it_only_says_so(ros, tmp_path, monkeypatch):
+    monkeypatch.setattr(node_base, "LOOK_AGAIN_S", 0.05)
+    file = tmp_path / "base.safetensors"
+    file.touch()
+    given = [Parameter("autostart", value=False)]
+    node = ros.add(Recorder(ros, fail={"configure": BaseModelMissing("copy that", file)}, parameter_overrides=given))
+    node.trigger_configure()
+    assert [p for p in node.publishers if "diagnostics" in p.topic_name]
+    assert not [timer for timer in node.timers if timer.timer_period_ns < 1e9]
+    node.fail = {}
+    node.trigger_configure()
+    assert node.state == "inactive"
+
+
 # The process.
 
 PROGRAM = """
 import gc
 import sys
+import time
 from s4net_ros.node_base import S4NetNode, run
-from s4net_core.errors import S4NetError
+from pathlib import Path
+from s4net_core.errors import BaseModelMissing, S4NetError
 
 class Node(S4NetNode):
     def configure(self, undo):
         if self.settings.seed == 1:
             raise S4NetError("seed 1 brings bad luck")
+        if self.settings.seed == 4:
+            raise BaseModelMissing("copy a file", Path("/nowhere"))
+        if self.settings.seed == 3:
+            print("configuring", flush=True)
+            time.sleep(1000)
     def activate(self, configured, undo):
         undo.callback(self.deactivated)
         self.start_housekeeping(0.01, self.tick, undo)
@@ -202,6 +249,10 @@ sys.exit(run(lambda: Node("program"), sys.argv))
 """
 
 
+PROMPT_S = 10.0
+"""A signal is heeded within a second; this machine may be busy."""
+
+
 @pytest.fixture
 def start(spawn):
     return lambda *parameters: spawn("-c", PROGRAM, "--ros-args", *(part for p in parameters for part in ("-p", p)))
@@ -215,6 +266,26 @@ def test_a_signal_ends_it_in_order_with_exit_code_0(start, number):
     out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (0, "deactivated True\n"), err  # no long pauses of garbage collection
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_at_once_while_it_loads(start, number):
+    process = start("seed:=3")
+    assert process.stdout.readline() == "configuring\n"
+    process.send_signal(number)
+    _, err = process.communicate(timeout=PROMPT_S)
+    assert process.returncode == -number
+    assert "Traceback" not in err
+
+
+def test_a_signal_ends_it_while_a_lifecycle_manager_configures_it(ros, start):
+    process = start("seed:=3", "autostart:=false")
+    client = ros.node("manager").create_client(ChangeState, "program/change_state")
+    assert client.wait_for_service(60)
+    client.call_async(ChangeState.Request(transition=Transition(id=Transition.TRANSITION_CONFIGURE)))
+    assert process.stdout.readline() == "configuring\n"
+    process.send_signal(signal.SIGINT)
+    assert process.wait(PROMPT_S) == -signal.SIGINT
 
 
 def test_an_error_in_a_callback_is_logged_and_the_node_goes_on(start):
@@ -233,12 +304,39 @@ def test_it_says_why_it_cannot_start(start):
     assert "seed 1 brings bad luck" in err
 
 
+def test_without_a_base_model_the_process_stays_and_ends_in_order(ros, start):
+    told = []
+    ros.node().create_subscription(DiagnosticArray, "/diagnostics", told.append, 10)
+    process = start("seed:=4")
+    assert "cannot configure: copy a file" in process.stderr.readline()
+    ros.wait_for(lambda: told)
+    process.terminate()
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, "Traceback" in err) == (0, False)
+
+
 def test_a_bad_parameter_ends_it_without_a_traceback(start):
     process = start("learner.min_overlap:=3.0")
     _, err = process.communicate(timeout=60)
     assert process.returncode == 2
     assert "learner.min_overlap = 3.0" in err
     assert "Traceback" not in err
+
+
+def test_a_plain_settings_file_is_read_and_parameters_win_over_it(ros, tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("seed: 7\nlearner: {source_batch: 2}\n")
+    given = ["--ros-args", "-p", f"settings_file:={file}", "-p", "seed:=8"]
+    node = ros.add(Recorder(ros, cli_args=given))
+    assert (node.settings.seed, node.settings.learner.source_batch) == (8, 2)
+    assert node.get_parameter("learner.source_batch").value == 2
+
+
+def test_a_misspelt_setting_is_told_with_the_name_of_its_file(ros, tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("learner: {learning_rat: 1e-4}\n")
+    with pytest.raises(SettingsError, match=rf"{file}.*learning_rat.*did you mean learner\.learning_rate"):
+        Recorder(ros, cli_args=["--ros-args", "-p", f"settings_file:={file}"])
 
 
 def test_a_second_signal_at_whatever_moment_of_the_first_ends_it_too(spawn):

@@ -1,6 +1,7 @@
 """The segmentation node between a camera and its listeners."""
 
 import hashlib
+import shutil
 import signal
 import threading
 from types import SimpleNamespace
@@ -490,6 +491,22 @@ def test_it_does_not_start_without_weights(ros, tmp_path, capfd):
         assert said in capfd.readouterr().err
 
 
+def test_without_any_parameter_it_labels_with_the_model_in_the_models_folder(
+    ros, tmp_path, monkeypatch, make_checkpoint
+):
+    """Nothing but that folder is needed: no network, no checkpoint, no settings."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    models = tmp_path / ".ros/s4net/models"
+    models.mkdir(parents=True)
+    shutil.copy(make_checkpoint(class_id=5), models / "upernet-convnext-tiny.safetensors")
+    node = ros.add(SegmentationNode(context=ros.context))
+    camera = Camera(ros, node)
+    assert node.autostart()
+    masks = camera.listen(Image, "segmentation/mask")
+    ros.wait_for(lambda: camera.show(1) or masks)
+    assert set(masks[0].data) == {5}
+
+
 def test_deactivated_it_lets_go_of_its_topics_and_activated_it_labels_again(ros, start):
     node, camera = start()
     camera.ready(camera.color)
@@ -504,8 +521,7 @@ def test_deactivated_it_lets_go_of_its_topics_and_activated_it_labels_again(ros,
     ros.wait_for(lambda: camera.ros_node.count_publishers("segmentation/mask") == 0)
     assert node.autostart()
     camera.heard("segmentation/mask")
-    camera.show(2)
-    ros.wait_for(lambda: len(masks) == 2)
+    ros.wait_for(lambda: camera.show(2) or len(masks) > 1)  # the listener may find the new publisher after the first
 
 
 # New weights.

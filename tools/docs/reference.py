@@ -8,6 +8,7 @@ import html
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 from s4net_core.cli.main import COMMANDS, command_parser
@@ -23,8 +24,6 @@ from s4net_ros.graph import (
     SEGMENTATION_TOPICS,
     SERVICES,
     TOPIC_HELP,
-    Argument,
-    GraphArguments,
     camera_remappings,
 )
 
@@ -117,7 +116,7 @@ def help_of(parser: argparse.ArgumentParser) -> str:
 
 def ros_page() -> str:
     """Topics, services, launch arguments and message definitions."""
-    remapped = dict(camera_remappings(GraphArguments()))
+    remapped = camera_remappings()
     inputs = [
         (f"`{name}`", _type(kind), TOPIC_HELP[name], f"`{remapped[name]}`") for name, kind in INPUT_TOPICS.items()
     ]
@@ -161,7 +160,7 @@ def _type(name: str) -> str:
     return f"[{name}](#{name.rpartition('/')[2]})" if own else name
 
 
-def _argument_row(argument: Argument) -> tuple[str, ...]:
+def _argument_row(argument: Any) -> tuple[str, ...]:
     default = "required" if argument.required else f"`{argument.default}`" if argument.default else "empty"
     choices = f" One of: {', '.join(argument.choices)}." if argument.choices else ""
     return f"`{argument.name}`", default, plain(argument.help + choices)
