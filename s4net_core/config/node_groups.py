@@ -58,13 +58,6 @@ class StreamSettings(Group):
     camera_info_age: float = setting(
         1.0, "Largest age of a camera_info that still describes a colour image; 0 = any age.", unit="s", ge=0, le=3600
     )
-    max_pose_jump: float = setting(
-        0.5,
-        "Largest distance that the camera moves within 0.2 s; poses farther off are refused. 0 = no check.",
-        unit="m",
-        ge=0,
-        le=100,
-    )
     tf_history: float = setting(30.0, "Length of the history of transforms that is kept.", unit="s", gt=0, le=3600)
     color_reliability: Literal["best_effort", "reliable"] = setting(
         "best_effort", "QoS reliability of the subscription to colour."
