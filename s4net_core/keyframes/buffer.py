@@ -3,8 +3,8 @@
 import statistics
 import threading
 from collections import Counter, deque
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +14,10 @@ from s4net_core.config import GeometrySettings, KeyframeSettings
 from s4net_core.errors import KeyframeError
 from s4net_core.frames import Frame, View
 from s4net_core.geometry.camera import working_frame
+from s4net_core.geometry.poses import inverse
 from s4net_core.geometry.views import Views
 from s4net_core.keyframes import store
+from s4net_core.keyframes.corrections import Knots, Trail, at
 from s4net_core.keyframes.gate import Measured, Overlaps, PairGate, Verdict
 from s4net_core.keyframes.graph import OverlapGraph
 from s4net_core.keyframes.segments import Segments, same_pose
@@ -94,6 +96,9 @@ class KeyframeBuffer:
         self._measured: dict[int, Overlaps] = {}
         self._segments = Segments(self._settings)
         self._by_stamp: dict[int, int] = {}
+        self._trail = Trail()
+        self._corrections: dict[int, NDArray[np.float64]] = {}
+        """By segment: maps the stream's world to the corrected one, for views to come."""
         self._coarse: dict[int, Views] = {}
         self._places = np.empty((0, 6))
         """For each keyframe, in the order of ids: the point that it looks at, and its own position; metres."""
@@ -113,8 +118,8 @@ class KeyframeBuffer:
             KeyframeError: it has another size than the keyframes, or is larger than the whole buffer may be.
         """
         with self._lock:
-            segment = self._follow(view)
-            if self._is_known(view.T_world_camera, segment):
+            segment, T_world_camera = self._follow(view)
+            if self._is_known(T_world_camera, segment):
                 return Decision(None, "known_view")
         frame = view.decode()
         if self._size is not None:
@@ -128,6 +133,46 @@ class KeyframeBuffer:
             depth = usable_depth(depth, self._geometry.min_depth, self._geometry.max_depth)
         with self._lock:
             return self._take(frame, depth, segment)
+
+    def move(self, path: Mapping[int, NDArray[np.float64]], *, follow: bool) -> int:
+        """Move keyframes to where a corrected trajectory puts them, and measure anew what has moved.
+
+        The correction is known at those stamps of the trajectory at which the stream gave a pose, and interpolated
+        between them. Pairs whose relative pose has changed teach nobody until they are measured again.
+
+        Args:
+            path: corrected T_world_camera, (4, 4), by stamp, nanoseconds; the stamps need not be those of keyframes.
+            follow: whether views to come need the newest correction too: the stream goes on in the old world.
+
+        Returns:
+            Number of keyframes that have moved.
+        """
+        with self._lock:
+            knots = self._trail.knots(path)
+            for stamp, T_corrected in path.items():
+                keyframe = self._keyframes.get(self._by_stamp.get(stamp, -1))
+                if keyframe is not None:
+                    correction = T_corrected @ inverse(keyframe.T_world_camera)
+                    knots.setdefault(keyframe.segment, {})[stamp] = correction
+            moved = self._moved(knots)
+            if not moved:
+                return 0
+            self._trail.move(knots)
+            if follow:
+                for segment, own in knots.items():
+                    before = self._corrections.get(segment, np.eye(4))
+                    self._corrections[segment] = own[max(own)] @ before
+            self._replace(moved)
+        for id in moved:  # one at a time, so that nobody waits long
+            with self._lock:
+                if id in self._keyframes:
+                    self._measured[id] |= self._measure(id)
+        with self._lock:
+            self._segments.forget_evidence()
+            for id, keyframe in self._keyframes.items():
+                self._judge(keyframe, self._measured[id])
+            self._connect_all()
+        return len(moved)
 
     def neighbours(self, id: int, n: int, min_overlap: float, rng: np.random.Generator) -> list[int]:
         """Up to `n` keyframes at random among those that see at least `min_overlap` of view `id`; [] if there is none.
@@ -342,13 +387,22 @@ class KeyframeBuffer:
                 f"{self._settings.max_megabytes}: raise it"
             )
 
-    def _follow(self, view: View) -> int:
-        """Segment of a view that is offered. One that is a keyframe already is of a recording that is played again."""
+    def _follow(self, view: View) -> tuple[int, NDArray[np.float64]]:
+        """Segment and corrected pose of a view that is offered.
+
+        A view that is a keyframe already is of a recording that is played again, in the same frame.
+        """
         segment = self._segments.follow(view.stamp, view.T_world_camera)
+        T_world_camera = self._corrected(view.T_world_camera, segment)
+        self._trail.add(view.stamp, segment, T_world_camera)
         known = self._keyframes.get(self._by_stamp.get(view.stamp, -1))
-        if known is not None and same_pose(known.T_world_camera, view.T_world_camera):
+        if known is not None and same_pose(known.T_world_camera, T_world_camera):
             self._join(known.segment, segment)
-        return segment
+        return segment, T_world_camera
+
+    def _corrected(self, T_world_camera: NDArray[np.float64], segment: int) -> NDArray[np.float64]:
+        correction = self._corrections.get(segment)
+        return T_world_camera if correction is None else correction @ T_world_camera
 
     def _join(self, first: int, second: int) -> None:
         if self._group(first) != self._group(second):
@@ -359,6 +413,7 @@ class KeyframeBuffer:
         """Make the frame a keyframe if it has enough usable depth."""
         # Checked again: others may have been offered or loaded while this one was decoded and its depth was predicted.
         self._check_size(frame)
+        frame = replace(frame, T_world_camera=self._corrected(frame.T_world_camera, segment))
         if self._is_known(frame.T_world_camera, segment):
             return Decision(None, "known_view")
         pixels = 0 if depth is None else np.count_nonzero(depth)
@@ -399,21 +454,55 @@ class KeyframeBuffer:
         """Add a keyframe; its overlaps are measured unless they are known."""
         id = keyframe.id
         coarse = coarse_view(keyframe, self._settings.coarse_width)
-        place = _place(coarse)
-        if overlaps is None:
-            overlaps = self._measure(coarse, keyframe.segment, place)
-        self._coarse[id], self._keyframes[id], self._measured[id] = coarse, keyframe, overlaps
+        self._coarse[id], self._keyframes[id] = coarse, keyframe
         self._by_stamp[keyframe.stamp] = id
-        self._places = np.vstack((self._places, place))
+        self._places = np.vstack((self._places, _place(coarse)))
+        if overlaps is None:
+            overlaps = self._measure(id)
+        self._measured[id] = overlaps
         self._nbytes += keyframe.nbytes
         if self._judge(keyframe, overlaps):
             self._connect_all()
         else:
             self._graph.add(id, self._usable(keyframe))
 
-    def _measure(self, new: Views, segment: int, place: NDArray[np.float64]) -> Overlaps:
-        """Overlaps of a new view with the nearest keyframes of its own segment, and of others as far as they show."""
-        near = self._nearest(place)
+    def _moved(self, knots: Mapping[int, Knots]) -> dict[int, NDArray[np.float64]]:
+        """Corrected poses of the keyframes that corrections move by more than the warp would notice."""
+        moved = {}
+        for segment, own in knots.items():
+            keyframes = [keyframe for keyframe in self._keyframes.values() if keyframe.segment == segment]
+            corrections = at(own, [keyframe.stamp for keyframe in keyframes])
+            for keyframe, correction in zip(keyframes, corrections, strict=True):
+                T_world_camera = correction @ keyframe.T_world_camera
+                if not same_pose(keyframe.T_world_camera, T_world_camera):
+                    moved[keyframe.id] = T_world_camera
+        return moved
+
+    def _replace(self, moved: Mapping[int, NDArray[np.float64]]) -> None:
+        """Put keyframes at other poses, and forget the pairs whose relative pose changes by that."""
+        old = {id: keyframe.T_world_camera for id, keyframe in self._keyframes.items()}
+        for id, T_world_camera in moved.items():
+            keyframe = self._keyframes[id]
+            self._keyframes[id] = replace(keyframe, T_world_camera=T_world_camera, revision=keyframe.revision + 1)
+            self._coarse[id] = coarse_view(self._keyframes[id], self._settings.coarse_width)
+            self._places[list(self._keyframes).index(id)] = _place(self._coarse[id])
+        for id, overlaps in self._measured.items():
+            self._measured[id] = {
+                other: pair
+                for other, pair in overlaps.items()
+                if other in old
+                and same_pose(
+                    inverse(old[id]) @ old[other],
+                    inverse(self._keyframes[id].T_world_camera) @ self._keyframes[other].T_world_camera,
+                )
+            }
+        self._connect_all()
+
+    def _measure(self, id: int) -> Overlaps:
+        """Overlaps of a keyframe with the nearest older ones of its own segment, and with the nearest of others."""
+        keyframe, new = self._keyframes[id], self._coarse[id]
+        segment, known = keyframe.segment, self._measured.get(id, {})
+        near = [other for other in self._nearest(_place(new)) if other < id and other not in known]
         own = [id for id in near if self._group(self._keyframes[id].segment) == self._group(segment)]
         others = [id for id in near if id not in set(own)][: self._settings.candidates]
         own = own[: self._settings.candidates]

@@ -102,6 +102,11 @@ class Segments:
         self.join(*pair)
         return True
 
+    def forget_evidence(self) -> None:
+        """Forget what pairs have shown, because poses were corrected; what is joined stays so."""
+        self._proofs.clear()
+        self._contradictions.clear()
+
     @property
     def joined(self) -> list[tuple[int, int]]:
         """Every segment that is joined, with the smallest number of its group."""

@@ -1,5 +1,6 @@
 """Keyframes on disk: one .npz file each, written once, and an index of the valid files. Nothing is unpickled."""
 
+import hashlib
 import io
 import json
 import struct
@@ -55,7 +56,7 @@ def write(folder: Path, saved: Saved) -> None:
             path.unlink()
         names = {}
         for keyframe, overlaps in saved.keyframes:
-            names[keyframe.id] = _file_name(keyframe)
+            names[keyframe.id] = _file_name(keyframe, overlaps)
             if not (folder / names[keyframe.id]).exists():
                 write_atomically(folder / names[keyframe.id], _packed(keyframe, overlaps))
         index = {
@@ -130,9 +131,10 @@ def _are_pairs(value: Any) -> bool:
     return pairs and all(isinstance(number, int) for pair in value for number in pair)
 
 
-def _file_name(keyframe: Keyframe) -> str:
-    """Named by content as well, so that another buffer's keyframe with the same id is not taken for this one."""
-    return f"keyframe_{keyframe.id:06d}_{keyframe.digest}.npz"
+def _file_name(keyframe: Keyframe, overlaps: Overlaps) -> str:
+    """Named by content too, so that another buffer's keyframe, or one before it moved, is not taken for this one."""
+    measured = hashlib.blake2b(repr(sorted(overlaps.items())).encode(), digest_size=4).hexdigest()
+    return f"keyframe_{keyframe.id:06d}_{keyframe.digest}_{measured}.npz"
 
 
 def _packed(keyframe: Keyframe, overlaps: Overlaps) -> bytes:

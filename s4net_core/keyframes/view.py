@@ -56,6 +56,11 @@ class Keyframe:
         return _metres(self.depth_mm)
 
     @property
+    def key(self) -> tuple[int, int]:
+        """Names what follows from images and pose together: it changes when the pose is corrected."""
+        return self.id, self.revision
+
+    @property
     def nbytes(self) -> int:
         """Memory of colour and depth, bytes."""
         return self.color.nbytes + self.depth_mm.nbytes
