@@ -70,6 +70,7 @@ class FrameAssembly:
             COLOR: self._subscribe(COLOR, color_type, color_topic, self._on_color, stream.color_reliability),
             INFO: self._subscribe(INFO, CameraInfo, info_topic, self._on_info, stream.color_reliability),
         }
+        self._rectified = stream.is_rectified(self._subscriptions[COLOR].topic_name)
         if with_depth:
             self._subscriptions[DEPTH] = self._subscribe(
                 DEPTH, depth_type, depth_topic, self._on_depth, stream.depth_reliability
@@ -160,7 +161,7 @@ class FrameAssembly:
 
     def _on_info(self, message: CameraInfo) -> None:
         stamp = self._arrived(INFO, message)
-        self._assembler.add_camera_info(stamp, lambda: intrinsics_from_info(message))
+        self._assembler.add_camera_info(stamp, lambda: intrinsics_from_info(message, rectified=self._rectified))
         self._arrival.set()
 
     def _on_pair(self, color: Any, depth: Any) -> None:

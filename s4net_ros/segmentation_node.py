@@ -101,7 +101,8 @@ class SegmentationNode(S4NetNode[None]):
         self._segmenter = Segmenter(settings.checkpoint, settings.device, settings)
         undo.callback(delattr, self, "_segmenter")
         space = LABEL_SPACES[self._segmenter.info.model.label_space]
-        self._outputs = SegmentationPublishers(self, space, settings.segmentation)
+        rectified = settings.stream.is_rectified(self.resolve_topic_name("color/image_raw"))
+        self._outputs = SegmentationPublishers(self, space, settings.segmentation, rectified=rectified)
         undo.callback(self._outputs.destroy)
         undo.callback(DiagnosticsPublisher(self, self._report).destroy)
         version = self._segmenter.info.version

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -135,6 +136,14 @@ def test_four_topics_become_a_frame():
     assert (frame.depth == 2).all()
     np.testing.assert_allclose(frame.T_world_camera[:3, 3], [3.5, 0, 0])
     assert (camera.assembly.received, camera.assembly.delivered, camera.assembly.skipped) == (1, 1, {})
+
+
+def test_a_rectified_stream_is_not_undistorted_again():
+    info = camera_info_message(replace(INTRINSICS, distortion=(0.1, 0.0, 0.0, 0.0, 0.0)), header(S))
+    for setting, distortion in (("never", 0.1), ("always", 0.0)):
+        camera = Camera(rectified=setting)
+        camera.shoot(S, info=info)
+        assert sum(camera.frames[0].intrinsics.distortion) == distortion
 
 
 def test_without_a_depth_camera_three_topics_become_a_frame():
