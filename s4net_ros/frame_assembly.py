@@ -15,6 +15,7 @@ from rclpy.time import Time
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from s4net_core.config import StreamSettings
+from s4net_core.errors import BadFrame
 from s4net_core.frames import LazyView
 from s4net_core.io.bags.messages import picture_of
 from s4net_core.streams.assembler import FrameAssembler, Picture
@@ -117,6 +118,17 @@ class FrameAssembly:
         if view is not None and self._watch is not None:
             self._watch.frame()
         return view
+
+    def look_up(self, target: str, source: str) -> NDArray[Any]:
+        """Newest transform (4, 4) that maps coordinates of `source` to `target`.
+
+        Raises:
+            BadFrame: ``no_pose`` when tf has none, or ``pose`` when it is no transform.
+        """
+        try:
+            return transform_matrix(self._buffer.lookup_transform(target, source, Time()).transform)
+        except tf2_ros.TransformException as error:
+            raise BadFrame("no_pose", f"no transform from {source} to {target}: {error}") from error
 
     def destroy(self) -> None:
         """End all subscriptions."""

@@ -45,6 +45,9 @@ class StreamSettings(Group):
     fixed_frame: str = setting(
         "odom", "Frame in which the camera is tracked; it must not jump (REP 105: odom, not map)."
     )
+    corrected_frame: str = setting(
+        "base_link", "Frame whose corrected poses arrive on pose_corrections; rtabmap's are those of its frame_id."
+    )
     sync_slop: float = setting(
         0.017,
         "Largest difference between the stamps of a colour and a depth image that belong together.",

@@ -306,6 +306,12 @@ class KeyframeBuffer:
         return self._nbytes
 
     @property
+    def newest(self) -> Keyframe | None:
+        """The keyframe that came last; None = there is none."""
+        with self._lock:
+            return next(reversed(self._keyframes.values()), None)
+
+    @property
     def evicted(self) -> int:
         """Keyframes forgotten to stay within memory."""
         return self._evicted
