@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 
 from s4net_core.errors import BadFrame
 
+MAX_DISTANCE = 1e8
+"""Largest coordinate of a camera, metres; the Earth's centre and UTM coordinates are nearer."""
 MAX_ROTATION_ERROR = 1e-3
 """Largest |R Rᵀ - I| entry that still counts as a rotation (text poses carry about 1e-6)."""
 
@@ -249,10 +251,12 @@ def check_pose(T: NDArray[np.float64]) -> None:
     """Refuse what is not a rigid transform.
 
     Raises:
-        BadFrame: ``pose`` when `T` is not a finite (4, 4) matrix of a rotation and a translation.
+        BadFrame: ``pose`` when `T` is not a finite (4, 4) matrix of a rotation and a translation within `MAX_DISTANCE`.
     """
     if T.shape != (4, 4) or not np.all(np.isfinite(T)):
         raise BadFrame("pose", f"pose is {T.tolist()}: it must be a finite 4x4 matrix; is tracking lost?")
+    if np.abs(T[:3, 3]).max() > MAX_DISTANCE:
+        raise BadFrame("pose", f"pose is at {T[:3, 3].tolist()} m: that is nowhere on Earth; is tracking lost?")
     R = T[:3, :3]
     if np.abs(R @ R.T - np.eye(3)).max() > MAX_ROTATION_ERROR or np.linalg.det(R) < 0:
         raise BadFrame("pose", f"pose has no proper rotation: {R.tolist()}: check axis order and quaternion norm")

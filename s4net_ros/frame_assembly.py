@@ -15,6 +15,7 @@ from rclpy.time import Time
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from s4net_core.config import StreamSettings
+from s4net_core.errors import BadFrame
 from s4net_core.frames import LazyView
 from s4net_core.io.bags.messages import picture_of
 from s4net_core.streams.assembler import FrameAssembler, Picture
@@ -70,6 +71,7 @@ class FrameAssembly:
             COLOR: self._subscribe(COLOR, color_type, color_topic, self._on_color, stream.color_reliability),
             INFO: self._subscribe(INFO, CameraInfo, info_topic, self._on_info, stream.color_reliability),
         }
+        self._rectified = stream.is_rectified(self._subscriptions[COLOR].topic_name)
         if with_depth:
             self._subscriptions[DEPTH] = self._subscribe(
                 DEPTH, depth_type, depth_topic, self._on_depth, stream.depth_reliability
@@ -117,6 +119,17 @@ class FrameAssembly:
             self._watch.frame()
         return view
 
+    def look_up(self, target: str, source: str) -> NDArray[Any]:
+        """Newest transform (4, 4) that maps coordinates of `source` to `target`.
+
+        Raises:
+            BadFrame: ``no_pose`` when tf has none, or ``pose`` when it is no transform.
+        """
+        try:
+            return transform_matrix(self._buffer.lookup_transform(target, source, Time()).transform)
+        except tf2_ros.TransformException as error:
+            raise BadFrame("no_pose", f"no transform from {source} to {target}: {error}") from error
+
     def destroy(self) -> None:
         """End all subscriptions."""
         for name, subscription in self._subscriptions.items():
@@ -160,7 +173,7 @@ class FrameAssembly:
 
     def _on_info(self, message: CameraInfo) -> None:
         stamp = self._arrived(INFO, message)
-        self._assembler.add_camera_info(stamp, lambda: intrinsics_from_info(message))
+        self._assembler.add_camera_info(stamp, lambda: intrinsics_from_info(message, rectified=self._rectified))
         self._arrival.set()
 
     def _on_pair(self, color: Any, depth: Any) -> None:

@@ -164,7 +164,7 @@ TOPIC_HELP: Mapping[str, str] = {
     "segmentation/points": "Labelled points: x, y, z in metres, rgb, label.",
     "model_update": "New weights, as the name of a file; latched; the segmentation node listens.",
     "adaptation/status": "Once a second: losses, agreement, versions, dropped and rejected frames by reason.",
-    "adaptation/keyframes": "Where the keyframes were taken, and the path between them.",
+    "adaptation/keyframes": "Keyframes, their path, and in red those that contradict each other; latched.",
 }
 """One line about every topic that the nodes read or write."""
 

@@ -32,12 +32,16 @@ class SegmentationPublishers:
         node: publishes only while it is active.
         space: classes of the mask.
         settings: opacity and stride are read for each frame, so changes act at once.
+        rectified: whether the colour images have no lens distortion any more, whatever camera_info says.
     """
 
-    def __init__(self, node: LifecycleNode, space: LabelSpace, settings: SegmentationSettings) -> None:
+    def __init__(
+        self, node: LifecycleNode, space: LabelSpace, settings: SegmentationSettings, *, rectified: bool = False
+    ) -> None:
         self._node = node
         self._space = space
         self._settings = settings
+        self._rectified = rectified
         qos = stream_qos(settings.output_reliability, OUTPUT_DEPTH)
         make = node.create_lifecycle_publisher
         self._mask = make(Image, "segmentation/mask", qos)
@@ -102,7 +106,7 @@ class SegmentationPublishers:
             return
         size = color.shape[:2]
         check_depth_size(depth, size)
-        intrinsics = intrinsics_from_info(info)
+        intrinsics = intrinsics_from_info(info, rectified=self._rectified)
         check_intrinsics_size(intrinsics, size)
         stride = self._settings.points_stride
         self._points.publish(points_message(depth, color, to_mask(result.label), intrinsics, header, stride=stride))

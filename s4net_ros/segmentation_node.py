@@ -104,7 +104,9 @@ class SegmentationNode(S4NetNode[None]):
             torch.set_num_threads(settings.threads)
         self._segmenter = Segmenter(file, settings.device, settings)
         undo.callback(delattr, self, "_segmenter")
-        self._outputs = SegmentationPublishers(self, self._segmenter.info.label_space, settings.segmentation)
+        space = self._segmenter.info.label_space
+        rectified = settings.stream.is_rectified(self.resolve_topic_name("color/image_raw"))
+        self._outputs = SegmentationPublishers(self, space, settings.segmentation, rectified=rectified)
         undo.callback(self._outputs.destroy)
         undo.callback(DiagnosticsPublisher(self, self._report).destroy)
         version = self._segmenter.info.version

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from s4net_core.errors import BadFrame
-from s4net_core.frames import Frame, Intrinsics, LazyView, decoded
+from s4net_core.frames import Frame, Intrinsics, LazyView, check_pose, decoded
 
 LENS = Intrinsics(7, 5, 6.0, 6.5, 3.0, 2.0)
 
@@ -103,3 +103,12 @@ def test_a_lazy_view_tells_once_that_it_cannot_be_used():
 def test_a_lazy_view_has_a_rigid_pose():
     with pytest.raises(BadFrame, match="no proper rotation"):
         LazyView(1, turned(2.0), frame)
+
+
+def test_a_pose_nowhere_on_earth_is_refused() -> None:
+    T = np.eye(4)
+    T[0, 3] = 1e300
+    with pytest.raises(BadFrame, match="nowhere on Earth"):
+        check_pose(T)
+    T[0, 3] = 6.4e6
+    check_pose(T)

@@ -69,7 +69,12 @@ def _adapt(args: argparse.Namespace, session: Session, capture: Capture) -> None
 
     def show_collected(rejected: Mapping[str, int]) -> None:
         left_out = dict(Counter(capture.skipped) + Counter(rejected))
-        console.print(f"{session.status.keyframes} keyframes; left out: {left_out or 'none'}")
+        status = session.status
+        console.print(f"{status.keyframes} keyframes; left out: {left_out or 'none'}")
+        console.print(
+            f"{status.pairs.usable} pairs teach each other; {status.pairs.refused} contradict each other, "
+            f"{status.pairs.parted} lie in segments that do not fit for certain (there are {status.segments})"
+        )
         progress.start_task(task)
         progress.start()  # only now, because reading the frames shows its own bar
 

@@ -141,6 +141,25 @@ class KeyframeSettings(Group):
         "same_boot",
         "When keyframes of an earlier run are used again: same_boot suits fixed_frame odom, keep suits map.",
     )
+    max_speed: float = setting(
+        2.0,
+        "Speed of the camera above which its pose has jumped, and a new segment begins; 0 = no check.",
+        unit="m/s",
+        ge=0,
+        le=100,
+    )
+    max_gap: float = setting(
+        2.0, "Longest pause between two views of one segment of keyframes; 0 = no limit.", unit="s", ge=0, le=3600
+    )
+    max_free_space: float = setting(
+        0.04,
+        "Largest share of pixels through which another view may see farther, if both teach each other.",
+        gt=0,
+        le=1,
+    )
+    max_residual: float = setting(
+        0.024, "Largest rms difference, as a share of depth, of two views that teach each other.", gt=0, le=1
+    )
     candidates: int = setting(
         32, "Number of nearest keyframes whose overlap with a new keyframe is measured.", ge=1, le=1024
     )

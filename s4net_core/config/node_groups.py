@@ -1,5 +1,6 @@
 """Groups of settings of the nodes: where frames come from, and what is published."""
 
+import re
 from typing import Literal
 
 from s4net_core.config.group import Group, setting
@@ -44,6 +45,9 @@ class StreamSettings(Group):
     fixed_frame: str = setting(
         "odom", "Frame in which the camera is tracked; it must not jump (REP 105: odom, not map)."
     )
+    corrected_frame: str = setting(
+        "base_link", "Frame whose corrected poses arrive on pose_corrections; rtabmap's are those of its frame_id."
+    )
     sync_slop: float = setting(
         0.017,
         "Largest difference between the stamps of a colour and a depth image that belong together.",
@@ -58,12 +62,8 @@ class StreamSettings(Group):
     camera_info_age: float = setting(
         1.0, "Largest age of a camera_info that still describes a colour image; 0 = any age.", unit="s", ge=0, le=3600
     )
-    max_pose_jump: float = setting(
-        0.5,
-        "Largest distance that the camera moves within 0.2 s; poses farther off are refused. 0 = no check.",
-        unit="m",
-        ge=0,
-        le=100,
+    rectified: Literal["auto", "always", "never"] = setting(
+        "auto", "Whether the images are without lens distortion already; auto = if the topic's name has the word rect."
     )
     tf_history: float = setting(30.0, "Length of the history of transforms that is kept.", unit="s", gt=0, le=3600)
     color_reliability: Literal["best_effort", "reliable"] = setting(
@@ -82,3 +82,11 @@ class StreamSettings(Group):
         "raw", "Transport of the depth image that nodes subscribe to."
     )
     stall_warning: float = setting(5.0, "Time without a frame after which a node warns.", unit="s", gt=0, le=600)
+
+    def is_rectified(self, topic: str) -> bool:
+        """Whether the images of a topic, e.g. ``/camera/image_rect_color``, have no lens distortion any more.
+
+        Their camera_info does not tell: image_proc publishes the same one beside raw and rectified images.
+        """
+        named = re.search(r"(?<![a-z])rect(ified)?(?![a-z])", topic) is not None
+        return self.rectified == "always" or (self.rectified == "auto" and named)

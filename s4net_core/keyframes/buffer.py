@@ -1,9 +1,10 @@
-"""The keyframe buffer: takes views that show something new, forgets the most redundant, knows who sees whom."""
+"""The keyframe buffer: takes views that show something new, forgets the most redundant, knows who teaches whom."""
 
 import statistics
 import threading
-from collections import deque
-from collections.abc import Callable, Iterable
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +14,13 @@ from s4net_core.config import GeometrySettings, KeyframeSettings
 from s4net_core.errors import KeyframeError
 from s4net_core.frames import Frame, View
 from s4net_core.geometry.camera import working_frame
-from s4net_core.geometry.overlap import overlap
-from s4net_core.geometry.views import Pairs, Views, joined
+from s4net_core.geometry.poses import inverse
+from s4net_core.geometry.views import Views
 from s4net_core.keyframes import store
-from s4net_core.keyframes.graph import OverlapGraph, Overlaps
+from s4net_core.keyframes.corrections import Knots, Trail, at
+from s4net_core.keyframes.gate import Measured, Overlaps, PairGate, Verdict
+from s4net_core.keyframes.graph import OverlapGraph
+from s4net_core.keyframes.segments import Segments, same_pose
 from s4net_core.keyframes.view import Decision, Keyframe, coarse_view, keyframe_of, sharpness, usable_depth
 
 BYTES_PER_MEGABYTE = 1_000_000
@@ -27,12 +31,30 @@ DepthPrediction = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 """(H, W, 3) uint8 RGB -> (H, W) float32, metres."""
 
 
+@dataclass(frozen=True)
+class PairCounts:
+    """Pairs of keyframes that see at least `min_overlap` of one another, each counted once.
+
+    Args:
+        usable: those that teach each other.
+        refused: those whose depths contradict each other.
+        parted: those that fit, but lie in segments that were not shown to fit.
+    """
+
+    usable: int = 0
+    refused: int = 0
+    parted: int = 0
+
+
 class KeyframeBuffer:
     """Views of one scene, bounded in bytes.
 
     A view becomes a keyframe when no keyframe is both near it and looks the same way, it is sharp, and it has enough
     depth. Its overlap with the nearest keyframes is measured once and kept as a graph, so that asking for neighbours
     never looks through all keyframes. When memory is full, the view that the others cover best is forgotten.
+
+    Neighbours are views whose depths do not contradict each other (`PairGate`), of one segment or of segments that
+    were shown to fit (`Segments`). A view is known only by keyframes of such a segment.
 
     All methods may be called from any thread. Same views in the same order give the same buffer. There are two locks:
     `_lock` guards everything that the buffer holds, and nobody decodes an image, predicts depth or writes a file while
@@ -61,6 +83,7 @@ class KeyframeBuffer:
         self._settings = keyframes
         self._geometry = geometry
         self._min_overlap = min_overlap
+        self._gate = PairGate(keyframes, geometry, min_overlap=min_overlap, from_sensor=predict_depth is None)
         self._size = size
         self._predict_depth = predict_depth
         self._lock = threading.RLock()
@@ -71,6 +94,11 @@ class KeyframeBuffer:
     def _reset(self) -> None:
         self._keyframes: dict[int, Keyframe] = {}
         self._measured: dict[int, Overlaps] = {}
+        self._segments = Segments(self._settings)
+        self._by_stamp: dict[int, int] = {}
+        self._trail = Trail()
+        self._corrections: dict[int, NDArray[np.float64]] = {}
+        """By segment: maps the stream's world to the corrected one, for views to come."""
         self._coarse: dict[int, Views] = {}
         self._places = np.empty((0, 6))
         """For each keyframe, in the order of ids: the point that it looks at, and its own position; metres."""
@@ -90,7 +118,8 @@ class KeyframeBuffer:
             KeyframeError: it has another size than the keyframes, or is larger than the whole buffer may be.
         """
         with self._lock:
-            if self._is_known(view.T_world_camera):
+            segment, T_world_camera = self._follow(view)
+            if self._is_known(T_world_camera, segment):
                 return Decision(None, "known_view")
         frame = view.decode()
         if self._size is not None:
@@ -103,7 +132,47 @@ class KeyframeBuffer:
         if depth is not None:
             depth = usable_depth(depth, self._geometry.min_depth, self._geometry.max_depth)
         with self._lock:
-            return self._take(frame, depth)
+            return self._take(frame, depth, segment)
+
+    def move(self, path: Mapping[int, NDArray[np.float64]], *, follow: bool) -> int:
+        """Move keyframes to where a corrected trajectory puts them, and measure anew what has moved.
+
+        The correction is known at those stamps of the trajectory at which the stream gave a pose, and interpolated
+        between them. Pairs whose relative pose has changed teach nobody until they are measured again.
+
+        Args:
+            path: corrected T_world_camera, (4, 4), by stamp, nanoseconds; the stamps need not be those of keyframes.
+            follow: whether views to come need the newest correction too: the stream goes on in the old world.
+
+        Returns:
+            Number of keyframes that have moved.
+        """
+        with self._lock:
+            knots = self._trail.knots(path)
+            for stamp, T_corrected in path.items():
+                keyframe = self._keyframes.get(self._by_stamp.get(stamp, -1))
+                if keyframe is not None:
+                    correction = T_corrected @ inverse(keyframe.T_world_camera)
+                    knots.setdefault(keyframe.segment, {})[stamp] = correction
+            moved = self._moved(knots)
+            if not moved:
+                return 0
+            self._trail.move(knots)
+            if follow:
+                for segment, own in knots.items():
+                    before = self._corrections.get(segment, np.eye(4))
+                    self._corrections[segment] = own[max(own)] @ before
+            self._replace(moved)
+        for id in moved:  # one at a time, so that nobody waits long
+            with self._lock:
+                if id in self._keyframes:
+                    self._measured[id] |= self._measure(id)
+        with self._lock:
+            self._segments.forget_evidence()
+            for id, keyframe in self._keyframes.items():
+                self._judge(keyframe, self._measured[id])
+            self._connect_all()
+        return len(moved)
 
     def neighbours(self, id: int, n: int, min_overlap: float, rng: np.random.Generator) -> list[int]:
         """Up to `n` keyframes at random among those that see at least `min_overlap` of view `id`; [] if there is none.
@@ -202,9 +271,45 @@ class KeyframeBuffer:
             return {id: self._keyframes[id] for id in ids if id in self._keyframes}
 
     @property
+    def pairs(self) -> PairCounts:
+        """How many pairs teach each other, and how many do not although they overlap."""
+        with self._lock:
+            counts = Counter[str]()
+            for id, overlaps in self._measured.items():
+                for other, pair in overlaps.items():
+                    if other not in self._keyframes:
+                        continue
+                    if pair.verdict == Verdict.CONTRADICTS:
+                        counts["refused"] += 1
+                    elif max(pair.of_new, pair.of_other) >= self._min_overlap:
+                        counts["usable" if self._may_teach(self._keyframes[id], other, pair) else "parted"] += 1
+            return PairCounts(**counts)
+
+    def refused_pairs(self) -> list[tuple[int, int]]:
+        """Ids of the keyframes, the newer first, whose depths contradict each other."""
+        with self._lock:
+            return [
+                (id, other)
+                for id, overlaps in self._measured.items()
+                for other, pair in overlaps.items()
+                if pair.verdict == Verdict.CONTRADICTS and other in self._keyframes
+            ]
+
+    def segments(self) -> dict[int, int]:
+        """Segment of each keyframe by its id; segments that were shown to fit have the same number, the smallest."""
+        with self._lock:
+            return {id: self._group(keyframe.segment) for id, keyframe in self._keyframes.items()}
+
+    @property
     def nbytes(self) -> int:
         """Memory of colour and depth of all keyframes, bytes."""
         return self._nbytes
+
+    @property
+    def newest(self) -> Keyframe | None:
+        """The keyframe that came last; None = there is none."""
+        with self._lock:
+            return next(reversed(self._keyframes.values()), None)
 
     @property
     def evicted(self) -> int:
@@ -235,6 +340,8 @@ class KeyframeBuffer:
                     self._evicted,
                     [(k, self._measured[k.id]) for k in self._keyframes.values()],
                     predicted=self._predict_depth is not None,
+                    segment=self._segments.current,
+                    joined=self._segments.joined,
                 )
             store.write(Path(folder), saved)
 
@@ -261,6 +368,8 @@ class KeyframeBuffer:
             self._reset()
             self._next_id = max(self._next_id, saved.next_id)
             self._evicted = saved.evicted
+            same_frame = self._settings.after_restart == "keep"
+            self._segments.restore(saved.segment, saved.joined, same_frame=same_frame)
             for keyframe, overlaps in keyframes:
                 try:
                     self._check_size(keyframe)
@@ -284,18 +393,41 @@ class KeyframeBuffer:
                 f"{self._settings.max_megabytes}: raise it"
             )
 
-    def _take(self, frame: Frame, depth: NDArray[np.float32] | None) -> Decision:
+    def _follow(self, view: View) -> tuple[int, NDArray[np.float64]]:
+        """Segment and corrected pose of a view that is offered.
+
+        A view that is a keyframe already is of a recording that is played again, in the same frame.
+        """
+        segment = self._segments.follow(view.stamp, view.T_world_camera)
+        T_world_camera = self._corrected(view.T_world_camera, segment)
+        self._trail.add(view.stamp, segment, T_world_camera)
+        known = self._keyframes.get(self._by_stamp.get(view.stamp, -1))
+        if known is not None and same_pose(known.T_world_camera, T_world_camera):
+            self._join(known.segment, segment)
+        return segment, T_world_camera
+
+    def _corrected(self, T_world_camera: NDArray[np.float64], segment: int) -> NDArray[np.float64]:
+        correction = self._corrections.get(segment)
+        return T_world_camera if correction is None else correction @ T_world_camera
+
+    def _join(self, first: int, second: int) -> None:
+        if self._group(first) != self._group(second):
+            self._segments.join(first, second)
+            self._connect_all()
+
+    def _take(self, frame: Frame, depth: NDArray[np.float32] | None, segment: int) -> Decision:
         """Make the frame a keyframe if it has enough usable depth."""
         # Checked again: others may have been offered or loaded while this one was decoded and its depth was predicted.
         self._check_size(frame)
-        if self._is_known(frame.T_world_camera):
+        frame = replace(frame, T_world_camera=self._corrected(frame.T_world_camera, segment))
+        if self._is_known(frame.T_world_camera, segment):
             return Decision(None, "known_view")
         pixels = 0 if depth is None else np.count_nonzero(depth)
         if depth is None or pixels == 0:
             return Decision(None, "no_depth")
         if pixels / depth.size < self._settings.min_depth_coverage:
             return Decision(None, "little_depth")
-        keyframe = keyframe_of(frame, depth, self._next_id)
+        keyframe = keyframe_of(frame, depth, self._next_id, segment)
         self._next_id += 1
         self._insert(keyframe, None)
         self._evict(newest=keyframe.id)
@@ -312,13 +444,14 @@ class KeyframeBuffer:
         every = self._settings.holdout
         return every > 0 and id % every == every - 1
 
-    def _is_known(self, T_world_camera: NDArray[np.float64]) -> bool:
+    def _is_known(self, T_world_camera: NDArray[np.float64], segment: int) -> bool:
         distances = np.linalg.norm(self._places[:, 3:] - T_world_camera[:3, 3], axis=1)
-        near = np.flatnonzero(distances < self._settings.min_translation)
-        if not near.size:
+        keyframes = list(self._keyframes.values())
+        near = [keyframes[row] for row in np.flatnonzero(distances < self._settings.min_translation)]
+        near = [keyframe for keyframe in near if self._group(keyframe.segment) == self._group(segment)]
+        if not near:
             return False
-        ids = list(self._keyframes)
-        rotations = np.stack([self._keyframes[ids[row]].T_world_camera[:3, :3] for row in near])
+        rotations = np.stack([keyframe.T_world_camera[:3, :3] for keyframe in near])
         cosines = (np.einsum("nij,ij->n", rotations, T_world_camera[:3, :3]) - 1) / 2
         angles = np.degrees(np.arccos(np.clip(cosines, -1.0, 1.0)))
         return bool((angles < self._settings.min_rotation).any())
@@ -327,40 +460,104 @@ class KeyframeBuffer:
         """Add a keyframe; its overlaps are measured unless they are known."""
         id = keyframe.id
         coarse = coarse_view(keyframe, self._settings.coarse_width)
-        place = _place(coarse)
-        self._coarse[id] = coarse
+        self._coarse[id], self._keyframes[id] = coarse, keyframe
+        self._by_stamp[keyframe.stamp] = id
+        self._places = np.vstack((self._places, _place(coarse)))
         if overlaps is None:
-            overlaps = self._measure(coarse, self._nearest(place))
-        self._keyframes[id] = keyframe
+            overlaps = self._measure(id)
         self._measured[id] = overlaps
-        self._graph.add(id, overlaps)
-        self._places = np.vstack((self._places, place))
         self._nbytes += keyframe.nbytes
+        if self._judge(keyframe, overlaps):
+            self._connect_all()
+        else:
+            self._graph.add(id, self._usable(keyframe))
+
+    def _moved(self, knots: Mapping[int, Knots]) -> dict[int, NDArray[np.float64]]:
+        """Corrected poses of the keyframes that corrections move by more than the warp would notice."""
+        moved = {}
+        for segment, own in knots.items():
+            keyframes = [keyframe for keyframe in self._keyframes.values() if keyframe.segment == segment]
+            corrections = at(own, [keyframe.stamp for keyframe in keyframes])
+            for keyframe, correction in zip(keyframes, corrections, strict=True):
+                T_world_camera = correction @ keyframe.T_world_camera
+                if not same_pose(keyframe.T_world_camera, T_world_camera):
+                    moved[keyframe.id] = T_world_camera
+        return moved
+
+    def _replace(self, moved: Mapping[int, NDArray[np.float64]]) -> None:
+        """Put keyframes at other poses, and forget the pairs whose relative pose changes by that."""
+        old = {id: keyframe.T_world_camera for id, keyframe in self._keyframes.items()}
+        for id, T_world_camera in moved.items():
+            keyframe = self._keyframes[id]
+            self._keyframes[id] = replace(keyframe, T_world_camera=T_world_camera, revision=keyframe.revision + 1)
+            self._coarse[id] = coarse_view(self._keyframes[id], self._settings.coarse_width)
+            self._places[list(self._keyframes).index(id)] = _place(self._coarse[id])
+        for id, overlaps in self._measured.items():
+            self._measured[id] = {
+                other: pair
+                for other, pair in overlaps.items()
+                if other in old
+                and same_pose(
+                    inverse(old[id]) @ old[other],
+                    inverse(self._keyframes[id].T_world_camera) @ self._keyframes[other].T_world_camera,
+                )
+            }
+        self._connect_all()
+
+    def _measure(self, id: int) -> Overlaps:
+        """Overlaps of a keyframe with the nearest older ones of its own segment, and with the nearest of others."""
+        keyframe, new = self._keyframes[id], self._coarse[id]
+        segment, known = keyframe.segment, self._measured.get(id, {})
+        near = [other for other in self._nearest(_place(new)) if other < id and other not in known]
+        own = [id for id in near if self._group(self._keyframes[id].segment) == self._group(segment)]
+        others = [id for id in near if id not in set(own)][: self._settings.candidates]
+        own = own[: self._settings.candidates]
+        measured = self._gate.measure(new, {id: self._coarse[id] for id in own}, prove=False)
+        return measured | self._gate.measure(new, {id: self._coarse[id] for id in others}, prove=True)
+
+    def _judge(self, keyframe: Keyframe, overlaps: Overlaps) -> bool:
+        """Take pairs of a new keyframe as evidence about their segments. Returns whether any are joined by it."""
+        joined = False
+        for other, pair in overlaps.items():
+            if other in self._keyframes and pair.verdict != Verdict.FITS:
+                segments = keyframe.segment, self._keyframes[other].segment
+                joined |= self._segments.note(*segments, fits=pair.verdict == Verdict.PROVES)
+        return joined
+
+    def _usable(self, keyframe: Keyframe) -> Overlaps:
+        """The measured pairs of a keyframe that may teach each other."""
+        measured = self._measured[keyframe.id]
+        return {other: pair for other, pair in measured.items() if self._may_teach(keyframe, other, pair)}
+
+    def _may_teach(self, keyframe: Keyframe, other: int, pair: Measured) -> bool:
+        if pair.verdict == Verdict.CONTRADICTS or other not in self._keyframes:
+            return False
+        return self._group(keyframe.segment) == self._group(self._keyframes[other].segment)
+
+    def _connect_all(self) -> None:
+        """Make the graph anew from what was measured, because segments were joined or views moved."""
+        self._graph = OverlapGraph(self._min_overlap)
+        for id, keyframe in self._keyframes.items():
+            self._graph.add(id, self._usable(keyframe))
+
+    def _group(self, segment: int) -> int:
+        return self._segments.group(segment)
 
     def _nearest(self, place: NDArray[np.float64]) -> list[int]:
-        """Ids of the keyframes that may overlap with a view at this place, nearest first, the older of two equals."""
+        """Ids of the keyframes by their distance from a view at this place, the older of two equals first."""
         distances = np.linalg.norm(self._places - place, axis=1)
         ids = list(self._keyframes)
-        return [ids[row] for row in np.argsort(distances, kind="stable")[: self._settings.candidates]]
-
-    def _measure(self, new: Views, others: list[int]) -> Overlaps:
-        """Overlap of a new view with others, both ways, in one batch."""
-        if not others:
-            return {}
-        there, here = joined([self._coarse[id] for id in others]), new.repeated(len(others))
-        # Predicted depths may differ by far more than the occlusion test allows, and still show which views overlap.
-        measured = self._predict_depth is None
-        pairs = Pairs(joined([here, there]), joined([there, here]))
-        shares = overlap(pairs, self._geometry, occlusion=measured).tolist()
-        both_ways = zip(others, shares[: len(others)], shares[len(others) :], strict=True)
-        return {id: (of_new, of_other) for id, of_new, of_other in both_ways if of_new > 0 or of_other > 0}
+        return [ids[row] for row in np.argsort(distances, kind="stable")]
 
     def _evict(self, newest: int) -> None:
         while self._nbytes > self._settings.max_megabytes * BYTES_PER_MEGABYTE:
             id = self._graph.most_covered(but=newest)
             self._places = np.delete(self._places, list(self._keyframes).index(id), axis=0)
-            self._nbytes -= self._keyframes.pop(id).nbytes
+            forgotten = self._keyframes.pop(id)
+            self._nbytes -= forgotten.nbytes
             del self._measured[id], self._coarse[id]
+            if self._by_stamp.get(forgotten.stamp) == id:
+                del self._by_stamp[forgotten.stamp]
             self._graph.remove(id)
             self._evicted += 1
 

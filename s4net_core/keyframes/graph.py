@@ -2,8 +2,7 @@
 
 import math
 
-Overlaps = dict[int, tuple[float, float]]
-"""By other keyframe: share of the new view that the other sees, share of the other view that the new one sees."""
+from s4net_core.keyframes.gate import Overlaps
 
 
 class OverlapGraph:
@@ -27,10 +26,10 @@ class OverlapGraph:
             overlaps: with other keyframes; ids that are not in the graph are left out.
         """
         self._seen_by[id] = {}
-        for other, (of_new, of_other) in overlaps.items():
+        for other, pair in overlaps.items():
             if other in self._seen_by and other != id:
-                self._connect(id, other, of_new)
-                self._connect(other, id, of_other)
+                self._connect(id, other, pair.of_new)
+                self._connect(other, id, pair.of_other)
 
     def remove(self, id: int) -> None:
         """Take a keyframe out."""

@@ -1,11 +1,12 @@
 """Keyframes on disk: one .npz file each, written once, and an index of the valid files. Nothing is unpickled."""
 
+import hashlib
 import io
 import json
 import struct
 import zipfile
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import numpy as np
 from s4net_core.errors import KeyframeError
 from s4net_core.files import TEMPORARY, write_atomically
 from s4net_core.frames import Frame, Intrinsics
-from s4net_core.keyframes.graph import Overlaps
+from s4net_core.keyframes.gate import Measured, Overlaps, Verdict
 from s4net_core.keyframes.view import Keyframe
 
 INDEX = "index.json"
@@ -32,12 +33,16 @@ class Saved:
         evicted: keyframes forgotten so far.
         keyframes: in the order of their ids, each with the overlaps that were measured when it came in.
         predicted: whether their depth was predicted; False = from a depth camera.
+        segment: the newest.
+        joined: segments that were shown to fit, see `Segments.joined`.
     """
 
     next_id: int
     evicted: int
     keyframes: list[tuple[Keyframe, Overlaps]]
     predicted: bool
+    segment: int = 0
+    joined: list[tuple[int, int]] = field(default_factory=list)
 
 
 def write(folder: Path, saved: Saved) -> None:
@@ -51,7 +56,7 @@ def write(folder: Path, saved: Saved) -> None:
             path.unlink()
         names = {}
         for keyframe, overlaps in saved.keyframes:
-            names[keyframe.id] = _file_name(keyframe)
+            names[keyframe.id] = _file_name(keyframe, overlaps)
             if not (folder / names[keyframe.id]).exists():
                 write_atomically(folder / names[keyframe.id], _packed(keyframe, overlaps))
         index = {
@@ -59,6 +64,8 @@ def write(folder: Path, saved: Saved) -> None:
             "next_id": saved.next_id,
             "evicted": saved.evicted,
             "predicted_depth": saved.predicted,
+            "segment": saved.segment,
+            "joined": saved.joined,
             "files": list(names.values()),
         }
         write_atomically(folder / INDEX, json.dumps(index, indent=1))
@@ -92,7 +99,10 @@ def read(folder: Path) -> tuple[Saved, list[str]]:
             continue
         found[keyframe.id] = keyframe, overlaps
     next_id = max([index["next_id"], *(id + 1 for id in found)])
-    return Saved(next_id, index["evicted"], [found[id] for id in sorted(found)], index["predicted_depth"]), problems
+    keyframes = [found[id] for id in sorted(found)]
+    segment = max([index.get("segment", 0), *(keyframe.segment for keyframe, _ in keyframes)])
+    joined = [(first, second) for first, second in index.get("joined", [])]
+    return Saved(next_id, index["evicted"], keyframes, index["predicted_depth"], segment, joined), problems
 
 
 def _read_index(path: Path) -> dict[str, Any]:
@@ -110,12 +120,21 @@ def _read_index(path: Path) -> dict[str, Any]:
     whole = whole and isinstance(index.get("predicted_depth"), bool) and isinstance(index.get("files"), list)
     if not whole or not all(isinstance(file, str) for file in index["files"]):
         raise KeyframeError(f"keyframe index {path} lacks next_id, evicted, predicted_depth or files: {remedy}")
+    if not isinstance(index.get("segment", 0), int) or not _are_pairs(index.get("joined", [])):
+        raise KeyframeError(f"keyframe index {path} has a segment or joined segments that are no numbers: {remedy}")
     return dict(index)
 
 
-def _file_name(keyframe: Keyframe) -> str:
-    """Named by content as well, so that another buffer's keyframe with the same id is not taken for this one."""
-    return f"keyframe_{keyframe.id:06d}_{keyframe.digest}.npz"
+def _are_pairs(value: Any) -> bool:
+    """Whether a value from JSON is a list of pairs of integers."""
+    pairs = isinstance(value, list) and all(isinstance(pair, list) and len(pair) == 2 for pair in value)
+    return pairs and all(isinstance(number, int) for pair in value for number in pair)
+
+
+def _file_name(keyframe: Keyframe, overlaps: Overlaps) -> str:
+    """Named by content too, so that another buffer's keyframe, or one before it moved, is not taken for this one."""
+    measured = hashlib.blake2b(repr(sorted(overlaps.items())).encode(), digest_size=4).hexdigest()
+    return f"keyframe_{keyframe.id:06d}_{keyframe.digest}_{measured}.npz"
 
 
 def _packed(keyframe: Keyframe, overlaps: Overlaps) -> bytes:
@@ -132,8 +151,11 @@ def _packed(keyframe: Keyframe, overlaps: Overlaps) -> bytes:
         distortion=np.array(lens.distortion, dtype=np.float64),
         T_world_camera=keyframe.T_world_camera,
         frame_id=np.array(keyframe.frame_id),
+        segment=keyframe.segment,
+        revision=keyframe.revision,
         others=np.array(list(overlaps), dtype=np.int64),
-        shares=np.array(list(overlaps.values()), dtype=np.float64).reshape(-1, 2),
+        shares=np.array([pair[:2] for pair in overlaps.values()], dtype=np.float64).reshape(-1, 2),
+        verdicts=np.array([pair.verdict for pair in overlaps.values()], dtype=np.int64),
     )
     return file.getvalue()
 
@@ -149,6 +171,11 @@ def _read_keyframe(path: Path) -> tuple[Keyframe, Overlaps]:
         T_world_camera = data["T_world_camera"]
         frame_id, stamp = str(data["frame_id"]), int(data["stamp"])
         Frame(stamp, color, None, T_world_camera, lens, frame_id)  # its checks refuse damaged values
-        keyframe = Keyframe(int(data["id"]), stamp, color, depth_mm, lens, T_world_camera, frame_id)
-        shares = zip(data["others"].tolist(), data["shares"].tolist(), strict=True)
-        return keyframe, {other: (of_new, of_other) for other, (of_new, of_other) in shares}
+        place = [int(data[name]) if name in data else 0 for name in ("segment", "revision")]  # none in older files
+        keyframe = Keyframe(int(data["id"]), stamp, color, depth_mm, lens, T_world_camera, frame_id, *place)
+        others, shares = data["others"].tolist(), data["shares"].tolist()
+        verdicts = data["verdicts"].tolist() if "verdicts" in data else [Verdict.FITS] * len(others)
+        return keyframe, {
+            other: Measured(float(share[0]), float(share[1]), Verdict(verdict))
+            for other, share, verdict in zip(others, shares, verdicts, strict=True)
+        }

@@ -32,6 +32,8 @@ class Keyframe:
         intrinsics: of both images.
         T_world_camera: (4, 4) float64.
         frame_id: name of the optical frame.
+        segment: stretch of the stream, see `Segments`.
+        revision: number of corrections of its pose.
     """
 
     id: int
@@ -41,6 +43,8 @@ class Keyframe:
     intrinsics: Intrinsics
     T_world_camera: NDArray[np.float64]
     frame_id: str
+    segment: int = 0
+    revision: int = 0
 
     def __post_init__(self) -> None:
         for array in (self.color, self.depth_mm, self.T_world_camera):
@@ -50,6 +54,11 @@ class Keyframe:
     def depth(self) -> NDArray[np.float32]:
         """(H, W) float32, metres, 0 = none; computed at each access."""
         return _metres(self.depth_mm)
+
+    @property
+    def key(self) -> tuple[int, int]:
+        """Names what follows from images and pose together: it changes when the pose is corrected."""
+        return self.id, self.revision
 
     @property
     def nbytes(self) -> int:
@@ -99,13 +108,14 @@ def coarse_view(keyframe: Keyframe, width: int) -> Views:
     return Views(torch.from_numpy(_metres(small))[None, None], K[None], keyframe.T_world_camera[None])
 
 
-def keyframe_of(frame: Frame, depth: NDArray[np.float32], id: int) -> Keyframe:
+def keyframe_of(frame: Frame, depth: NDArray[np.float32], id: int, segment: int) -> Keyframe:
     """Copy a frame into a keyframe.
 
     Args:
         frame: any size.
         depth: (H, W) float32, metres; its usable depth (0 = none).
         id: of the new keyframe.
+        segment: of the stream.
     """
     millimetres = np.rint(depth * np.float32(1000))
     return Keyframe(
@@ -116,6 +126,7 @@ def keyframe_of(frame: Frame, depth: NDArray[np.float32], id: int) -> Keyframe:
         intrinsics=frame.intrinsics,
         T_world_camera=np.array(frame.T_world_camera, dtype=np.float64),
         frame_id=frame.frame_id,
+        segment=segment,
     )
 
 

@@ -33,7 +33,7 @@ class Judge:
         self._keyframes = keyframes
         self._settings = settings
         self._device = device
-        self._labels: dict[int, tuple[list[int], NDArray[np.uint8]]] = {}
+        self._labels: dict[int, tuple[list[tuple[int, int]], NDArray[np.uint8]]] = {}
         """By keyframe: its neighbours, and the labels merged from them."""
 
     def score(self, network: SegmentationNetwork) -> float:
@@ -73,9 +73,9 @@ class Judge:
         return judged
 
     def _merged(self, view: Keyframe, neighbours: list[Keyframe]) -> NDArray[np.uint8]:
-        ids = [neighbour.id for neighbour in neighbours]
+        keys = [one.key for one in (view, *neighbours)]
         known = self._labels.get(view.id)
-        if known is None or known[0] != ids:
+        if known is None or known[0] != keys:
             labels = self._teacher.merged(view, neighbours).labels[0].to(torch.uint8).cpu().numpy()
-            known = self._labels[view.id] = (ids, labels)
+            known = self._labels[view.id] = (keys, labels)
         return known[1]

@@ -19,7 +19,7 @@ from s4net_core.files import creation_time
 from s4net_core.frames import View
 from s4net_core.io.source_sets.batches import SourceBatches
 from s4net_core.io.source_sets.source_set import SourceSet, in_label_space, split
-from s4net_core.keyframes import Decision, Keyframe, KeyframeBuffer
+from s4net_core.keyframes import Decision, Keyframe, KeyframeBuffer, PairCounts
 from s4net_core.learning.base_model import check_branches
 from s4net_core.learning.guard import Guard, Health
 from s4net_core.learning.learner import LabelsOf, Learner, StepReport
@@ -73,6 +73,8 @@ class Status:
         state: ``waiting``, ``learning`` or ``finished``, see `Stopping`.
         keyframes: number in the buffer.
         keyframe_bytes: memory of the keyframes.
+        segments: parts of the stream that hold keyframes and were not shown to be in one frame.
+        pairs: pairs of keyframes that teach each other, and those that do not although they overlap.
         offered: views that were offered to the buffer.
         rejected: number of offered views that did not become keyframes, by reason.
         step: learner steps since the base model.
@@ -88,6 +90,8 @@ class Status:
     state: str = WAITING
     keyframes: int = 0
     keyframe_bytes: int = 0
+    segments: int = 0
+    pairs: PairCounts = field(default_factory=PairCounts)
     offered: int = 0
     rejected: Mapping[str, int] = field(default_factory=dict)
     step: int = 0
@@ -428,6 +432,8 @@ class Session:
             state=self.state,
             keyframes=len(self.keyframes),
             keyframe_bytes=self.keyframes.nbytes,
+            segments=len(set(self.keyframes.segments().values())),
+            pairs=self.keyframes.pairs,
             step=self._learner.steps,
             version=current.number,
             model_path=str(current.path),

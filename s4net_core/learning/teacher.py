@@ -46,9 +46,9 @@ class _Prediction:
 
 @dataclass(frozen=True)
 class _Labels:
-    """What `Teacher.labels` gives for one target, and the ids of the views from which it was merged."""
+    """What `Teacher.labels` gives for one target, and the keys of the views from which it was merged."""
 
-    neighbours: list[int]
+    views: list[tuple[int, int]]
     labels: Tensor
     valid: Tensor
 
@@ -88,7 +88,7 @@ class Teacher:
         """Merge_{e'∈N(e)} Warp_{e'→e}( f(I_e'; Θ') ) for one target view e (paper: L_G).
 
         With `learner.merge_target` e itself is among N(e). Labels from all neighbours (`learner.neighbours` 0) are kept
-        until `refresh`, or until other views overlap with the target.
+        until `refresh`, or until other views overlap with the target or one of them is moved.
 
         Args:
             target: the view e.
@@ -100,10 +100,10 @@ class Teacher:
         """
         if self._settings.learner.neighbours:
             return self._labels_from(target, neighbours)
-        ids = [view.id for view in neighbours]
+        views = [view.key for view in (target, *neighbours)]
         known = self._labels.used(target.id)
-        if known is None or known.neighbours != ids:
-            known = _Labels(ids, *self._labels_from(target, neighbours))
+        if known is None or known.views != views:
+            known = _Labels(views, *self._labels_from(target, neighbours))
             self._labels.keep(target.id, known)
         return known.labels, known.valid
 

@@ -19,9 +19,6 @@ from s4net_core.streams.clock import TIME_JUMP_NS, ColorClock
 from s4net_core.streams.drops import DROP_REASONS
 from s4net_core.streams.transforms import TransformUnavailable
 
-POSE_JUMP_NS = 200_000_000
-"""Frames farther apart in time than this are not checked for a jump of the pose."""
-
 WAITING_QUEUES = 4
 """Largest number of pairs that wait for pose, camera_info or `poll`, as a multiple of ``stream.sync_queue``."""
 
@@ -92,7 +89,6 @@ class FrameAssembler:
         self._missing: _Wait | None = None
         self._infos: deque[_Info] = deque(maxlen=stream.sync_queue)
         self._last_stamp: int | None = None
-        self._last_pose: tuple[int, NDArray[np.float64]] | None = None
         self._ended = False
 
     @property
@@ -206,7 +202,7 @@ class FrameAssembler:
         self._unmatched.clear()
         self._pairs.clear()
         self._infos = deque(list(self._infos)[-1:], self._infos.maxlen)
-        self._missing = self._last_stamp = self._last_pose = None
+        self._missing = self._last_stamp = None
 
     def _drop(self, reason: str, message: str) -> None:
         self._skipped[reason] += 1
@@ -241,7 +237,6 @@ class FrameAssembler:
             self._refused,
         )
         self._last_stamp = color.stamp
-        self._check_jump(color.stamp, T_world_camera[:3, 3])
         return view
 
     def _intrinsics_at(self, stamp: int) -> Intrinsics:
@@ -266,19 +261,6 @@ class FrameAssembler:
         except TransformUnavailable as error:
             kind = _Wait if error.may_heal else BadFrame
             raise kind("no_pose", f"no pose at {color.stamp} ns: {error}") from error
-
-    def _check_jump(self, stamp: int, position: NDArray[np.float64]) -> None:
-        """Compare with the last pose, even a refused one, so that a lasting jump costs only one frame."""
-        last, self._last_pose = self._last_pose, (stamp, position)
-        if last is None or self.stream.max_pose_jump == 0 or stamp - last[0] >= POSE_JUMP_NS:
-            return
-        distance = float(np.linalg.norm(position - last[1]))
-        if distance > self.stream.max_pose_jump:
-            raise BadFrame(
-                "pose_jump",
-                f"pose moved {distance:.2f} m in {(stamp - last[0]) / 1e9:.3f} s (stream.max_pose_jump is "
-                f"{self.stream.max_pose_jump} m): use a fixed frame that does not jump (odom, not map)",
-            )
 
 
 def _decoded(

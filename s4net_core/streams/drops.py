@@ -21,8 +21,6 @@ DROP_REASONS: dict[str, str] = {
     "no_pose": "no transform from the fixed frame to the camera at the image's time: check stream.fixed_frame, that "
     "tracking runs, and raise stream.pose_wait if it is slow",
     "pose": "pose is not a rigid transform: is tracking lost?",
-    "pose_jump": "pose moved farther than stream.max_pose_jump between two frames: use a fixed frame that does not "
-    "jump (odom, not map)",
     "internal_error": "a fault of this program: please report it with the log, which holds the traceback",
 }
 """Every reason for which a frame is dropped, with its one-line remedy; the keys of `FrameAssembler.skipped`."""

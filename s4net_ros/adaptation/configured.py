@@ -16,6 +16,7 @@ from s4net_ros.adaptation.frame_thread import FrameThread
 from s4net_ros.adaptation.keyframe_markers import KeyframeMarkers
 from s4net_ros.adaptation.learner_thread import LearnerThread
 from s4net_ros.adaptation.outputs import AdaptationOutputs
+from s4net_ros.adaptation.pose_corrections import PoseCorrections
 from s4net_ros.adaptation.status import NodeStatus, report, status_message
 from s4net_ros.diagnostics import DiagnosticsPublisher, Report, StallWatch
 from s4net_ros.frame_assembly import FrameAssembly
@@ -80,6 +81,8 @@ class ConfiguredAdaptation:
         self._assembled = lambda: Counter(assembly.skipped) + Counter(received=assembly.received)
         self._stall = watch.reason
         undo.callback(self._end_counting)
+        corrections = PoseCorrections(node, self._session.keyframes, stream, assembly.look_up)
+        undo.callback(corrections.destroy)
         frames = FrameThread(assembly, self._session.offer, self._frame_failed)
         undo.callback(self._stop_frames, frames)
         node.start_housekeeping(period, lambda: self._keep_house(assembly.details), undo)

@@ -1,15 +1,14 @@
-"""Keyframes for RViz: one camera frustum each and the path through them, sent in small pieces."""
+"""Keyframes for RViz: a frustum each, the path through them, and lines between those that contradict each other."""
 
 import itertools
-from collections.abc import Iterable
+import math
+from dataclasses import dataclass
 
 import numpy as np
-from builtin_interfaces.msg import Time
 from geometry_msgs.msg import Point, Pose, Quaternion
 from std_msgs.msg import ColorRGBA
 from visualization_msgs.msg import Marker, MarkerArray
 
-from s4net_core.errors import KeyframeError
 from s4net_core.frames import Intrinsics
 from s4net_core.geometry.poses import quaternion_of
 from s4net_core.keyframes import Keyframe, KeyframeBuffer
@@ -20,10 +19,16 @@ LINE_WIDTH = 0.005
 """Width of the lines, m."""
 FRUSTUM_COLOR = ColorRGBA(r=0.1, g=0.6, b=1.0, a=0.9)
 PATH_COLOR = ColorRGBA(r=1.0, g=0.7, b=0.1, a=0.9)
+REFUSED_COLOR = ColorRGBA(r=1.0, g=0.1, b=0.1, a=0.6)
+RESEND_S = 4.0
+"""Seconds after which everything is sent again."""
 
 
 class KeyframeMarkers:
-    """Remembers what was sent to the listeners, and makes the messages that bring them up to date.
+    """Remembers what is drawn, and makes the messages that bring listeners up to date.
+
+    RViz forgets all markers when it is reset, or when its clock or fixed frame changes, and nobody is told. So
+    everything is sent again every `RESEND_S`, and only changes in between.
 
     Args:
         keyframes: buffer whose keyframes are drawn.
@@ -33,70 +38,95 @@ class KeyframeMarkers:
     def __init__(self, keyframes: KeyframeBuffer, frame_id: str) -> None:
         self._keyframes = keyframes
         self._frame_id = frame_id
-        self._sent: dict[int, tuple[int, Point]] = {}
+        self._drawn: dict[int, _Drawn] = {}
+        self._refused: list[tuple[int, int]] = []
+        self._complete_at = -math.inf
+        self._begun = False
 
-    def forget_listeners(self) -> None:
-        """Let the next `changes` hold everything, because a new listener has come."""
-        self._sent.clear()
+    def messages(self, now: float, *, newcomer: bool = False) -> list[MarkerArray]:
+        """What has to be published; empty when nothing has changed.
 
-    def changes(self, stamp: Time) -> MarkerArray:
-        """New keyframes, the evicted ones as deletions, and the path if it has changed; empty when nothing has."""
-        everything = not self._sent
-        present = set(self._keyframes.ids())
-        markers = [
-            self._marker("frustum", stamp, id=id, action=Marker.DELETE) for id in self._sent if id not in present
-        ]
-        new = self._new_keyframes(id for id in sorted(present) if id not in self._sent)
-        if not markers and not new:
-            return MarkerArray()
-        self._sent = {id: place for id, place in self._sent.items() if id in present}
-        self._sent.update((keyframe.id, (keyframe.stamp, _place(keyframe))) for keyframe in new)
-        markers += [self._frustum(keyframe, stamp) for keyframe in new]
-        if everything:
-            markers.insert(0, self._marker("frustum", stamp, action=Marker.DELETEALL))
-        return MarkerArray(markers=[*markers, self._path(stamp)])
+        Args:
+            now: seconds of a clock that never goes back.
+            newcomer: whether a new listener has come, who needs everything.
+        """
+        views = self._keyframes.views(self._keyframes.ids())
+        gone = [id for id in self._drawn if id not in views]
+        new = [view for id, view in views.items() if id not in self._drawn or self._drawn[id].key != view.key]
+        refused = self._keyframes.refused_pairs()
+        complete = newcomer or now - self._complete_at >= RESEND_S
+        if not (new or gone or refused != self._refused or (complete and views)):
+            return []
+        for id in gone:
+            del self._drawn[id]
+        self._drawn.update((view.id, _Drawn(view.key, view.stamp, self._frustum(view))) for view in new)
+        self._refused = refused
+        if complete:
+            self._complete_at = now
+        shown = self._drawn if complete else [view.id for view in new]
+        markers = [self._marker("frustum", id=id, action=Marker.DELETE) for id in gone]
+        markers += [self._drawn[id].frustum for id in shown]
+        messages = [MarkerArray(markers=[*markers, self._path(), self._contradictions()])]
+        if not self._begun:  # what an earlier run has left; RViz warns if one message deletes all and adds
+            self._begun = True
+            messages.insert(0, MarkerArray(markers=[self._marker("frustum", action=Marker.DELETEALL)]))
+        return messages
 
-    def _new_keyframes(self, ids: Iterable[int]) -> list[Keyframe]:
-        keyframes = []
-        for id in ids:
-            try:
-                keyframes.append(self._keyframes.get(id))
-            except KeyframeError:  # evicted by the thread that offers frames, between ids() and get()
-                continue
-        return keyframes
-
-    def _frustum(self, keyframe: Keyframe, stamp: Time) -> Marker:
-        marker = self._marker("frustum", stamp, id=keyframe.id, type=Marker.LINE_LIST, color=FRUSTUM_COLOR)
+    def _frustum(self, keyframe: Keyframe) -> Marker:
+        marker = self._marker("frustum", id=keyframe.id, type=Marker.LINE_LIST, color=FRUSTUM_COLOR)
         x, y, z, w = (float(value) for value in quaternion_of(keyframe.T_world_camera))
-        marker.pose = Pose(position=_place(keyframe), orientation=Quaternion(x=x, y=y, z=z, w=w))
+        place = _point(*keyframe.T_world_camera[:3, 3])
+        marker.pose = Pose(position=place, orientation=Quaternion(x=x, y=y, z=z, w=w))
         marker.points = frustum_lines(keyframe.intrinsics)
         return marker
 
-    def _path(self, stamp: Time) -> Marker:
-        """Keyframes in the order in which they were seen. RViz refuses a line of one point, so that one is deleted."""
-        places = [place for _, place in sorted(self._sent.values(), key=lambda value: value[0])]
+    def _path(self) -> Marker:
+        """Keyframes in the order in which they were seen."""
+        drawn = sorted(self._drawn.values(), key=lambda view: view.stamp)
+        return self._lines("path", Marker.LINE_STRIP, [view.place for view in drawn], PATH_COLOR)
+
+    def _contradictions(self) -> Marker:
+        """A line between the places of two keyframes whose depths contradict each other."""
+        pairs = [pair for pair in self._refused if all(id in self._drawn for id in pair)]
+        places = [self._drawn[id].place for pair in pairs for id in pair]
+        return self._lines("refused_pairs", Marker.LINE_LIST, places, REFUSED_COLOR)
+
+    def _lines(self, namespace: str, type: int, places: list[Point], color: ColorRGBA) -> Marker:
+        """RViz refuses lines of fewer than two points, so that these are deleted."""
         if len(places) < 2:
-            return self._marker("path", stamp, action=Marker.DELETE)
-        marker = self._marker("path", stamp, type=Marker.LINE_STRIP, color=PATH_COLOR)
+            return self._marker(namespace, action=Marker.DELETE)
+        marker = self._marker(namespace, type=type, color=color)
         marker.points = places
         return marker
 
     def _marker(
         self,
         namespace: str,
-        stamp: Time,
         *,
         id: int = 0,
         type: int = Marker.LINE_LIST,
         action: int = Marker.ADD,
         color: ColorRGBA = FRUSTUM_COLOR,
     ) -> Marker:
-        marker = Marker(ns=f"keyframes/{namespace}", id=id, type=type, action=action, color=color)
+        """With stamp 0 and frame_locked: RViz places it by the newest transform, whatever its clock says."""
+        marker = Marker(ns=f"keyframes/{namespace}", id=id, type=type, action=action, color=color, frame_locked=True)
         marker.header.frame_id = self._frame_id
-        marker.header.stamp = stamp
         marker.scale.x = LINE_WIDTH
         marker.pose.orientation.w = 1.0
         return marker
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """A keyframe as it is drawn; another key means that it has moved."""
+
+    key: tuple[int, int]
+    stamp: int
+    frustum: Marker
+
+    @property
+    def place(self) -> Point:
+        return self.frustum.pose.position
 
 
 def frustum_lines(intrinsics: Intrinsics) -> list[Point]:
@@ -108,11 +138,6 @@ def frustum_lines(intrinsics: Intrinsics) -> list[Point]:
     rays = [(_point(0.0, 0.0, 0.0), corner) for corner in plane]
     border = list(itertools.pairwise([*plane, plane[0]]))
     return [point for edge in (*rays, *border) for point in edge]
-
-
-def _place(keyframe: Keyframe) -> Point:
-    x, y, z = keyframe.T_world_camera[:3, 3]
-    return _point(x, y, z)
 
 
 def _point(x: float, y: float, z: float) -> Point:

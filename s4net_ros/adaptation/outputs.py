@@ -1,7 +1,9 @@
 """Outputs of the adaptation node: weights, status, and keyframes for RViz."""
 
+import time
+
 from rclpy.lifecycle import LifecycleNode
-from rclpy.qos import QoSProfile
+from rclpy.qos import DurabilityPolicy, QoSProfile
 from visualization_msgs.msg import MarkerArray
 
 from s4net_core.learning.versions import Version
@@ -27,7 +29,8 @@ class AdaptationOutputs:
         make = node.create_lifecycle_publisher
         self._updates = make(ModelUpdate, "model_update", latched_qos())
         self._status = make(AdaptationStatus, "adaptation/status", QoSProfile(depth=OUTPUT_DEPTH))
-        self._keyframes = make(MarkerArray, "adaptation/keyframes", QoSProfile(depth=OUTPUT_DEPTH))
+        latched = QoSProfile(depth=OUTPUT_DEPTH, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+        self._keyframes = make(MarkerArray, "adaptation/keyframes", latched)
 
     def announce(self, version: Version) -> None:
         """Publish which weights serve; latched, so that a node that starts later gets the message too."""
@@ -52,11 +55,8 @@ class AdaptationOutputs:
         newcomer, self._listeners = listeners > self._listeners, listeners
         if not listeners:
             return
-        if newcomer:
-            self._markers.forget_listeners()
-        changes = self._markers.changes(self._node.get_clock().now().to_msg())
-        if changes.markers:
-            self._keyframes.publish(changes)
+        for message in self._markers.messages(time.monotonic(), newcomer=newcomer):
+            self._keyframes.publish(message)
 
     def destroy(self) -> None:
         """End all topics."""

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from s4net_core.config import StreamSettings
 from s4net_core.errors import BadFrame
 from s4net_core.frames import Intrinsics
 from s4net_core.io.bags.messages import (
@@ -67,6 +68,31 @@ class TestCalibration:
         assert (read.matrix == lens.matrix).all()
         assert read.distortion[:count] == distortion
         assert not any(read.distortion[count:])
+
+    def test_a_rectified_stream_is_not_undistorted_again_and_has_the_matrix_of_its_projection(self):
+        """image_proc publishes the camera_info of the raw image, D included, beside the rectified one."""
+        fields = calibration_of(Intrinsics(640, 360, 500.0, 510.0, 320.5, 170.25, (0.1, 0.2, 0.0, 0.0, 0.0)))
+        p = [450.0, 0, 310.0, 0, 0, 460.0, 180.0, 0, 0, 0, 1, 0]
+        info = SimpleNamespace(width=640, height=360, **fields._replace(p=p)._asdict())
+        assert intrinsics_from_info(info).distortion[:2] == (0.1, 0.2)
+        assert intrinsics_from_info(info, rectified=True) == Intrinsics(640, 360, 450.0, 460.0, 310.0, 180.0)
+        info.p = np.zeros(12)
+        assert intrinsics_from_info(info, rectified=True) == Intrinsics(640, 360, 500.0, 510.0, 320.5, 170.25)
+
+    @pytest.mark.parametrize(
+        ("topic", "setting", "rectified"),
+        [
+            ("/camera/image_rect_color", "auto", True),
+            ("/rgb/image_rect/compressed", "auto", True),
+            ("/left/rectified", "auto", True),
+            ("/color/image_raw", "auto", False),
+            ("/direct/image_raw", "auto", False),
+            ("/color/image_raw", "always", True),
+            ("/camera/image_rect_color", "never", False),
+        ],
+    )
+    def test_a_stream_is_rectified_if_its_name_or_the_setting_says_so(self, topic, setting, rectified):
+        assert StreamSettings(rectified=setting).is_rectified(topic) == rectified
 
     def test_an_unrectified_camera_projects_with_its_own_matrix(self):
         fields = calibration_of(Intrinsics(640, 360, 500.0, 510.0, 320.5, 170.25))

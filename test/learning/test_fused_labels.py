@@ -1,5 +1,7 @@
 """What the teacher says of a target: from which views, with how many looks, and for how long it is kept."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -64,6 +66,21 @@ def test_labels_from_all_views_are_kept_until_the_teacher_or_the_views_change(
     assert torch.equal(labels, expected.labels)
     assert torch.equal(valid, expected.valid)
     assert not torch.equal(labels, first[0])
+
+
+def test_labels_are_made_anew_when_a_view_has_moved(settings, network, keyframes):
+    settings.learner.neighbours = 0
+    teacher = Teacher(network, settings, CPU)
+    target = keyframes.get(keyframes.ids()[-1])
+    others = all_neighbours(keyframes, target)
+    before = teacher.labels(target, others)
+    T = others[0].T_world_camera.copy()
+    T[:3, 3] += 0.1
+    moved = replace(others[0], T_world_camera=T, revision=1)
+    labels, valid = teacher.labels(target, [moved, *others[1:]])
+    expected = Teacher(network, settings, CPU).merged(target, [moved, *others[1:]])
+    assert torch.equal(labels, expected.labels)
+    assert not (torch.equal(labels, before[0]) and torch.equal(valid, before[1]))
 
 
 def test_labels_from_views_drawn_at_random_are_not_kept(settings, network, keyframes):

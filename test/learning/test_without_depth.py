@@ -215,7 +215,6 @@ def test_the_source_set_has_depth_when_the_base_model_learns_it(settings, base, 
 def test_the_command_adapts_to_a_capture_without_depth(settings, base, source, tmp_path, colors, kind, capsys):
     if kind == "bag":
         write_bag(tmp_path / "capture", colors)
-        settings.stream.max_pose_jump = 0.0
     else:
         write_scene_folder(tmp_path / "capture", colors)
     settings.adaptation.max_steps = 2

@@ -8,6 +8,7 @@ pytest.importorskip("s4net_ros.msg")
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticStatus
 
+from s4net_core.keyframes import PairCounts
 from s4net_core.learning.guard import Health
 from s4net_core.learning.learner import StepReport
 from s4net_core.learning.session import Status
@@ -63,6 +64,8 @@ def test_the_message_says_what_session_and_node_know_and_diagnostics_say_the_sam
         state="learning",
         keyframes=12,
         keyframe_bytes=99,
+        segments=2,
+        pairs=PairCounts(usable=30, refused=5, parted=1),
         offered=20,
         rejected={"known_view": 8},
         step=7,
@@ -82,6 +85,10 @@ def test_the_message_says_what_session_and_node_know_and_diagnostics_say_the_sam
         "failures": 5,
         "keyframes": 12,
         "keyframe_bytes": 99,
+        "segments": 2,
+        "pairs": 30,
+        "pairs_refused": 5,
+        "pairs_parted": 1,
         "frames_received": 30,
         "frames_used": 20,
         "step": 7,

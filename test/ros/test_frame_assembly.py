@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -137,6 +138,14 @@ def test_four_topics_become_a_frame():
     assert (camera.assembly.received, camera.assembly.delivered, camera.assembly.skipped) == (1, 1, {})
 
 
+def test_a_rectified_stream_is_not_undistorted_again():
+    info = camera_info_message(replace(INTRINSICS, distortion=(0.1, 0.0, 0.0, 0.0, 0.0)), header(S))
+    for setting, distortion in (("never", 0.1), ("always", 0.0)):
+        camera = Camera(rectified=setting)
+        camera.shoot(S, info=info)
+        assert sum(camera.frames[0].intrinsics.distortion) == distortion
+
+
 def test_without_a_depth_camera_three_topics_become_a_frame():
     camera = Camera(with_depth=False)
     assert "depth/image_raw" not in camera.node.subscriptions
@@ -232,7 +241,7 @@ MAKE: dict[str, Callable[[int, float], Any]] = {
 def test_a_looped_bag_goes_on_after_each_jump(lags: dict[str, int], sync_slop: float):
     """As in test_assembler, here with the synchroniser, transform buffer and listener of ROS."""
     laps = 3
-    camera = Camera(sync_slop=sync_slop, max_pose_jump=0.0)
+    camera = Camera(sync_slop=sync_slop)
     sent = []
     for topic, stamp, lap in looped(lags, laps):
         camera.node.deliver(TOPICS[topic], MAKE[topic](stamp, float(lap)))

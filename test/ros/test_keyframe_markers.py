@@ -8,15 +8,19 @@ pytest.importorskip("rclpy")
 pytest.importorskip("visualization_msgs.msg")
 
 import numpy as np
-from builtin_interfaces.msg import Time
 from scenes import make_intrinsics, make_room_frames
 from visualization_msgs.msg import Marker
 
 from s4net_core.config import Settings
 from s4net_core.keyframes import KeyframeBuffer
-from s4net_ros.adaptation.keyframe_markers import FRUSTUM_DEPTH, KeyframeMarkers, frustum_lines
+from s4net_ros.adaptation.keyframe_markers import (
+    FRUSTUM_COLOR,
+    FRUSTUM_DEPTH,
+    RESEND_S,
+    KeyframeMarkers,
+    frustum_lines,
+)
 
-STAMP = Time(sec=3)
 ADD, DELETE, DELETEALL = Marker.ADD, Marker.DELETE, Marker.DELETEALL
 
 
@@ -53,44 +57,88 @@ def test_a_frustum_spans_exactly_the_image():
     np.testing.assert_allclose(lines[4:, 1], np.roll(corners, -1, axis=0))
 
 
+def all_of(messages):
+    return [marker for message in messages for marker in message.markers]
+
+
 def test_a_frustum_stands_where_the_camera_was(buffer, frames):
     buffer.offer(frames[0])
-    (marker,) = (m for m in KeyframeMarkers(buffer, "odom").changes(STAMP).markers if m.action == ADD)
+    (marker,) = (m for m in all_of(KeyframeMarkers(buffer, "odom").messages(0.0)) if m.action == ADD)
     q, T = marker.pose.orientation, frames[0].T_world_camera
     # Rotation of the optical axis by the quaternion, written out.
     axis = [2 * (q.x * q.z + q.w * q.y), 2 * (q.y * q.z - q.w * q.x), 1 - 2 * (q.x**2 + q.y**2)]
     np.testing.assert_allclose(axis, T[:3, 2], atol=1e-9)
     np.testing.assert_allclose(xyz([marker.pose.position])[0], T[:3, 3])
-    assert (marker.header.frame_id, marker.header.stamp.sec, marker.type) == ("odom", 3, Marker.LINE_LIST)
+    assert (marker.header.frame_id, marker.type) == ("odom", Marker.LINE_LIST)
 
 
-def test_only_what_is_new_is_sent(buffer, frames):
+def test_rviz_places_markers_by_the_newest_transform(buffer, frames):
+    for frame in frames[:3]:
+        buffer.offer(frame)
+    for marker in all_of(KeyframeMarkers(buffer, "odom").messages(0.0)):
+        assert marker.frame_locked
+        assert (marker.header.stamp.sec, marker.header.stamp.nanosec) == (0, 0)
+
+
+def test_only_what_is_new_is_sent_after_a_message_that_deletes_all(buffer, frames):
     markers = KeyframeMarkers(buffer, "odom")
-    assert not markers.changes(STAMP).markers
+    assert markers.messages(0.0) == []
     first = buffer.offer(frames[0]).id
-    assert actions(markers.changes(STAMP)) == [(DELETEALL, 0), (ADD, first)]
-    assert not markers.changes(STAMP).markers
+    deletion, message = markers.messages(1.0)
+    assert [m.action for m in deletion.markers] == [DELETEALL]
+    assert actions(message) == [(ADD, first)]
+    assert markers.messages(2.0) == []
     second = buffer.offer(frames[1]).id
-    message = markers.changes(STAMP)
+    (message,) = markers.messages(3.0)
     assert actions(message) == [(ADD, second)]
-    path = message.markers[-1]
+    (path,) = (m for m in message.markers if m.ns == "keyframes/path")
     np.testing.assert_allclose(xyz(path.points), [f.T_world_camera[:3, 3] for f in frames[:2]])
 
 
 def test_what_is_gone_is_deleted_with_its_place_in_the_path(buffer, frames):
     markers = KeyframeMarkers(buffer, "odom")
     ids = [buffer.offer(frame).id for frame in frames[:3]]
-    markers.changes(STAMP)
+    markers.messages(0.0)
     buffer.clear()
     new = buffer.offer(dataclasses.replace(frames[3], stamp=frames[3].stamp)).id
-    message = markers.changes(STAMP)
+    (message,) = markers.messages(1.0)
     assert actions(message) == [*((DELETE, id) for id in ids), (ADD, new)]
     assert actions(message, "keyframes/path") == [(DELETE, 0)]  # one place is no line
 
 
-def test_who_listens_anew_gets_everything(buffer, frames):
+def test_who_listens_anew_or_was_reset_gets_everything(buffer, frames):
+    markers = KeyframeMarkers(buffer, "odom")
+    everything = [(ADD, buffer.offer(frame).id) for frame in frames[:2]]
+    markers.messages(0.0)
+    (message,) = markers.messages(1.0, newcomer=True)
+    assert actions(message) == everything
+    assert markers.messages(1.0 + RESEND_S - 0.1) == []
+    (message,) = markers.messages(1.0 + RESEND_S)
+    assert actions(message) == everything
+    assert RESEND_S < 5
+
+
+def test_a_moved_keyframe_is_drawn_where_it_is(buffer, frames):
     markers = KeyframeMarkers(buffer, "odom")
     ids = [buffer.offer(frame).id for frame in frames[:2]]
-    markers.changes(STAMP)
-    markers.forget_listeners()
-    assert actions(markers.changes(STAMP)) == [(DELETEALL, 0), *((ADD, id) for id in ids)]
+    markers.messages(0.0)
+    T = frames[1].T_world_camera.copy()
+    T[0, 3] += 0.5
+    buffer.move({frames[0].stamp: frames[0].T_world_camera, frames[1].stamp: T}, follow=False)
+    (message,) = markers.messages(1.0)
+    (marker,) = (m for m in message.markers if m.ns == "keyframes/frustum")
+    assert marker.id == ids[1]
+    np.testing.assert_allclose(xyz([marker.pose.position])[0], T[:3, 3])
+
+
+def test_views_that_contradict_each_other_are_joined_by_a_line_of_another_colour(buffer, frames):
+    for frame in frames[:2]:
+        buffer.offer(frame)
+    wrong = dataclasses.replace(frames[2], depth=frames[0].depth)
+    buffer.offer(wrong)
+    pairs = buffer.refused_pairs()
+    assert pairs
+    lines = [m for m in all_of(KeyframeMarkers(buffer, "odom").messages(0.0)) if m.ns == "keyframes/refused_pairs"]
+    places = [buffer.get(id).T_world_camera[:3, 3] for pair in pairs for id in pair]
+    np.testing.assert_allclose(xyz(lines[0].points), places)
+    assert lines[0].color != FRUSTUM_COLOR

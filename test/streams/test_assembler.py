@@ -13,7 +13,7 @@ from s4net_core.errors import BadFrame
 from s4net_core.frames import Frame, Intrinsics, LazyView, decoded
 from s4net_core.io.bags.messages import intrinsics_from_calibration
 from s4net_core.io.images.codec import decode_color, decode_depth
-from s4net_core.streams.assembler import POSE_JUMP_NS, WAITING_QUEUES, FrameAssembler, Picture
+from s4net_core.streams.assembler import WAITING_QUEUES, FrameAssembler, Picture
 from s4net_core.streams.drops import DROP_REASONS
 from s4net_core.streams.offline import StreamAssembler
 
@@ -225,14 +225,13 @@ class TestBadInput:
                 {"color": Picture(S + STEP, "optical", lambda: decode_color("rgb8", H, W, 3 * W, False, bytes(99)))},
             ),
             ("no_pose", {"color": color_at(S + STEP, frame="other_camera"), "depth": depth_at(S + STEP, frame="")}),
-            ("pose_jump", {"x": 30.0}),
         ],
     )
     def test_bad_frame_is_counted_and_the_next_one_is_fine(self, reason, bad):
         camera = Camera(pose_wait=0.1)
         camera.shoot(S)
         camera.shoot(S + STEP, **bad)
-        for i in range(20, 25):  # beyond the reach of the pose jump, and long enough to give up waiting
+        for i in range(20, 25):  # long enough to give up waiting
             camera.shoot(S + i * STEP)
         assert camera.end() == {reason: 1}
         assert camera.stamps == [S] + [S + i * STEP for i in range(20, 25)]
@@ -321,26 +320,6 @@ class TestBadInput:
         assembler = fed([S], lambda color: np.diag([2.0, 2.0, 2.0, 1.0]))
         assert assembler.poll() is None
         assert assembler.skipped == {"pose": 1}
-
-    def test_lasting_jump_costs_one_frame_and_an_outlier_two(self):
-        camera = Camera(max_pose_jump=0.5)
-        for i, x in enumerate([0.0, 0.1, 5.0, 5.1, 5.2]):
-            camera.shoot(S + i * STEP, x=x)
-        assert camera.assembler.skipped == {"pose_jump": 1}
-        for i, x in enumerate([9.9, 5.3, 5.4]):
-            camera.shoot(S + (5 + i) * STEP, x=x)
-        assert camera.end() == {"pose_jump": 3}
-        assert camera.stamps == [S + i * STEP for i in (0, 1, 3, 4, 7)]
-
-    def test_far_move_in_enough_time_or_with_the_check_off_is_no_jump(self):
-        camera = Camera(max_pose_jump=0.5)
-        camera.shoot(S, x=0.0)
-        camera.shoot(S + POSE_JUMP_NS, x=50.0)
-        assert camera.end() == {}
-        camera = Camera(max_pose_jump=0.0)
-        camera.shoot(S, x=0.0)
-        camera.shoot(S + STEP, x=50.0)
-        assert camera.end() == {}
 
     def test_two_publishers_on_one_topic(self):
         camera = Camera()
@@ -450,7 +429,7 @@ class TestTimeGoingBack:
     def test_a_looped_recording_goes_on_after_each_jump_whatever_comes_first(self, lags, tf_history):
         """Frames of the second around the jump may be lost; all others have the pose of their own lap."""
         laps = 3
-        camera = Camera(max_pose_jump=0.0, tf_history=tf_history)
+        camera = Camera(tf_history=tf_history)
         sent = []
         for topic, stamp, lap in looped(lags, laps):
             camera.deliver(topic, stamp, float(lap))

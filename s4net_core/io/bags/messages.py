@@ -59,13 +59,20 @@ def depth_from_image(message: Any) -> NDArray[np.float32]:
     )
 
 
-def intrinsics_from_info(message: Any) -> Intrinsics:
+def intrinsics_from_info(message: Any, *, rectified: bool = False) -> Intrinsics:
     """CameraInfo -> `Intrinsics`.
+
+    Args:
+        rectified: whether the images are rectified: then P holds for them, and D has been undone already, although
+            image_proc publishes it unchanged. K stands in for a P that nobody has filled in.
 
     Raises:
         BadFrame: ``intrinsics`` (zero or NaN entries) or ``distortion`` (a model that is not undone here).
     """
-    k, d = (message.k, message.d) if hasattr(message, "k") else (message.K, message.D)  # capital letters in ROS 1
+    names = "kdp" if hasattr(message, "k") else "KDP"  # capital letters in ROS 1
+    k, d, p = (getattr(message, name) for name in names)
+    if rectified:
+        k, d = ([*p[:3], *p[4:7]] if p[0] else k), []
     return intrinsics_from_calibration(message.width, message.height, k, d, message.distortion_model)
 
 

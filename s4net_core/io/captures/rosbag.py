@@ -80,10 +80,11 @@ class BagReader(RecordedCapture):
         self.damage = bag.damage
 
     def _play(self, assembler: StreamAssembler) -> Iterator[None]:
+        rectified = self._stream.is_rectified(self.topics.color)
         add: dict[str, Callable[[Any], None]] = {
             self.topics.color: lambda message: assembler.add_color(picture_of(message, color_from_image)),
             self.topics.color_info: lambda message: assembler.add_camera_info(
-                stamp_ns(message.header), partial(intrinsics_from_info, message)
+                stamp_ns(message.header), partial(intrinsics_from_info, message, rectified=rectified)
             ),
             "/tf": partial(_add_transforms, assembler, static=False),
             "/tf_static": partial(_add_transforms, assembler, static=True),

@@ -1,0 +1,78 @@
+"""Corrected trajectories: how far a pose graph has moved the poses that a stream gave earlier."""
+
+from bisect import bisect_left
+from collections import deque
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation, Slerp
+
+from s4net_core.geometry.poses import interpolate, inverse
+
+LONGEST_TRAIL = 20_000
+"""Number of poses of the stream that are remembered; older corrected poses count only at the stamps of keyframes."""
+LONGEST_PAUSE_NS = 1_000_000_000
+"""The stream's pose is not interpolated across a longer pause than this."""
+
+Knots = dict[int, NDArray[np.float64]]
+"""Corrections (4, 4) by stamp, nanoseconds: each maps the world as it was to the corrected world."""
+
+
+class Trail:
+    """The latest poses of a stream, in which the stamps of a corrected trajectory are looked up."""
+
+    def __init__(self) -> None:
+        self._poses: deque[tuple[int, int, NDArray[np.float64]]] = deque(maxlen=LONGEST_TRAIL)
+
+    def add(self, stamp: int, segment: int, T_world_camera: NDArray[np.float64]) -> None:
+        """Remember the pose of a view; when time goes back, all earlier ones are forgotten."""
+        if self._poses and stamp <= self._poses[-1][0]:
+            self._poses.clear()
+        self._poses.append((stamp, segment, T_world_camera))
+
+    def knots(self, path: Mapping[int, NDArray[np.float64]]) -> dict[int, Knots]:
+        """Corrections at those stamps of a corrected trajectory at which the stream's pose is known, by segment.
+
+        Args:
+            path: corrected T_world_camera, (4, 4), by stamp, nanoseconds.
+        """
+        poses = list(self._poses)
+        stamps = [stamp for stamp, _, _ in poses]
+        found: dict[int, Knots] = {}
+        for stamp, T_corrected in path.items():
+            after = bisect_left(stamps, stamp)
+            if after == len(stamps):
+                continue
+            time, segment, T_after = poses[after]
+            if time != stamp:
+                if after == 0 or poses[after - 1][1] != segment or time - stamps[after - 1] > LONGEST_PAUSE_NS:
+                    continue
+                before = stamps[after - 1]
+                T_after = interpolate(poses[after - 1][2], T_after, (stamp - before) / (time - before))
+            found.setdefault(segment, {})[stamp] = T_corrected @ inverse(T_after)
+        return found
+
+    def move(self, knots: Mapping[int, Knots]) -> None:
+        """Bring the remembered poses into the corrected world."""
+        for segment, own in knots.items():
+            chosen = [i for i, pose in enumerate(self._poses) if pose[1] == segment]
+            corrections = at(own, [self._poses[i][0] for i in chosen])
+            for i, correction in zip(chosen, corrections, strict=True):
+                stamp, _, T_world_camera = self._poses[i]
+                self._poses[i] = stamp, segment, correction @ T_world_camera
+
+
+def at(knots: Knots, stamps: list[int]) -> NDArray[np.float64]:
+    """Corrections (N, 4, 4) at stamps, interpolated; before the first knot the first holds, after the last the last."""
+    T = np.tile(np.eye(4), (len(stamps), 1, 1))
+    known = sorted(knots)
+    values = np.stack([knots[stamp] for stamp in known])
+    if len(known) == 1 or not stamps:
+        T[:] = values[0]
+        return T
+    seconds = (np.array(known) - known[0]) / 1e9
+    wanted = np.clip((np.array(stamps) - known[0]) / 1e9, 0, seconds[-1])
+    T[:, :3, :3] = Slerp(seconds, Rotation.from_matrix(values[:, :3, :3]))(wanted).as_matrix()
+    T[:, :3, 3] = np.stack([np.interp(wanted, seconds, values[:, axis, 3]) for axis in range(3)], axis=1)
+    return T

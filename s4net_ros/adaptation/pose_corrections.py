@@ -1,0 +1,69 @@
+"""Topic ``pose_corrections``: a pose graph's corrected trajectory moves the keyframes, e.g. rtabmap's ``mapPath``."""
+
+from collections.abc import Callable
+
+import numpy as np
+from nav_msgs.msg import Path
+from numpy.typing import NDArray
+from rclpy.node import Node
+
+from s4net_core.config import StreamSettings
+from s4net_core.errors import S4NetError
+from s4net_core.geometry.poses import pose_matrix
+from s4net_core.keyframes import KeyframeBuffer
+from s4net_ros.conversions import stamp_ns
+from s4net_ros.qos import OUTPUT_DEPTH
+from s4net_ros.worker import Worker
+
+LookUp = Callable[[str, str], NDArray[np.float64]]
+"""Names of two frames -> newest transform (4, 4) that maps coordinates of the second to the first; raises BadFrame."""
+TOPIC = "pose_corrections"
+LOG_AGAIN_S = 10.0
+"""Seconds between two log lines about paths that cannot be used."""
+
+
+class PoseCorrections:
+    """Subscribes to ``pose_corrections`` and moves the keyframes, on a thread of its own; only the newest path counts.
+
+    Args:
+        node: makes the subscription, and logs.
+        keyframes: what is moved.
+        stream: `fixed_frame`, and `corrected_frame` whose poses the paths hold.
+        look_up: gives the place of the camera in `corrected_frame`.
+    """
+
+    def __init__(self, node: Node, keyframes: KeyframeBuffer, stream: StreamSettings, look_up: LookUp) -> None:
+        self._node = node
+        self._keyframes = keyframes
+        self._stream = stream
+        self._look_up = look_up
+        self._worker: Worker[Path] = Worker(TOPIC, self._apply, self._failed)
+        self._subscription = node.create_subscription(Path, TOPIC, self._worker.put, OUTPUT_DEPTH)
+
+    def destroy(self) -> None:
+        """End the subscription and the thread."""
+        self._node.destroy_subscription(self._subscription)
+        self._worker.stop()
+
+    def _apply(self, path: Path) -> None:
+        newest = self._keyframes.newest
+        if newest is None:
+            return
+        T_corrected_camera = self._look_up(self._stream.corrected_frame, newest.frame_id)
+        poses = {stamp_ns(one.header): _matrix(one.pose) @ T_corrected_camera for one in path.poses}
+        # In another frame than the stream's, e.g. map instead of odom, views to come have to be moved as well.
+        follow = path.header.frame_id.removeprefix("/") != self._stream.fixed_frame.removeprefix("/")
+        if moved := self._keyframes.move(poses, follow=follow):
+            self._node.get_logger().info(f"{moved} keyframes moved to the corrected poses of {TOPIC}")
+
+    def _failed(self, path: Path, error: Exception) -> None:
+        text = str(error) if isinstance(error, S4NetError) else repr(error)
+        self._node.get_logger().error(
+            f"{len(path.poses)} poses of {TOPIC} are not used: {text}", throttle_duration_sec=LOG_AGAIN_S
+        )
+
+
+def _matrix(pose: object) -> NDArray[np.float64]:
+    """geometry_msgs/Pose -> (4, 4); raises BadFrame for NaN or a zero quaternion."""
+    position, q = pose.position, pose.orientation  # type: ignore[attr-defined]
+    return pose_matrix((position.x, position.y, position.z), (q.x, q.y, q.z, q.w))

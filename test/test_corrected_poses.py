@@ -1,0 +1,146 @@
+"""A pose graph that corrects the trajectory moves the keyframes, and what is computed from their poses."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scenes import make_room_frames
+from scipy.spatial.transform import Rotation
+
+from s4net_core.config import GeometrySettings, KeyframeSettings
+from s4net_core.frames import Frame
+from s4net_core.geometry.poses import inverse
+from s4net_core.keyframes import KeyframeBuffer
+
+MIN_OVERLAP = 0.25
+FRAMES = 60
+
+
+def buffer() -> KeyframeBuffer:
+    settings = KeyframeSettings.model_validate({"min_sharpness": 0.0, "min_translation": 0.1, "max_speed": 0.0})
+    return KeyframeBuffer(settings, GeometrySettings(), min_overlap=MIN_OVERLAP)
+
+
+def drift(share: float) -> np.ndarray:
+    """Error of odometry after a share of the run: at its end half a metre and six degrees."""
+    T = np.eye(4)
+    T[:3, :3] = Rotation.from_euler("z", 6 * share, degrees=True).as_matrix()
+    T[:3, 3] = (0.4 * share, -0.3 * share, 0.0)
+    return T
+
+
+@pytest.fixture(scope="module")
+def true() -> list[Frame]:
+    return make_room_frames(FRAMES)
+
+
+@pytest.fixture(scope="module")
+def drifted(true) -> list[Frame]:
+    return [replace(f, T_world_camera=drift(i / FRAMES) @ f.T_world_camera) for i, f in enumerate(true)]
+
+
+def filled(frames: list[Frame]) -> KeyframeBuffer:
+    keyframes = buffer()
+    for frame in frames:
+        keyframes.offer(frame)
+    return keyframes
+
+
+def path(true: list[Frame], every: int = 7) -> dict[int, np.ndarray]:
+    """The corrected trajectory: nodes between which most keyframes lie."""
+    return {frame.stamp: frame.T_world_camera for frame in [*true[::every], true[-1]]}
+
+
+def worst_pixel(keyframes: KeyframeBuffer, true: list[Frame]) -> float:
+    """Largest distance, pixels, between points of the views where they are seen and where the poses say they are."""
+    poses = {frame.stamp: frame.T_world_camera for frame in true}
+    worst = 0.0
+    for id in keyframes.ids():
+        view = keyframes.get(id)
+        lens = view.intrinsics
+        u, v = (a.ravel() for a in np.meshgrid(np.arange(0, lens.width, 8), np.arange(0, lens.height, 8)))
+        z = view.depth[v, u]
+        points = np.stack([(u - lens.cx) / lens.fx * z, (v - lens.cy) / lens.fy * z, z, np.ones_like(z)])[:, z > 0]
+        seen = inverse(view.T_world_camera) @ poses[view.stamp] @ points
+        pixels = np.stack([seen[0] / seen[2] * lens.fx + lens.cx, seen[1] / seen[2] * lens.fy + lens.cy])
+        worst = max(worst, float(np.abs(pixels - np.stack([u, v])[:, z > 0]).max()))
+    return worst
+
+
+def overlaps(keyframes: KeyframeBuffer) -> dict[int, dict[int, float]]:
+    return {id: dict(keyframes.overlapping(id, 0.0)) for id in keyframes.ids()}
+
+
+def test_known_points_are_seen_where_the_corrected_poses_say(true, drifted) -> None:
+    keyframes = filled(drifted)
+    assert worst_pixel(keyframes, true) > 5
+    assert keyframes.move(path(true), follow=True) > len(keyframes) / 2
+    assert worst_pixel(keyframes, true) < 1
+    assert keyframes.move(path(true), follow=True) == 0
+
+
+def test_overlaps_are_those_of_a_run_without_drift(true, drifted) -> None:
+    keyframes = filled(drifted)
+    stamps = {keyframes.get(id).stamp for id in keyframes.ids()}
+    undrifted = KeyframeBuffer(
+        KeyframeSettings(min_sharpness=0, min_translation=0, min_rotation=0, max_speed=0),
+        GeometrySettings(),
+        min_overlap=MIN_OVERLAP,
+    )
+    for frame in true:
+        if frame.stamp in stamps:
+            undrifted.offer(frame)
+    refused = keyframes.pairs.refused
+    keyframes.move(path(true, every=1), follow=True)
+    assert keyframes.pairs.refused < refused
+    assert keyframes.pairs == undrifted.pairs
+    new, wanted = overlaps(keyframes), overlaps(undrifted)
+    assert {id: set(found) for id, found in new.items()} == {id: set(found) for id, found in wanted.items()}
+    differences = [abs(share - wanted[id][other]) for id, found in new.items() for other, share in found.items()]
+    assert max(differences) < 0.02
+
+
+def test_views_to_come_are_corrected_as_the_newest_one_is(true, drifted) -> None:
+    keyframes = filled(drifted[:40])
+    keyframes.move(path(true[:40]), follow=True)
+    error = inverse(drift(39 / FRAMES))
+    decision = keyframes.offer(drifted[50])
+    assert decision.id is not None
+    np.testing.assert_allclose(keyframes.get(decision.id).T_world_camera, error @ drifted[50].T_world_camera, atol=1e-9)
+
+
+def test_views_to_come_stay_where_the_stream_puts_them_if_it_is_corrected_itself(true, drifted) -> None:
+    keyframes = filled(drifted[:40])
+    keyframes.move(path(true[:40]), follow=False)
+    decision = keyframes.offer(true[50])
+    assert decision.id is not None
+    np.testing.assert_array_equal(keyframes.get(decision.id).T_world_camera, true[50].T_world_camera)
+
+
+def test_a_moved_view_has_another_key_and_an_unmoved_one_its_own(true, drifted) -> None:
+    keyframes = filled(drifted)
+    before = {id: keyframes.get(id).key for id in keyframes.ids()}
+    keyframes.move(path(true), follow=True)
+    assert keyframes.get(0).key == before[0]
+    last = keyframes.ids()[-1]
+    assert keyframes.get(last).key == (last, 1)
+
+
+def test_a_path_of_other_times_moves_nothing(true, drifted) -> None:
+    keyframes = filled(drifted)
+    assert keyframes.move({stamp + 10**12: T for stamp, T in path(true).items()}, follow=True) == 0
+    assert keyframes.move({}, follow=True) == 0
+
+
+def test_moved_keyframes_are_saved_where_they_are(true, drifted, tmp_path: Path) -> None:
+    keyframes = filled(drifted)
+    keyframes.save(tmp_path)
+    keyframes.move(path(true), follow=True)
+    keyframes.save(tmp_path)
+    restored = buffer()
+    assert restored.load(tmp_path) == []
+    assert overlaps(restored) == overlaps(keyframes)
+    assert restored.pairs == keyframes.pairs
+    assert worst_pixel(restored, true) < 1
+    assert len(list(tmp_path.glob("keyframe_*.npz"))) == len(keyframes)
