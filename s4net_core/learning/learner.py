@@ -129,6 +129,8 @@ class Learner:
             freeze_encoder(self.network)
             self._features = FeatureCache(self.network, settings.learner.feature_cache_megabytes)
         self.steps = 0
+        self.rate_share = 1.0
+        """Step size from the next `load_weights` on, as a share of `learner.learning_rate`."""
         self._batches = batches
         self._class_weights = class_weights.to(device)
         self._source_weights = self._class_weights**settings.learner.class_weight_power
@@ -146,7 +148,7 @@ class Learner:
     def _start_optimiser(self) -> None:
         amp = self._settings.learner.amp and self._device.type == "cuda"
         learning = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
-        self._optimiser = torch.optim.Adam(learning, lr=self._settings.learner.learning_rate)
+        self._optimiser = torch.optim.Adam(learning, lr=self._settings.learner.learning_rate * self.rate_share)
         self._scaler = torch.amp.GradScaler(self._device.type, enabled=amp)
         self._amp = amp
 
@@ -161,6 +163,11 @@ class Learner:
         if self._features is not None:
             self._features.clear()
         self._start_optimiser()
+
+    @property
+    def source_left_out(self) -> int:
+        """Number of source images that cannot be read at the moment."""
+        return self._batches.left_out
 
     def refresh_teacher(self) -> None:
         """Θ' ← Θ, or Θ' stays the base model's and only forgets its predictions (`learner.teacher_refresh` 0)."""
