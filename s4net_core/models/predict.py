@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -12,7 +11,7 @@ from torch.nn import functional as F
 
 from s4net_core.config import Settings
 from s4net_core.errors import BadFrame, CheckpointError, SettingsError
-from s4net_core.geometry.camera import resize_color, unit_range
+from s4net_core.geometry.camera import resize_color, resize_lines, unit_range
 from s4net_core.labels import UNLABELLED
 from s4net_core.models.build import Outputs, SegmentationNetwork
 
@@ -141,8 +140,7 @@ def _wider(strip: Tensor, width: int) -> Tensor:
     if strip.device.type != "cpu":
         return F.interpolate(strip, size=(strip.shape[2], width), mode="bilinear", align_corners=False)
     lines = strip.reshape(-1, strip.shape[3]).numpy()
-    scaled = cv2.resize(lines, (width, len(lines)), interpolation=cv2.INTER_LINEAR)
-    return torch.from_numpy(scaled).view(*strip.shape[:3], width)
+    return torch.from_numpy(resize_lines(lines, width)).view(*strip.shape[:3], width)
 
 
 def working_images(colors: Sequence[NDArray[np.uint8]], settings: Settings, device: torch.device) -> Tensor:
