@@ -1,13 +1,17 @@
-"""Atomic writes, where a reader sees the old or the new file but never a part, and locks on folders."""
+"""Files that are safe to read and write: only regular ones, whole or not at all; and locks on folders."""
 
+import errno
 import fcntl
+import json
+import math
 import os
-import tempfile
+import secrets
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from s4net_core.errors import S4NetError
 
@@ -15,6 +19,74 @@ TEMPORARY = ".tmp"
 """Suffix of files that are being written; a crash may leave such a file behind."""
 LOCK = ".lock"
 """Name of the lock file in a folder that one process uses alone."""
+BASE = "base.safetensors"
+"""Name of the copy of a base model in the state of its adaptation: a roll-back finds it whatever becomes of the file
+that it was made of."""
+MAX_BYTES = 1 << 28
+"""Size up to which `read_file` reads a file into memory: an image or a description, but not a recording."""
+
+
+def open_regular(path: str | Path) -> BinaryIO:
+    """Open a regular file to read it. Pipes and devices are refused and not waited for.
+
+    Raises:
+        OSError: it is missing, is no regular file, or may not be read.
+    """
+    try:
+        _check_regular(path, os.stat(path))  # before it is opened: opening some devices does something
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except ValueError as error:  # a NUL in the name
+        raise OSError(errno.EINVAL, str(error), str(path)) from error
+    try:
+        _check_regular(path, os.fstat(descriptor))
+        return os.fdopen(descriptor, "rb")
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def read_file(path: str | Path, max_bytes: int = MAX_BYTES) -> bytes:
+    """Content of a regular file.
+
+    Raises:
+        OSError: as `open_regular`, or it is larger than `max_bytes`.
+    """
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > max_bytes:
+            raise OSError(errno.EFBIG, f"it has {size} bytes, at most {max_bytes} are read", str(path))
+        return file.read(size)
+
+
+def read_json(path: str | Path) -> Any:
+    """Content of a JSON file.
+
+    Raises:
+        OSError: as `read_file`.
+        ValueError: it is no JSON, is nested too deeply, or has a number beyond float64.
+    """
+    return parse_json(read_file(path))
+
+
+def parse_json(text: bytes | str) -> Any:
+    """As `read_json`, from the file's content."""
+    try:
+        return json.loads(text, parse_float=_float)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
+def _float(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        raise ValueError(f"{text} is too large a number")
+    return value
+
+
+def _check_regular(path: str | Path, status: os.stat_result) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        kind = "a folder" if stat.S_ISDIR(status.st_mode) else "no regular file"
+        raise OSError(errno.EISDIR if kind == "a folder" else errno.EINVAL, f"it is {kind}", str(path))
 
 
 def write_atomically(path: str | Path, data: bytes | str) -> None:
@@ -61,30 +133,45 @@ def creation_time() -> str:
 def open_atomically(path: str | Path) -> Iterator[BinaryIO]:
     """Open a temporary file that replaces `path` when the block ends; an error in the block discards it.
 
+    Who may read the file follows from the umask. A link is replaced, not what it leads to.
+
     Args:
         path: file to (over)write; missing folders are made.
 
     Raises:
-        OSError: the folder is not writable or the disk is full; `path` is as before.
+        OSError: `path` is there and no regular file, the folder is not writable or the disk is full; `path` is as
+            before.
     """
     path = Path(path)
+    if os.path.exists(path):
+        _check_regular(path, os.stat(path))
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=TEMPORARY)
+    temporary = path.parent / f".{path.name}.{secrets.token_hex(4)}{TEMPORARY}"
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     try:
         with os.fdopen(descriptor, "wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)  # mkstemp gives 0600, but another user's node may have to read it
         os.replace(temporary, path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)  # the new name itself must survive a power cut
     finally:
         os.close(folder)
+
+
+def remove_temporaries(folder: Path) -> None:
+    """Delete what killed writers have left behind in a folder that nobody else writes into.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    for path in folder.glob(f".*{TEMPORARY}"):
+        path.unlink(missing_ok=True)
 
 
 class FolderLock:
@@ -100,7 +187,8 @@ class FolderLock:
     """
 
     def __init__(self, folder: Path, remedy: str) -> None:
-        self._descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        self._path = folder / LOCK
+        self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -122,6 +210,14 @@ class FolderLock:
             return cls(folder, remedy)
         except OSError as error:
             raise S4NetError(f"{folder} cannot be written ({error}): check its rights and free space") from error
+
+    @property
+    def holds(self) -> bool:
+        """Whether the folder is still there with this lock: another process could lock one that was made anew."""
+        try:
+            return os.path.samestat(os.fstat(self._descriptor), os.stat(self._path))
+        except OSError:
+            return False
 
     def __enter__(self) -> "FolderLock":
         """For a ``with`` block; its end releases the lock."""

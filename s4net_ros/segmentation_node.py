@@ -248,8 +248,8 @@ class SegmentationNode(S4NetNode[None]):
             return Report(DiagnosticStatus.OK, "not active", values)
         if reason := self._stall():
             return Report(DiagnosticStatus.WARN, reason, values)
-        if refusal := self._receiver.last_refusal:
-            return Report(DiagnosticStatus.WARN, f"new weights refused: {refusal}", values)
+        if problem := self._receiver.problem:
+            return Report(DiagnosticStatus.WARN, problem, values)
         return Report(DiagnosticStatus.OK, "labelling" if self._outputs.wanted else "idle", values)
 
 

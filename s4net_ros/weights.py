@@ -1,5 +1,8 @@
 """New weights between the nodes: the message that announces a file, and the receiver that loads the file."""
 
+import os
+import re
+import time
 import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +22,10 @@ if TYPE_CHECKING:  # torch takes seconds to import; nothing here needs it
 
 UPDATES_LOADED = "updates_loaded"
 UPDATES_REFUSED = "updates_refused"
+MAX_TEXT = 500
+"""Characters of a reason that are logged: a path from outside may be long."""
+SLOW_S = 30.0
+"""Seconds after which the loading of one file is reported: its disk or its network may hang."""
 
 
 def update_message(path: str | Path, sha256: str, info: "CheckpointInfo", stamp: Time) -> ModelUpdate:
@@ -65,12 +72,21 @@ class WeightsReceiver:
         self._counts = counts
         self._logger = logger
         self._serving = ""
+        self._loading: tuple[str, float] | None = None
         self.last_refusal = ""
         self._worker: Worker[ModelUpdate] = Worker("load weights", self._load, self._refused)
 
     def offer(self, message: ModelUpdate) -> None:
         """Callback of the subscription; never waits. A newer announcement replaces one whose loading has not begun."""
         self._worker.put(message)
+
+    @property
+    def problem(self) -> str:
+        """Why new weights do not serve: the last ones were refused, or are taking long to load; empty = they serve."""
+        loading = self._loading
+        if loading and (seconds := time.monotonic() - loading[1]) > SLOW_S:
+            return f"loading {loading[0]} has taken {seconds:.0f} s: is its disk, or the way to it, in order?"
+        return f"new weights refused: {self.last_refusal}" if self.last_refusal else ""
 
     def stop(self) -> bool:
         """End the thread; returns whether it has ended in time."""
@@ -80,22 +96,12 @@ class WeightsReceiver:
         if message.sha256 and message.sha256 == self._serving:
             self.last_refusal = ""  # a roll-back to what serves here ends what was wrong with a later version
             return
-        model = self._segmenter.info.model
-        for name, announced, ours in (
-            ("architecture", message.architecture, architecture_name(model)),
-            ("label space", message.label_space, model.label_space),
-        ):
-            if announced != ours:
-                raise CheckpointError(
-                    f"{message.path} has {name} '{announced}' but this node serves '{ours}': give both nodes the same "
-                    "checkpoint"
-                )
-        if not Path(message.path).is_file():
-            raise CheckpointError(
-                f"{message.path} is not there: both nodes must see the same file system; set state_dir to a folder "
-                "that they share"
-            )
-        info = self._segmenter.load(message.path, message.sha256)
+        _check(message, self._segmenter.info.model)
+        self._loading = message.path, time.monotonic()
+        try:
+            info = self._segmenter.load(message.path, message.sha256)
+        finally:
+            self._loading = None
         self._serving = message.sha256
         self.last_refusal = ""
         self._counts.add(UPDATES_LOADED)
@@ -103,6 +109,36 @@ class WeightsReceiver:
 
     def _refused(self, message: ModelUpdate, error: Exception) -> None:
         self._counts.add(UPDATES_REFUSED)
-        self.last_refusal = f"version {message.version}: {error}"
-        text = str(error) if isinstance(error, S4NetError) else "".join(traceback.format_exception(error))
+        self.last_refusal = f"version {message.version}: {_shortened(str(error))}"
+        text = _shortened(str(error)) if isinstance(error, S4NetError) else "".join(traceback.format_exception(error))
         self._logger.error(f"weights version {message.version} refused, the old ones keep serving: {text}")
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= MAX_TEXT else f"{text[: MAX_TEXT // 2]} ... {text[-MAX_TEXT // 2 :]}"
+
+
+def _check(message: ModelUpdate, model: ModelSettings) -> None:
+    """Refuse an announcement whose file need not even be opened.
+
+    Raises:
+        CheckpointError: it is of another network, or does not say for certain which file is meant.
+    """
+    for name, announced, ours in (
+        ("architecture", message.architecture, architecture_name(model)),
+        ("label space", message.label_space, model.label_space),
+    ):
+        if announced != ours:
+            raise CheckpointError(
+                f"{message.path} has {name} '{announced}' but this node serves '{ours}': give both nodes the same "
+                "checkpoint"
+            )
+    if not re.fullmatch("[0-9a-fA-F]{64}", message.sha256):
+        raise CheckpointError(f"{message.path} is announced with SHA-256 '{message.sha256}': send its 64 hex digits")
+    if not os.path.isabs(message.path):
+        raise CheckpointError(f"path '{message.path}' is relative: announce an absolute path")
+    if not os.path.exists(message.path):
+        raise CheckpointError(
+            f"{message.path} is not there: both nodes must see the same file system; set state_dir to a folder "
+            "that they share"
+        )

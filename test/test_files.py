@@ -1,6 +1,7 @@
 """Atomic writing: the old content or the new one, nothing else, nothing left behind."""
 
 import os
+import shutil
 import subprocess
 import sys
 from datetime import datetime, timedelta, timezone
@@ -8,7 +9,15 @@ from datetime import datetime, timedelta, timezone
 import pytest
 
 from s4net_core.errors import ExportError, S4NetError
-from s4net_core.files import FolderLock, creation_time, write_atomically, write_result
+from s4net_core.files import (
+    FolderLock,
+    creation_time,
+    parse_json,
+    read_file,
+    remove_temporaries,
+    write_atomically,
+    write_result,
+)
 
 
 def test_it_writes_bytes_and_text_and_makes_folders(tmp_path):
@@ -16,7 +25,87 @@ def test_it_writes_bytes_and_text_and_makes_folders(tmp_path):
     write_atomically(tmp_path / "a" / "c.txt", "λ")
     assert (tmp_path / "a" / "b.bin").read_bytes() == b"\x00\x01"
     assert (tmp_path / "a" / "c.txt").read_text(encoding="utf-8") == "λ"
-    assert (tmp_path / "a" / "b.bin").stat().st_mode & 0o777 == 0o644
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600)])
+def test_the_umask_says_who_may_read_a_file(tmp_path, umask, mode):
+    before = os.umask(umask)
+    try:
+        write_atomically(tmp_path / "a", b"")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "a").stat().st_mode & 0o777 == mode
+
+
+def pipe(path):
+    os.mkfifo(path)
+
+
+def link_to_a_device(path):
+    path.symlink_to("/dev/null")
+
+
+def folder(path):
+    path.mkdir()
+
+
+@pytest.mark.parametrize("make", [pipe, link_to_a_device, folder])
+def test_what_is_no_regular_file_is_neither_replaced_nor_read_nor_waited_for(tmp_path, make):
+    path = tmp_path / "thing"
+    make(path)
+    before = path.lstat()
+    with pytest.raises(S4NetError, match=r"thing.*it is (no regular file|a folder)"):
+        write_result(path, b"new")
+    with pytest.raises(OSError, match=r"it is (no regular file|a folder)"):
+        read_file(path)
+    assert path.lstat() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["thing"]
+
+
+def test_a_link_to_a_file_is_replaced_and_the_file_stays(tmp_path):
+    (tmp_path / "precious").write_text("old")
+    (tmp_path / "link").symlink_to("precious")
+    write_atomically(tmp_path / "link", "new")
+    assert (tmp_path / "precious").read_text() == "old"
+    assert read_file(tmp_path / "link") == b"new"
+
+
+def test_a_file_larger_than_asked_for_is_not_read(tmp_path):
+    (tmp_path / "large").write_bytes(b"12345")
+    assert read_file(tmp_path / "large", 5) == b"12345"
+    with pytest.raises(OSError, match="it has 5 bytes, at most 4"):
+        read_file(tmp_path / "large", 4)
+
+
+@pytest.mark.parametrize("path", ["x" * 5000, "nul\0"])
+def test_a_name_that_no_file_can_have_is_an_error_of_the_file_system(path):
+    with pytest.raises(OSError):  # its text is the system's
+        read_file(path)
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "[1e400]", "[1", "\xff"])
+def test_json_that_cannot_be_used_is_a_value_error(text):
+    with pytest.raises(ValueError):  # the texts differ
+        parse_json(text)
+
+
+def test_leftovers_of_killed_writers_are_removed_and_nothing_else(tmp_path):
+    for name in (".state.json.1a2b.tmp", "mine.tmp", ".lock"):
+        (tmp_path / name).write_text("")
+    remove_temporaries(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"mine.tmp", ".lock"}
+
+
+def test_a_lock_is_not_held_once_its_folder_was_removed_or_made_anew(tmp_path):
+    (tmp_path / "state").mkdir()
+    first = FolderLock(tmp_path / "state", "end it")
+    assert first.holds
+    shutil.rmtree(tmp_path / "state")
+    assert not first.holds
+    with FolderLock.of_new(tmp_path / "state", "end it") as second:
+        assert second.holds
+        assert not first.holds
+    first.release()
 
 
 def test_a_failure_leaves_the_old_content_and_no_litter(tmp_path, monkeypatch):

@@ -3,6 +3,7 @@
 import json
 import os
 import threading
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -542,7 +543,22 @@ def test_another_buffer_saved_into_the_same_folder_replaces_the_first(tmp_path: 
     assert contents(restored) == contents(other)
 
 
-@pytest.mark.parametrize("damage", ["truncated", "empty", "flipped", "missing", "foreign", "pickled", "pose"])
+DAMAGES = [
+    "truncated",
+    "empty",
+    "flipped",
+    "missing",
+    "foreign",
+    "pickled",
+    "pose",
+    "pipe",
+    "device",
+    "terabytes",
+    "npy",
+]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_keyframe_is_reported_and_left_out(tmp_path: Path, damage: str) -> None:
     keyframes = filled(corridor(6))
     keyframes.save(tmp_path)
@@ -554,6 +570,19 @@ def test_a_damaged_keyframe_is_reported_and_left_out(tmp_path: Path, damage: str
         path.write_bytes(b"not a zip file at all" * 50)
     elif damage == "pickled":
         np.savez(path, id=np.array([{}], dtype=object), color=np.array([{}], dtype=object))
+    elif damage == "pipe":
+        path.unlink()
+        os.mkfifo(path)
+    elif damage == "device":
+        path.unlink()
+        path.symlink_to("/dev/zero")
+    elif damage == "terabytes":
+        with zipfile.ZipFile(path, "w") as file, file.open("color.npy", "w") as member:
+            shape = {"descr": "|u1", "fortran_order": False, "shape": (1_000_000, 1_000_000, 3)}
+            np.lib.format.write_array_header_1_0(member, shape)
+    elif damage == "npy":
+        with path.open("wb") as file:
+            np.save(file, TEXTURE)
     elif damage == "pose":
         with np.load(path) as data:
             np.savez(path, **{**data, "T_world_camera": np.full((4, 4), np.nan)})

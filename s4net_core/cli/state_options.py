@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 from s4net_core.errors import S4NetError, SettingsError
-from s4net_core.files import LOCK, FolderLock
+from s4net_core.files import BASE, LOCK, FolderLock
 
 BASE_MODEL = re.compile(r"[0-9a-f]{12}")
 """Name of a folder inside an adaptation's state: one for each base model, by the start of its hash."""
@@ -79,9 +79,10 @@ def _clear(state: Path, *, force: bool) -> None:
 
 
 def _entries(state: Path) -> list[Path]:
-    """Entries other than the lock. A run that failed before it saved keyframes leaves only the lock."""
+    """What a run has saved: a run that failed before leaves only the lock and a copy of the base model."""
     try:
-        return [entry for entry in state.iterdir() if entry.name != LOCK] if state.is_dir() else []
+        entries = [entry for entry in state.iterdir() if entry.name != LOCK] if state.is_dir() else []
+        return [entry for entry in entries if not entry.is_dir() or {path.name for path in entry.iterdir()} != {BASE}]
     except OSError as error:
         raise S4NetError(f"state {state} cannot be read ({error}): check its rights") from error
 

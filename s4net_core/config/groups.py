@@ -342,7 +342,7 @@ class AdaptationSettings(Group):
         le=1,
     )
     duty_cycle: float = setting(
-        0.7, "Largest share of the time for which the learner uses the device; 1 = always.", gt=0, le=1, live=True
+        0.7, "Largest share of the time for which the learner uses the device; 1 = always.", ge=0.01, le=1, live=True
     )
     keep_versions: int = setting(
         5, "Number of weights files that are kept for roll-back, beside the base model.", ge=1, le=1000

@@ -13,14 +13,19 @@ from typing import Any
 import numpy as np
 
 from s4net_core.errors import KeyframeError
-from s4net_core.files import TEMPORARY, write_atomically
+from s4net_core.files import open_regular, read_json, remove_temporaries, write_atomically
 from s4net_core.frames import Frame, Intrinsics
 from s4net_core.keyframes.gate import Measured, Overlaps, Verdict
 from s4net_core.keyframes.view import Keyframe
 
 INDEX = "index.json"
 VERSION = 1
-DAMAGE = (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error, struct.error, NotImplementedError)
+MAX_BYTES = 1 << 28
+"""Largest content of a keyframe's file; the largest images of `model.width` and `model.height` have a third of it."""
+DAMAGE = (
+    *(OSError, EOFError, KeyError, TypeError, ValueError, MemoryError, OverflowError, RecursionError),
+    *(zipfile.BadZipFile, zlib.error, struct.error, NotImplementedError),
+)
 """Exceptions that reading a damaged .npz may raise."""
 
 
@@ -52,8 +57,7 @@ def write(folder: Path, saved: Saved) -> None:
         KeyframeError: the folder cannot be written.
     """
     try:
-        for path in folder.glob(f"*{TEMPORARY}"):  # left behind by a crash
-            path.unlink()
+        remove_temporaries(folder)
         names = {}
         for keyframe, overlaps in saved.keyframes:
             names[keyframe.id] = _file_name(keyframe, overlaps)
@@ -108,7 +112,7 @@ def read(folder: Path) -> tuple[Saved, list[str]]:
 def _read_index(path: Path) -> dict[str, Any]:
     remedy = "delete the folder to start with no keyframes"
     try:
-        index = json.loads(path.read_text())
+        index = read_json(path)
     except OSError as error:
         raise KeyframeError(f"no saved keyframes at {path}: {error}") from error
     except ValueError as error:
@@ -161,7 +165,12 @@ def _packed(keyframe: Keyframe, overlaps: Overlaps) -> bytes:
 
 
 def _read_keyframe(path: Path) -> tuple[Keyframe, Overlaps]:
-    with np.load(path, allow_pickle=False) as data:
+    with open_regular(path) as file, np.load(file, allow_pickle=False) as data:
+        if not isinstance(data, np.lib.npyio.NpzFile) or data.zip is None:
+            raise ValueError("it is no .npz file")
+        size: int = sum(entry.file_size for entry in data.zip.infolist())
+        if size > MAX_BYTES:
+            raise ValueError(f"it unpacks to {size} bytes")
         color, depth_mm = data["color"], data["depth_mm"]
         if depth_mm.dtype != np.uint16 or depth_mm.shape != color.shape[:2]:
             raise ValueError(f"depth is {depth_mm.shape} {depth_mm.dtype}, colour {color.shape} {color.dtype}")

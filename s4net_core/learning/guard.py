@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from s4net_core.config import Settings
 from s4net_core.evaluation.agreement import agreement
 from s4net_core.evaluation.scoring import confusion
-from s4net_core.io.source_sets.source_set import SourceSet
+from s4net_core.io.source_sets.source_set import LabelledImage, SourceSet, Usable
 from s4net_core.keyframes import Keyframe, KeyframeBuffer
 from s4net_core.learning.judge import Judge
 from s4net_core.learning.teacher import Teacher
@@ -82,6 +82,8 @@ class Guard:
         self._judge = Judge(teacher, keyframes, settings, device)
         self._base_labels: dict[int, NDArray[np.uint8]] = {}
         self._base_source_miou: float | None = None
+        self._labelled: list[LabelledImage] = []
+        """The hold-out, read once: every network is measured on the same images, even if one is lost meanwhile."""
 
     def measure(self, network: SegmentationNetwork) -> tuple[Health, Health]:
         """Health of `network` and, on the same keyframes, of the base model."""
@@ -166,6 +168,9 @@ class Guard:
     def _source_miou(self, network: SegmentationNetwork) -> float:
         if self._source is None:
             return math.nan
-        images = (self._source[i] for i in self._holdout)
-        labelled = ((image.color, image.label) for image in images)
+        if not self._labelled:
+            usable = Usable(self._source.name, len(self._holdout))
+            images = [usable.read(self._source.__getitem__, i) for i in self._holdout]
+            self._labelled = [image for image in images if image is not None]
+        labelled = ((image.color, image.label) for image in self._labelled)
         return confusion(network, labelled, self._settings, self._device).pooled().miou

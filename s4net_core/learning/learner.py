@@ -136,6 +136,8 @@ class Learner:
             freeze_encoder(self.network)
             self._features = FeatureCache(self.network, settings.learner.feature_cache_megabytes)
         self.steps = 0
+        self.rate_share = 1.0
+        """Step size from the next `load_weights` on, as a share of `learner.learning_rate`."""
         self._batches = source if isinstance(source, SourceBatches) else None
         self._source_free = source if isinstance(source, SourceFree) else None
         self._class_weights = class_weights.to(device)
@@ -154,7 +156,7 @@ class Learner:
     def _start_optimiser(self) -> None:
         amp = self._settings.learner.amp and self._device.type == "cuda"
         learning = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
-        self._optimiser = torch.optim.Adam(learning, lr=self._settings.learner.learning_rate)
+        self._optimiser = torch.optim.Adam(learning, lr=self._settings.learner.learning_rate * self.rate_share)
         self._scaler = torch.amp.GradScaler(self._device.type, enabled=amp)
         self._amp = amp
 
@@ -174,6 +176,11 @@ class Learner:
     def result(self) -> SegmentationNetwork:
         """What should serve: `averaged`, or a network between it and the base model where there is no source set."""
         return self.averaged if self._source_free is None else self._source_free.blended(self.averaged)
+
+    @property
+    def source_left_out(self) -> int:
+        """Number of source images that cannot be read at the moment."""
+        return self._batches.left_out if self._batches is not None else 0
 
     def refresh_teacher(self) -> None:
         """Θ' ← Θ, or Θ' stays the base model's and only forgets its predictions (`learner.teacher_refresh` 0)."""

@@ -18,7 +18,7 @@ from s4net_core.errors import CheckpointError, LearningError, SettingsError
 from s4net_core.files import creation_time
 from s4net_core.frames import View
 from s4net_core.io.source_sets.batches import SourceBatches
-from s4net_core.io.source_sets.source_set import SourceSet, in_label_space, split
+from s4net_core.io.source_sets.source_set import SourceSet, Usable, in_label_space, split
 from s4net_core.keyframes import Decision, Keyframe, KeyframeBuffer, PairCounts
 from s4net_core.learning.base_model import check_branches
 from s4net_core.learning.guard import Guard, Health
@@ -41,6 +41,8 @@ NO_STEP = StepReport(0, NAN, NAN, NAN, NAN, NAN, NAN, NAN, NAN)
 NOT_MEASURED = Health(finite=True, source_miou=NAN, score=NAN, agreement=NAN, largest_share=NAN, classes=0)
 MAX_BROKEN_STEPS = 5
 """Losses in a row that are not finite, after which rolling back and trying again makes no sense."""
+SMALLEST_RATE_SHARE = 1 / 64
+"""Share of `learner.learning_rate` below which refusals do not lower the step size."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,7 @@ class Status:
         model_path: weights file of that version.
         handovers: number of accepted hand-overs.
         refused: number of refused hand-overs.
+        source_left_out: number of source images that cannot be read at the moment.
         last_refusal: reason of the last refusal; empty = none yet, or none since a reset.
         health, base_health: the guard's last measurement of new weights and of the base model; NaN = none yet.
     """
@@ -100,6 +103,7 @@ class Status:
     model_path: str = ""
     handovers: int = 0
     refused: int = 0
+    source_left_out: int = 0
     last_refusal: str = ""
     health: Health = NOT_MEASURED
     base_health: Health = NOT_MEASURED
@@ -149,7 +153,7 @@ class Session:
         self._lock = threading.RLock()
         self._status = Status()
         self._offered, self._rejected = 0, Counter[str]()
-        self._broken_steps = 0
+        self._broken_steps = self._refusals = 0
         self._advancing = False
         self._folder = StateFolder(folder, base, settings)
         try:
@@ -200,13 +204,13 @@ class Session:
         network = copy.deepcopy(self._base_network).requires_grad_(True)
         kept: SourceBatches | SourceFree
         if source is None:
-            kept, weights = (
-                SourceFree(self._base_network, base, self.settings.learner),
-                torch.ones(network.num_classes),
-            )
+            kept = SourceFree(self._base_network, base, self.settings.learner)
+            weights = torch.ones(network.num_classes)
         else:
             kept = self._batches(source, train)
-            weights = median_frequency_weights(map(source.label, track(train)), network.num_classes)
+            usable = Usable(source.name, len(train))
+            labels = (usable.read(source.label, index) for index in track(train))
+            weights = median_frequency_weights((label for label in labels if label is not None), network.num_classes)
             if network.settings.depth_decoder and source[train[0]].depth is None:
                 log.warning(
                     "source set %s has no depth: the depth decoder learns from pairs of views alone", source.name
@@ -365,6 +369,7 @@ class Session:
             with self._folder.write() as versions:
                 version = versions.add(learned, self._learner.steps, metrics | self.stopping.patience.metrics)
             self._weights.take(learned.state_dict())
+            self._refusals = 0
             self._status = replace(self._status, handovers=self._status.handovers + 1)
             return Handover(version)
 
@@ -372,6 +377,11 @@ class Session:
         steps = self._learner.steps
         log.warning("weights of step %d refused: %s", steps, "; ".join(reasons))
         refusal = f"step {steps}: {reasons[0]}"
+        self._refusals += 1
+        if self._refusals > 1:  # one can be bad luck; several in a row say that the steps are too large
+            share = self._learner.rate_share = max(self._learner.rate_share / 2, SMALLEST_RATE_SHARE)
+            refusal += f"; the step size is {share:g} of learner.learning_rate now"
+            log.warning("%d refusals in a row: the step size is %g of learner.learning_rate now", self._refusals, share)
         self._status = replace(self._status, refused=self._status.refused + 1, last_refusal=refusal)
         self._go_on_from_memory()
         return Handover(self.current, reasons)
@@ -435,6 +445,7 @@ class Session:
             segments=len(set(self.keyframes.segments().values())),
             pairs=self.keyframes.pairs,
             step=self._learner.steps,
+            source_left_out=self._learner.source_left_out,
             version=current.number,
             model_path=str(current.path),
         )
@@ -466,6 +477,7 @@ class Session:
         with self._call():
             with self._folder.write() as versions:
                 versions.clear()
+            self._refusals, self._learner.rate_share = 0, 1.0
             self._go_on_from_file()
             self._learner.steps = self.stopping.steps_before_views = 0
             self.keyframes.clear()
@@ -480,8 +492,10 @@ class Session:
             SHA-256 of the file.
 
         Raises:
-            CheckpointError: it cannot be written.
+            CheckpointError: it cannot be written, or something else would be lost: the base model, a part of the state
+                or a file that is no weights file.
         """
+        self._folder.check_target(Path(path))
         with self._call():  # nobody changes the weights meanwhile, and a prediction of depth need not wait for the disk
             return save_checkpoint(path, self._weights.current, self.current.info)
 

@@ -1,16 +1,27 @@
 """The folder in which a session saves keyframes and weights, locked as long as the session may still write."""
 
 import logging
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from s4net_core.config import Settings
-from s4net_core.errors import KeyframeError, S4NetError, SessionClosed
-from s4net_core.files import FolderLock, write_result
+from s4net_core.errors import CheckpointError, KeyframeError, S4NetError, SessionClosed
+from s4net_core.files import (
+    BASE,
+    FolderLock,
+    open_regular,
+    read_file,
+    remove_temporaries,
+    write_atomically,
+    write_result,
+)
 from s4net_core.keyframes import KeyframeBuffer
 from s4net_core.learning.versions import Version, VersionStore
+from s4net_core.models.checkpoint import MAX_BYTES, file_sha256, read_info
 
 log = logging.getLogger(__name__)
 
@@ -41,16 +52,18 @@ class StateFolder:
     def __init__(self, root: str | Path, base: Version, settings: Settings) -> None:
         self._root = Path(root).expanduser()
         self._folder = self._root / base.sha256[:12]
+        self._original = base.path
         self._settings = settings
-        self.versions = VersionStore(base, self._folder, settings.adaptation.keep_versions)
         self._changed = threading.Condition()
         self._calls = 0
         self._closed = False
         self._lock: FolderLock | None = None
         try:
             self._take_lock()
+            base = self._with_copy(base)
         except OSError as error:
             log.error("nothing can be saved in state folder %s: %s", self._root, error)
+        self.versions = VersionStore(base, self._folder, settings.adaptation.keep_versions)
 
     @contextmanager
     def call(self) -> Iterator[None]:
@@ -105,6 +118,26 @@ class StateFolder:
             self._release_if_idle()
             return not self._calls
 
+    def check_target(self, path: Path) -> None:
+        """Refuse to write weights to a place where something else would be lost.
+
+        Args:
+            path: file that somebody has asked for.
+
+        Raises:
+            CheckpointError: it is the base model, belongs to the state, or is there and no weights file of ours.
+        """
+        real, root = Path(os.path.realpath(path)), Path(os.path.realpath(self._root))
+        if real == Path(os.path.realpath(self._original)):
+            raise CheckpointError(f"{path} is the base model: name another file")
+        if real.name.startswith(".") or root in real.parent.parents:
+            raise CheckpointError(f"{path} is hidden or lies in a folder of the state in {root}: name another file")
+        if os.path.lexists(path):
+            try:
+                read_info(path)
+            except CheckpointError as error:
+                raise CheckpointError(f"{path} is there and is not overwritten: {error}") from error
+
     def load_keyframes(self, keyframes: KeyframeBuffer) -> None:
         """Load saved keyframes that still fit; the log says what was left out, and why."""
         for problem in self._load_keyframes(keyframes):
@@ -138,9 +171,26 @@ class StateFolder:
             raise SessionClosed(f"the session of {self._folder} is closed: nothing is saved any more")
 
     def _take_lock(self) -> None:
+        """Lock the folder, again if somebody has removed it: another process may have made and locked a new one."""
+        if self._lock is not None and not self._lock.holds:
+            log.error("state folder %s was removed: what it held is lost", self._root)
+            self._lock.release()
+            self._lock = None
         if self._lock is None:
             self._root.mkdir(parents=True, exist_ok=True)
             self._lock = FolderLock(self._root, IN_USE)
+            for folder in (self._root, self._folder, self._folder / "weights"):
+                remove_temporaries(folder)
+
+    def _with_copy(self, base: Version) -> Version:
+        """The base model as its copy in the folder."""
+        copy = self._folder / BASE
+        if not _is_file_with(copy, base.sha256):
+            write_atomically(copy, read_file(base.path, MAX_BYTES))
+            if not _is_file_with(copy, base.sha256):  # it was replaced after it had been loaded
+                copy.unlink()
+                raise OSError(f"{base.path} has changed while it was read")
+        return replace(base, path=copy)
 
     def _release_if_idle(self) -> None:
         if self._closed and not self._calls and self._lock is not None:
@@ -154,4 +204,18 @@ def boot_id() -> str:
 
 
 def _read_text(path: Path) -> str:
-    return path.read_text(encoding="utf-8").strip() if path.is_file() else ""
+    try:
+        with open_regular(path) as file:
+            return file.read(4096).decode(errors="replace").strip()
+    except FileNotFoundError:
+        return ""
+    except OSError as error:
+        log.warning("%s is left out: %s", path, error)
+        return ""
+
+
+def _is_file_with(path: Path, sha256: str) -> bool:
+    try:
+        return file_sha256(path) == sha256
+    except CheckpointError:
+        return False

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from s4net_core.errors import CheckpointError
-from s4net_core.files import write_result
+from s4net_core.files import read_json, write_result
 from s4net_core.models.build import SegmentationNetwork
 from s4net_core.models.checkpoint import CheckpointInfo, file_sha256, load_checkpoint, save_checkpoint
 
@@ -105,14 +105,14 @@ class VersionStore:
     def resume(self) -> None:
         """Load the versions of an earlier run; damaged ones are named in the log and left out."""
         path = self._folder / "state.json"
-        if not path.is_file():
-            return
         try:
-            state = json.loads(path.read_text(encoding="utf-8"))
+            state = read_json(path)
             last_number, steps = int(state["last_number"]), int(state["steps"])
             known = [(int(v["number"]), str(v["sha256"])) for v in state["versions"]]
             since = {str(name): float(value) for name, value in state.get("since", {}).items()}
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except FileNotFoundError:
+            return
+        except (OSError, ValueError, OverflowError, KeyError, TypeError, AttributeError) as error:
             log.warning("%s is damaged (%s): starting from the base model", path, error)
             self._last_number = max((int(p.stem) for p in self._weights() if p.stem.isdigit()), default=0)
             return

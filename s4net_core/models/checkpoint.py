@@ -17,7 +17,7 @@ from safetensors.torch import save as serialise_tensors
 from s4net_core.classes import ClassList
 from s4net_core.config import ModelSettings, Settings
 from s4net_core.errors import CheckpointError
-from s4net_core.files import creation_time, write_result
+from s4net_core.files import creation_time, open_regular, parse_json, read_file, write_result
 from s4net_core.labels import LABEL_SPACES, LabelSpace
 from s4net_core.models.build import SegmentationNetwork, build_network
 
@@ -26,6 +26,10 @@ _KEY = "s4net"
 _REMEDY = "use a weights file that `s4net pretrain` or `s4net adapt` has written"
 _MUST_MATCH = ("architecture", "encoder", "auxiliary", "depth_decoder")
 """Settings on which the tensors depend; `auxiliary` is stored as ``always`` or ``never``."""
+MAX_BYTES = 8 << 30
+"""Largest weights file that is read when nothing else bounds it."""
+_MAX_HEADER = 100_000_000
+"""Largest header that safetensors allows, bytes."""
 
 
 class CheckpointInfo(BaseModel):
@@ -106,6 +110,7 @@ def load_checkpoint(
     expect: CheckpointInfo | None = None,
     sha256: str | None = None,
     device: str | torch.device = "cpu",
+    max_bytes: int = MAX_BYTES,
 ) -> tuple[SegmentationNetwork, CheckpointInfo]:
     """The network that a file describes, with the file's weights, in evaluation mode.
 
@@ -114,14 +119,17 @@ def load_checkpoint(
         expect: refuse another architecture, encoder, other classes or other branches than in this description.
         sha256: refuse a file with another hash; empty or None = any.
         device: device of the network.
+        max_bytes: refuse a larger file.
 
     Raises:
         CheckpointError: missing, truncated, changed, foreign or unexpected file.
     """
-    info, tensors = _read(Path(path), sha256)
+    info, tensors = _read(Path(path), sha256, max_bytes)
     if expect is not None:
         _check_model(path, info, expect.model, expect.label_space)
-    network = build_network(info.model, info.config, info.label_space)
+    # Whatever the file says, encoder weights are neither read from a path nor fetched from a hub: the file has them.
+    model = info.model.model_copy(update={"encoder_weights": "none"})
+    network = build_network(model, info.config, info.label_space)
     _fill(path, network, tensors)
     return network.to(device).eval(), info
 
@@ -132,10 +140,16 @@ def load_weights(network: SegmentationNetwork, path: str | Path, sha256: str | N
     Raises:
         CheckpointError: as `load_checkpoint`.
     """
-    info, tensors = _read(Path(path), sha256)
+    info, tensors = _read(Path(path), sha256, largest_file(network))
     _check_model(path, info, network.settings, network.label_space)
     _fill(path, network, tensors)
     return info
+
+
+def largest_file(network: SegmentationNetwork) -> int:
+    """Bytes that a weights file of this network may have at most: all tensors as float32, or wider, and a header."""
+    tensors: list[torch.Tensor] = list(network.state_dict().values())
+    return sum(max(value.element_size(), 4) * value.numel() for value in tensors) + _MAX_HEADER // 10
 
 
 def read_info(path: str | Path) -> CheckpointInfo:
@@ -145,9 +159,9 @@ def read_info(path: str | Path) -> CheckpointInfo:
         CheckpointError: missing file, or one without our header.
     """
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             length = int.from_bytes(file.read(8), "little")
-            header = file.read(length) if length < os.path.getsize(path) else b""
+            header = file.read(length) if length < min(os.fstat(file.fileno()).st_size, _MAX_HEADER) else b""
     except OSError as error:
         raise _unreadable(path, error) from error
     return _validated(path, _parse_description(path, header))
@@ -167,15 +181,15 @@ def file_sha256(path: str | Path) -> str:
         CheckpointError: the file cannot be read.
     """
     try:
-        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+        return hashlib.sha256(read_file(path, MAX_BYTES)).hexdigest()
     except OSError as error:
         raise _unreadable(path, error) from error
 
 
-def _read(path: Path, sha256: str | None) -> tuple[CheckpointInfo, dict[str, torch.Tensor]]:
+def _read(path: Path, sha256: str | None, max_bytes: int) -> tuple[CheckpointInfo, dict[str, torch.Tensor]]:
     """Read once, so that what was hashed is what is used; safetensors holds no code that could run."""
     try:
-        data = path.read_bytes()
+        data = read_file(path, max_bytes)
     except OSError as error:
         raise _unreadable(path, error) from error
     found = hashlib.sha256(data).hexdigest()
@@ -200,7 +214,7 @@ def _read(path: Path, sha256: str | None) -> tuple[CheckpointInfo, dict[str, tor
 
 def _parse_description(path: str | Path, header: bytes) -> Any:
     try:
-        return json.loads(json.loads(header)["__metadata__"][_KEY])
+        return parse_json(parse_json(header)["__metadata__"][_KEY])
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(
             f"{path} was not written by s4net (no '{_KEY}' entry in its header): {_REMEDY}"

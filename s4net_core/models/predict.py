@@ -11,14 +11,14 @@ from torch.nn import functional as F
 
 from s4net_core.config import Settings
 from s4net_core.errors import BadFrame, CheckpointError, SettingsError
-from s4net_core.geometry.camera import resize_color, unit_range
+from s4net_core.geometry.camera import resize_color, resize_lines, unit_range
 from s4net_core.labels import UNLABELLED
 from s4net_core.models.build import Outputs, SegmentationNetwork
 
 BATCH = 4
 """Images that `predict_labels` gives to the network at once."""
 STRIP_ROWS = 16
-"""Rows of an image whose most probable classes are looked up at once."""
+"""Rows of an image for which logits are scaled, and the most probable classes looked up, at once."""
 
 
 def predict_labels(
@@ -100,7 +100,7 @@ def all_outputs(network: SegmentationNetwork, images: Tensor, *, amp: bool = Tru
 
 
 @torch.no_grad()
-def most_probable(logits: Tensor, size: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+def most_probable(logits: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
     """Class and its probability at another size; logits are scaled bilinearly.
 
     Args:
@@ -110,12 +110,37 @@ def most_probable(logits: Tensor, size: tuple[int, ...]) -> tuple[Tensor, Tensor
     Returns:
         (B, H, W) uint8 class ids 1..C, 0 where logits are NaN, and (B, H, W) float32 probability 0..1, NaN there.
     """
-    if tuple(logits.shape[-2:]) != tuple(size):
-        logits = F.interpolate(logits, size=tuple(size), mode="bilinear", align_corners=False)
-    # In strips that fit the processor's cache: twice as fast as whole images.
-    strips = [_most_probable(strip) for strip in logits.split(STRIP_ROWS, dim=2)]
+    height, width = size
+    if height * width < logits.shape[2] * logits.shape[3]:
+        logits = F.interpolate(logits, size=(height, width), mode="bilinear", align_corners=False)
+    # In strips: all logits at the size of a large image would need gigabytes, and a strip fits the processor's cache.
+    rows = [slice(start, min(start + STRIP_ROWS, height)) for start in range(0, height, STRIP_ROWS)]
+    strips = [_most_probable(_scaled_strip(logits, (height, width), part)) for part in rows]
     label, confidence = (torch.cat(parts, dim=1) for parts in zip(*strips, strict=True))
     return label, confidence
+
+
+def _scaled_strip(logits: Tensor, size: tuple[int, int], rows: slice) -> Tensor:
+    """Some rows of logits that are scaled to `size` bilinearly, as `F.interpolate` scales the whole."""
+    own_height, own_width = logits.shape[-2:]
+    height, width = size
+    if (own_height, own_width) == size:
+        return logits[:, :, rows]
+    at = torch.arange(rows.start, rows.stop, dtype=torch.float32, device=logits.device)
+    at = ((at + 0.5) * (own_height / height) - 0.5).clamp_(0, own_height - 1)
+    upper = at.long()
+    lower = (upper + 1).clamp_(max=own_height - 1)
+    share = (at - upper).view(1, 1, -1, 1)
+    strip = torch.lerp(logits.index_select(2, upper), logits.index_select(2, lower), share)
+    return strip if own_width == width else _wider(strip, width)
+
+
+def _wider(strip: Tensor, width: int) -> Tensor:
+    """(B, C, rows, w) logits -> (B, C, rows, width), bilinearly; OpenCV takes a third of PyTorch's time for it."""
+    if strip.device.type != "cpu":
+        return F.interpolate(strip, size=(strip.shape[2], width), mode="bilinear", align_corners=False)
+    lines = strip.reshape(-1, strip.shape[3]).numpy()
+    return torch.from_numpy(resize_lines(lines, width)).view(*strip.shape[:3], width)
 
 
 def working_images(colors: Sequence[NDArray[np.uint8]], settings: Settings, device: torch.device) -> Tensor:
@@ -156,6 +181,8 @@ def pick_device(name: str | torch.device) -> torch.device:
         device = torch.device(name)
     except RuntimeError as error:
         raise SettingsError(f"device is '{name}': use auto, cpu, cuda or cuda:N") from error
+    if device.type not in ("cpu", "cuda"):
+        raise SettingsError(f"device is '{name}': use auto, cpu, cuda or cuda:N")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise SettingsError(
             f"device is '{name}' but this machine has {torch.cuda.device_count()} usable CUDA devices: use auto or cpu"

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from s4net_core.config import Settings
 from s4net_core.models.build import SegmentationNetwork
-from s4net_core.models.checkpoint import CheckpointInfo, file_sha256, load_checkpoint, load_weights
+from s4net_core.models.checkpoint import CheckpointInfo, file_sha256, largest_file, load_checkpoint, load_weights
 from s4net_core.models.onnx_model import OnnxModel, OnnxTemplate, compare_with_torch, pick_provider
 from s4net_core.models.predict import forward
 
@@ -91,7 +91,9 @@ class OnnxBackend:
 
     def load(self, path: str | Path, sha256: str) -> None:
         """As `Backend`; takes a second or two."""
-        network, info = load_checkpoint(path, expect=self.info, sha256=sha256, device=self._device)
+        network, info = load_checkpoint(
+            path, expect=self.info, sha256=sha256, device=self._device, max_bytes=largest_file(self.network)
+        )
         graph = self._fill(network, info, sha256)
         self.network, self.info, self._graph = network, info, graph
 

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from s4net_core.config import Settings
-from s4net_core.errors import S4NetError
+from s4net_core.errors import LearningError, S4NetError
 from s4net_core.learning.session import Handover, Session
 from s4net_core.learning.stopping import LEARNING
 
@@ -22,6 +22,10 @@ POLL_SECONDS = 0.2
 """Seconds between two looks for enough keyframes while there is nothing to learn."""
 DISK_RETRY_SECONDS = 30.0
 """Pause after an error of the file system: somebody may free space meanwhile."""
+BACK_OFF_AFTER = 3
+"""Refusals in a row after which learning rests before it tries again, twice as long each time."""
+BACK_OFF_SECONDS, LONGEST_REST_SECONDS = 5.0, 300.0
+_ENDED = "the learner's thread has ended: restart the node"
 SAVE_SECONDS = 60.0
 """Keyframes are saved this often, so that a power cut costs a minute."""
 
@@ -56,9 +60,11 @@ class LearnerThread:
         self._on_failure = on_failure
         self._changed = threading.Condition(threading.RLock())
         self._work: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
-        self._active = self._paused = self._stopping = self._given_up = False
+        self._active = self._paused = self._stopping = self._given_up = self._ended = False
         self._failure = ""
         self._failures = 0
+        self._refusals = 0
+        """In a row."""
         self._not_before = 0.0
         self._save_at = time.monotonic() + SAVE_SECONDS
         self._thread = threading.Thread(target=self._run, name=THREAD_NAME, daemon=True)
@@ -112,12 +118,15 @@ class LearnerThread:
         """Do `work` in the learner thread as soon as the running step has ended, also while paused.
 
         Returns:
-            Future of its result or exception; `CancelledError` when the thread is stopped first.
+            Future of its result or exception; `CancelledError` when the thread is stopped first, `LearningError` when
+            it has ended by itself.
         """
         future: Future[T] = Future()
         with self._changed:
             if self._stopping:
                 future.cancel()
+            elif self._ended:
+                future.set_exception(LearningError(_ENDED))
             else:
                 self._work.append((work, future))
                 self._changed.notify_all()
@@ -145,9 +154,22 @@ class LearnerThread:
             return not self._given_up
 
     def _run(self) -> None:
-        while (action := self._next()) is not None:
-            action()
+        try:
+            while (action := self._next()) is not None:
+                action()
+        except Exception as error:  # a defect of ours: nobody must wait for this thread any more
+            self._end(error)
         self._save()
+
+    def _end(self, error: Exception) -> None:
+        with self._changed:
+            self._ended = True
+            for _, future in self._work:
+                if not future.done():
+                    future.set_exception(LearningError(_ENDED))
+            self._failures += 1
+            self._failure = f"the learner's thread has ended ({describe(error)}): restart the node"
+        self._tell(self._on_failure, self._failure, traceback.format_exc())
 
     def _next(self) -> Callable[[], None] | None:
         """Wait for the next thing to do: submitted work first, then a step; None = the end."""
@@ -174,6 +196,7 @@ class LearnerThread:
             learning = self.session.state == LEARNING
             handover = self.session.advance() if learning else None
             if handover is not None:
+                self._refusals = self._refusals + 1 if handover.reasons else 0
                 self._tell(self._on_handover, handover)
             if handover is not None or started >= self._save_at:
                 self.session.save()
@@ -183,9 +206,15 @@ class LearnerThread:
             return
         share = self._settings.adaptation.duty_cycle
         rest = (time.monotonic() - started) * (1.0 - share) / share if learning else POLL_SECONDS
+        rest = max(rest, self._back_off() if handover is not None else 0.0)
         with self._changed:
             self._failure = ""
             self._not_before = time.monotonic() + rest
+
+    def _back_off(self) -> float:
+        """Seconds to rest because the weights were refused so often."""
+        beyond = self._refusals - BACK_OFF_AFTER
+        return min(BACK_OFF_SECONDS * 2.0 ** min(beyond, 30), LONGEST_REST_SECONDS) if beyond >= 0 else 0.0
 
     def _execute(self, work: Callable[[], Any], future: "Future[Any]") -> None:
         result, failure = None, None
@@ -204,7 +233,7 @@ class LearnerThread:
                 future.set_exception(failure)
 
     def _fail(self, error: Exception) -> None:
-        retry = isinstance(error, OSError) or isinstance(error.__cause__, OSError)
+        retry = _comes_from_file_system(error)
         reason = describe(error) + (f"; next attempt in {DISK_RETRY_SECONDS:.0f} s" if retry else "")
         with self._changed:
             self._failures += 1
@@ -226,6 +255,13 @@ class LearnerThread:
         with self._changed:
             if not self._given_up:
                 callback(*what)
+
+
+def _comes_from_file_system(error: BaseException) -> bool:
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, OSError):
+        cause = cause.__cause__
+    return cause is not None
 
 
 def describe(error: BaseException) -> str:

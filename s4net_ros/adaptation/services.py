@@ -52,6 +52,8 @@ class AdaptationServices:
     def __init__(self, node: Node) -> None:
         self._node = node
         self._served: Served | None = None
+        self._waiting: set[str] = set()
+        """Services whose work waits or runs: a second call is refused, so that no queue of resets stops learning."""
         # In the node's default group no other callback could run while one of these services waits.
         group = ReentrantCallbackGroup()
         self._wake = node.create_guard_condition(lambda: None, callback_group=group)
@@ -82,27 +84,37 @@ class AdaptationServices:
         return response
 
     async def _reset(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        return await self._answer(response, lambda served: _replace(served, served.learner.session.reset))
+        return await self._answer("reset", response, lambda served: _replace(served, served.learner.session.reset))
 
     async def _rollback(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        return await self._answer(response, lambda served: _replace(served, served.learner.session.rollback))
+        return await self._answer(
+            "rollback", response, lambda served: _replace(served, served.learner.session.rollback)
+        )
 
     async def _save_model(self, request: SaveModel.Request, response: SaveModel.Response) -> SaveModel.Response:
         def save(served: Served) -> str:
             if not request.path:
                 raise CheckpointError("path is empty: name the file to write, e.g. /tmp/model.safetensors")
-            path = served.folder / Path(request.path).expanduser()
+            path = served.folder / _expanded(request.path)
             response.sha256 = served.learner.session.save_model(path)
             return f"written to {path}"
 
-        return await self._answer(response, save)
+        return await self._answer("save_model", response, save)
 
-    async def _answer(self, response: Answer, work: Callable[[Served], str]) -> Answer:
-        """Do `work` on the learner's thread; the text of an error becomes the answer's message."""
+    async def _answer(self, name: str, response: Answer, work: Callable[[Served], str]) -> Answer:
+        """Do the `work` of a service on the learner's thread; the text of an error becomes the answer's message."""
         served = self._served
-        if served is None:
-            response.success, response.message = False, NOT_CONFIGURED
+        if served is None or name in self._waiting:
+            response.success = False
+            response.message = f"an earlier {name} has not ended yet: wait for it" if served else NOT_CONFIGURED
             return response
+        self._waiting.add(name)
+        try:
+            return await self._done(response, served, work)
+        finally:
+            self._waiting.discard(name)
+
+    async def _done(self, response: Answer, served: Served, work: Callable[[Served], str]) -> Answer:
         done: Future = Future()
         result = served.learner.submit(lambda: work(served))
         result.add_done_callback(lambda _: (done.set_result(None), self._wake.trigger()))
@@ -116,6 +128,13 @@ class AdaptationServices:
             if not isinstance(error, S4NetError | OSError):
                 self._node.get_logger().error("".join(traceback.format_exception(error)))
         return response
+
+
+def _expanded(path: str) -> Path:
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:  # there is no such user
+        raise CheckpointError(f"path is '{path}': {error}; give an absolute path") from error
 
 
 def _replace(served: Served, change: Callable[[], Version]) -> str:

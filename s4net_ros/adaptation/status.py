@@ -97,6 +97,7 @@ def report(session: Status, node: NodeStatus) -> Report:
     """ERROR when learning has failed, WARN when no frames come, else OK with the state of learning."""
     values: dict[str, object] = {
         **_numbers(session, node),
+        "source_left_out": session.source_left_out,
         **{f"dropped.{reason}": count for reason, count in sorted(node.dropped.items())},
         **{f"rejected.{reason}": count for reason, count in sorted(session.rejected.items())},
     }

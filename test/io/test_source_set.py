@@ -236,3 +236,51 @@ def test_the_source_set_of_the_demo_is_read(demo):
     image = source[123]
     assert image.color.shape == (120, 160, 3)
     assert np.unique(image.label).size > 3
+
+
+class Spoilt:
+    """A source set of ten images of which some fail while they are in `bad`."""
+
+    name = "spoilt"
+
+    def __init__(self, bad, error):
+        self.bad, self.error, self.asked = set(bad), error, Counter()
+
+    def __len__(self):
+        return 10
+
+    def __getitem__(self, index):
+        self.asked[index] += 1
+        if index in self.bad:
+            raise self.error
+        return LabelledImage(np.full((16, 32, 3), index, np.uint8), np.full((16, 32), index + 1, np.uint8))
+
+
+@pytest.mark.parametrize("error", [SourceSetError("label is 3x3"), OSError(5, "Input/output error")])
+def test_an_image_that_cannot_be_read_is_left_out_counted_and_taken_again_when_it_is_back(error, caplog):
+    source = Spoilt({3}, error)
+    drawn = batches(source, batch=9, cache_megabytes=0)
+    seen = Counter(index for _ in range(4) for index, _ in drawn.next().keys)
+    assert seen == {index: 4 for index in range(10) if index != 3}
+    assert drawn.left_out == 1
+    assert caplog.text.count("left out") == 1
+    source.bad.clear()
+    assert 3 in [index for _ in range(2) for index, _ in drawn.next().keys]
+    assert drawn.left_out == 0
+
+
+def test_too_many_images_that_cannot_be_read_are_an_error_that_names_one_and_all_are_tried_again():
+    lost = FileNotFoundError(2, "No such file or directory", "/disk/3.jpg")
+    source = Spoilt({3, 5}, lost)
+    drawn = batches(source, batch=10)
+    with pytest.raises(SourceSetError, match=r"spoilt: 2 of 10 images cannot be used.*/disk/3\.jpg") as told:
+        drawn.next()
+    assert told.value.__cause__ is lost  # so that the learner's thread tries again
+    source.bad.clear()
+    assert len(drawn.next()) == 10
+
+
+def test_the_only_image_may_not_be_left_out():
+    source = Spoilt({0}, SourceSetError("bad"))
+    with pytest.raises(SourceSetError, match="1 of 1 images"):
+        batches(source, indices=[0]).next()

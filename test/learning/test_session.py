@@ -2,6 +2,8 @@
 
 import json
 import math
+import os
+import shutil
 import threading
 from dataclasses import replace
 
@@ -9,10 +11,11 @@ import pytest
 import torch
 
 from s4net_core.errors import CheckpointError, LearningError, S4NetError, SessionClosed, SettingsError, SourceSetError
-from s4net_core.files import write_atomically
+from s4net_core.files import FolderLock, write_atomically
 from s4net_core.learning.guard import Health
 from s4net_core.learning.session import Session
-from s4net_core.models.checkpoint import load_checkpoint, read_info, save_checkpoint
+from s4net_core.learning.versions import VersionStore, base_version
+from s4net_core.models.checkpoint import file_sha256, load_checkpoint, read_info, save_checkpoint
 
 WAIT_S = 30.0
 
@@ -114,6 +117,23 @@ def test_a_refused_version_rolls_back_and_says_why(session, base, monkeypatch):
     assert session.status.refused == 1
     assert "too bad" in session.status.last_refusal
     assert same(session._learner.network.state_dict(), weights_of(good.path))
+
+
+def test_refusals_in_a_row_lower_the_step_size_until_a_reset(session, settings, monkeypatch):
+    monkeypatch.setattr(session._guard, "objections", lambda health, base: ("too bad",))
+
+    def rate():
+        return session._learner._optimiser.param_groups[0]["lr"] / settings.learner.learning_rate
+
+    rates = []
+    for _ in range(4):
+        session.handover()
+        rates.append(rate())
+    assert rates == [1, 0.5, 0.25, 0.125]
+    assert "the step size is 0.125 of learner.learning_rate" in session.status.last_refusal
+    session.reset()
+    session.handover()
+    assert rate() == 1
 
 
 def test_a_network_that_collapsed_to_one_class_rolls_back_to_the_base_model(session, settings, base):
@@ -229,13 +249,13 @@ def test_rollback_goes_one_version_back_and_numbers_are_not_used_twice(session):
 
 
 def test_rollback_of_the_base_model_stays_there(session, base):
-    assert session.rollback().path == base
+    assert session.rollback().sha256 == file_sha256(base)
     assert base.is_file()
 
 
 def test_reset_forgets_everything_but_the_base_model(session, base):
     run_to_end(session)
-    assert session.reset().path == session.current.path == base
+    assert session.reset().sha256 == session.current.sha256 == file_sha256(base)
     assert (len(session.keyframes), session.status.step, session.status.state) == (0, 0, "waiting")
     assert same(session._learner.network.state_dict(), weights_of(base))
 
@@ -267,7 +287,7 @@ def test_a_damaged_state_file_leads_to_the_base_model(start, session, base, tmp_
     (state,) = (tmp_path / "state").glob("*/state.json")
     state.write_text(json.dumps({"versions": 3}))
     again = start()
-    assert again.current.path == base
+    assert again.current.sha256 == file_sha256(base)
     assert again._folder.versions._last_number == 2
 
 
@@ -288,7 +308,7 @@ def test_old_versions_are_removed_but_never_the_base(session, base, settings):
     handovers = run_to_end(session)
     assert [h.version.path.exists() for h in handovers] == [False, False, True]
     assert base.is_file()
-    assert session.rollback().path == base
+    assert session.rollback().sha256 == file_sha256(base)
 
 
 def test_save_model_writes_what_serves(session, tmp_path):
@@ -296,6 +316,101 @@ def test_save_model_writes_what_serves(session, tmp_path):
     session.save_model(tmp_path / "mine" / "kitchen.safetensors")
     assert same(weights_of(tmp_path / "mine" / "kitchen.safetensors"), weights_of(session.current.path))
     assert read_info(tmp_path / "mine" / "kitchen.safetensors").version == session.current.number
+
+
+def test_the_base_model_serves_from_a_copy_that_outlives_its_file(session, base):
+    sha256 = file_sha256(base)
+    base.unlink()
+    assert file_sha256(session.current.path) == session.current.sha256 == sha256
+    run_to_end(session)
+    assert session.reset().sha256 == sha256
+
+
+@pytest.mark.parametrize(
+    ("target", "said"),
+    [
+        ("base.safetensors", "is the base model"),
+        ("state/../base.safetensors", "is the base model"),
+        ("link", "is the base model"),
+        ("state/.lock", "is hidden"),
+        ("state/SUB/weights/000009.safetensors", "folder of the state"),
+        ("notes.txt", "is not overwritten"),
+        ("pipe", "is not overwritten"),
+        ("null", "is not overwritten"),
+        ("nothing", "is not overwritten"),
+    ],
+)
+def test_save_model_overwrites_nothing_but_weights_of_ours(session, tmp_path, base, target, said):
+    (tmp_path / "notes.txt").write_text("mine")
+    os.mkfifo(tmp_path / "pipe")
+    for link, to in (("link", base), ("null", "/dev/null"), ("nothing", "/nowhere/x")):
+        (tmp_path / link).symlink_to(to)
+    path = tmp_path / target.replace("SUB", session.current.sha256[:12])
+    before = {p: p.lstat() for p in tmp_path.rglob("*") if "state" not in p.parts}
+    with pytest.raises(CheckpointError, match=said):
+        session.save_model(path)
+    assert before == {p: p.lstat() for p in tmp_path.rglob("*") if "state" not in p.parts}
+
+
+def test_save_model_replaces_weights_of_ours(session, tmp_path):
+    for _ in range(2):
+        session.save_model(tmp_path / "mine.safetensors")
+
+
+def test_a_state_folder_that_was_removed_is_locked_again_or_left_to_who_has_taken_it(session, start, frames, tmp_path):
+    shutil.rmtree(tmp_path / "state")
+    session.save()
+    with pytest.raises(S4NetError, match="in use"):
+        FolderLock(tmp_path / "state", "")
+    shutil.rmtree(tmp_path / "state")
+    with FolderLock.of_new(tmp_path / "state", ""), pytest.raises(S4NetError, match="in use"):
+        session.save()
+
+
+def nested(path):
+    path.unlink()
+    path.write_text("[" * 100_000)
+
+
+def pipe(path):
+    path.unlink()
+    os.mkfifo(path)
+
+
+def link_to_a_device(path):
+    path.unlink()
+    path.symlink_to("/dev/zero")
+
+
+@pytest.mark.parametrize("damage", [nested, pipe, link_to_a_device])
+def test_a_damaged_state_is_left_out_whatever_the_damage(start, session, base, damage):
+    session.handover()
+    session.save()
+    session.close()
+    folder = session.current.path.parent.parent
+    for name in ("state.json", "boot_id", "keyframes/index.json", "weights/000001.safetensors"):
+        damage(folder / name)
+    again = start()
+    assert (again.status.version, again.status.keyframes) == (0, 0)
+
+
+@pytest.mark.parametrize("steps", ["1e400", "Infinity", "NaN", "[]"])
+def test_a_state_with_an_impossible_number_is_left_out(tmp_path, base, steps, caplog):
+    _, version = base_version(base)
+    store = VersionStore(version, tmp_path, 5)
+    (tmp_path / "state.json").write_text(f'{{"last_number": 1, "steps": {steps}, "versions": []}}')
+    store.resume()
+    assert store.steps == 0
+    assert "is damaged" in caplog.text
+
+
+def test_what_killed_writers_left_is_removed_at_the_start(start, session):
+    session.handover()
+    weights = session.current.path.parent
+    session.close()
+    (weights / ".000009.safetensors.1a2b3c4d.tmp").write_bytes(b"half")
+    start()
+    assert [path.name for path in weights.iterdir()] == ["000001.safetensors"]
 
 
 def measured_as(session, monkeypatch, *scores, base=0.4):

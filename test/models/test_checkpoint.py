@@ -18,6 +18,7 @@ from s4net_core.errors import CheckpointError
 from s4net_core.models.build import build_network
 from s4net_core.models.checkpoint import (
     CheckpointInfo,
+    _content_sha256,
     file_sha256,
     load_checkpoint,
     load_weights,
@@ -283,9 +284,9 @@ def test_description_of_a_newer_version_is_refused_with_the_entry(tmp_path, save
 def test_tensors_that_do_not_fit_leave_the_network_alone(tmp_path, saved):
     network = new_network(seed=1)
     untouched = {key: value.clone() for key, value in network.state_dict().items()}
-    wide = new_network(model=MODEL.model_copy(update={"encoder": "resnet18"}))
-    wide.settings = MODEL  # a file that lies about its network
-    save_checkpoint(saved, wide)
+    other = new_network(model=MODEL.model_copy(update={"encoder": "tu-mobilenetv3_small_075"}))
+    other.settings = MODEL  # a file that lies about its network
+    save_checkpoint(saved, other)
     with pytest.raises(CheckpointError, match="tensors differ"):
         load_weights(network, saved)
     assert all(torch.equal(untouched[key], value) for key, value in network.state_dict().items())
@@ -316,3 +317,49 @@ def test_failed_write_leaves_the_old_file_and_no_rubbish(saved, network, monkeyp
         save_checkpoint(saved, new_network(seed=1))
     assert saved.read_bytes() == before
     assert list(saved.parent.iterdir()) == [saved]
+
+
+@pytest.mark.parametrize("weights", ["imagenet", "pipe"])
+def test_encoder_weights_that_a_file_names_are_neither_opened_nor_fetched(tmp_path, saved, network, weights):
+    if weights == "pipe":
+        weights = str(tmp_path / "pipe.safetensors")
+        os.mkfifo(weights)
+    description = read_info(saved).model_dump(mode="json")
+    description["model"]["encoder_weights"] = weights
+    tensors = load_file(saved)
+    description["content_sha256"] = _content_sha256(tensors, description)
+    save_file(tensors, saved, metadata={"s4net": json.dumps(description)})
+    loaded, _ = load_checkpoint(saved)  # a fetch fails here, where there is no network; a pipe would hang
+    assert equal_state(loaded, network)
+    assert loaded.settings.encoder_weights == "none"
+
+
+def sparse(path):
+    with path.open("wb") as file:
+        file.truncate(3 << 30)
+
+
+FILES_THAT_ARE_NONE = {
+    "pipe": os.mkfifo,
+    "device": lambda path: path.symlink_to("/dev/zero"),
+    "kernel": lambda path: path.symlink_to("/proc/kmsg"),
+    "folder": lambda path: path.mkdir(),
+    "sparse": sparse,
+}
+
+
+@pytest.mark.parametrize("make", FILES_THAT_ARE_NONE.values(), ids=FILES_THAT_ARE_NONE)
+def test_what_is_no_file_of_this_size_is_refused_without_being_read(tmp_path, network, make):
+    path = tmp_path / "weights.safetensors"
+    make(path)
+    with pytest.raises(CheckpointError, match=r"weights\.safetensors"):
+        load_weights(network, path)
+    with pytest.raises(CheckpointError, match=r"weights\.safetensors"):
+        read_info(path)
+
+
+def test_a_header_nested_without_end_is_refused(saved):
+    header = b"[" * 200_000
+    saved.write_bytes(len(header).to_bytes(8, "little") + header + b"0" * 8)
+    with pytest.raises(CheckpointError, match="not written by s4net"):
+        read_info(saved)

@@ -7,6 +7,7 @@ import torch
 from s4net_core.config import ModelSettings, Settings
 from s4net_core.errors import BadFrame, SettingsError
 from s4net_core.labels import UNLABELLED
+from s4net_core.models import predict
 from s4net_core.models.build import build_network
 from s4net_core.models.checkpoint import CheckpointInfo, save_checkpoint
 from s4net_core.models.predict import (
@@ -118,3 +119,31 @@ def test_unknown_or_missing_device_is_refused_with_a_remedy():
     for name in ("gpu", "cuda:99"):
         with pytest.raises(SettingsError, match=f"'{name}'.*use auto"):
             pick_device(name)
+
+
+@pytest.mark.parametrize("size", [(48, 64), (97, 131), (90, 64), (48, 100), (31, 40), (33, 200), (1, 1)])
+def test_logits_scaled_in_strips_give_the_labels_of_logits_scaled_at_once(size):
+    torch.manual_seed(0)
+    logits = 3 * torch.randn(2, 37, 48, 64)
+    label, confidence = most_probable(logits, size)
+    whole = torch.nn.functional.interpolate(logits, size=size, mode="bilinear", align_corners=False).softmax(dim=1)
+    highest, expected = whole.max(dim=1)
+    torch.testing.assert_close(confidence, highest)
+    second = whole.topk(2, dim=1).values[:, 1]
+    assert torch.equal(label[highest - second > 1e-5].long(), expected[highest - second > 1e-5] + 1)
+    assert (highest - second > 1e-5).float().mean() > 0.99
+
+
+def test_the_logits_of_a_large_image_never_exist_at_once(monkeypatch):
+    seen = []
+    look_up = predict._most_probable
+    monkeypatch.setattr(predict, "_most_probable", lambda strip: seen.append(strip.shape) or look_up(strip))
+    monkeypatch.setattr(predict.F, "interpolate", None)
+    label, _ = most_probable(torch.randn(1, 5, 48, 64), (500, 700))
+    assert label.shape == (1, 500, 700)
+    assert {shape[2] for shape in seen} == {predict.STRIP_ROWS, 500 % predict.STRIP_ROWS}
+
+
+def test_a_device_that_pytorch_knows_but_nobody_here_has_tried_is_refused():
+    with pytest.raises(SettingsError, match="device is 'xla'"):
+        pick_device("xla")

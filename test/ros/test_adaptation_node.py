@@ -481,7 +481,10 @@ def test_save_model_writes_the_file_and_names_it(ros, start, tmp_path):
     assert (tmp_path / "state" / "mine.safetensors").is_file()
 
 
-@pytest.mark.parametrize(("path", "text"), [("", "path is empty"), ("missing/folder/x.safetensors", "missing/folder")])
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [("", "path is empty"), ("missing/folder/x.safetensors", "missing/folder"), ("~nouser/x", "~nouser/x")],
+)
 def test_save_model_answers_with_what_is_wrong(ros, start, path, text):
     s = start()
     answer = s.robot.call(SaveModel, "adaptation/save_model", path=path)

@@ -12,7 +12,7 @@ pytest.importorskip("torch")
 from watched_learner import WAIT_S, WatchedLearner
 
 from s4net_core.config import Settings
-from s4net_core.errors import CheckpointError
+from s4net_core.errors import BadFrame, CheckpointError, LearningError, SourceSetError
 from s4net_ros.adaptation import learner_thread
 from s4net_ros.adaptation.learner_thread import describe
 
@@ -157,7 +157,7 @@ def test_work_is_done_between_two_steps(start):
 
 def test_work_does_not_wait_for_a_rest_or_a_pause(start):
     learning = Learning(seconds=0.1)
-    thread, _ = start(learning, duty_cycle=0.001)  # a rest of 100 s
+    thread, _ = start(learning, duty_cycle=0.01)  # a rest of 100 s
     wait_for(lambda: learning.steps)
     assert thread.submit(lambda: 1).result(WAIT_S) == 1
     thread.pause()
@@ -227,7 +227,7 @@ def test_after_an_error_of_the_disk_it_tries_again_by_itself(start, monkeypatch,
 
 def test_a_handover_is_reported_and_saved(start):
     learning = Learning(seconds=0.01)
-    learning.handover = object()
+    learning.handover = SimpleNamespace(reasons=())
     _, events = start(learning)
     wait_for(lambda: events.handovers and learning.saves)
     assert events.handovers[0] is learning.handover
@@ -263,7 +263,7 @@ def test_a_finished_session_is_still_saved_and_does_the_work_that_is_asked_for(s
 
 def test_a_step_that_does_not_end_is_given_up_and_tells_nobody_any_more(start):
     learning = Learning()
-    learning.handover = object()
+    learning.handover = SimpleNamespace(reasons=())
     learning.gate.clear()
     thread, events = start(learning)
     wait_for(learning.inside.is_set)
@@ -302,3 +302,53 @@ def test_who_waits_for_work_that_does_not_end_is_told_when_it_is_given_up(start)
 def test_errors_are_told_in_one_line(error, text):
     assert text in describe(error)
     assert "\n" not in describe(error)
+
+
+def test_weights_that_are_refused_again_and_again_are_tried_ever_more_rarely(start, monkeypatch):
+    monkeypatch.setattr(learner_thread, "BACK_OFF_SECONDS", 1e6)
+    monkeypatch.setattr(learner_thread, "LONGEST_REST_SECONDS", 1e6)
+    learning = Learning()
+    learning.handover = SimpleNamespace(reasons=("bad",))
+    thread, events = start(learning)
+    wait_for(lambda: len(events.handovers) == learner_thread.BACK_OFF_AFTER)
+    assert thread.submit(lambda: 1).result(WAIT_S) == 1
+    assert learning.steps == learner_thread.BACK_OFF_AFTER
+    rests = []
+    monkeypatch.setattr(learner_thread, "BACK_OFF_SECONDS", 5.0)
+    monkeypatch.setattr(learner_thread, "LONGEST_REST_SECONDS", 300.0)
+    for thread._refusals in (0, 2, 3, 4, 5, 40, 5000):
+        rests.append(thread._back_off())
+    assert rests == [0, 0, 5, 10, 20, 300, 300]
+
+
+def test_a_thread_that_has_ended_by_itself_says_so_and_refuses_work(start, monkeypatch):
+    learning = Learning()
+    thread, events = start(learning, active=False)
+    thread.settle()
+    queued = []
+
+    def broken():
+        queued.append(thread.submit(lambda: 1))
+        return 1 / 0
+
+    monkeypatch.setattr(thread, "_next", broken)
+    thread.submit(lambda: 1)  # wakes it
+    wait_for(lambda: not thread.alive)
+    for future in (*queued, thread.submit(lambda: 1)):
+        with pytest.raises(LearningError, match="has ended"):
+            future.result(WAIT_S)
+    assert "ZeroDivisionError" in thread.failure
+    assert "restart the node" in events.failures[0][0]
+    assert learning.saves == 1
+
+
+def test_a_read_error_at_the_bottom_of_a_source_sets_error_is_tried_again(start, monkeypatch):
+    monkeypatch.setattr(learner_thread, "DISK_RETRY_SECONDS", 0.02)
+    learning = Learning()
+    learning.fail = SourceSetError("2 of 9 images cannot be used")
+    learning.fail.__cause__ = BadFrame("unreadable", "x.jpg")
+    learning.fail.__cause__.__cause__ = OSError(5, "Input/output error")
+    _, events = start(learning)
+    wait_for(lambda: len(events.failures) >= 2)
+    learning.fail = None
+    wait_for(lambda: learning.steps)

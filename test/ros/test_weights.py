@@ -1,6 +1,7 @@
 """New weights: announced, loaded beside the running network, or refused with a reason."""
 
 import math
+import os
 import threading
 from types import SimpleNamespace
 
@@ -16,6 +17,7 @@ from rclpy.logging import get_logger
 from s4net_core.config import ModelSettings, Settings
 from s4net_core.models.checkpoint import CheckpointInfo, read_info
 from s4net_core.models.segmenter import Segmenter
+from s4net_ros import weights
 from s4net_ros.diagnostics import Counts
 from s4net_ros.weights import UPDATES_LOADED, UPDATES_REFUSED, WeightsReceiver, update_message
 
@@ -31,7 +33,7 @@ def setup(make_checkpoint, ros):
     receiver.stop()
 
 
-def announcement(path, **changes):
+def announcement(path, /, **changes):
     import hashlib
 
     message = update_message(path, hashlib.sha256(path.read_bytes()).hexdigest(), read_info(path), Time())
@@ -64,6 +66,16 @@ def damaged(path):
     path.write_bytes(path.read_bytes()[:-100])
 
 
+def pipe(path):
+    path.unlink()
+    os.mkfifo(path)
+
+
+def enormous(path):
+    with path.open("r+b") as file:
+        file.truncate(3 << 30)
+
+
 @pytest.mark.parametrize(
     ("spoil", "changes", "said"),
     [
@@ -71,6 +83,13 @@ def damaged(path):
         (lambda path: path.unlink(), {}, "same file system"),
         (None, {"architecture": "pspnet/resnet18"}, "architecture 'pspnet/resnet18'"),
         (None, {"label_space": "nyu40"}, "label space 'nyu40'"),
+        (None, {"sha256": ""}, "64 hex digits"),
+        (None, {"sha256": "12ab"}, "64 hex digits"),
+        (None, {"path": "new.safetensors"}, "is relative"),
+        (None, {"path": "/" + "x" * 5000}, "same file system"),
+        (None, {"path": "/proc/kmsg"}, "/proc/kmsg"),
+        (pipe, {}, "no regular file"),
+        (enormous, {}, "at most"),
     ],
 )
 def test_unusable_weights_are_refused_and_the_old_ones_keep_serving(
@@ -83,7 +102,8 @@ def test_unusable_weights_are_refused_and_the_old_ones_keep_serving(
         spoil(path)
     setup.receiver.offer(message)
     setup.ros.wait_for(lambda: setup.counts[UPDATES_REFUSED])
-    assert said in setup.receiver.last_refusal
+    assert said in setup.receiver.problem
+    assert len(setup.receiver.problem) < 600
     assert (setup.segmenter.segment(COLOR).label == 3).all()
     setup.receiver.offer(announcement(make_checkpoint(class_id=9, version=2)))
     setup.ros.wait_for(lambda: setup.counts[UPDATES_LOADED])
@@ -120,3 +140,22 @@ def test_offering_never_waits_for_loading(setup, make_checkpoint, monkeypatch):
     go_on.set()
     setup.ros.wait_for(lambda: setup.counts[UPDATES_LOADED] == 2)
     assert loads == [str(paths[0]), str(paths[2])]  # the one in between was out of date before its turn
+
+
+def test_loading_that_hangs_is_told(setup, make_checkpoint, monkeypatch):
+    monkeypatch.setattr(weights, "SLOW_S", 0.0)
+    loading, go_on = threading.Event(), threading.Event()
+
+    def load(path, sha256):
+        loading.set()
+        go_on.wait(10)
+        return SimpleNamespace(version=1)
+
+    monkeypatch.setattr(setup.segmenter, "load", load)
+    path = make_checkpoint(class_id=5, version=5)
+    setup.receiver.offer(announcement(path))
+    assert loading.wait(10)
+    assert f"loading {path} has taken" in setup.receiver.problem
+    go_on.set()
+    setup.ros.wait_for(lambda: setup.counts[UPDATES_LOADED])
+    assert setup.receiver.problem == ""

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from s4net_core.errors import SourceSetError
 from s4net_core.geometry.camera import unit_range
-from s4net_core.io.source_sets.source_set import LabelledImage, SourceSet
+from s4net_core.io.source_sets.source_set import LabelledImage, SourceSet, Usable
 
 BYTES_PER_PIXEL = 8
 """uint8 red, green, blue and class, float32 depth."""
@@ -54,6 +54,8 @@ class SourceBatch:
 class SourceBatches:
     """Endless batches in random order; every image comes once before any comes again.
 
+    An image that cannot be read is left out, see `Usable`.
+
     For adaptation: images stay in memory and nothing needs a process of its own on a robot. Pre-training reads with
     `learning.source_loader`, which augments in several processes and can begin at any step.
 
@@ -91,6 +93,7 @@ class SourceBatches:
         self._indices = list(range(len(source)) if indices is None else indices)
         if not self._indices:
             raise SourceSetError(f"source set {source.name}: no image is left to train on: add images")
+        self._usable = Usable(source.name, len(self._indices))
         self._cache: dict[int, LabelledImage] = {}
         self._cache_size = cache_megabytes * 1_000_000 // (BYTES_PER_PIXEL * width * height)
         self._queue: list[int] = []
@@ -99,6 +102,11 @@ class SourceBatches:
         """Number of different images."""
         return len(self._indices)
 
+    @property
+    def left_out(self) -> int:
+        """Number of images that cannot be used at the moment."""
+        return len(self._usable.left_out)
+
     def __iter__(self) -> "SourceBatches":
         return self
 
@@ -106,15 +114,24 @@ class SourceBatches:
         return self.next()
 
     def next(self) -> SourceBatch:
-        """The next batch; images without depth get a depth of 0 everywhere."""
-        while len(self._queue) < self._batch:
-            self._queue += self._rng.permutation(self._indices).tolist()
-        indices, self._queue = self._queue[: self._batch], self._queue[self._batch :]
-        mirrored = self._rng.random(self._batch) < 0.5 if self._mirror else np.zeros(self._batch, bool)
-        return self._stack(indices, mirrored)
+        """The next batch; images without depth get a depth of 0 everywhere.
 
-    def _stack(self, indices: Sequence[int], mirrored: NDArray[np.bool_]) -> SourceBatch:
-        images = [self._image(index) for index in indices]
+        Raises:
+            SourceSetError: too many images cannot be read.
+        """
+        images: list[tuple[int, LabelledImage]] = []
+        while len(images) < self._batch:
+            if not self._queue:
+                self._queue = self._rng.permutation(self._indices).tolist()
+            index = self._queue.pop(0)
+            image = self._usable.read(self._image, index)
+            if image is not None:
+                images.append((index, image))
+        mirrored = self._rng.random(self._batch) < 0.5 if self._mirror else np.zeros(self._batch, bool)
+        return self._stack(images, mirrored)
+
+    def _stack(self, drawn: Sequence[tuple[int, LabelledImage]], mirrored: NDArray[np.bool_]) -> SourceBatch:
+        indices, images = zip(*drawn, strict=True)
         color, label, depth = (
             np.stack([part[:, ::-1] if m else part for part, m in zip(parts, mirrored, strict=True)])
             for parts in zip(*((i.color, i.label, _depth_or_none(i)) for i in images), strict=True)

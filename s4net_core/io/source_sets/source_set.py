@@ -1,7 +1,9 @@
 """Labelled source set S: the interface that every format implements, and the draw of the hold-out."""
 
+import logging
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +12,12 @@ from s4net_core.errors import S4NetError, SourceSetError
 from s4net_core.geometry.camera import resize_color, resize_nearest
 from s4net_core.labels import LabelSpace
 
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+MAX_LEFT_OUT = 0.1
+"""Largest share of a source set that may be unusable; one image may always be, unless it is the only one."""
 HOLDOUT_SEED = 0
 """Draws the hold-out of a source set; a constant, not a setting."""
 
@@ -94,6 +102,47 @@ def in_label_space(source: SourceSet, label_space: LabelSpace) -> SourceSet:
         return _InLabelSpace(source, label_space)
     except S4NetError as error:
         raise SourceSetError(f"source set {source.name}: {error}") from error
+
+
+class Usable:
+    """Reads images of a source set and leaves out those that cannot be used, until they are too many.
+
+    An image that could not be read is tried again when it is asked for again: its disk may be back.
+
+    Args:
+        name: of the source set, for errors.
+        images: number of images that may be asked for.
+    """
+
+    def __init__(self, name: str, images: int) -> None:
+        self._name = name
+        self._images = images
+        self._most = min(max(1, int(MAX_LEFT_OUT * images)), images - 1)
+        self.left_out: set[int] = set()
+        """Positions of the images that could not be used when they were last asked for."""
+
+    def read(self, how: Callable[[int], T], index: int) -> T | None:
+        """`how(index)`, or None if the image cannot be used, which the log says once.
+
+        Raises:
+            SourceSetError: too many images cannot be used. They are all tried again afterwards.
+        """
+        try:
+            found = how(index)
+        except (S4NetError, OSError) as error:
+            if index not in self.left_out:
+                log.warning("source set %s: an image is left out: %s", self._name, error)
+                self.left_out.add(index)
+            if len(self.left_out) > self._most:
+                count = len(self.left_out)
+                self.left_out.clear()
+                raise SourceSetError(
+                    f"source set {self._name}: {count} of {self._images} images cannot be used, the last because "
+                    f"{error}: repair or remove them"
+                ) from error
+            return None
+        self.left_out.discard(index)
+        return found
 
 
 def split(source: SourceSet, holdout: int) -> tuple[list[int], list[int]]:
