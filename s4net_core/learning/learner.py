@@ -1,5 +1,6 @@
 """One step of S4-Net: L_S + λ L_G, and L_D = L_DS + λ_D L_DG where the network predicts depth."""
 
+import itertools
 import math
 import time
 from collections.abc import Callable, Container, Hashable, Iterator, Sequence
@@ -327,7 +328,8 @@ class Learner:
         count = settings.target_images(self.network.settings.architecture)
         if self._source_free is not None:
             count = max(count, settings.source_batch)  # targets take the place of the source images
-            for view, label in self.targets(self._source_free.counted):
+            # A few views a step, because their labels are made for it: a step must not last for a minute.
+            for view, label in itertools.islice(self.targets(self._source_free.counted), count):
                 self._source_free.count(view, label)
         drawn = self._keyframes.draw(count, settings.neighbours, settings.min_overlap, self._rng)
         if not drawn:

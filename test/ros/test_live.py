@@ -2,8 +2,10 @@
 
 import argparse
 import json
+import math
 import os
 import runpy
+import shutil
 import signal
 import subprocess
 import sys
@@ -401,6 +403,35 @@ def test_the_demo_asks_live_for_what_is_in_the_repository(
     assert read_info(plan.settings.checkpoint).model.encoder == plan.settings.model.encoder
     assert len(open_source_set(plan.settings.source.path)) == 360
     assert len(open_capture(args.evaluate, with_depth=False)) == 60
+
+
+def test_both_nodes_learn_with_nothing_but_a_base_model_in_the_models_folder(tmp_path: Path, ros: Any) -> None:
+    """No checkpoint, no labelled image, no settings but the package's own; the demo's network stands in for the hub's.
+
+    Images alone are smaller: at 480x360 the first step takes a minute on a CPU.
+    """
+    settings = tmp_path / "adapt.yaml"
+    settings.write_text(
+        (ROOT / "config/adapt.yaml").read_text() + "    model: {width: 96, height: 72}\n    threads: 1\n"
+    )
+    models = tmp_path / ".ros/s4net/models"
+    models.mkdir(parents=True)
+    shutil.copy(ROOT / "demo/weights/base.safetensors", models / "upernet-convnext-tiny.safetensors")
+    write_bag(tmp_path / "room", make_room_frames(40, 160, 120, hz=4.0))
+    environment = {**fastdds_environment(fastdds_profile="local"), "OMP_NUM_THREADS": "1", "HOME": str(tmp_path)}
+    with Children(tmp_path / "logs", environment) as children:
+        chain = Chain(children, adaptation_graph(settings_file=str(settings)), tmp_path)
+        chain.start("segmentation", "adaptation")
+        chain.play(tmp_path / "room", subscribers=2)
+        try:
+            chain.watch_until(lambda: chain.monitor.record.handovers, "a version")
+            status = chain.monitor.record.status
+            assert status is not None
+            assert math.isnan(status.source_miou)
+            chain.watch_until(lambda: int(chain.served.get("weights_version", 0)) > 0, "labels by that version")
+            assert chain.labelled > 0
+        finally:
+            chain.monitor.close()
 
 
 def test_bench_live_times_the_node_with_the_settings_of_the_command_line(
