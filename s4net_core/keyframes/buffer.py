@@ -162,8 +162,8 @@ class KeyframeBuffer:
                 for segment, own in knots.items():
                     before = self._corrections.get(segment, np.eye(4))
                     self._corrections[segment] = own[max(own)] @ before
-            self._replace(moved)
-        for id in moved:  # one at a time, so that nobody waits long
+            stale = self._replace(moved)
+        for id in stale:  # one at a time, so that nobody waits long
             with self._lock:
                 if id in self._keyframes:
                     self._measured[id] |= self._measure(id)
@@ -484,16 +484,21 @@ class KeyframeBuffer:
                     moved[keyframe.id] = T_world_camera
         return moved
 
-    def _replace(self, moved: Mapping[int, NDArray[np.float64]]) -> None:
-        """Put keyframes at other poses, and forget the pairs whose relative pose changes by that."""
+    def _replace(self, moved: Mapping[int, NDArray[np.float64]]) -> list[int]:
+        """Put keyframes at other poses, and forget the pairs whose relative pose changes by that.
+
+        Returns:
+            Ids of the keyframes to measure: those that moved, and newer ones that have lost a pair with one of them.
+        """
         old = {id: keyframe.T_world_camera for id, keyframe in self._keyframes.items()}
         for id, T_world_camera in moved.items():
             keyframe = self._keyframes[id]
             self._keyframes[id] = replace(keyframe, T_world_camera=T_world_camera, revision=keyframe.revision + 1)
             self._coarse[id] = coarse_view(self._keyframes[id], self._settings.coarse_width)
             self._places[list(self._keyframes).index(id)] = _place(self._coarse[id])
+        stale = set(moved)
         for id, overlaps in self._measured.items():
-            self._measured[id] = {
+            kept = {
                 other: pair
                 for other, pair in overlaps.items()
                 if other in old
@@ -502,7 +507,11 @@ class KeyframeBuffer:
                     inverse(self._keyframes[id].T_world_camera) @ self._keyframes[other].T_world_camera,
                 )
             }
+            if any(other in old and other not in kept for other in overlaps):
+                stale.add(id)
+            self._measured[id] = kept
         self._connect_all()
+        return sorted(stale)
 
     def _measure(self, id: int) -> Overlaps:
         """Overlaps of a keyframe with the nearest older ones of its own segment, and with the nearest of others."""
