@@ -52,7 +52,11 @@ ARGUMENTS = (
         "Weights file of the base model, 'auto' = a public model for real rooms, 'demo' = one for the demo's rendered "
         "rooms; empty = from the settings file, which has auto by default.",
     ),
-    Argument("source_set", "", "Labelled source set, a folder or a pack; empty = from the settings file."),
+    Argument(
+        "source_set",
+        "",
+        "Labelled source set, a folder or a pack; empty = from the settings file, which has none by default.",
+    ),
     Argument(
         "transport",
         FROM_SETTINGS,

@@ -34,7 +34,10 @@ class ClassFrequencies:
     def add(self, label: NDArray[np.uint8]) -> None:
         """Count one label image: (H, W) uint8, 0 = unlabelled, ids 1..num_classes."""
         num_classes = len(self._pixels_of_class)
-        counts = np.bincount(label.ravel(), minlength=num_classes + 1)[1 : num_classes + 1]
+        self.add_pixels(np.bincount(label.ravel(), minlength=num_classes + 1)[1 : num_classes + 1])
+
+    def add_pixels(self, counts: NDArray[np.int64]) -> None:
+        """Count one label image whose numbers of pixels by class, (num_classes,), are known."""
         self._pixels_of_class += counts
         self._pixels_where_present += np.where(counts > 0, counts.sum(), 0)
 

@@ -101,6 +101,17 @@ def test_overlaps_are_those_of_a_run_without_drift(true, drifted) -> None:
     assert max(differences) < 0.02
 
 
+def test_views_that_stay_are_compared_anew_with_an_older_one_that_moved(true) -> None:
+    keyframes = filled(true)
+    before = set(overlaps(keyframes)[0])
+    nudge = np.eye(4)
+    nudge[:3, 3] = (0.02, 0.0, 0.0)
+    path_of_two = {true[0].stamp: nudge @ true[0].T_world_camera, true[1].stamp: true[1].T_world_camera}
+    assert keyframes.move(path_of_two, follow=False) == 1
+    assert len(before) > 1
+    assert set(overlaps(keyframes)[0]) == before
+
+
 def test_views_to_come_are_corrected_as_the_newest_one_is(true, drifted) -> None:
     keyframes = filled(drifted[:40])
     keyframes.move(path(true[:40]), follow=True)

@@ -72,9 +72,14 @@ def _adapt(args: argparse.Namespace, session: Session, capture: Capture) -> None
         status = session.status
         console.print(f"{status.keyframes} keyframes; left out: {left_out or 'none'}")
         console.print(
-            f"{status.pairs.usable} pairs teach each other; {status.pairs.refused} contradict each other, "
-            f"{status.pairs.parted} lie in segments that do not fit for certain (there are {status.segments})"
+            f"{status.pairs.usable} pairs of keyframes teach each other; "
+            f"left out: {status.pairs.refused} whose depths contradict each other"
         )
+        if status.segments > 1:
+            console.print(
+                f"the poses jump or pause: {status.segments} segments of keyframes were not shown to be in one frame, "
+                f"{status.pairs.parted} pairs between them are left out"
+            )
         progress.start_task(task)
         progress.start()  # only now, because reading the frames shows its own bar
 

@@ -17,9 +17,10 @@ from s4net_core.geometry.camera import working_frame
 from s4net_core.geometry.poses import inverse
 from s4net_core.geometry.views import Views
 from s4net_core.keyframes import store
-from s4net_core.keyframes.corrections import Knots, Trail, at
+from s4net_core.keyframes.corrections import Trail, moved_poses
 from s4net_core.keyframes.gate import Measured, Overlaps, PairGate, Verdict
 from s4net_core.keyframes.graph import OverlapGraph
+from s4net_core.keyframes.places import Places
 from s4net_core.keyframes.segments import Segments, same_pose
 from s4net_core.keyframes.view import Decision, Keyframe, coarse_view, keyframe_of, sharpness, usable_depth
 
@@ -100,8 +101,7 @@ class KeyframeBuffer:
         self._corrections: dict[int, NDArray[np.float64]] = {}
         """By segment: maps the stream's world to the corrected one, for views to come."""
         self._coarse: dict[int, Views] = {}
-        self._places = np.empty((0, 6))
-        """For each keyframe, in the order of ids: the point that it looks at, and its own position; metres."""
+        self._places = Places()
         self._nbytes = 0
         self._evicted = 0
         self._graph = OverlapGraph(self._min_overlap)
@@ -154,7 +154,7 @@ class KeyframeBuffer:
                 if keyframe is not None:
                     correction = T_corrected @ inverse(keyframe.T_world_camera)
                     knots.setdefault(keyframe.segment, {})[stamp] = correction
-            moved = self._moved(knots)
+            moved = moved_poses(self._keyframes, knots)
             if not moved:
                 return 0
             self._trail.move(knots)
@@ -162,8 +162,8 @@ class KeyframeBuffer:
                 for segment, own in knots.items():
                     before = self._corrections.get(segment, np.eye(4))
                     self._corrections[segment] = own[max(own)] @ before
-            self._replace(moved)
-        for id in moved:  # one at a time, so that nobody waits long
+            stale = self._replace(moved)
+        for id in stale:  # one at a time, so that nobody waits long
             with self._lock:
                 if id in self._keyframes:
                     self._measured[id] |= self._measure(id)
@@ -445,9 +445,9 @@ class KeyframeBuffer:
         return every > 0 and id % every == every - 1
 
     def _is_known(self, T_world_camera: NDArray[np.float64], segment: int) -> bool:
-        distances = np.linalg.norm(self._places[:, 3:] - T_world_camera[:3, 3], axis=1)
-        keyframes = list(self._keyframes.values())
-        near = [keyframes[row] for row in np.flatnonzero(distances < self._settings.min_translation)]
+        near = [
+            self._keyframes[id] for id in self._places.around(T_world_camera[:3, 3], self._settings.min_translation)
+        ]
         near = [keyframe for keyframe in near if self._group(keyframe.segment) == self._group(segment)]
         if not near:
             return False
@@ -462,7 +462,7 @@ class KeyframeBuffer:
         coarse = coarse_view(keyframe, self._settings.coarse_width)
         self._coarse[id], self._keyframes[id] = coarse, keyframe
         self._by_stamp[keyframe.stamp] = id
-        self._places = np.vstack((self._places, _place(coarse)))
+        self._places.put(id, coarse)
         if overlaps is None:
             overlaps = self._measure(id)
         self._measured[id] = overlaps
@@ -472,28 +472,21 @@ class KeyframeBuffer:
         else:
             self._graph.add(id, self._usable(keyframe))
 
-    def _moved(self, knots: Mapping[int, Knots]) -> dict[int, NDArray[np.float64]]:
-        """Corrected poses of the keyframes that corrections move by more than the warp would notice."""
-        moved = {}
-        for segment, own in knots.items():
-            keyframes = [keyframe for keyframe in self._keyframes.values() if keyframe.segment == segment]
-            corrections = at(own, [keyframe.stamp for keyframe in keyframes])
-            for keyframe, correction in zip(keyframes, corrections, strict=True):
-                T_world_camera = correction @ keyframe.T_world_camera
-                if not same_pose(keyframe.T_world_camera, T_world_camera):
-                    moved[keyframe.id] = T_world_camera
-        return moved
+    def _replace(self, moved: Mapping[int, NDArray[np.float64]]) -> list[int]:
+        """Put keyframes at other poses, and forget the pairs whose relative pose changes by that.
 
-    def _replace(self, moved: Mapping[int, NDArray[np.float64]]) -> None:
-        """Put keyframes at other poses, and forget the pairs whose relative pose changes by that."""
+        Returns:
+            Ids of the keyframes to measure: those that moved, and newer ones that have lost a pair with one of them.
+        """
         old = {id: keyframe.T_world_camera for id, keyframe in self._keyframes.items()}
         for id, T_world_camera in moved.items():
             keyframe = self._keyframes[id]
             self._keyframes[id] = replace(keyframe, T_world_camera=T_world_camera, revision=keyframe.revision + 1)
             self._coarse[id] = coarse_view(self._keyframes[id], self._settings.coarse_width)
-            self._places[list(self._keyframes).index(id)] = _place(self._coarse[id])
+            self._places.put(id, self._coarse[id])
+        stale = set(moved)
         for id, overlaps in self._measured.items():
-            self._measured[id] = {
+            kept = {
                 other: pair
                 for other, pair in overlaps.items()
                 if other in old
@@ -502,13 +495,17 @@ class KeyframeBuffer:
                     inverse(self._keyframes[id].T_world_camera) @ self._keyframes[other].T_world_camera,
                 )
             }
+            if any(other in old and other not in kept for other in overlaps):
+                stale.add(id)
+            self._measured[id] = kept
         self._connect_all()
+        return sorted(stale)
 
     def _measure(self, id: int) -> Overlaps:
         """Overlaps of a keyframe with the nearest older ones of its own segment, and with the nearest of others."""
         keyframe, new = self._keyframes[id], self._coarse[id]
         segment, known = keyframe.segment, self._measured.get(id, {})
-        near = [other for other in self._nearest(_place(new)) if other < id and other not in known]
+        near = [other for other in self._places.nearest(new) if other < id and other not in known]
         own = [id for id in near if self._group(self._keyframes[id].segment) == self._group(segment)]
         others = [id for id in near if id not in set(own)][: self._settings.candidates]
         own = own[: self._settings.candidates]
@@ -543,16 +540,10 @@ class KeyframeBuffer:
     def _group(self, segment: int) -> int:
         return self._segments.group(segment)
 
-    def _nearest(self, place: NDArray[np.float64]) -> list[int]:
-        """Ids of the keyframes by their distance from a view at this place, the older of two equals first."""
-        distances = np.linalg.norm(self._places - place, axis=1)
-        ids = list(self._keyframes)
-        return [ids[row] for row in np.argsort(distances, kind="stable")]
-
     def _evict(self, newest: int) -> None:
         while self._nbytes > self._settings.max_megabytes * BYTES_PER_MEGABYTE:
             id = self._graph.most_covered(but=newest)
-            self._places = np.delete(self._places, list(self._keyframes).index(id), axis=0)
+            self._places.remove(id)
             forgotten = self._keyframes.pop(id)
             self._nbytes -= forgotten.nbytes
             del self._measured[id], self._coarse[id]
@@ -564,12 +555,3 @@ class KeyframeBuffer:
 
 def _size_of(view: Frame | Keyframe) -> tuple[int, int]:
     return view.intrinsics.width, view.intrinsics.height
-
-
-def _place(view: Views) -> NDArray[np.float64]:
-    """Where one view looks and where it is taken from: two points in the world, (6,), metres."""
-    T_world_camera, depth = view.T_world_camera[0], view.depth.numpy()
-    position = T_world_camera[:3, 3]
-    seen = depth[depth > 0]
-    distance = float(np.median(seen)) if seen.size else 0.0
-    return np.concatenate([position + distance * T_world_camera[:3, 2], position])

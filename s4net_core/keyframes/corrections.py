@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation, Slerp
 
 from s4net_core.geometry.poses import interpolate, inverse
+from s4net_core.keyframes.segments import same_pose
+from s4net_core.keyframes.view import Keyframe
 
 LONGEST_TRAIL = 20_000
 """Number of poses of the stream that are remembered; older corrected poses count only at the stamps of keyframes."""
@@ -76,3 +78,21 @@ def at(knots: Knots, stamps: list[int]) -> NDArray[np.float64]:
     T[:, :3, :3] = Slerp(seconds, Rotation.from_matrix(values[:, :3, :3]))(wanted).as_matrix()
     T[:, :3, 3] = np.stack([np.interp(wanted, seconds, values[:, axis, 3]) for axis in range(3)], axis=1)
     return T
+
+
+def moved_poses(keyframes: Mapping[int, Keyframe], knots: Mapping[int, Knots]) -> dict[int, NDArray[np.float64]]:
+    """Corrected poses, (4, 4) by id, of the keyframes that corrections move by more than the warp would notice.
+
+    Args:
+        keyframes: by id.
+        knots: corrections by segment.
+    """
+    moved = {}
+    for segment, own in knots.items():
+        concerned = [keyframe for keyframe in keyframes.values() if keyframe.segment == segment]
+        corrections = at(own, [keyframe.stamp for keyframe in concerned])
+        for keyframe, correction in zip(concerned, corrections, strict=True):
+            T_world_camera = correction @ keyframe.T_world_camera
+            if not same_pose(keyframe.T_world_camera, T_world_camera):
+                moved[keyframe.id] = T_world_camera
+    return moved

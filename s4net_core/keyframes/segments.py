@@ -134,8 +134,10 @@ class Segments:
         if seconds < 0:
             return True
         step = (seconds, *difference(T_last, T_world_camera))
-        usual = [statistics.median(values) for values in zip(*self._steps, strict=True)] or [0.0, 0.0, 0.0]
+        usual = [statistics.median(values) for values in zip(*self._steps, strict=True)]
         self._steps.append(step)
+        if not usual:  # of a slow or coarse capture, the first step alone says nothing
+            return False
         limits = [self._settings.max_gap or math.inf, math.inf, math.inf]
         if self._settings.max_speed:
             limits[1:] = SLACK + self._settings.max_speed * seconds, TURN_SLACK + MAX_TURN_RATE * seconds

@@ -3,7 +3,7 @@
 import itertools
 import math
 import time
-from collections.abc import Callable, Container, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -138,7 +138,7 @@ class Learner:
             self._features = FeatureCache(self.network, settings.learner.feature_cache_megabytes)
         self.steps = 0
         self.rate_share = 1.0
-        """Step size from the next `load_weights` on, as a share of `learner.learning_rate`."""
+        """Step size as a share of `learner.learning_rate`."""
         self._batches = source if isinstance(source, SourceBatches) else None
         self._source_free = source if isinstance(source, SourceFree) else None
         self._class_weights = class_weights.to(device)
@@ -157,7 +157,7 @@ class Learner:
     def _start_optimiser(self) -> None:
         amp = self._settings.learner.amp and self._device.type == "cuda"
         learning = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
-        self._optimiser = torch.optim.Adam(learning, lr=self._settings.learner.learning_rate * self.rate_share)
+        self._optimiser = torch.optim.Adam(learning, lr=self._settings.learner.learning_rate)
         self._scaler = torch.amp.GradScaler(self._device.type, enabled=amp)
         self._amp = amp
 
@@ -172,6 +172,12 @@ class Learner:
         if self._features is not None:
             self._features.clear()
         self._start_optimiser()
+
+    def restart(self) -> None:
+        """Forget what earlier steps and views have left beside the weights."""
+        self.steps, self.rate_share = 0, 1.0
+        if self._source_free is not None:
+            self._source_free.forget()
 
     @property
     def result(self) -> SegmentationNetwork:
@@ -304,8 +310,8 @@ class Learner:
         """Follow the gradient of the loss, whose value is `value`."""
         if not math.isfinite(value):
             raise LearningError(f"loss is {value} at step {self.steps + 1}: lower learner.learning_rate")
-        for group in self._optimiser.param_groups:  # the setting may change while a node runs
-            group["lr"] = self._settings.learner.learning_rate
+        for group in self._optimiser.param_groups:  # both factors may change between two steps
+            group["lr"] = self._settings.learner.learning_rate * self.rate_share
         self._optimiser.zero_grad(set_to_none=True)
         self._scaler.scale(loss).backward()
         self._scaler.step(self._optimiser)
@@ -329,7 +335,7 @@ class Learner:
         if self._source_free is not None:
             count = max(count, settings.source_batch)  # targets take the place of the source images
             # A few views a step, because their labels are made for it: a step must not last for a minute.
-            for view, label in itertools.islice(self.targets(self._source_free.counted), count):
+            for view, label in itertools.islice(self.targets(but=self._source_free.is_counted), count):
                 self._source_free.count(view, label)
         drawn = self._keyframes.draw(count, settings.neighbours, settings.min_overlap, self._rng)
         if not drawn:
@@ -347,17 +353,19 @@ class Learner:
         labels = torch.from_numpy(known.astype(np.int64))[None].to(self._device)
         return labels, (labels > 0).unsqueeze(1)
 
-    def targets(self, but: Container[int] = ()) -> Iterator[tuple[Keyframe, NDArray[np.uint8]]]:
+    def targets(
+        self, but: Callable[[Keyframe], bool] = lambda view: False
+    ) -> Iterator[tuple[Keyframe, NDArray[np.uint8]]]:
         """Every target view with the labels that a step would learn there now, (H, W) uint8, 0 = none.
 
         Args:
-            but: ids of views that are left out.
+            but: tells which views are left out.
         """
         settings = self._settings.learner
         count = len(self._keyframes)
         drawn = self._keyframes.draw(count, settings.neighbours, settings.min_overlap, np.random.default_rng(0))
         for target, neighbours in drawn:
-            if target.id in but:
+            if but(target):
                 continue
             labels, valid = self._labels(target, neighbours)
             ids = labels.argmax(dim=1) + 1 if labels.is_floating_point() else labels

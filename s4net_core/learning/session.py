@@ -360,6 +360,7 @@ class Session:
             if objections:
                 self.stopping.patience.note_refusal()
                 return self._refuse(objections)
+            self._refusals = 0
             self.stopping.patience.note(health.score - base.score)
             if health.score < self._guard.score(self._weights.current):  # on the keyframes of this moment
                 with self._folder.write() as versions:
@@ -369,7 +370,6 @@ class Session:
             with self._folder.write() as versions:
                 version = versions.add(learned, self._learner.steps, metrics | self.stopping.patience.metrics)
             self._weights.take(learned.state_dict())
-            self._refusals = 0
             self._status = replace(self._status, handovers=self._status.handovers + 1)
             return Handover(version)
 
@@ -477,9 +477,9 @@ class Session:
         with self._call():
             with self._folder.write() as versions:
                 versions.clear()
-            self._refusals, self._learner.rate_share = 0, 1.0
+            self._refusals = self.stopping.steps_before_views = 0
+            self._learner.restart()
             self._go_on_from_file()
-            self._learner.steps = self.stopping.steps_before_views = 0
             self.keyframes.clear()
             self._status = Status(handovers=self._status.handovers, refused=self._status.refused)
             self.save()

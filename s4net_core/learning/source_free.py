@@ -29,23 +29,34 @@ class SourceFree:
         self._base = base
         self._teacher = teacher
         self._settings = settings
-        self._frequencies = ClassFrequencies(base.num_classes)
-        self.counted: set[int] = set()
-        """Ids of the views whose labels were counted."""
+        self._pixels: dict[int, tuple[tuple[int, int], NDArray[np.int64]]] = {}
+        """By id of a view: its key, and the number of pixels of each class in its labels, (C,)."""
 
     def loss(self, outputs: Outputs, views: list[Keyframe]) -> SourceLoss:
         """Distillation of the base model on target views, whose outputs these are."""
         return distillation_loss(outputs, *self._teacher.predictions(views), self._settings)
 
+    def is_counted(self, view: Keyframe) -> bool:
+        """Whether the labels of a view were counted at its present pose."""
+        return view.id in self._pixels and self._pixels[view.id][0] == view.key
+
     def count(self, view: Keyframe, label: NDArray[np.uint8]) -> None:
-        """Count the merged labels of a view for the class weights: (H, W) uint8, 0 = none."""
-        self._frequencies.add(label)
-        self.counted.add(view.id)
+        """Count the merged labels of a view for the class weights: (H, W) uint8, 0 = none; a second time replaces."""
+        classes = self._base.num_classes
+        pixels = np.bincount(label.ravel(), minlength=classes + 1)[1 : classes + 1]
+        self._pixels[view.id] = view.key, pixels
+
+    def forget(self) -> None:
+        """Forget what was counted."""
+        self._pixels.clear()
 
     @property
     def class_weights(self) -> Tensor:
         """(C,) float32 median-frequency weights by the labels that were counted, tempered by `class_weight_power`."""
-        return self._frequencies.median_weights() ** self._settings.class_weight_power
+        frequencies = ClassFrequencies(self._base.num_classes)
+        for _, pixels in self._pixels.values():
+            frequencies.add_pixels(pixels)
+        return frequencies.median_weights() ** self._settings.class_weight_power
 
     @torch.no_grad()
     def blended(self, learned: SegmentationNetwork) -> SegmentationNetwork:

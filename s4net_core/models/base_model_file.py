@@ -103,7 +103,8 @@ def _fetch(public: PublicModel, model: ModelSettings, file: Path) -> None:
         raise BaseModelMissing(
             f"there is no base model: {public.network} could not be fetched ({first_line(cause)}). "
             f"On a machine with a network run `s4net import-model {public.network} {file.name}` and copy the file to "
-            f"{file.parent}, or choose another one with checkpoint:=FILE, or checkpoint:={DEMO} for a dry run",
+            f"{file.parent}, or choose another one with checkpoint:=FILE (of a command: --checkpoint FILE), where FILE "
+            f"may be '{DEMO}' for a dry run",
             file,
         ) from error
     sha256 = save_checkpoint(file, network)

@@ -108,9 +108,10 @@ class LearnerThread:
             self.recover()
 
     def recover(self) -> None:
-        """Forget a failure, e.g. because the weights were replaced; a pause that was asked for stays."""
+        """Forget failures and refusals, e.g. because the weights were replaced; a pause that was asked for stays."""
         with self._changed:
             self._failure = ""
+            self._refusals = 0
             self._not_before = 0.0
             self._changed.notify_all()
 

@@ -123,6 +123,8 @@ def test_refusals_in_a_row_lower_the_step_size_until_a_reset(session, settings, 
     monkeypatch.setattr(session._guard, "objections", lambda health, base: ("too bad",))
 
     def rate():
+        """Step size of the next step, as a share of the setting."""
+        session.time_step()
         return session._learner._optimiser.param_groups[0]["lr"] / settings.learner.learning_rate
 
     rates = []
@@ -131,9 +133,22 @@ def test_refusals_in_a_row_lower_the_step_size_until_a_reset(session, settings, 
         rates.append(rate())
     assert rates == [1, 0.5, 0.25, 0.125]
     assert "the step size is 0.125 of learner.learning_rate" in session.status.last_refusal
+    settings.learner.learning_rate /= 2  # a live parameter: it does not undo the lowering
+    assert rate() == 0.125
     session.reset()
     session.handover()
     assert rate() == 1
+
+
+def test_weights_that_the_guard_lets_through_end_a_row_of_refusals(session, settings, monkeypatch):
+    verdicts = iter([("too bad",), (), ("too bad",)])
+    monkeypatch.setattr(session._guard, "objections", lambda health, base: next(verdicts))
+    health = Health(finite=True, source_miou=0.5, score=0.5, agreement=0.5, largest_share=0.5, classes=3)
+    monkeypatch.setattr(session._guard, "measure", lambda network: (health, health))
+    monkeypatch.setattr(session._guard, "score", lambda network: 0.6)  # what serves is better
+    assert [session.handover().accepted for _ in range(3)] == [False] * 3
+    assert session.status.refused == 2
+    assert session._learner.rate_share == 1
 
 
 def test_a_network_that_collapsed_to_one_class_rolls_back_to_the_base_model(session, settings, base):

@@ -1,7 +1,9 @@
 """Without a source set: the base model's own predictions keep the network from forgetting."""
 
 import copy
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional
@@ -84,6 +86,22 @@ def test_class_weights_follow_from_the_labels_of_all_views_each_counted_once(mak
         learner.step()
     assert not torch.equal(weights[0], expected)
     torch.testing.assert_close(weights[-1], expected)
+
+
+def test_a_view_that_has_moved_is_counted_anew_and_a_restart_forgets_all(settings, base, keyframes):
+    network, _ = load_checkpoint(base)
+    source = SourceFree(network, Teacher(copy.deepcopy(network), settings, CPU), settings.learner)
+    settings.learner.class_weight_power = 1.0
+    view = keyframes.get(keyframes.ids()[0])
+    moved = replace(view, revision=1)
+    label, other = np.uint8([[1, 1, 1, 2]]), np.uint8([[1, 3, 3, 3]])
+    source.count(view, label)
+    assert (source.is_counted(view), source.is_counted(moved)) == (True, False)
+    source.count(moved, other)
+    torch.testing.assert_close(source.class_weights, median_frequency_weights([other], CLASSES))
+    source.forget()
+    assert not source.is_counted(moved)
+    assert (source.class_weights == 1).all()
 
 
 def test_what_serves_lies_between_the_base_model_and_what_was_learned(make, settings, base):

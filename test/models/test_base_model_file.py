@@ -90,7 +90,7 @@ def test_without_a_network_it_says_what_to_run_and_where_to_copy_the_file(tmp_pa
     text = str(caught.value)
     assert "`s4net import-model nobody/net net.safetensors`" in text
     assert f"copy the file to {tmp_path / 'models'}" in text
-    assert "checkpoint:=demo" in text
+    assert "checkpoint:=FILE (of a command: --checkpoint FILE), where FILE may be 'demo'" in text
     assert caught.value.file == tmp_path / "models" / "net.safetensors"
     assert "Name or service not known" in text
     assert "\n" not in text

@@ -319,6 +319,8 @@ def test_weights_that_are_refused_again_and_again_are_tried_ever_more_rarely(sta
     for thread._refusals in (0, 2, 3, 4, 5, 40, 5000):
         rests.append(thread._back_off())
     assert rests == [0, 0, 5, 10, 20, 300, 300]
+    thread.recover()
+    assert thread._back_off() == 0
 
 
 def test_a_thread_that_has_ended_by_itself_says_so_and_refuses_work(start, monkeypatch):
