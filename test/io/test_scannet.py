@@ -244,6 +244,7 @@ class TestSens:
         [
             (lambda b: b[:100], "no whole .sens file"),
             (lambda b: b"", "no whole .sens file"),
+            (lambda b: b[:4] + struct.pack("<Q", 10**6) + b[12:], "sensor's name has 1000000 bytes"),
             (lambda b: struct.pack("<I", 5) + b[4:], r"no .sens file of version 4 \(it says 5\)"),
             (lambda b: b[:283] + struct.pack("<ii", 2, 2) + b[291:], "compression 2 of colour and 2 of depth"),
             (lambda b: b[:307] + struct.pack("<f", 0.0) + b[311:], "depth shift of 0.0"),

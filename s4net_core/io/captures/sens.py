@@ -16,6 +16,7 @@ from s4net_core.errors import BadFrame, CaptureError
 from s4net_core.frames import Intrinsics, check_pose
 from s4net_core.io.bags.messages import intrinsics_from_calibration
 from s4net_core.io.images.codec import MILLIMETRES, decode_color, decode_compressed_color, decode_depth
+from s4net_core.io.images.pixels import check_pixels
 
 VERSION = 4
 COLOR_COMPRESSION = {0: "raw", 1: "png", 2: "jpeg"}
@@ -116,7 +117,8 @@ class SensFile:
         data, lens = self._read(*self._entry(position).depth), self.header.depth
         if self.header.depth_compression == "zlib_ushort":
             try:
-                data = zlib.decompress(data)
+                check_pixels(lens.width, lens.height)
+                data = zlib.decompressobj().decompress(data, 2 * lens.width * lens.height + 1)  # + 1: to the checksum
             except zlib.error as error:
                 raise BadFrame("depth_format", f"depth {position} of {self.path} is damaged: {error}") from error
         depth = decode_depth("16UC1", lens.height, lens.width, 2 * lens.width, False, data)  # as if millimetres
@@ -155,7 +157,9 @@ class SensFile:
 
 def _read_header(file: BinaryIO, path: Path) -> SensHeader:
     version, length = struct.unpack("<IQ", file.read(12))
-    if version != VERSION or length > _LONGEST_NAME:
+    if version == VERSION and length > _LONGEST_NAME:
+        raise CaptureError(f"{path} is damaged: its sensor's name has {length} bytes. Fetch it again")
+    if version != VERSION:
         raise CaptureError(f"{path} is no .sens file of version {VERSION} (it says {version}): use ScanNet v2's")
     sensor = file.read(length).decode(errors="replace")
     matrices = [np.array(_MATRIX.unpack(file.read(_MATRIX.size)), np.float64).reshape(4, 4) for _ in range(4)]
