@@ -1,6 +1,7 @@
 """ScanNet as published (.sens, zip of labels, table of classes) and as its exporter writes it."""
 
 import io
+import os
 import struct
 import zipfile
 import zlib
@@ -256,6 +257,11 @@ class TestSens:
         path.write_bytes(change(path.read_bytes()))
         with pytest.raises(CaptureError, match=message):
             open_capture(scan)
+
+    def test_a_pipe_is_refused_and_not_waited_for(self, tmp_path):
+        os.mkfifo(tmp_path / "a.sens")
+        with pytest.raises(CaptureError, match="no regular file"):
+            open_capture(tmp_path)
 
     def test_a_wild_number_of_frames_is_bounded_by_the_size_of_the_file(self, tmp_path, views):
         write_sens(tmp_path / "a.sens", views, claimed=2**60)

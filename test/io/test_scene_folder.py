@@ -1,6 +1,7 @@
 """Scene folders: written and read back, stamps, lenses, and every way in which one can be damaged."""
 
 import json
+import os
 import struct
 import zlib
 from dataclasses import replace
@@ -12,7 +13,7 @@ from scenes import make_room_frames
 
 from s4net_core.errors import CaptureError, S4NetError
 from s4net_core.frames import FrameSequence
-from s4net_core.io.captures.scene_folder import SceneFolder, write_scene_folder
+from s4net_core.io.captures.scene_folder import POSES_FILE, SceneFolder, write_scene_folder
 
 
 @pytest.fixture
@@ -209,3 +210,21 @@ def test_the_capture_of_the_demo_is_read(demo):
     assert frames[3].color.shape == (180, 240, 3)
     assert 0.85 < np.mean([(frame.depth > 0).mean() for frame in frames]) < 0.95
     assert 0.5 < np.median(frames[0].depth[frames[0].depth > 0]) < 6
+
+
+def test_pipes_among_the_files_are_not_waited_for(folder):
+    color = sorted((folder / "color").iterdir())[1]
+    color.unlink()
+    os.mkfifo(color)
+    capture = SceneFolder(folder)
+    assert len(list(capture)) == len(capture) - 1
+    assert capture.skipped == {"unreadable": 1}
+
+
+@pytest.mark.parametrize("name", ["intrinsics.json", POSES_FILE])
+def test_a_pipe_instead_of_a_description_is_named_and_not_waited_for(folder, name):
+    path = folder / name
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(CaptureError, match=name):
+        SceneFolder(folder)

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from s4net_core.errors import BadFrame, CaptureError
+from s4net_core.files import read_json
 from s4net_core.frames import Frame, Intrinsics
 from s4net_core.io.captures.indexed import IndexedCapture, Place
 from s4net_core.io.captures.trajectory import NumberedPoses, Poses, numbered_lines, read_poses
@@ -208,7 +209,7 @@ class _IntrinsicsFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            content = json.loads(path.read_text())
+            content = read_json(path)
             self._per_frame = [(float(lens["fx"]), float(lens["fy"])) for lens in content.get("per_frame", ())]
             fx, fy = self._per_frame[0] if self._per_frame else (content["fx"], content["fy"])
             self._shared = Intrinsics(

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from s4net_core.errors import BadFrame, CaptureError
+from s4net_core.files import open_regular
 from s4net_core.frames import Intrinsics, check_pose
 from s4net_core.io.bags.messages import intrinsics_from_calibration
 from s4net_core.io.images.codec import MILLIMETRES, decode_color, decode_compressed_color, decode_depth
@@ -75,7 +76,7 @@ class SensFile:
         self.path = path
         self.damage = ""
         try:
-            with path.open("rb") as file:
+            with open_regular(path) as file:
                 self.header = _read_header(file, path)
                 self._next = file.tell()
         except (OSError, struct.error, BadFrame) as error:
@@ -128,7 +129,7 @@ class SensFile:
     def _entry(self, position: int) -> _Entry:
         """Where a frame lies in the file; the headers before it are walked once."""
         if position >= len(self._entries) and not self.damage:
-            with self.path.open("rb", buffering=0) as file:
+            with open_regular(self.path) as file:
                 while position >= len(self._entries) and not self.damage:
                     self._walk(file)
         if position >= len(self._entries):
@@ -150,7 +151,7 @@ class SensFile:
         self.damage = f"the file ends in frame {len(self._entries)} of {self.header.frames}, fetch it again"
 
     def _read(self, offset: int, size: int) -> bytes:
-        with self.path.open("rb") as file:
+        with open_regular(self.path) as file:
             file.seek(offset)
             return file.read(size)
 
