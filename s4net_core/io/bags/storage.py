@@ -23,12 +23,12 @@ from rosbags.typesys import Stores, get_typestore
 from rosbags.typesys.store import Typestore
 
 from s4net_core.errors import CaptureError
+from s4net_core.io.bags.checksums import MAGIC
 from s4net_core.io.bags.rosbag1 import deserialize_ros1, is_rosbag1
 
 IMAGE, COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
 """Types of images, the same in ROS 1 and 2."""
 STORAGE_SUFFIXES = (".mcap", ".db3")
-MCAP_MAGIC = b"\x89MCAP0\r\n"
 DEFAULT_STORE = Stores.ROS2_JAZZY
 """Message types for a bag that does not name its distribution; images, calibration and tf are the same in all."""
 _KNOWN_ERRORS = (ReaderError, Rosbag1Error, sqlite3.Error, OSError)
@@ -191,7 +191,7 @@ class _McapRemains:
     def __init__(self, path: Path) -> None:
         self._reader = McapReader(path)
         self._reader.bio = bio = path.open("rb")
-        if bio.read(8) != MCAP_MAGIC or bio.read(1) != b"\x01":
+        if bio.read(8) != MAGIC or bio.read(1) != b"\x01":
             self.close()
             raise ReaderError(f"{path} does not begin like an MCAP file")
         self._reader.data_start = 17 + int.from_bytes(bio.read(8), "little")
