@@ -1,5 +1,6 @@
 """rosbag2: what is written can be played by ROS, what anybody recorded can be read, also when it is damaged."""
 
+import os
 import sqlite3
 from dataclasses import replace
 from pathlib import Path
@@ -188,6 +189,35 @@ def test_a_bag_of_which_nothing_is_left_is_an_error(tmp_path, frames, storage, s
     truncate(tmp_path / "bag", share)
     with pytest.raises(CaptureError, match="bag"):
         list(BagReader(tmp_path / "bag"))
+
+
+@pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
+def test_broken_metadata_beside_a_sound_recording_is_what_is_blamed(tmp_path, frames, storage):
+    write_bag(tmp_path / "bag", frames, storage=storage)
+    (tmp_path / "bag/metadata.yaml").write_text("rosbag2_bagfile_information: [")
+    reader = BagReader(tmp_path / "bag")
+    assert len(list(reader)) == len(frames)
+    assert "metadata.yaml" in reader.damage
+
+
+@pytest.mark.parametrize("place", ["{}/other/other.mcap", "../other/other.mcap", "..", "/"])
+def test_metadata_cannot_lead_out_of_the_folder(tmp_path, frames, place):
+    write_bag(tmp_path / "bag", frames[:3])
+    write_bag(tmp_path / "other", frames)
+    path = tmp_path / "bag/metadata.yaml"
+    path.write_text(path.read_text().replace("bag.mcap", place.format(tmp_path)))
+    reader = BagReader(tmp_path / "bag")
+    assert len(list(reader)) == 3
+    assert reader.damage
+
+
+@pytest.mark.parametrize("name", ["metadata.yaml", "bag.mcap"])
+def test_a_pipe_in_a_recording_is_named_and_not_waited_for(tmp_path, frames, name):
+    write_bag(tmp_path / "bag", frames)
+    (tmp_path / "bag" / name).unlink()
+    os.mkfifo(tmp_path / "bag" / name)
+    with pytest.raises(CaptureError, match=f"{name} cannot be read.*no regular file"):
+        BagReader(tmp_path / "bag")
 
 
 @pytest.mark.parametrize("metadata", [True, False])
