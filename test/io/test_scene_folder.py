@@ -228,3 +228,11 @@ def test_a_pipe_instead_of_a_description_is_named_and_not_waited_for(folder, nam
     os.mkfifo(path)
     with pytest.raises(CaptureError, match=name):
         SceneFolder(folder)
+
+
+def test_images_without_a_pose_are_counted(folder):
+    lines = (folder / POSES_FILE).read_text().splitlines()
+    (folder / POSES_FILE).write_text("\n".join(lines[:1]) + "\n")
+    capture = SceneFolder(folder)
+    assert len(list(capture)) == 1
+    assert capture.skipped == {"no_pose": 3}

@@ -8,6 +8,7 @@ T_world_camera row by row), ``intrinsics.json`` (width, height, fx, fy, cx, cy; 
 """
 
 import json
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
@@ -73,9 +74,17 @@ class SceneFolder(IndexedCapture):
         self._colors = numbered_images(self.path / "color")
         numbers = self._poses.poses if isinstance(self._poses, NumberedPoses) else sorted(self._colors)
         self._indices = self.strided(list(numbers))
+        self._without_pose = len(self._colors.keys() - numbers) if isinstance(numbers, dict) else 0
 
     def __len__(self) -> int:
         return len(self._indices)
+
+    @property
+    def skipped(self) -> dict[str, int]:
+        """As of every capture; images without a pose are ``no_pose``, whatever the stride."""
+        counts = Counter(super().skipped)
+        counts["no_pose"] += self._without_pose
+        return dict(+counts)
 
     def locate(self, position: int) -> Place:
         """Stamp, pose and the function that reads the images; it raises S4NetError for ids outside the label space."""
