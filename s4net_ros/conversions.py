@@ -22,6 +22,7 @@ from s4net_core.io.bags.messages import intrinsics_from_info as intrinsics_from_
 from s4net_core.io.bags.messages import stamp_ns as stamp_ns
 from s4net_core.io.bags.messages import transform_matrix as transform_matrix
 from s4net_core.io.images.codec import COLOR_ENCODINGS
+from s4net_core.io.images.pixels import check_pixels
 
 _PLUMB_BOB_LENGTH = 5
 _IMAGE_TYPES = {"mono8": np.uint8, "rgb8": np.uint8, "bgr8": np.uint8, "16UC1": np.uint16, "32FC1": np.float32}
@@ -35,10 +36,17 @@ def color_from_topic(message: Any) -> NDArray[np.uint8]:
     Encodings that `io.bags.messages` does not read (YUV, Bayer, 16 bits a channel) are left to cv_bridge.
 
     Raises:
-        BadFrame: ``color_format``.
+        BadFrame: ``color_format``, or ``image_size`` when there are more pixels than the limit.
     """
     if hasattr(message, "format") or message.encoding in COLOR_ENCODINGS:
         return messages.color_from_image(message)
+    check_pixels(message.width, message.height)
+    if len(message.data) < message.height * message.step:
+        raise BadFrame(
+            "color_format",
+            f"colour of {message.width}x{message.height} {message.encoding} with rows of {message.step} bytes has "
+            f"{len(message.data)} bytes: check the camera's driver",
+        )
     from s4net_ros import compat
 
     try:

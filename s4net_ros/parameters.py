@@ -16,7 +16,7 @@ from s4net_core.config import Leaf, Settings, assign, leaves, with_values
 from s4net_core.errors import SettingsError
 
 INT64_MAX = 2**63 - 1
-NOT_SETTINGS = ("use_sim_time", "autostart", "settings_file", "start_type_description_service", "qos_overrides.")
+NOT_SETTINGS = ("use_sim_time", "autostart", "settings_file", "start_type_description_service")
 """Parameters, or prefixes of them, that ROS and the node itself declare beside the settings."""
 
 
@@ -72,6 +72,10 @@ def _warn_of_unknown(node: Node, known: Iterable[str]) -> None:
     foreign = sorted(name for name in names if name not in set(known) and not name.startswith(NOT_SETTINGS))
     if foreign:
         node.get_logger().warning(f"parameters without effect, no setting has this name: {', '.join(foreign)}")
+    if any(name.startswith("qos_overrides.") for name in foreign):
+        node.get_logger().warning(
+            "qos_overrides are not read: set stream.*_reliability or segmentation.output_reliability"
+        )
 
 
 def _follow_changes(node: Node, settings: Settings) -> None:

@@ -33,6 +33,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from s4net_core.errors import S4NetError
+from s4net_core.files import write_result
 from s4net_core.io.bags.storage import Bag
 from s4net_ros.replay.bag_player import BagPlayer, PlayerOptions, PlayerSummary
 
@@ -160,9 +161,11 @@ def _writable(text: str) -> Path:
     path = Path(text)
     if path.is_dir():
         raise argparse.ArgumentTypeError(f"{text} is a folder: name a file")
+    if path.exists() and not path.is_file():
+        raise argparse.ArgumentTypeError(f"{text} is no regular file: name a file")
     if not path.parent.is_dir():
         raise argparse.ArgumentTypeError(f"{text} cannot be written: there is no folder {path.parent}")
-    if not os.access(path if path.exists() else path.parent, os.W_OK):
+    if not os.access(path.parent, os.W_OK | os.X_OK) or (path.exists() and not os.access(path, os.W_OK)):
         raise argparse.ArgumentTypeError(f"{text} cannot be written: permission denied")
     return path
 
@@ -192,7 +195,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         rclpy.try_shutdown()
     print(summary.text())
     if parsed.json:
-        parsed.json.write_text(json.dumps(vars(summary), indent=2))
+        try:
+            write_result(parsed.json, json.dumps(vars(summary), indent=2))
+        except S4NetError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 2
     return 1 if summary.damage else 0
 
 

@@ -24,6 +24,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from s4net_core.config import Settings
 from s4net_core.errors import BadFrame, S4NetError
+from s4net_core.io.images.pixels import limit_pixels
 from s4net_core.streams.clock import ColorClock
 from s4net_ros import compat
 from s4net_ros.conversions import color_from_topic, stamp_ns
@@ -100,6 +101,7 @@ class SegmentationNode(S4NetNode[None]):
 
         settings = self.settings
         file = base_model_file(settings.checkpoint, settings.model)
+        limit_pixels(settings.max_megapixels)
         if settings.threads:
             torch.set_num_threads(settings.threads)
         self._segmenter = Segmenter(file, settings.device, settings)

@@ -27,11 +27,15 @@ def complete_folder(source: Path, output: Path, *, force: bool) -> Iterator[Path
         force: replace `output` if it is a capture or a source set.
 
     Raises:
-        CaptureError: `output` holds `source`, or exists and must not be replaced.
+        CaptureError: `output` holds `source`, exists and must not be replaced, or cannot be made.
     """
     _check_paths(source, output, force)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=output.parent, prefix=".s4net-") as folder:
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        temporary = tempfile.TemporaryDirectory(dir=output.parent, prefix=".s4net-")
+    except OSError as error:
+        raise CaptureError(f"{output} cannot be written ({error}): give a folder where you may write") from error
+    with temporary as folder:
         finished = Path(folder) / output.name  # a bag names its files after its folder
         yield finished
         if output.exists():

@@ -357,6 +357,9 @@ class Settings(Group):
     threads: int = setting(
         0, "Number of CPU threads of PyTorch in each process; 0 = as many as PyTorch chooses.", ge=0, le=1024
     )
+    max_megapixels: int = setting(
+        50, "Largest size of an image that is decoded; larger images are refused.", unit="MP", ge=1, le=1000
+    )
     checkpoint: str = setting(
         "auto",
         "Base model to start from: a weights file, 'auto' = a public one, fetched once, or 'demo' = the demo's.",

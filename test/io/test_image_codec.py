@@ -17,6 +17,7 @@ from s4net_core.io.images.codec import (
     encode_compressed_color,
     encode_compressed_depth,
 )
+from s4net_core.io.images.pixels import DEFAULT_MEGAPIXELS, encoded_size, limit_pixels
 
 H, W = 3, 5
 RGB = np.random.default_rng(0).integers(0, 256, (H, W, 3), np.uint8)
@@ -219,3 +220,46 @@ class TestCompressedDepth:
     def test_what_16_bits_cannot_hold_becomes_none(self):
         depth = np.float32([[np.nan, np.inf, -1, 65.535, 65.536, 0.0004, 0.0006]])
         np.testing.assert_array_equal(depth_to_millimetres(depth), [[0, 0, 0, 65535, 0, 0, 1]])
+
+
+class TestPixels:
+    """A few bytes may stand for a picture that needs gigabytes."""
+
+    @pytest.fixture(autouse=True)
+    def limit(self):
+        limit_pixels(1)
+        yield
+        limit_pixels(DEFAULT_MEGAPIXELS)
+
+    @pytest.mark.parametrize("extension", [".png", ".jpg"])
+    def test_a_picture_with_too_many_pixels_is_refused_before_it_is_decoded(self, extension, monkeypatch):
+        blob = cv2.imencode(extension, np.zeros((1000, 1001), np.uint8))[1].tobytes()
+        monkeypatch.setattr(cv2, "imdecode", None)
+        with pytest.raises(
+            BadFrame, match=r"1001x1000 has more than 1 million pixels: .* raise max_megapixels"
+        ) as caught:
+            decode_compressed_color("", blob)
+        assert caught.value.reason == "image_size"
+
+    def test_the_limit_itself_is_allowed_and_the_setting_moves_it(self):
+        assert decode_compressed_color("", cv2.imencode(".png", np.zeros((1000, 1000), np.uint8))[1]).shape[0] == 1000
+        limit_pixels(2)
+        assert decode_compressed_color("", cv2.imencode(".png", np.zeros((1000, 1001), np.uint8))[1]).shape[1] == 1001
+
+    def test_compressed_depth_and_raw_images_have_the_same_limit(self):
+        blob = cv2.imencode(".png", np.zeros((1000, 1001), np.uint16))[1].tobytes()
+        with pytest.raises(BadFrame, match="1001x1000"):
+            decode_compressed_depth("16UC1; compressedDepth png", bytes(12) + blob)
+        with pytest.raises(BadFrame, match="1001x1000"):
+            decode_color("mono8", 1000, 1001, 1001, False, bytes(1001 * 1000))
+
+    @pytest.mark.parametrize("flags", [[], [cv2.IMWRITE_JPEG_PROGRESSIVE, 1], [cv2.IMWRITE_JPEG_RST_INTERVAL, 1]])
+    def test_the_size_is_read_from_every_kind_of_jpeg(self, flags):
+        blob = cv2.imencode(".jpg", SMOOTH, flags)[1].tobytes()
+        exif = b"\xff\xe1" + struct.pack(">H", 2 + 9) + b"\xff\xc0\x00\x11\x08\x00\x01\x00\x01"  # a thumbnail's frame
+        assert encoded_size(blob[:2] + exif + b"\xff\xff" + blob[2:]) == (40, 24)
+
+    @pytest.mark.parametrize("length", [0, 1, 2, 3, 8, 20, 23])
+    def test_a_header_that_is_cut_off_has_no_size(self, length):
+        for extension in (".png", ".jpg"):
+            assert encoded_size(cv2.imencode(extension, SMOOTH)[1].tobytes()[:length]) is None

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import os
 
 import cv2
 import numpy as np
@@ -12,7 +13,7 @@ from s4net_core.errors import BadFrame, CaptureError, S4NetError, SourceSetError
 from s4net_core.io.captures.opening import open_capture
 from s4net_core.io.captures.scene_folder import write_scene_folder
 from s4net_core.io.images.files import write_color
-from s4net_core.io.label_files.labelme import polygons, read_labelme, write_labelme
+from s4net_core.io.label_files.labelme import polygons, read_labelme, read_labelme_color, write_labelme
 from s4net_core.io.source_sets.opening import open_source_set
 from s4net_core.labels import SUNRGBD37
 
@@ -291,3 +292,23 @@ def test_a_folder_of_other_json_files_is_no_source_set(tmp_path):
     (tmp_path / "notes.json").write_text("{}")
     with pytest.raises((SourceSetError, CaptureError)):
         open_source_set(tmp_path)
+
+
+def test_a_size_that_would_take_the_memory_is_refused(path):
+    with pytest.raises(BadFrame, match=r"a\.json: an image of 1000000x1000000 has more than 50 million") as caught:
+        read_labelme(write(path, height=10**6, width=10**6), SUNRGBD37)
+    assert caught.value.reason == "image_size"
+
+
+def test_embedded_images_and_masks_that_would_take_the_memory_are_refused(path):
+    huge = png(np.zeros((10000, 6000), np.uint8))
+    with pytest.raises(BadFrame, match="6000x10000"):
+        read_labelme_color(write(path, data=huge))
+    with pytest.raises(BadFrame, match="6000x10000"):
+        read_labelme(write(path, shape("bed", [[0, 0], [9, 9]], "mask", mask=huge)), SUNRGBD37)
+
+
+def test_a_pipe_is_no_annotation_and_is_not_waited_for(path):
+    os.mkfifo(path)
+    with pytest.raises(BadFrame, match="no regular file"):
+        read_labelme(path, SUNRGBD37)

@@ -1,6 +1,7 @@
 """ScanNet as published (.sens, zip of labels, table of classes) and as its exporter writes it."""
 
 import io
+import os
 import struct
 import zipfile
 import zlib
@@ -244,6 +245,7 @@ class TestSens:
         [
             (lambda b: b[:100], "no whole .sens file"),
             (lambda b: b"", "no whole .sens file"),
+            (lambda b: b[:4] + struct.pack("<Q", 10**6) + b[12:], "sensor's name has 1000000 bytes"),
             (lambda b: struct.pack("<I", 5) + b[4:], r"no .sens file of version 4 \(it says 5\)"),
             (lambda b: b[:283] + struct.pack("<ii", 2, 2) + b[291:], "compression 2 of colour and 2 of depth"),
             (lambda b: b[:307] + struct.pack("<f", 0.0) + b[311:], "depth shift of 0.0"),
@@ -255,6 +257,11 @@ class TestSens:
         path.write_bytes(change(path.read_bytes()))
         with pytest.raises(CaptureError, match=message):
             open_capture(scan)
+
+    def test_a_pipe_is_refused_and_not_waited_for(self, tmp_path):
+        os.mkfifo(tmp_path / "a.sens")
+        with pytest.raises(CaptureError, match="no regular file"):
+            open_capture(tmp_path)
 
     def test_a_wild_number_of_frames_is_bounded_by_the_size_of_the_file(self, tmp_path, views):
         write_sens(tmp_path / "a.sens", views, claimed=2**60)

@@ -1,6 +1,7 @@
 """Scene folders: written and read back, stamps, lenses, and every way in which one can be damaged."""
 
 import json
+import os
 import struct
 import zlib
 from dataclasses import replace
@@ -12,7 +13,7 @@ from scenes import make_room_frames
 
 from s4net_core.errors import CaptureError, S4NetError
 from s4net_core.frames import FrameSequence
-from s4net_core.io.captures.scene_folder import SceneFolder, write_scene_folder
+from s4net_core.io.captures.scene_folder import POSES_FILE, SceneFolder, write_scene_folder
 
 
 @pytest.fixture
@@ -127,15 +128,18 @@ def test_a_missing_depth_image_is_not_taken_for_a_camera_without_depth(folder):
     assert capture.skipped == {"unreadable": 1}
 
 
-def test_a_damaged_header_that_opencv_answers_by_an_exception_is_a_frame_left_out(folder):
-    """It claims more pixels than OpenCV takes."""
+@pytest.mark.parametrize(
+    ("width", "height", "reason"),
+    [(40_000, 40_000, "image_size"), (2_000_000, 4, "unreadable")],  # OpenCV raises for the second one's width
+)
+def test_a_header_that_claims_a_huge_image_is_a_frame_left_out(folder, width, height, reason):
     path = sorted((folder / "depth").iterdir())[2]
-    header = b"IHDR" + struct.pack(">IIBBBBB", 40_000, 40_000, 16, 0, 0, 0, 0)
+    header = b"IHDR" + struct.pack(">IIBBBBB", width, height, 16, 0, 0, 0, 0)
     png = path.read_bytes()
     path.write_bytes(png[:12] + header + struct.pack(">I", zlib.crc32(header)) + png[33:])
     capture = SceneFolder(folder)
     assert len(list(capture)) == len(capture) - 1
-    assert capture.skipped == {"unreadable": 1}
+    assert capture.skipped == {reason: 1}
 
 
 def test_eight_bit_depth_is_refused(folder):
@@ -206,3 +210,29 @@ def test_the_capture_of_the_demo_is_read(demo):
     assert frames[3].color.shape == (180, 240, 3)
     assert 0.85 < np.mean([(frame.depth > 0).mean() for frame in frames]) < 0.95
     assert 0.5 < np.median(frames[0].depth[frames[0].depth > 0]) < 6
+
+
+def test_pipes_among_the_files_are_not_waited_for(folder):
+    color = sorted((folder / "color").iterdir())[1]
+    color.unlink()
+    os.mkfifo(color)
+    capture = SceneFolder(folder)
+    assert len(list(capture)) == len(capture) - 1
+    assert capture.skipped == {"unreadable": 1}
+
+
+@pytest.mark.parametrize("name", ["intrinsics.json", POSES_FILE])
+def test_a_pipe_instead_of_a_description_is_named_and_not_waited_for(folder, name):
+    path = folder / name
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(CaptureError, match=name):
+        SceneFolder(folder)
+
+
+def test_images_without_a_pose_are_counted(folder):
+    lines = (folder / POSES_FILE).read_text().splitlines()
+    (folder / POSES_FILE).write_text("\n".join(lines[:1]) + "\n")
+    capture = SceneFolder(folder)
+    assert len(list(capture)) == 1
+    assert capture.skipped == {"no_pose": 3}

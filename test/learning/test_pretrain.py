@@ -24,6 +24,7 @@ from s4net_core.io.source_sets.source_set import LabelledImage, split
 from s4net_core.learning import pretraining
 from s4net_core.learning.devices import training_fabric
 from s4net_core.learning.pretraining import Pretraining, SourceLosses
+from s4net_core.learning.training_state import load_state
 from s4net_core.losses import median_frequency_weights
 from s4net_core.models.checkpoint import load_checkpoint, read_info
 
@@ -206,6 +207,12 @@ def test_a_damaged_or_missing_state_is_refused(settings, source, place, content)
         place[1].write_bytes(whole[: len(whole) // 2] if content == "cut" else content)
     with pytest.raises(CheckpointError, match="leave out --resume"):
         pretrain(settings, source, place[0], state=place[1], resume=True)
+
+
+def test_a_pipe_is_no_state_and_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "state")
+    with pytest.raises(CheckpointError, match="no regular file"):
+        load_state(tmp_path / "state", {})
 
 
 def test_a_run_without_a_state_cannot_be_resumed(settings, source, place):

@@ -1,6 +1,7 @@
 """Networks: any size, any batch, frozen statistics, published encoder weights."""
 
 import copy
+import os
 
 import huggingface_hub.constants
 import numpy as np
@@ -13,7 +14,7 @@ from segmentation_models_pytorch.decoders.deeplabv3.decoder import ASPPPooling
 from s4net_core.config import ModelSettings
 from s4net_core.errors import CheckpointError, SettingsError, ShapeError
 from s4net_core.models.build import batch_norms, build_network, freeze_batch_norm
-from s4net_core.models.encoder_weights import _lite0_file, match_by_order
+from s4net_core.models.encoder_weights import _lite0_file, load_encoder_weights, match_by_order
 
 ARCHITECTURES = ("deeplabv3plus", "pspnet")
 ENCODERS = ("resnet18", "tu-tf_efficientnet_lite0", "tu-mobilenetv3_small_100")
@@ -207,3 +208,11 @@ def test_encoder_weights_that_are_no_tensors_are_refused(tmp_path, content):
         path.write_bytes(content)
     with pytest.raises(CheckpointError, match="cannot be read"):
         new_network(encoder="resnet18", weights=str(path))
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+def test_a_pipe_holds_no_encoder_weights_and_is_not_waited_for(tmp_path, suffix):
+    path = tmp_path / f"weights{suffix}"
+    os.mkfifo(path)
+    with pytest.raises(CheckpointError, match="no regular file"):
+        load_encoder_weights(torch.nn.Conv2d(1, 1, 1), "resnet18", str(path))

@@ -456,6 +456,31 @@ def test_a_service_that_waits_for_the_step_holds_up_nothing_else(ros, start, roo
     assert len(s.learning.keyframes) == 0
 
 
+def test_a_service_whose_work_waits_refuses_a_second_call(ros, start, tmp_path):
+    """A queue of resets would stop learning for minutes."""
+    s = start()
+    s.learning.gate.clear()
+    s.learning.state = "learning"
+    ros.wait_for(s.learning.inside.is_set)
+    first = []
+    for kind, name, request in [
+        (Trigger, "rollback", {}),
+        (Trigger, "reset", {}),
+        (SaveModel, "save_model", {"path": str(tmp_path / "saved.safetensors")}),
+    ]:
+        client = s.robot.node.create_client(kind, f"adaptation/{name}")
+        assert client.wait_for_service(10)
+        first.append(client.call_async(kind.Request(**request)))
+        second = client.call_async(kind.Request(**request))
+        ros.wait_for(second.done, f"the second {name} is answered")
+        assert not second.result().success
+        assert second.result().message == f"an earlier {name} has not ended yet: wait for it"
+        assert not first[-1].done()
+    s.learning.gate.set()
+    ros.wait_for(lambda: all(call.done() for call in first), "the work of the first calls")
+    assert s.robot.call(Trigger, "adaptation/reset").success  # the refusal ends with the work
+
+
 def test_rollback_and_reset_announce_what_serves_then(ros, start):
     s = start()
     s.learning.state = "learning"

@@ -95,6 +95,12 @@ class TestImages:
             color_from_topic(message)
         assert caught.value.reason == "color_format"
 
+    def test_a_raw_image_beyond_the_limit_never_reaches_cv_bridge(self, monkeypatch):
+        monkeypatch.setattr(compat, "cv_bridge", None, raising=False)
+        message = Image(height=10_000, width=10_000, step=1, encoding="bayer_rggb8", data=bytes(60))
+        with pytest.raises(BadFrame, match="10000x10000 has more than 50 million pixels"):
+            color_from_topic(message)
+
     def test_a_picture_of_another_size_than_the_message_says_is_a_bad_frame(self, monkeypatch):
         """The real cv_bridge returns such a picture when the message of a Bayer image has a step of one byte."""
         bridge = SimpleNamespace(CvBridge=lambda: SimpleNamespace(imgmsg_to_cv2=lambda *_: np.zeros((6, 1, 3))))

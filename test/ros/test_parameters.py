@@ -85,6 +85,11 @@ def test_a_misspelt_parameter_is_pointed_out(ros, capfd):
     assert "learner.learnrate" in capfd.readouterr().err
 
 
+def test_qos_overrides_are_said_to_have_no_effect(ros, capfd):
+    make_node(ros, **{"qos_overrides./camera/color.subscription.depth": 7})
+    assert "qos_overrides are not read: set stream.*_reliability" in capfd.readouterr().err
+
+
 def test_a_live_parameter_acts_at_once(ros):
     node = make_node(ros)
     segmentation = node.settings.segmentation
@@ -94,17 +99,17 @@ def test_a_live_parameter_acts_at_once(ros):
 
 def test_a_bad_value_is_refused_and_changes_nothing(ros):
     node = make_node(ros)
-    zero = Parameter("adaptation.duty_cycle", value=0.0)  # inside the described range, but it must be greater
+    zero = Parameter("learner.learning_rate", value=0.0)  # inside the described range, but it must be greater
     (result,) = node.set_parameters([zero])
     assert not result.successful
-    assert "adaptation.duty_cycle = 0.0" in result.reason
-    assert node.settings.adaptation.duty_cycle == node.get_parameter("adaptation.duty_cycle").value == 0.7
+    assert "learner.learning_rate = 0.0" in result.reason
+    assert node.settings.learner.learning_rate == node.get_parameter("learner.learning_rate").value == 1e-5
 
 
 def test_a_set_of_changes_is_taken_whole_or_not_at_all(ros):
     node = make_node(ros)
     good = Parameter("segmentation.overlay_alpha", value=0.9)
-    assert not node.set_parameters_atomically([good, Parameter("adaptation.duty_cycle", value=0.0)]).successful
+    assert not node.set_parameters_atomically([good, Parameter("learner.learning_rate", value=0.0)]).successful
     assert node.settings.segmentation.overlay_alpha == 0.5
 
 

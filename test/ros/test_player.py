@@ -286,6 +286,7 @@ def test_what_cannot_be_played_ends_with_its_reason(
         (("--depth", "0"), ("--depth", "0 must be between 1 and 10000")),
         (("--json", "/no/such/summary.json"), ("--json", "there is no folder /no/such")),
         (("--json", "/"), ("--json", "/ is a folder")),
+        (("--json", "/dev/null"), ("--json", "/dev/null is no regular file")),
     ],
 )
 def test_an_option_that_cannot_work_is_refused_before_anything_is_played(

@@ -23,12 +23,13 @@ from rosbags.typesys import Stores, get_typestore
 from rosbags.typesys.store import Typestore
 
 from s4net_core.errors import CaptureError
+from s4net_core.files import open_regular
+from s4net_core.io.bags.checksums import MAGIC
 from s4net_core.io.bags.rosbag1 import deserialize_ros1, is_rosbag1
 
 IMAGE, COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
 """Types of images, the same in ROS 1 and 2."""
 STORAGE_SUFFIXES = (".mcap", ".db3")
-MCAP_MAGIC = b"\x89MCAP0\r\n"
 DEFAULT_STORE = Stores.ROS2_JAZZY
 """Message types for a bag that does not name its distribution; images, calibration and tf are the same in all."""
 _KNOWN_ERRORS = (ReaderError, Rosbag1Error, sqlite3.Error, OSError)
@@ -67,6 +68,7 @@ class Bag:
             raise CaptureError(
                 f"{self.path} is no rosbag2 recording and no ROS 1 bag: give its folder, or a .mcap, .db3 or .bag file"
             )
+        _check_files(self.path)
         with self._stack:
             self._open()
             self._stack = self._stack.pop_all()
@@ -152,12 +154,22 @@ class Bag:
                     "cut off or was never closed"
                 ) from error
         for path in [self.path] if self.path.is_file() else sorted(_storage_files(self.path)):
-            try:
-                self._storages.append(self._stack.enter_context(closing(_remains(path))))
-            except _KNOWN_ERRORS as error:
-                self._report(error)
+            self._open_damaged(path)
         if not self.connections:
             raise CaptureError(f"{self.path} cannot be read: {self.damage}. Copy it again, or record a new one")
+
+    def _open_damaged(self, path: Path) -> None:
+        """Open one file of a recording that cannot be opened as a whole; the file itself may be sound."""
+        if path != self.path:
+            try:
+                self._storages.append(self._stack.enter_context(Reader(path)))
+                return
+            except Exception as error:  # as in `_open`
+                self._report(error)
+        try:
+            self._storages.append(self._stack.enter_context(closing(_remains(path))))
+        except _KNOWN_ERRORS as error:
+            self._report(error)
 
     def _report(self, error: Exception) -> None:
         known = isinstance(error, _KNOWN_ERRORS)
@@ -191,7 +203,7 @@ class _McapRemains:
     def __init__(self, path: Path) -> None:
         self._reader = McapReader(path)
         self._reader.bio = bio = path.open("rb")
-        if bio.read(8) != MCAP_MAGIC or bio.read(1) != b"\x01":
+        if bio.read(8) != MAGIC or bio.read(1) != b"\x01":
             self.close()
             raise ReaderError(f"{path} does not begin like an MCAP file")
         self._reader.data_start = 17 + int.from_bytes(bio.read(8), "little")
@@ -234,6 +246,15 @@ class _Sqlite3Remains:
 
     def close(self) -> None:
         self._database.close()
+
+
+def _check_files(path: Path) -> None:
+    """Refuse pipes and devices, which would be waited for."""
+    for file in [path] if path.is_file() else [*_storage_files(path), *path.glob("metadata.yaml")]:
+        try:
+            open_regular(file).close()
+        except OSError as error:
+            raise CaptureError(f"{file} cannot be read ({error}): copy the recording again") from error
 
 
 def _storage_files(folder: Path) -> Iterator[Path]:

@@ -14,6 +14,7 @@ from rosbags.typesys import Stores, get_typestore
 from s4net_core.errors import CaptureError
 from s4net_core.frames import Frame, Intrinsics
 from s4net_core.geometry.poses import quaternion_of
+from s4net_core.io.bags.checksums import add_checksums
 from s4net_core.io.bags.messages import calibration_of
 from s4net_core.io.bags.storage import COMPRESSED, IMAGE
 from s4net_core.io.images.codec import depth_to_millimetres, encode_compressed_color, encode_compressed_depth
@@ -82,6 +83,8 @@ def write_bag(
                 last = frame.stamp
             if not count:
                 raise CaptureError(f"{path}: there is no frame to write: look at what the capture skipped")
+        for file in path.glob("*.mcap"):
+            add_checksums(file)
     except BaseException:
         shutil.rmtree(path, ignore_errors=True)  # it was made here, and half a bag is of no use
         raise

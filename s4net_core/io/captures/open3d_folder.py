@@ -6,7 +6,6 @@ aligned to colour), ``trajectory.log`` or ``.json``, also in Open3D's ``scene/``
 name, or else by order; a trajectory counts images from 0.
 """
 
-import json
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from s4net_core.errors import CaptureError
+from s4net_core.files import read_json
 from s4net_core.frames import Frame, Intrinsics
 from s4net_core.io.bags.messages import intrinsics_from_calibration
 from s4net_core.io.captures.indexed import STEP_30_HZ, IndexedCapture, Place
@@ -111,7 +111,7 @@ def _camera(path: Path) -> tuple[Intrinsics, float]:
     """Lens, and depth units per metre."""
     for file in sorted(path.glob("*.json")):
         try:
-            content = json.loads(file.read_text())
+            content = read_json(file)
             camera = _camera_in(content)
             if camera is not None:
                 return open3d_intrinsics(camera), float(content.get("depth_scale", MILLIMETRES))

@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from s4net_core.errors import BadFrame, CaptureError
+from s4net_core.files import read_file
 from s4net_core.frames import Frame, Intrinsics, LazyView
 from s4net_core.geometry.camera import resize_color, resize_nearest
 from s4net_core.geometry.depth_alignment import register_depth
@@ -303,7 +304,7 @@ def _read_matrix(folder: Path, names: tuple[str, ...]) -> NDArray[np.float64]:
     if path is None:
         raise CaptureError(f"{folder} has no {names[0]}: export the scan again, with its intrinsics")
     try:
-        numbers = path.read_text().split()
+        numbers = read_file(path).split()
         rows = 4 if len(numbers) == 16 else 3
         return np.array(numbers, np.float64).reshape(rows, rows)
     except (OSError, ValueError) as error:

@@ -8,6 +8,7 @@ T_world_camera row by row), ``intrinsics.json`` (width, height, fx, fy, cx, cy; 
 """
 
 import json
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
@@ -18,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from s4net_core.errors import BadFrame, CaptureError
+from s4net_core.files import read_json
 from s4net_core.frames import Frame, Intrinsics
 from s4net_core.io.captures.indexed import IndexedCapture, Place
 from s4net_core.io.captures.trajectory import NumberedPoses, Poses, numbered_lines, read_poses
@@ -72,9 +74,17 @@ class SceneFolder(IndexedCapture):
         self._colors = numbered_images(self.path / "color")
         numbers = self._poses.poses if isinstance(self._poses, NumberedPoses) else sorted(self._colors)
         self._indices = self.strided(list(numbers))
+        self._without_pose = len(self._colors.keys() - numbers) if isinstance(numbers, dict) else 0
 
     def __len__(self) -> int:
         return len(self._indices)
+
+    @property
+    def skipped(self) -> dict[str, int]:
+        """As of every capture; images without a pose are ``no_pose``, whatever the stride."""
+        counts = Counter(super().skipped)
+        counts["no_pose"] += self._without_pose
+        return dict(+counts)
 
     def locate(self, position: int) -> Place:
         """Stamp, pose and the function that reads the images; it raises S4NetError for ids outside the label space."""
@@ -208,7 +218,7 @@ class _IntrinsicsFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            content = json.loads(path.read_text())
+            content = read_json(path)
             self._per_frame = [(float(lens["fx"]), float(lens["fy"])) for lens in content.get("per_frame", ())]
             fx, fy = self._per_frame[0] if self._per_frame else (content["fx"], content["fy"])
             self._shared = Intrinsics(

@@ -13,9 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from s4net_core.errors import BadFrame, CaptureError
+from s4net_core.files import open_regular
 from s4net_core.frames import Intrinsics, check_pose
 from s4net_core.io.bags.messages import intrinsics_from_calibration
 from s4net_core.io.images.codec import MILLIMETRES, decode_color, decode_compressed_color, decode_depth
+from s4net_core.io.images.pixels import check_pixels
 
 VERSION = 4
 COLOR_COMPRESSION = {0: "raw", 1: "png", 2: "jpeg"}
@@ -74,7 +76,7 @@ class SensFile:
         self.path = path
         self.damage = ""
         try:
-            with path.open("rb") as file:
+            with open_regular(path) as file:
                 self.header = _read_header(file, path)
                 self._next = file.tell()
         except (OSError, struct.error, BadFrame) as error:
@@ -116,7 +118,8 @@ class SensFile:
         data, lens = self._read(*self._entry(position).depth), self.header.depth
         if self.header.depth_compression == "zlib_ushort":
             try:
-                data = zlib.decompress(data)
+                check_pixels(lens.width, lens.height)
+                data = zlib.decompressobj().decompress(data, 2 * lens.width * lens.height + 1)  # + 1: to the checksum
             except zlib.error as error:
                 raise BadFrame("depth_format", f"depth {position} of {self.path} is damaged: {error}") from error
         depth = decode_depth("16UC1", lens.height, lens.width, 2 * lens.width, False, data)  # as if millimetres
@@ -126,7 +129,7 @@ class SensFile:
     def _entry(self, position: int) -> _Entry:
         """Where a frame lies in the file; the headers before it are walked once."""
         if position >= len(self._entries) and not self.damage:
-            with self.path.open("rb", buffering=0) as file:
+            with open_regular(self.path) as file:
                 while position >= len(self._entries) and not self.damage:
                     self._walk(file)
         if position >= len(self._entries):
@@ -148,14 +151,16 @@ class SensFile:
         self.damage = f"the file ends in frame {len(self._entries)} of {self.header.frames}, fetch it again"
 
     def _read(self, offset: int, size: int) -> bytes:
-        with self.path.open("rb") as file:
+        with open_regular(self.path) as file:
             file.seek(offset)
             return file.read(size)
 
 
 def _read_header(file: BinaryIO, path: Path) -> SensHeader:
     version, length = struct.unpack("<IQ", file.read(12))
-    if version != VERSION or length > _LONGEST_NAME:
+    if version == VERSION and length > _LONGEST_NAME:
+        raise CaptureError(f"{path} is damaged: its sensor's name has {length} bytes. Fetch it again")
+    if version != VERSION:
         raise CaptureError(f"{path} is no .sens file of version {VERSION} (it says {version}): use ScanNet v2's")
     sensor = file.read(length).decode(errors="replace")
     matrices = [np.array(_MATRIX.unpack(file.read(_MATRIX.size)), np.float64).reshape(4, 4) for _ in range(4)]

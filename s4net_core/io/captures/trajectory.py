@@ -3,7 +3,6 @@
 All poses are returned as T_world_camera.
 """
 
-import json
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from s4net_core.errors import BadFrame, CaptureError
-from s4net_core.files import write_result
+from s4net_core.files import parse_json, read_file, write_result
 from s4net_core.frames import check_pose
 from s4net_core.geometry.poses import interpolate, pose_matrix, quaternion_of
 
@@ -160,7 +159,7 @@ def read_pose(path: Path) -> NDArray[np.float64]:
         BadFrame: ``pose`` when the file is missing or holds no such matrix, or the tracker was lost.
     """
     try:
-        T_world_camera = np.array(path.read_text().split(), np.float64).reshape(4, 4)
+        T_world_camera = np.array(read_file(path).split(), np.float64).reshape(4, 4)
     except (OSError, ValueError) as error:
         raise BadFrame("pose", f"{path} holds no 4x4 matrix ({error}): fetch the sequence again") from error
     check_pose(T_world_camera)
@@ -237,7 +236,7 @@ def _read_log(path: Path) -> NumberedPoses:
 def _read_open3d(path: Path) -> NumberedPoses:
     """PinholeCameraTrajectory: `extrinsic` is T_camera_world, column by column."""
     try:
-        cameras = json.loads(_text(path))["parameters"]
+        cameras = parse_json(_text(path))["parameters"]
         extrinsics = [np.array(camera["extrinsic"], np.float64).reshape(4, 4).T for camera in cameras]
         poses = {number: np.linalg.inv(T_camera_world) for number, T_camera_world in enumerate(extrinsics)}
     except (ValueError, KeyError, TypeError, np.linalg.LinAlgError) as error:
@@ -251,6 +250,6 @@ def _read_open3d(path: Path) -> NumberedPoses:
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text()
+        return read_file(path).decode()
     except (OSError, UnicodeDecodeError) as error:
         raise CaptureError(f"{path} is missing or is not text ({error}): check its name, or fetch it again") from error

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from s4net_core.errors import BadFrame
+from s4net_core.io.images.pixels import JPEG_START, PNG_SIGNATURE, check_pixels, encoded_size
 
 MILLIMETRES = 1000.0
 """16UC1 depth is in millimetres (REP 118)."""
@@ -27,8 +28,7 @@ _DEPTH_TYPES: dict[str, np.dtype[Any]] = {
     "mono16": np.dtype(np.uint16),
     "32FC1": np.dtype(np.float32),
 }
-_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_JPEG_START, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
+_JPEG_END = b"\xff\xd9"
 _JPEG_TAIL = 1024
 """Some cameras pad behind the end-of-image marker by up to this many bytes."""
 _DEPTH_HEADER = struct.Struct("<iff")
@@ -45,7 +45,7 @@ def decode_color(encoding: str, height: int, width: int, step: int, is_bigendian
         data: anything with the buffer protocol.
 
     Raises:
-        BadFrame: ``color_format`` for another encoding or when `data` is too short.
+        BadFrame: ``color_format`` for another encoding or when `data` is too short, ``image_size``.
     """
     if encoding not in _CHANNELS:
         raise BadFrame(
@@ -72,7 +72,7 @@ def decode_depth(
         data: anything with the buffer protocol.
 
     Raises:
-        BadFrame: ``depth_format`` for another encoding or when `data` is too short.
+        BadFrame: ``depth_format`` for another encoding or when `data` is too short, ``image_size``.
     """
     if encoding not in _DEPTH_TYPES:
         raise BadFrame(
@@ -91,10 +91,10 @@ def decode_compressed_color(format: str, data: Any) -> NDArray[np.uint8]:
         data: anything with the buffer protocol.
 
     Raises:
-        BadFrame: ``color_format`` when it is no JPEG or PNG, or is truncated.
+        BadFrame: ``color_format`` when it is no JPEG or PNG, or is truncated; ``image_size``.
     """
     blob = bytes(data)
-    if blob.startswith(_JPEG_START) and blob.rfind(_JPEG_END, max(len(blob) - _JPEG_TAIL, 0)) < 0:
+    if blob.startswith(JPEG_START) and blob.rfind(_JPEG_END, max(len(blob) - _JPEG_TAIL, 0)) < 0:
         # OpenCV fills the missing part with grey instead of refusing it.
         raise BadFrame("color_format", f"compressed colour is truncated ({len(blob)} bytes, format '{format}')")
     image = imdecode(blob, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
@@ -120,7 +120,7 @@ def decode_compressed_depth(format: str, data: Any) -> NDArray[np.float32]:
         data: anything with the buffer protocol.
 
     Raises:
-        BadFrame: ``depth_format`` for RVL, another encoding, or a PNG that is truncated or not 16 bit.
+        BadFrame: ``depth_format`` for RVL, another encoding, or a PNG that is truncated or not 16 bit; ``image_size``.
     """
     blob = bytes(data)
     encoding, _, transport = (part.strip() for part in format.partition(";"))
@@ -130,9 +130,9 @@ def decode_compressed_depth(format: str, data: Any) -> NDArray[np.float32]:
             f"compressed depth has format '{format}': set the publisher's compressedDepth.format to png, depth in "
             "16UC1 or 32FC1",
         )
-    headerless = blob.startswith(_PNG_SIGNATURE)
+    headerless = blob.startswith(PNG_SIGNATURE)
     png = blob if headerless else blob[_DEPTH_HEADER.size :]
-    values = imdecode(png, cv2.IMREAD_UNCHANGED) if png.startswith(_PNG_SIGNATURE) else None
+    values = imdecode(png, cv2.IMREAD_UNCHANGED) if png.startswith(PNG_SIGNATURE) else None
     if values is None or values.dtype != np.uint16 or values.ndim != 2:
         raise BadFrame(
             "depth_format", f"compressed depth ({len(blob)} bytes, format '{format}') holds no whole 16-bit PNG"
@@ -167,9 +167,15 @@ def depth_to_millimetres(depth: NDArray[np.float32]) -> NDArray[np.uint16]:
 
 
 def imdecode(data: bytes, flags: int) -> NDArray[Any] | None:
-    """Decode with OpenCV; None when it fails, whether it returns None or raises."""
-    if not data:
+    """Decode a PNG or JPEG with OpenCV; None when it is neither, or is damaged.
+
+    Raises:
+        BadFrame: ``image_size`` when it has more pixels than the limit.
+    """
+    size = encoded_size(data)
+    if size is None:
         return None
+    check_pixels(*size)
     try:
         return cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error:
@@ -182,8 +188,9 @@ def _rows(
     """View (H, W, channels) on a payload with padded rows.
 
     Raises:
-        BadFrame: `reason` when the sizes do not fit.
+        BadFrame: `reason` when the sizes do not fit, ``image_size`` when there are too many pixels.
     """
+    check_pixels(width, height)
     row = width * channels * dtype.itemsize
     payload = np.frombuffer(data, np.uint8) if len(data) else np.empty(0, np.uint8)
     if height <= 0 or width <= 0 or step < row or payload.size < height * step:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from s4net_core.errors import BadFrame, CaptureError
+from s4net_core.files import read_file
 from s4net_core.io.images.codec import MILLIMETRES, decode_compressed_color, depth_to_millimetres, imdecode
 from s4net_core.labels import LabelMap, LabelSpace, from_mask
 
@@ -127,7 +128,10 @@ def _read(path: Path, flags: int) -> NDArray[np.unsignedinteger[Any]]:
 
 
 def _decode(content: bytes, where: str, flags: int) -> NDArray[np.unsignedinteger[Any]]:
-    image = imdecode(content, flags)
+    try:
+        image = imdecode(content, flags)
+    except BadFrame as error:
+        raise BadFrame(error.reason, f"{where}: {error}") from error
     if image is None:
         raise BadFrame("unreadable", f"{where} ({len(content)} bytes) is truncated or no image: fetch the data again")
     return np.asarray(image)
@@ -135,7 +139,7 @@ def _decode(content: bytes, where: str, flags: int) -> NDArray[np.unsignedintege
 
 def _bytes(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        return read_file(path)
     except OSError as error:
         raise BadFrame("unreadable", f"{path} cannot be read: {error.strerror}") from error
 

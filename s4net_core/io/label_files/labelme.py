@@ -16,10 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from s4net_core.errors import BadFrame, CaptureError, S4NetError
-from s4net_core.files import write_result
+from s4net_core.files import read_json, write_result
 from s4net_core.geometry.camera import resize_nearest
 from s4net_core.io.images.codec import decode_compressed_color, imdecode
 from s4net_core.io.images.files import read_color
+from s4net_core.io.images.pixels import check_pixels
 from s4net_core.labels import UNLABELLED, UNLABELLED_NAME, LabelSpace
 
 VERSION = "5.5.0"
@@ -44,7 +45,8 @@ def read_labelme(path: Path, space: LabelSpace, size: tuple[int, int] | None = N
 
     Raises:
         BadFrame: ``unreadable`` or ``label_format`` when it is no annotation, ``label_size`` when it is of an image of
-            other proportions, ``color_format`` when its size is only in ``imageData`` and that is damaged.
+            other proportions, ``color_format`` when its size is only in ``imageData`` and that is damaged,
+            ``image_size``.
         S4NetError: a shape has an unknown name, or a type that covers no area.
     """
     content = _read(path)
@@ -55,6 +57,10 @@ def read_labelme(path: Path, space: LabelSpace, size: tuple[int, int] | None = N
             "label_format", f"{path} has no imageHeight and imageWidth: save it once with LabelMe 5 or later"
         )
     ids = _ids_of(path, shapes, space)
+    try:
+        check_pixels(own_size[1], own_size[0])
+    except BadFrame as error:
+        raise BadFrame(error.reason, f"{path}: {error}") from error
     label = np.full(own_size, UNLABELLED, np.uint8)
     for shape, id in zip(shapes, ids, strict=True):
         _paint(label, shape, id, path)
@@ -165,7 +171,7 @@ def _corners(polygon: Polygon) -> Polygon:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_bytes())
+        content = read_json(path)
     except (OSError, ValueError) as error:
         raise BadFrame("unreadable", f"{path} cannot be read as JSON ({error}): fetch or save it again") from error
     if not isinstance(content, dict) or not isinstance(content.get("shapes"), list):
@@ -186,8 +192,9 @@ def _size_of(path: Path, content: dict[str, Any]) -> tuple[int, int] | None:
 def _embedded(path: Path, data: Any) -> NDArray[np.uint8]:
     try:
         return decode_compressed_color("imageData", base64.b64decode(data))
-    except (BadFrame, ValueError, TypeError) as error:
-        raise BadFrame("color_format", f"{path}: imageData is no image: {error}") from error
+    except (ValueError, TypeError) as error:  # ValueError: also BadFrame
+        reason = error.reason if isinstance(error, BadFrame) else "color_format"
+        raise BadFrame(reason, f"{path}: imageData is no image: {error}") from error
 
 
 def _ids_of(path: Path, shapes: Sequence[Any], space: LabelSpace) -> list[int]:
