@@ -396,14 +396,17 @@ class KeyframeBuffer:
     def _follow(self, view: View) -> tuple[int, NDArray[np.float64]]:
         """Segment and corrected pose of a view that is offered.
 
-        A view that is a keyframe already is of a recording that is played again, in the same frame.
+        A view that was offered before, or is a keyframe, is of a recording that is played again, in the same frame.
         """
         segment = self._segments.follow(view.stamp, view.T_world_camera)
         T_world_camera = self._corrected(view.T_world_camera, segment)
+        known = self._trail.played_again(view.stamp)
         self._trail.add(view.stamp, segment, T_world_camera)
-        known = self._keyframes.get(self._by_stamp.get(view.stamp, -1))
-        if known is not None and same_pose(known.T_world_camera, T_world_camera):
-            self._join(known.segment, segment)
+        keyframe = self._keyframes.get(self._by_stamp.get(view.stamp, -1))
+        if known is None and keyframe is not None:
+            known = keyframe.segment, keyframe.T_world_camera
+        if known is not None and same_pose(known[1], T_world_camera):
+            self._join(known[0], segment)
         return segment, T_world_camera
 
     def _corrected(self, T_world_camera: NDArray[np.float64], segment: int) -> NDArray[np.float64]:

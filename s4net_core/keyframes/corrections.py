@@ -33,6 +33,12 @@ class Trail:
             self._poses.clear()
         self._poses.append((stamp, segment, T_world_camera))
 
+    def played_again(self, stamp: int) -> tuple[int, NDArray[np.float64]] | None:
+        """Segment and pose that a view of this very stamp had, if time goes back to it; to be asked before `add`."""
+        if not self._poses or stamp > self._poses[-1][0]:
+            return None
+        return next(((segment, T) for known, segment, T in self._poses if known == stamp), None)
+
     def knots(self, path: Mapping[int, NDArray[np.float64]]) -> dict[int, Knots]:
         """Corrections at those stamps of a corrected trajectory at which the stream's pose is known, by segment.
 

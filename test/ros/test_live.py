@@ -36,7 +36,7 @@ from s4net_core.io.captures.opening import open_capture
 from s4net_core.io.captures.scene_folder import write_scene_folder
 from s4net_core.io.source_sets.opening import open_source_set
 from s4net_core.keyframes import KeyframeBuffer
-from s4net_core.models.checkpoint import read_info
+from s4net_core.models.checkpoint import file_sha256, read_info
 from s4net_ros.conversions import image_message, stamp_ns
 from s4net_ros.graph import NodeSpec, adaptation_graph, fastdds_environment
 from s4net_ros.msg import ModelUpdate
@@ -173,7 +173,7 @@ def test_a_replay_is_answered_frame_by_frame_through_a_change_of_weights(
     chain.play(big_bag, subscribers=1)
     chain.watch_until(lambda: len(masks) >= 4, "first masks")
     weights = make_checkpoint(5, version=1)
-    update.publish(update_message(weights, "", read_info(weights), Time()))
+    update.publish(update_message(weights, file_sha256(weights), read_info(weights), Time()))
     chain.watch_until(lambda: chain.children["player"].code is not None, "end of the bag")
     values = chain.monitor.record.values
     chain.watch_until(lambda: int(values["segmentation"]["labelled"]) == len(masks), "last masks")
@@ -218,7 +218,7 @@ def test_new_weights_drop_no_frame(
     weights = make_checkpoint(5, version=1)
     for i, frame in enumerate(frames):
         if i == len(frames) // 3:
-            update.publish(update_message(weights, "", read_info(weights), Time()))
+            update.publish(update_message(weights, file_sha256(weights), read_info(weights), Time()))
         if i == len(frames) - 5:  # the change may take long on a busy machine, and must lie within these frames
             chain.watch_until(lambda: chain.served.get("weights_version") == "1", "new weights serve")
         header = Header(frame_id=FRAME_ID, stamp=Time(sec=frame.stamp // 10**9, nanosec=frame.stamp % 10**9))

@@ -27,7 +27,7 @@ from s4net_core.config import ModelSettings
 from s4net_core.frames import Intrinsics
 from s4net_core.labels import LabelSpace
 from s4net_core.models.build import build_network
-from s4net_core.models.checkpoint import read_info, save_checkpoint
+from s4net_core.models.checkpoint import file_sha256, read_info, save_checkpoint
 from s4net_core.models.segmenter import Segmentation, Segmenter
 from s4net_ros import publishers
 from s4net_ros.conversions import camera_info_message, image_message
@@ -184,7 +184,7 @@ def test_onnx_runtime_serves_the_same_labels_and_takes_new_weights(ros, start, c
     np.testing.assert_array_equal(np.frombuffer(masks[0].data, np.uint8).reshape(HEIGHT, WIDTH), expected)
     path = make_checkpoint(class_id=9, version=4)
     camera.ready(camera.update)
-    camera.update.publish(update_message(path, "", read_info(path), header(1).stamp))
+    camera.update.publish(update_message(path, file_sha256(path), read_info(path), header(1).stamp))
     ros.wait_for(lambda: node.counts.snapshot().get("updates_loaded"), "new weights")
     camera.show(20, color)
     ros.wait_for(lambda: len(masks) > 1)
@@ -605,9 +605,11 @@ def test_a_stall_is_explained(ros, start):
     assert "color (/color/image_raw): 1 publisher" in arrays[-1].status[0].message
 
 
-def test_as_a_process_it_ends_in_order(spawn, checkpoint):
+def test_as_a_process_it_ends_in_order(ros, spawn, checkpoint):
     process = spawn("-m", "s4net_ros.segmentation_node", "--ros-args", "-p", f"checkpoint:={checkpoint}")
     assert "labels come from" in process.stderr.readline()
+    node = ros.node()
+    ros.wait_for(lambda: node.count_subscribers("color/image_raw"), "until it is active; before, a signal kills it")
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (0, "")
