@@ -157,7 +157,7 @@ class Session:
         self._advancing = False
         self._folder = StateFolder(folder, base, settings)
         try:
-            self._prepare(source and in_label_space(source, network.label_space), track)
+            self._prepare(None if source is None else in_label_space(source, network.label_space), track)
         except BaseException:
             self._folder.close()
             raise
@@ -174,7 +174,7 @@ class Session:
         self.stopping = Stopping(settings, self.keyframes)
         if source is None and not (settings.learner.lambda_geometric or settings.learner.lambda_depth):
             raise SettingsError("nothing to learn from: set learner.lambda_geometric above 0, or name a source set")
-        train, holdout = split(source, settings.guard.holdout) if source else ([], [])
+        train, holdout = split(source, settings.guard.holdout) if source is not None else ([], [])
         base = Teacher(self._base_network, settings, self._device)
         self._guard = Guard(self._base_network, base, source, holdout, self.keyframes, settings, self._device)
         self._learner = self._new_learner(base, source, train, track)
