@@ -146,8 +146,7 @@ def common_space(segmenters: Mapping[str, Segmenter]) -> LabelSpace:
         if other.info.label_space.names != one.info.label_space.names:
             raise CheckpointError(
                 f"network '{first}' has the classes {one.info.label_space} but '{name}' has "
-                f"{other.info.label_space}: compare "
-                "networks of the same classes"
+                f"{other.info.label_space}: compare networks of the same classes"
             )
     return one.info.label_space
 

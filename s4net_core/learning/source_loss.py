@@ -1,6 +1,7 @@
 """The losses that keep a network from forgetting: on labelled images, or on what the base model predicts."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -42,15 +43,11 @@ def source_loss(
         class_weights: (C,) from `median_frequency_weights`.
         settings: `auxiliary_weight`.
     """
-    segmentation = supervised_loss(outputs.logits, batch.labels, class_weights)
-    total, auxiliary, depth = segmentation, segmentation.new_zeros(()), segmentation.new_zeros(())
-    if outputs.auxiliary is not None:
-        auxiliary = supervised_loss(outputs.auxiliary, batch.labels, class_weights)
-        total = total + settings.auxiliary_weight * auxiliary
-    if outputs.depth is not None:
-        depth = depth_supervised_loss(outputs.depth, batch.depth)
-        total = total + depth
-    return SourceLoss(total, segmentation, auxiliary, depth)
+
+    def of_logits(logits: Tensor) -> Tensor:
+        return supervised_loss(logits, batch.labels, class_weights)
+
+    return _all_branches(outputs, of_logits, batch.depth, settings)
 
 
 def distillation_loss(
@@ -65,12 +62,24 @@ def distillation_loss(
         settings: `distillation` and `auxiliary_weight`.
     """
     everywhere = torch.ones_like(probabilities[:, :1], dtype=torch.bool)
-    segmentation = geometric_loss(outputs.logits, probabilities, everywhere)
+
+    def of_logits(logits: Tensor) -> Tensor:
+        return geometric_loss(logits, probabilities, everywhere)
+
+    loss = _all_branches(outputs, of_logits, depth, settings)
+    return replace(loss, total=settings.distillation * loss.total)
+
+
+def _all_branches(
+    outputs: Outputs, of_logits: Callable[[Tensor], Tensor], depth: Tensor | None, settings: LearnerSettings
+) -> SourceLoss:
+    """A loss on logits, on both branches that have them, and L_DS against `depth`; None = no depth is compared."""
+    segmentation = of_logits(outputs.logits)
     total, auxiliary, of_depth = segmentation, segmentation.new_zeros(()), segmentation.new_zeros(())
     if outputs.auxiliary is not None:
-        auxiliary = geometric_loss(outputs.auxiliary, probabilities, everywhere)
+        auxiliary = of_logits(outputs.auxiliary)
         total = total + settings.auxiliary_weight * auxiliary
     if outputs.depth is not None and depth is not None:
         of_depth = depth_supervised_loss(outputs.depth, depth)
         total = total + of_depth
-    return SourceLoss(settings.distillation * total, segmentation, auxiliary, of_depth)
+    return SourceLoss(total, segmentation, auxiliary, of_depth)
