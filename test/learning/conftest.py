@@ -7,6 +7,7 @@ import torch
 from scenes import make_room_frames, make_source_images, write_source_set
 
 from s4net_core.config import Settings, from_values
+from s4net_core.keyframes import KeyframeBuffer
 from s4net_core.models.build import build_network
 from s4net_core.models.checkpoint import save_checkpoint
 
@@ -64,3 +65,12 @@ def base(tmp_path: Path, settings: Settings) -> Path:
     path = tmp_path / "base.safetensors"
     save_checkpoint(path, build_network(settings.model))
     return path
+
+
+@pytest.fixture
+def keyframes(settings: Settings, frames) -> KeyframeBuffer:
+    """Those of the room's views that show something new."""
+    buffer = KeyframeBuffer(settings.keyframes, settings.geometry, min_overlap=settings.learner.min_overlap)
+    for frame in frames:
+        buffer.offer(frame)
+    return buffer

@@ -7,20 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from s4net_core.keyframes import KeyframeBuffer
 from s4net_core.learning.guard import NOT_FINITE, Guard, Health
 from s4net_core.learning.teacher import Teacher
 from s4net_core.models.checkpoint import load_checkpoint
 
 GOOD = Health(finite=True, source_miou=0.5, score=0.8, agreement=0.8, largest_share=0.4, classes=10)
-
-
-@pytest.fixture
-def keyframes(settings, frames):
-    buffer = KeyframeBuffer(settings.keyframes, settings.geometry, min_overlap=settings.learner.min_overlap)
-    for frame in frames:
-        buffer.offer(frame)
-    return buffer
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch.nn import functional
 
-from s4net_core.keyframes import KeyframeBuffer
 from s4net_core.learning.learner import Learner
 from s4net_core.learning.source_free import SourceFree
 from s4net_core.learning.source_loss import distillation_loss
@@ -19,14 +18,6 @@ from s4net_core.models.checkpoint import load_checkpoint
 
 CPU = torch.device("cpu")
 CLASSES = 37
-
-
-@pytest.fixture
-def keyframes(settings, frames):
-    buffer = KeyframeBuffer(settings.keyframes, settings.geometry, min_overlap=settings.learner.min_overlap)
-    for frame in frames:
-        buffer.offer(frame)
-    return buffer
 
 
 @pytest.fixture

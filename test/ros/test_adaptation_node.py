@@ -672,13 +672,19 @@ def real(tmp_path, checkpoint):
     return settings
 
 
-def test_weights_that_the_guard_refuses_are_told_and_never_announced(ros, real, room):
-    real.learner.learning_rate = 0.5  # ruins any network
-    robot, node = Robot(ros), ros.add(AdaptationNode(real, context=ros.context))
+def show_room(ros, settings, room):
+    """A robot before a node that learns, which has shown it half of the room's views."""
+    robot, node = Robot(ros), ros.add(AdaptationNode(settings, context=ros.context))
     assert node.autostart()
     robot.ready()
     for frame in room[::2]:
         robot.show(frame)
+    return robot
+
+
+def test_weights_that_the_guard_refuses_are_told_and_never_announced(ros, real, room):
+    real.learner.learning_rate = 0.5  # ruins any network
+    robot = show_room(ros, real, room)
     status = robot.wait_for_status(lambda m: m.refused >= 2, "refusals")
     assert (status.version, status.handovers) == (0, 0)
     assert status.last_refusal
@@ -687,11 +693,7 @@ def test_weights_that_the_guard_refuses_are_told_and_never_announced(ros, real, 
 
 def test_it_learns_without_a_source_set(ros, real, room):
     real.source.path = ""
-    robot, node = Robot(ros), ros.add(AdaptationNode(real, context=ros.context))
-    assert node.autostart()
-    robot.ready()
-    for frame in room[::2]:
-        robot.show(frame)
+    robot = show_room(ros, real, room)
     status = robot.wait_for_status(lambda m: m.step >= 2, "steps")
     assert math.isnan(status.source_miou)
     assert status.loss_geometric > 0
