@@ -24,6 +24,8 @@ BASE = "base.safetensors"
 that it was made of."""
 MAX_BYTES = 1 << 28
 """Size up to which `read_file` reads a file into memory: an image or a description, but not a recording."""
+MAX_TEXT = 1 << 26
+"""Size up to which `read_text` and `read_json` read a file: Python objects take many times the size of their text."""
 
 
 def open_regular(path: str | Path) -> BinaryIO:
@@ -58,14 +60,24 @@ def read_file(path: str | Path, max_bytes: int = MAX_BYTES) -> bytes:
         return file.read(size)
 
 
+def read_text(path: str | Path) -> str:
+    """Content of a text file, UTF-8; at most `MAX_TEXT` bytes are read.
+
+    Raises:
+        OSError: as `read_file`.
+        ValueError: it is not UTF-8.
+    """
+    return read_file(path, MAX_TEXT).decode()
+
+
 def read_json(path: str | Path) -> Any:
-    """Content of a JSON file.
+    """Content of a JSON file; at most `MAX_TEXT` bytes are read.
 
     Raises:
         OSError: as `read_file`.
         ValueError: it is no JSON, is nested too deeply, or has a number beyond float64.
     """
-    return parse_json(read_file(path))
+    return parse_json(read_file(path, MAX_TEXT))
 
 
 def parse_json(text: bytes | str) -> Any:

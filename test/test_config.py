@@ -195,7 +195,7 @@ BOMB = "a: &a [x, x]\nb: &b [*a, *a]\nc: [*b, *b]\n"
         (b"[" * 5000, "is no YAML"),
         (b"x: !!python/object/apply:os.getcwd []\n", "is no YAML"),
         (BOMB.encode(), r"aliases \(\*name\) are not allowed"),
-        (b"#" * (1 << 20) + b"\n", "is larger than 1 MiB"),
+        (b"#" * (1 << 20) + b"\n", r"it has 1048577 bytes, at most 1048576 are read"),
     ],
 )
 def test_what_is_no_settings_file_is_refused_by_name(tmp_path, content, told):
@@ -211,6 +211,6 @@ def test_an_empty_file_changes_nothing(write):
 
 def test_missing_files_folders_and_pipes_are_refused_and_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "pipe")
-    for name, told in (("nowhere.yaml", "cannot be read"), (".", "no regular file"), ("pipe", "no regular file")):
+    for name, told in (("nowhere.yaml", "cannot be read"), (".", "it is a folder"), ("pipe", "no regular file")):
         with pytest.raises(SettingsError, match=f"{tmp_path / name}.*{told}"):
             load_settings(tmp_path / name)

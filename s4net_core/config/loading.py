@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from s4net_core.config.groups import Settings
 from s4net_core.config.leaves import leaves
 from s4net_core.errors import SettingsError
+from s4net_core.files import read_file
 
 MAX_FILE = 1 << 20
 """Bytes that a settings file may have; all settings with their help have about 20,000."""
@@ -101,17 +102,12 @@ def read_yaml(path: str | Path, what: str = "settings file") -> Any:
         what: what errors call it.
 
     Raises:
-        SettingsError: it is no regular file, is larger than `MAX_FILE`, or is no YAML.
+        SettingsError: it is missing, is no regular file, is larger than `MAX_FILE`, or is no YAML.
     """
-    if Path(path).exists() and not Path(path).is_file():  # to read a pipe could take forever
-        raise SettingsError(f"{what} {path} is no regular file: give the name of a YAML file")
     try:
-        with open(path, "rb") as file:
-            content = file.read(MAX_FILE + 1)
+        content = read_file(path, MAX_FILE)
     except OSError as error:
-        raise SettingsError(f"{what} {path} cannot be read: {error}") from error
-    if len(content) > MAX_FILE:
-        raise SettingsError(f"{what} {path} is larger than {MAX_FILE >> 20} MiB: give a YAML file")
+        raise SettingsError(f"{what} {path} cannot be read ({error.strerror}): give the name of a YAML file") from error
     try:
         return yaml.load(content, _WithoutAliases)
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: e.g. the 45th of a month

@@ -5,10 +5,9 @@ from functools import reduce
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from s4net_core.config import Settings, with_values
+from s4net_core.config import Settings, read_yaml, with_values
 from s4net_core.errors import SettingsError
 from s4net_core.evaluation.summary import DEPTH, SEGMENTATION
 from s4net_core.experiments.results import NETWORKS
@@ -175,8 +174,11 @@ def load_experiment(path: str | Path, stand_in: str = "") -> Experiment:
     """
     values = _read(Path(path), ())
     stand_ins = values.pop("stand_ins", {})
+    if not isinstance(stand_ins, dict) or not all(isinstance(changes, dict) for changes in stand_ins.values()):
+        raise SettingsError(f"experiment {path}: stand_ins must hold a table of changes for each name")
     if stand_in and stand_in not in stand_ins:
-        raise SettingsError(f"experiment {path} has no stand-in '{stand_in}', only: {', '.join(stand_ins) or 'none'}")
+        known = ", ".join(map(str, stand_ins)) or "none"
+        raise SettingsError(f"experiment {path} has no stand-in '{stand_in}', only: {known}")
     if stand_in:
         values = _merged(values, stand_ins[stand_in])
         for name in ("title", "table"):  # so that nobody takes them for results on the paper's data
@@ -192,13 +194,12 @@ def _read(path: Path, readers: Sequence[Path]) -> dict[str, Any]:
     """The file and what it extends, merged."""
     if path in readers:
         raise SettingsError(f"experiment {readers[0]} extends itself: {' -> '.join(p.name for p in (*readers, path))}")
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise SettingsError(f"experiment {path} cannot be read: {error}") from error
+    values = read_yaml(path, "experiment")
     if not isinstance(values, dict):
         raise SettingsError(f"experiment {path} holds {type(values).__name__}: it must hold names and values")
     base = values.pop("extends", "")
+    if not isinstance(base, str):
+        raise SettingsError(f"experiment {path} extends {base!r}: give the name of a file in the same folder")
     return _merged(_read(path.parent / base, (*readers, path)), values) if base else values
 
 

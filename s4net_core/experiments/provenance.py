@@ -10,7 +10,7 @@ from typing import Any
 from s4net_core import __version__
 from s4net_core.config import Settings, changed_settings
 from s4net_core.errors import S4NetError
-from s4net_core.files import creation_time
+from s4net_core.files import creation_time, open_regular
 
 BLOCK = 1 << 20
 """Bytes that are read at once."""
@@ -86,7 +86,7 @@ def _data_sha256(path: Path) -> str:
     for file in files:
         digest = hashlib.sha256()
         try:
-            with file.open("rb") as opened:
+            with open_regular(file) as opened:
                 while block := opened.read(BLOCK):
                     digest.update(block)
         except OSError as error:

@@ -16,7 +16,7 @@ from s4net_core.evaluation.depth import DepthEvaluation, DepthScores
 from s4net_core.evaluation.evaluate import Evaluation
 from s4net_core.evaluation.metrics import SegmentationScores
 from s4net_core.evaluation.summary import DEPTH
-from s4net_core.files import write_result
+from s4net_core.files import read_json, write_result
 from s4net_core.labels import SUNRGBD37
 
 log = logging.getLogger(__name__)
@@ -216,8 +216,8 @@ class ResultStore:
         path = self._folder / f"{key_of(follows_from)}.json"
         if path.is_file():
             try:
-                return [Result.from_dict(found) for found in json.loads(path.read_text(encoding="utf-8"))["results"]]
-            except (ValueError, KeyError, TypeError) as error:
+                return [Result.from_dict(found) for found in read_json(path)["results"]]
+            except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
                 log.warning("%s is damaged (%s): it is made again", path, error)
         results = list(make())
         content = {"follows_from": follows_from, "results": [result.as_dict() for result in results]}

@@ -90,6 +90,10 @@ class TestFile:
             ({"paper": {"S4-Net": {"Scan 1": {"mIoU": 0.5}}}}, "mIoU"),
             ({"extends": "experiment.yaml"}, "extends itself"),
             ({"extends": "nothing.yaml"}, "nothing.yaml cannot be read"),
+            ({"extends": ["a.yaml"]}, r"extends \['a.yaml'\]: give the name of a file"),
+            ({"stand_ins": ["toy"]}, "stand_ins must hold a table"),
+            ({"stand_ins": {"toy": "small"}}, "stand_ins must hold a table"),
+            ({"settings": {1: 2}}, "settings"),
         ],
     )
     def test_what_is_wrong_is_named(self, write, changes, problem):
@@ -101,6 +105,14 @@ class TestFile:
         (tmp_path / "list.yaml").write_text("- a\n")
         with pytest.raises(SettingsError, match="holds list"):
             load_experiment(tmp_path / "list.yaml")
+
+    def test_a_file_is_read_within_the_bounds_of_settings_files(self, tmp_path):
+        (tmp_path / "bomb.yaml").write_text("a: &a [x, x]\ntitle: [*a, *a]\n")
+        with pytest.raises(SettingsError, match=r"experiment .*bomb\.yaml is no YAML: aliases"):
+            load_experiment(tmp_path / "bomb.yaml")
+        (tmp_path / "image.yaml").write_bytes(b"\xff\xd8\xff")
+        with pytest.raises(SettingsError, match=r"experiment .*image\.yaml is no YAML"):
+            load_experiment(tmp_path / "image.yaml")
 
 
 def test_the_file_of_the_six_rooms_loads():

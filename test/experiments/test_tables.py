@@ -164,7 +164,9 @@ class TestStore:
         store.once({"seed": 2, "scans": {"Scan 1": "ab"}}, make)
         assert made == [0, 1]
 
-    @pytest.mark.parametrize("content", ["", "{}", '{"results": [{"network": "PSPNet"}]}', '{"results": [3]}'])
+    @pytest.mark.parametrize(
+        "content", ["", "{}", '{"results": [{"network": "PSPNet"}]}', '{"results": [3]}', "[" * 9999]
+    )
     def test_a_damaged_file_is_made_again(self, results, tmp_path, content):
         store = ResultStore(tmp_path)
         store.once({"seed": 1}, lambda: results)

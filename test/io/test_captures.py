@@ -14,6 +14,7 @@ from s4net_core.io.captures.opening import open_capture
 from s4net_core.io.captures.rosbag import BagReader
 from s4net_core.io.captures.scene_folder import SceneFolder, write_scene_folder
 from s4net_core.io.captures.seven_scenes import SevenScenes
+from s4net_core.io.captures.trajectory import UNKNOWN_POSES
 from s4net_core.io.captures.tum import TumCapture
 
 WIDTH, HEIGHT = 640, 480
@@ -91,6 +92,7 @@ class TestTum:
         [
             ("rgb.txt", "1.0 rgb/0.png extra", "has 3 words"),
             ("depth.txt", "soon depth/0.png", "'soon' is not a stamp"),
+            ("depth.txt", "9" * 5000 + " depth/0.png", "is not a stamp in seconds"),
             ("groundtruth.txt", "1.0 a b c d e f g", "groundtruth.txt"),
         ],
     )
@@ -99,6 +101,19 @@ class TestTum:
         (tmp_path / "room" / name).write_text(content)
         with pytest.raises(CaptureError, match=message):
             list(TumCapture(tmp_path / "room"))
+
+    def test_the_comment_that_tells_the_camera_is_read_within_bounds(self, tmp_path, frames):
+        write_tum(tmp_path / "room", frames[:1])
+        truth = tmp_path / "room/groundtruth.txt"
+        truth.write_text("# freiburg3\n")
+        assert next(iter(TumCapture(tmp_path / "room", poses=UNKNOWN_POSES))).intrinsics.fx == 535.4
+        truth.write_bytes(b"# freiburg\xff")
+        with pytest.raises(CaptureError, match=r"groundtruth\.txt .*is not text"):
+            TumCapture(tmp_path / "room", poses=UNKNOWN_POSES)
+        with truth.open("wb") as file:
+            file.truncate(1 << 40)
+        with pytest.raises(CaptureError, match=r"groundtruth\.txt .*at most 67108864 are read"):
+            TumCapture(tmp_path / "room", poses=UNKNOWN_POSES)
 
     def test_missing_poses_are_named(self, tmp_path, frames):
         write_tum(tmp_path / "room", frames[:1])

@@ -1,6 +1,7 @@
 """Published label tables lead to the 37 classes by id, and a foreign table is refused."""
 
 import csv
+import os
 
 import numpy as np
 import pytest
@@ -30,13 +31,28 @@ def test_scannet_ids_go_through_nyu40_to_the_37_classes(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "id\tname\n1\twall\n", "id\tnyu40id\n", "id\tnyu40id\n1\twall\n", "id\tnyu40id\nwall\t1\n"]
+    "content",
+    [
+        *(b"", b"id\tname\n1\twall\n", b"id\tnyu40id\n", b"id\tnyu40id\n1\twall\n", b"id\tnyu40id\nwall\t1\n"),
+        *(b"id\tnyu40id\n999999999999999\t1\n", b"id\tnyu40id\n-1\t1\n", b"id\tnyu40id\n1\t300\n"),
+        *(b"\x89PNG\r\n\x1a\n\xff\0", b"id\tnyu40id\n" + b"1" * 200_000),
+    ],
+    ids=lambda content: repr(content[:30]),
 )
-def test_a_foreign_or_truncated_scannet_table_is_refused(tmp_path, text):
+def test_a_foreign_or_truncated_scannet_table_is_refused(tmp_path, content):
     path = tmp_path / "labels.tsv"
-    path.write_text(text)
+    path.write_bytes(content)
     with pytest.raises(LabelTableError, match=r"labels\.tsv"):
         scannet_label_map(path)
+
+
+def test_a_scannet_table_that_is_too_large_or_a_pipe_is_not_read(tmp_path):
+    with (tmp_path / "large.tsv").open("wb") as file:
+        file.truncate(1 << 40)
+    os.mkfifo(tmp_path / "pipe.tsv")
+    for name, told in (("large", "at most 67108864 are read"), ("pipe", "it is no regular file")):
+        with pytest.raises(LabelTableError, match=rf"{name}\.tsv cannot be read .*{told}"):
+            scannet_label_map(tmp_path / f"{name}.tsv")
 
 
 def test_a_missing_scannet_table_is_named_with_the_remedy(tmp_path):
@@ -72,7 +88,16 @@ def test_nyu_classes_go_through_nyu40_by_the_order_of_the_table(tmp_path):
     assert label.tolist() == [[0, 23, 0, 3], [0, 37, 0, 0]]
 
 
-@pytest.mark.parametrize("content", [{"mapClass": np.ones((1, 13))}, {"other": np.ones((1, 894))}])
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"mapClass": np.ones((1, 13))},
+        {"other": np.ones((1, 894))},
+        {"mapClass": "x" * 894},
+        {"mapClass": np.full((1, 894), 41)},
+    ],
+    ids=["few", "other name", "text", "too large"],
+)
 def test_a_foreign_nyu_table_is_refused(tmp_path, content):
     scipy.io.savemat(tmp_path / "table.mat", content)
     with pytest.raises(LabelTableError, match=r"table\.mat.*mapClass"):

@@ -119,6 +119,44 @@ def test_a_foreign_or_truncated_file_is_refused(nyu):
         open_source_set(nyu)
 
 
+def test_an_image_that_claims_to_be_huge_is_refused_before_it_is_read(nyu):
+    with h5py.File(nyu / "nyu_depth_v2_labeled.mat", "r+") as file:
+        del file["labels"]
+        file.create_dataset("labels", (COUNT, 1_000_000, 1_000_000), np.uint8)  # 5 TB of nothing
+    source = open_source_set(nyu)
+    with pytest.raises(SourceSetError, match=r"image 4 cannot be read \(an image of 1000000x1000000 has more than 50"):
+        source.label(1)
+
+
+@pytest.mark.parametrize(
+    "shape", [(), (COUNT,), (COUNT, WIDTH), (COUNT, 3, WIDTH, HEIGHT), (1, WIDTH, HEIGHT)], ids=str
+)
+def test_labels_of_another_shape_are_named(nyu, shape):
+    with h5py.File(nyu / "nyu_depth_v2_labeled.mat", "r+") as file:
+        del file["labels"]
+        file.create_dataset("labels", shape, np.uint8)
+    with pytest.raises(SourceSetError, match=r"no variable 'labels'|image 4 cannot be read .*fetch the file again"):
+        open_source_set(nyu).label(1)
+
+
+def test_a_split_of_no_numbers_is_refused(nyu):
+    scipy.io.savemat(nyu / "splits.mat", {"trainNdxs": "all of them"})
+    with pytest.raises(SourceSetError, match=r"splits\.mat: trainNdxs holds no numbers"):
+        open_source_set(nyu)
+
+
+def test_a_table_that_unpacks_to_more_than_is_read_is_refused(nyu, monkeypatch):
+    monkeypatch.setattr("s4net_core.io.matlab.MAX_BYTES", 1_000_000)
+    many = {"mapClass": np.zeros((1, 1_000_001), np.uint8)}
+    scipy.io.savemat(nyu / "classMapping40.mat", many, do_compression=True)
+    assert (nyu / "classMapping40.mat").stat().st_size < 10_000
+    with pytest.raises(LabelTableError, match=r"classMapping40\.mat .*unpacks to more than 1000000 bytes"):
+        open_source_set(nyu)
+    few = {"mapClass": TABLE[None]}
+    scipy.io.savemat(nyu / "classMapping40.mat", few, do_compression=True)
+    assert len(open_source_set(nyu)) == 3
+
+
 def test_a_damaged_image_is_named(nyu):
     path = nyu / "nyu_depth_v2_labeled.mat"
     with h5py.File(path) as file:

@@ -220,6 +220,14 @@ def test_a_pipe_in_a_recording_is_named_and_not_waited_for(tmp_path, frames, nam
         BagReader(tmp_path / "bag")
 
 
+def test_a_description_that_is_too_large_is_named(tmp_path, frames):
+    write_bag(tmp_path / "bag", frames)
+    with (tmp_path / "bag/metadata.yaml").open("ab") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(CaptureError, match=r"metadata\.yaml cannot be read.*at most 16777216 are read"):
+        BagReader(tmp_path / "bag")
+
+
 @pytest.mark.parametrize("metadata", [True, False])
 def test_one_flipped_bit_of_an_image_is_noticed(tmp_path, large_frames, metadata):
     """Without a checksum the frame would come back with another colour."""

@@ -206,6 +206,14 @@ class TestSens:
         with pytest.raises(CaptureError, match=r"label-filt.zip is no whole zip file"):
             open_capture(scan)
 
+    def test_a_label_that_unpacks_to_more_than_is_read_is_left_out(self, tmp_path, views, monkeypatch):
+        scan = write_scan(tmp_path, views)
+        monkeypatch.setattr("s4net_core.io.captures.scannet.MAX_BYTES", 100_000)
+        with zipfile.ZipFile(scan / "scene0000_00_2d-label-filt.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("label-filt/0.png", bytes(100_001))
+        with pytest.raises(BadFrame, match=r"label-filt/0\.png unpacks to 100001 bytes, at most 100000 are read"):
+            next(iter(open_capture(scan).views())).decode()
+
     def test_a_stride_reads_only_what_it_takes(self, tmp_path, views):
         """The frames between are damaged, which nobody notices."""
         scan = write_scan(tmp_path, views, color="raw", depth="raw")

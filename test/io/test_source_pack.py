@@ -1,5 +1,9 @@
 """Packed source sets give the batches of what they were made from, keep its split, and are refused when damaged."""
 
+import json
+import os
+import tracemalloc
+import zlib
 from dataclasses import astuple
 
 import cv2
@@ -7,9 +11,11 @@ import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.numpy import save_file
 from scenes import make_room_frames, make_source_images
 
 from s4net_core.errors import SourceSetError
+from s4net_core.io.images.pixels import DEFAULT_MEGAPIXELS, limit_pixels
 from s4net_core.io.source_sets.batches import SourceBatches
 from s4net_core.io.source_sets.files import FolderSourceSet, write_source_set
 from s4net_core.io.source_sets.opening import has_official_split, open_source_set
@@ -124,8 +130,6 @@ def test_a_foreign_file_is_refused(tmp_path):
     path.write_text("shopping list, long enough to be a header" * 9)
     with pytest.raises(SourceSetError, match=r"notes\.txt is no packed source set"):
         open_source_set(path)
-    from safetensors.numpy import save_file
-
     save_file({"index": np.zeros((1, 8), np.int64)}, str(path))
     with pytest.raises(SourceSetError, match=r"notes\.txt is no packed source set"):
         open_source_set(path)
@@ -149,6 +153,62 @@ def test_a_damaged_image_is_named_and_the_other_ones_are_not(pack):
         source[2]
     assert source[1].color.shape == source[3].color.shape == (HEIGHT, WIDTH, 3)
     assert source.label(2).shape == (HEIGHT, WIDTH)
+
+
+@pytest.fixture
+def one_megapixel():
+    limit_pixels(1)
+    yield
+    limit_pixels(DEFAULT_MEGAPIXELS)
+
+
+def changed(pack, index=None, labels=None, images=None, **header):
+    """Another pack in the file's place: some of its tensors, and some values of its header."""
+    with safe_open(str(pack), framework="numpy") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+        info = json.loads(file.metadata()["s4net_source_pack"]) | header
+    given = {"index": index, "labels": labels, "images": images}
+    tensors |= {name: value for name, value in given.items() if value is not None}
+    save_file(tensors, str(pack), metadata={"s4net_source_pack": json.dumps(info)})
+    return open_source_set(pack, with_depth=True)
+
+
+def test_a_pack_of_images_beyond_the_limit_is_refused_by_its_header(pack, one_megapixel):
+    with pytest.raises(SourceSetError, match=r"rooms\.s4pack.*1001x1000 has more than 1 million .*max_megapixels"):
+        changed(pack, width=1001, height=1000)
+
+
+def test_an_image_that_is_larger_than_the_header_says_is_not_decoded(pack):
+    data = np.frombuffer(cv2.imencode(".png", np.zeros((HEIGHT, WIDTH + 1, 3), np.uint8))[1].tobytes(), np.uint8)
+    index = np.zeros((6, 8), np.int64)
+    index[:, 1], index[:, 5] = len(data), zlib.crc32(data.data)
+    with pytest.raises(SourceSetError, match=r"image 3 is no image of the pack's size: pack .* again"):
+        changed(pack, index, images=data)[3]
+
+
+@pytest.mark.parametrize("packed", [zlib.compress(bytes(50_000_000)), zlib.compress(b"short"), b"no zlib"])
+def test_a_label_takes_no_more_memory_than_the_header_says(pack, packed):
+    labels, index = np.frombuffer(packed, np.uint8), np.zeros((6, 8), np.int64)
+    index[:, 4], index[:, 7] = len(labels), zlib.crc32(labels.data)
+    source = changed(pack, index, labels)
+    tracemalloc.start()
+    with pytest.raises(SourceSetError, match=r"image 2 is damaged"):
+        source.label(2)
+    assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    tracemalloc.stop()
+
+
+def test_an_index_that_differs_from_the_header_is_not_read(pack):
+    with pytest.raises(SourceSetError, match=r"index of \[3, 8\] numbers, its header says \[6, 8\]"):
+        changed(pack, index=np.zeros((3, 8), np.int64))
+    with pytest.raises(SourceSetError, match=r"parts\.all"):
+        changed(pack, parts={"all": -1})
+
+
+def test_a_pipe_in_place_of_a_pack_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.s4pack")
+    with pytest.raises(SourceSetError, match=r"pipe\.s4pack cannot be read \(it is no regular file\)"):
+        PackedSourceSet(tmp_path / "pipe.s4pack")
 
 
 def test_a_file_of_a_newer_version_or_of_other_classes_is_refused(folder, tmp_path, monkeypatch):

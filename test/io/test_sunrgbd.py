@@ -1,5 +1,6 @@
 """SUN RGB-D in its published form: MATLAB files of the toolbox, one folder an image, depth with rotated bits."""
 
+import os
 import sys
 
 import cv2
@@ -160,6 +161,39 @@ def test_a_missing_or_truncated_file_of_the_toolbox_is_named(release, name, keep
     if keep is not None:
         path.write_bytes(content[:keep])
     with pytest.raises(SourceSetError, match=rf"{path.name}.*fetch"):
+        open_source_set(release)
+
+
+@pytest.mark.parametrize("name", ["Metadata/SUNRGBD2Dseg.mat", "traintestSUNRGBD/allsplit.mat"])
+@pytest.mark.parametrize("kind", ["pipe", "sparse"])
+def test_files_of_the_toolbox_are_read_within_bounds(release, name, kind):
+    path = release / "SUNRGBDtoolbox" / name
+    path.unlink()
+    if kind == "pipe":
+        os.mkfifo(path)
+    else:
+        with path.open("wb") as file:
+            file.truncate(1 << 40)
+    with pytest.raises(SourceSetError, match=rf"{path.name} cannot be read .*fetch it again"):
+        open_source_set(release)
+
+
+def test_labels_that_are_no_references_are_refused(release):
+    path = release / "SUNRGBDtoolbox/Metadata/SUNRGBD2Dseg.mat"
+    with h5py.File(path, "r+") as file:
+        del file["SUNRGBD2Dseg/seglabel"]
+        file["SUNRGBD2Dseg"].create_dataset("seglabel", (10**6, 10**6), np.uint8)
+    with pytest.raises(SourceSetError, match="1000000000000 labels but SUNRGBDMeta names 5 images"):
+        open_source_set(release)
+    with h5py.File(path, "r+") as file:
+        del file["SUNRGBD2Dseg/seglabel"]
+        file["SUNRGBD2Dseg"].create_dataset("seglabel", (5, 1), np.uint8)
+    with pytest.raises(SourceSetError, match=r"SUNRGBD2Dseg\.mat, image 2 cannot be read"):
+        open_source_set(release).label(0)
+    with h5py.File(path, "r+") as file:
+        del file["SUNRGBD2Dseg"]
+        file.create_dataset("SUNRGBD2Dseg", (5, 1), np.uint8)
+    with pytest.raises(SourceSetError, match=r"has no SUNRGBD2Dseg\.seglabel"):
         open_source_set(release)
 
 

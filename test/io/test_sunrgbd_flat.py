@@ -152,6 +152,9 @@ def test_lists_pair_images_and_labels_by_name(tmp_path):
     train = open_source_set(tmp_path)
     assert [int(train.label(i)[0, 0]) for i in range(len(train))] == [1, 2]
     assert (open_source_set(tmp_path, split="test")[0].label == 3).all()
+    (tmp_path / "test.txt").write_bytes(b"RGB/\xff.jpg")
+    with pytest.raises(SourceSetError, match=r"test\.txt is no list of images"):
+        open_source_set(tmp_path, split="test")
     (tmp_path / "labels/a-9.png").unlink()
     with pytest.raises(SourceSetError, match=r"train\.txt names 1 files that are not there, first .*labels/a-9\.png"):
         open_source_set(tmp_path)

@@ -1,6 +1,7 @@
 """Files of poses: every format gives T_world_camera, by time or by number, and says what is wrong with it."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -66,6 +67,7 @@ def test_a_trajectory_of_open3d_is_inverted(tmp_path):
         ("a.txt", "1.0 a b c d e f g\n", "a.txt:1: a pose is a stamp and 7 numbers"),
         ("a.txt", "1.0 0 0 0 0 0 0 1\n1.1 0 0\n", "a.txt:2: a pose is a stamp and 7 numbers"),
         ("a.txt", "1.0 0 0 0 0 0 0 0\n", "a.txt:1"),
+        ("a.txt", "9" * 5000 + " 0 0 0 0 0 0 1\n", "a.txt:1: a pose is a stamp and 7 numbers"),
         ("a.txt", "0 1 2\n", "a.txt:1: a pose is an index and 16 numbers"),
         ("a.log", "0 0 1\n1 0 0 0\n", "a.log:1: .*truncated"),
         ("a.log", f"0 0 1\n{rows(TURN)}\n0 0 1\n{rows(TURN)}\n", "a.log:6: image 0 has a second pose"),
@@ -77,6 +79,15 @@ def test_a_trajectory_of_open3d_is_inverted(tmp_path):
 def test_damaged_files_are_named_with_the_line(tmp_path, name, text, message):
     with pytest.raises(CaptureError, match=message):
         read_poses(write(tmp_path / name, text))
+
+
+def test_a_file_that_is_too_large_or_a_pipe_is_not_read(tmp_path):
+    with (tmp_path / "large.txt").open("wb") as file:
+        file.truncate(1 << 40)
+    os.mkfifo(tmp_path / "pipe.txt")
+    for name, told in (("large", "at most 67108864 are read"), ("pipe", "no regular file")):
+        with pytest.raises(CaptureError, match=rf"{name}\.txt .*{told}"):
+            read_poses(tmp_path / f"{name}.txt")
 
 
 def test_a_missing_file_is_named(tmp_path):

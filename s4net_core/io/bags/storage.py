@@ -23,7 +23,7 @@ from rosbags.typesys import Stores, get_typestore
 from rosbags.typesys.store import Typestore
 
 from s4net_core.errors import CaptureError
-from s4net_core.files import open_regular
+from s4net_core.files import open_regular, read_file
 from s4net_core.io.bags.checksums import MAGIC
 from s4net_core.io.bags.rosbag1 import deserialize_ros1, is_rosbag1
 
@@ -32,6 +32,8 @@ IMAGE, COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
 STORAGE_SUFFIXES = (".mcap", ".db3")
 DEFAULT_STORE = Stores.ROS2_JAZZY
 """Message types for a bag that does not name its distribution; images, calibration and tf are the same in all."""
+_MAX_METADATA = 1 << 24
+"""Bytes; that of a recording has about 1000 a topic."""
 _KNOWN_ERRORS = (ReaderError, Rosbag1Error, sqlite3.Error, OSError)
 
 
@@ -249,10 +251,13 @@ class _Sqlite3Remains:
 
 
 def _check_files(path: Path) -> None:
-    """Refuse pipes and devices, which would be waited for."""
+    """Refuse pipes and devices, which would be waited for, and a description that rosbags would not end parsing."""
     for file in [path] if path.is_file() else [*_storage_files(path), *path.glob("metadata.yaml")]:
         try:
-            open_regular(file).close()
+            if file.suffix == ".yaml":
+                read_file(file, _MAX_METADATA)
+            else:
+                open_regular(file).close()
         except OSError as error:
             raise CaptureError(f"{file} cannot be read ({error}): copy the recording again") from error
 

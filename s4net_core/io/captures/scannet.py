@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from s4net_core.errors import BadFrame, CaptureError
-from s4net_core.files import read_file
+from s4net_core.files import MAX_BYTES, open_regular, read_file
 from s4net_core.frames import Frame, Intrinsics, LazyView
 from s4net_core.geometry.camera import resize_color, resize_nearest
 from s4net_core.geometry.depth_alignment import register_depth
@@ -251,6 +251,7 @@ class _Labels:
             return
         if archives:
             try:
+                open_regular(archives[0]).close()  # not waiting for a pipe
                 self._archive = ZipFile(archives[0])
             except (BadZipFile, OSError) as error:
                 raise CaptureError(f"{archives[0]} is no whole zip file ({error}): fetch it again") from error
@@ -275,10 +276,13 @@ class _Labels:
     def _unpacked(self, archive: ZipFile, name: str) -> NDArray[np.uint8] | None:
         where = f"{archive.filename}/{name}"
         try:
+            size = archive.getinfo(name).file_size
+            if size > MAX_BYTES:
+                raise BadFrame("unreadable", f"{where} unpacks to {size} bytes, at most {MAX_BYTES} are read")
             content = archive.read(name)
         except KeyError:
             return None
-        except (BadZipFile, OSError, ZlibError) as error:
+        except (BadZipFile, OSError, ZlibError, EOFError, RuntimeError) as error:  # RuntimeError: it is encrypted
             raise BadFrame("unreadable", f"{where} is damaged ({error}): fetch the zip file again") from error
         return decode_label(content, where, self._reading.space, self._map)
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from s4net_core.errors import BadFrame, CaptureError
-from s4net_core.files import parse_json, read_file, write_result
+from s4net_core.files import parse_json, read_file, read_text, write_result
 from s4net_core.frames import check_pose
 from s4net_core.geometry.poses import interpolate, pose_matrix, quaternion_of
 
@@ -23,6 +23,8 @@ GAP_NS = 150_000_000
 TUM_WORDS, NUMBERED_WORDS = 8, 17
 """Words per line: stamp, translation, quaternion; or number and 4x4 matrix."""
 _LOG_LINES = 5
+_STAMP_DIGITS = 19
+"""Of nanoseconds: they fit into 64 bits."""
 
 
 class Poses(Protocol):
@@ -172,9 +174,21 @@ def numbered_lines(path: Path) -> Iterator[tuple[int, list[str]]]:
     Raises:
         CaptureError: the file is missing or is not text.
     """
-    for number, line in enumerate(_text(path).splitlines(), start=1):
+    for number, line in enumerate(text_of(path).splitlines(), start=1):
         if line.strip() and not line.lstrip().startswith("#"):
             yield number, line.split()
+
+
+def text_of(path: Path) -> str:
+    """Content of a text file of a capture.
+
+    Raises:
+        CaptureError: the file is missing, is not text, or is too large.
+    """
+    try:
+        return read_text(path)
+    except (OSError, ValueError) as error:
+        raise CaptureError(f"{path} is missing or is not text ({error}): check its name, or fetch it again") from error
 
 
 def nanoseconds(text: str, where: str) -> int:
@@ -185,7 +199,7 @@ def nanoseconds(text: str, where: str) -> int:
     """
     seconds, _, fraction = text.partition(".")
     digits = seconds + fraction[:9].ljust(9, "0")
-    if not digits.isdecimal():
+    if not digits.isdecimal() or len(digits) > _STAMP_DIGITS:
         raise CaptureError(f"{where}: '{text}' is not a stamp in seconds")
     return int(digits)
 
@@ -236,7 +250,7 @@ def _read_log(path: Path) -> NumberedPoses:
 def _read_open3d(path: Path) -> NumberedPoses:
     """PinholeCameraTrajectory: `extrinsic` is T_camera_world, column by column."""
     try:
-        cameras = parse_json(_text(path))["parameters"]
+        cameras = parse_json(text_of(path))["parameters"]
         extrinsics = [np.array(camera["extrinsic"], np.float64).reshape(4, 4).T for camera in cameras]
         poses = {number: np.linalg.inv(T_camera_world) for number, T_camera_world in enumerate(extrinsics)}
     except (ValueError, KeyError, TypeError, np.linalg.LinAlgError) as error:
@@ -246,10 +260,3 @@ def _read_open3d(path: Path) -> NumberedPoses:
     if not poses:
         raise CaptureError(f"{path} holds no pose: was the capture tracked?")
     return NumberedPoses(poses, str(path))
-
-
-def _text(path: Path) -> str:
-    try:
-        return read_file(path).decode()
-    except (OSError, UnicodeDecodeError) as error:
-        raise CaptureError(f"{path} is missing or is not text ({error}): check its name, or fetch it again") from error

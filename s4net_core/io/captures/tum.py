@@ -15,7 +15,7 @@ from s4net_core.frames import Intrinsics
 from s4net_core.geometry.poses import pose_matrix
 from s4net_core.io.captures.recorded import RecordedCapture
 from s4net_core.io.captures.scene_folder import FRAME_ID
-from s4net_core.io.captures.trajectory import TUM_WORDS, Poses, nanoseconds, numbered_lines
+from s4net_core.io.captures.trajectory import TUM_WORDS, Poses, nanoseconds, numbered_lines, text_of
 from s4net_core.io.images.files import read_color, read_depth
 from s4net_core.streams.assembler import Picture
 from s4net_core.streams.offline import StreamAssembler
@@ -107,7 +107,8 @@ def is_tum(path: Path) -> bool:
 
 def _lens_of(path: Path) -> Intrinsics:
     truth = path / GROUND_TRUTH
-    comments = [c for c in truth.read_text().splitlines()[:3] if c.startswith("#")] if truth.is_file() else []
+    lines = text_of(truth).splitlines()[:3] if truth.is_file() else []
+    comments = [line for line in lines if line.startswith("#")]
     match = re.search(r"(?:freiburg|fr)([123])", " ".join([path.resolve().name, *comments]))
     return CAMERAS[match[1]] if match else UNKNOWN_CAMERA
 

@@ -1,11 +1,13 @@
 """Published tables that map ScanNet's raw ids and NYU Depth v2's 894 classes to the 37 classes of SUN RGB-D."""
 
 import csv
+import io
 from pathlib import Path
 
 import numpy as np
 
 from s4net_core.errors import LabelTableError
+from s4net_core.files import read_text
 from s4net_core.io.matlab import load_mat
 from s4net_core.labels import LABEL_MAPS, UNLABELLED, LabelMap, nyu40_to_sunrgbd37, table_map
 
@@ -13,7 +15,9 @@ SCANNET_TABLE = "scannetv2-labels.combined.tsv"
 """Lies beside the scans of ScanNet."""
 NYU_TABLE = "classMapping40.mat"
 """Comes with the code of Gupta et al.; NYU Depth v2 itself has no table of 40 classes."""
-NYU_CLASSES = 894
+NYU_CLASSES, NYU40_CLASSES = 894, 40
+MAX_RAW_ID = 65535
+"""ScanNet's label images have 16 bits."""
 
 
 def scannet_label_map(tsv: Path) -> LabelMap:
@@ -31,18 +35,23 @@ def scannet_label_map(tsv: Path) -> LabelMap:
         LabelTableError: the table is missing or has no such columns.
     """
     try:
-        with tsv.open(encoding="utf-8", newline="") as file:
-            rows = [(int(row["id"]), int(row["nyu40id"] or 0)) for row in csv.DictReader(file, delimiter="\t")]
+        text = io.StringIO(read_text(tsv), newline="")
+        rows = [(int(row["id"]), int(row["nyu40id"] or 0)) for row in csv.DictReader(text, delimiter="\t")]
     except OSError as error:
         raise LabelTableError(
             f"{tsv} cannot be read ({error.strerror}): it comes with ScanNet, put it beside the scans or name it"
         ) from error
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, csv.Error) as error:
         raise LabelTableError(f"{tsv} is no {SCANNET_TABLE}: it must have the columns id and nyu40id") from error
     if not rows:
         raise LabelTableError(f"{tsv} has no rows: it is truncated, fetch it again")
-    table = np.zeros(max(raw for raw, _ in rows) + 1, np.uint8)
+    table = np.zeros(MAX_RAW_ID + 1, np.uint8)
     for raw, nyu40 in rows:
+        if not (0 <= raw <= MAX_RAW_ID and 0 <= nyu40 <= NYU40_CLASSES):
+            raise LabelTableError(
+                f"{tsv} maps id {raw} to {nyu40}: ids go up to {MAX_RAW_ID} and nyu40id up to {NYU40_CLASSES}; is it "
+                f"{SCANNET_TABLE}?"
+            )
         table[raw] = nyu40
     return table_map(nyu40_to_sunrgbd37(table))
 
@@ -66,9 +75,10 @@ def nyu_label_map(path: Path) -> LabelMap:
         )
     (nyu40,) = load_mat(path, ["mapClass"], LabelTableError)
     nyu40 = np.atleast_1d(nyu40)
-    if nyu40.ndim != 1 or nyu40.size != NYU_CLASSES or nyu40.min() < 0 or nyu40.max() > 40:
+    numbers = nyu40.dtype.kind in "uif" and nyu40.shape == (NYU_CLASSES,)
+    if not numbers or not ((nyu40 >= 0) & (nyu40 <= NYU40_CLASSES)).all():
         raise LabelTableError(
-            f"{path}: mapClass has shape {nyu40.shape} and ids up to {nyu40.max()}, but {NYU_CLASSES} ids up to 40 are "
+            f"{path}: mapClass is {nyu40.shape} {nyu40.dtype}, but {NYU_CLASSES} ids up to {NYU40_CLASSES} are "
             f"expected: is it {NYU_TABLE}?"
         )
     return table_map(nyu40_to_sunrgbd37(np.array([UNLABELLED, *nyu40], np.uint8)))

@@ -45,7 +45,7 @@ class NyuDepth:
         self.name = self.path.stem
         self._with_depth = with_depth
         self._file = Mat73(self.path, SourceSetError)
-        missing = [name for name in ("images", "depths", "labels") if name not in self._file]
+        missing = [name for name in ("images", "depths", "labels") if not self._file.has_array(name)]
         if missing:
             raise SourceSetError(f"{self.path} has no variable '{missing[0]}': it is not {FILE}, or is cut off")
         self._map_labels = map_labels or nyu_label_map(self.path.with_name(NYU_TABLE))
@@ -61,7 +61,7 @@ class NyuDepth:
             SourceSetError: it cannot be read.
         """
         depth = self._read("depths", index).astype(np.float32) if self._with_depth else None
-        return LabelledImage(self._read("images", index), self.label(index), depth)
+        return LabelledImage(self._read("images", index, color=True), self.label(index), depth)
 
     def label(self, index: int) -> NDArray[np.uint8]:
         """Label of one image alone, (H, W) uint8, 0 = unlabelled.
@@ -76,13 +76,9 @@ class NyuDepth:
             raise SourceSetError(str(error)) from error
         return label
 
-    def _read(self, name: str, index: int) -> NDArray[Any]:
-        """(H, W) or (H, W, 3); MATLAB's axes are reversed in the file."""
+    def _read(self, name: str, index: int, *, color: bool = False) -> NDArray[Any]:
         position = self._positions[index]
-        try:
-            return np.ascontiguousarray(np.asarray(self._file[name][position]).T)
-        except OSError as error:
-            raise SourceSetError(f"{self.path}, image {position + 1}: {error}: fetch the file again") from error
+        return self._file.image(f"{self.path}, image {position + 1}", name, position, color=color)
 
 
 def _positions(path: Path, split: str, count: int) -> list[int]:
@@ -95,7 +91,10 @@ def _positions(path: Path, split: str, count: int) -> list[int]:
         )
     name = f"{split}Ndxs"
     (indices,) = load_mat(path, [name], SourceSetError)
-    positions = [int(index) - 1 for index in np.atleast_1d(indices)]  # MATLAB counts from 1
+    try:
+        positions = [int(index) - 1 for index in np.atleast_1d(indices)]  # MATLAB counts from 1
+    except (TypeError, ValueError) as error:
+        raise SourceSetError(f"{path}: {name} holds no numbers ({error}): is it NYU Depth v2's {SPLITS}?") from error
     if not positions or min(positions) < 0 or max(positions) >= count:
         raise SourceSetError(f"{path}: {name} has images outside of the {count} in the file: it is of another data set")
     return positions

@@ -10,20 +10,24 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt, ValidationError
 from safetensors import SafetensorError, safe_open
 
 from s4net_core import __version__
 from s4net_core.classes import named_space
-from s4net_core.errors import SettingsError, SourceSetError
-from s4net_core.io.images.codec import MILLIMETRES
+from s4net_core.errors import BadFrame, SettingsError, SourceSetError
+from s4net_core.files import open_regular
+from s4net_core.io.images.codec import MILLIMETRES, imdecode
+from s4net_core.io.images.pixels import check_pixels, encoded_size
 from s4net_core.io.source_sets.source_set import LabelledImage
 from s4net_core.labels import LABEL_SPACES, LabelSpace
+
+T = TypeVar("T", np.uint8, np.uint16)
 
 SUFFIX = ".s4pack"
 KEY = "s4net_source_pack"
@@ -55,10 +59,10 @@ class PackInfo(BaseModel):
     name: str
     label_space: str
     class_names: tuple[str, ...]
-    width: int
-    height: int
+    width: PositiveInt
+    height: PositiveInt
     quality: int
-    parts: dict[str, int]
+    parts: dict[str, NonNegativeInt]
     depth: bool = False
     source: str = ""
     source_sha256: str = ""
@@ -84,13 +88,12 @@ class PackedSourceSet:
         self.label_space = _label_space(self.path, self.info)
         self._with_depth = with_depth
         self._range = _range(self.path, self.info, split)
-        with _refusing(self.path), safe_open(str(path), framework="numpy") as file:  # refuses a truncated file
+        with _opened(self.path) as file:
+            found, expected = file.get_slice("index").get_shape(), [sum(self.info.parts.values()), len(COLUMNS)]
+            if found != expected:
+                raise SourceSetError(f"{path} has an index of {found} numbers, its header says {expected}: {_REMEDY}")
             self._index: NDArray[np.int64] = file.get_tensor("index")
-        self._images, self._labels = _mapped(self.path, "images"), _mapped(self.path, "labels")
-        if self._index.shape != (sum(self.info.parts.values()), len(COLUMNS)):
-            raise SourceSetError(
-                f"{path} has an index of {len(self._index)} images, which differs from its header: {_REMEDY}"
-            )
+            self._images, self._labels = _mapped(self.path, "images"), _mapped(self.path, "labels")
 
     def __len__(self) -> int:
         return len(self._range)
@@ -102,15 +105,14 @@ class PackedSourceSet:
             SourceSetError: it is damaged.
         """
         row = self._row(index)
-        color_end, size = row["color_at"] + row["color"], (self.info.height, self.info.width)
+        color_end = row["color_at"] + row["color"]
         data = self._part(self._images, row["color_at"], color_end, row["color_crc"], index)
-        color = np.asarray(cv2.cvtColor(cv2.imdecode(data, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB), np.uint8)
         depth = None
         if row["depth"] and self._with_depth:
-            data = self._part(self._images, color_end, color_end + row["depth"], row["depth_crc"], index)
-            millimetres = np.frombuffer(zlib.decompress(data.data), np.uint16).reshape(size)
+            packed = self._part(self._images, color_end, color_end + row["depth"], row["depth_crc"], index)
+            millimetres = self._unpacked(packed, np.dtype(np.uint16), index)
             depth = np.divide(millimetres, np.float32(MILLIMETRES), dtype=np.float32)
-        return LabelledImage(color, self.label(index), depth)
+        return LabelledImage(self._color(data, index), self.label(index), depth)
 
     def label(self, index: int) -> NDArray[np.uint8]:
         """Label of one image alone, (H, W) uint8, 0 = unlabelled; its colour is not read.
@@ -120,7 +122,23 @@ class PackedSourceSet:
         """
         row = self._row(index)
         data = self._part(self._labels, row["label_at"], row["label_at"] + row["label"], row["label_crc"], index)
-        return np.frombuffer(zlib.decompress(data.data), np.uint8).reshape(self.info.height, self.info.width)
+        return self._unpacked(data, np.dtype(np.uint8), index)
+
+    def _color(self, data: NDArray[np.uint8], index: int) -> NDArray[np.uint8]:
+        size = encoded_size(data.tobytes())  # of what it will ask memory for
+        color = imdecode(data.tobytes(), cv2.IMREAD_COLOR) if size == (self.info.width, self.info.height) else None
+        if color is None:
+            raise SourceSetError(f"{self.path}, image {index} is no image of the pack's size: {_REMEDY}")
+        return np.asarray(cv2.cvtColor(color, cv2.COLOR_BGR2RGB), np.uint8)
+
+    def _unpacked(self, data: NDArray[np.uint8], dtype: np.dtype[T], index: int) -> NDArray[T]:
+        """(H, W), no matter how much the packed bytes stand for."""
+        size = (self.info.height, self.info.width)
+        most = size[0] * size[1] * dtype.itemsize
+        try:
+            return np.frombuffer(zlib.decompressobj().decompress(data.data, most + 1), dtype).reshape(size)
+        except (zlib.error, ValueError) as error:
+            raise SourceSetError(f"{self.path}, image {index} is damaged ({error}): {_REMEDY}") from error
 
     def _row(self, index: int) -> dict[str, int]:
         return dict(zip(COLUMNS, self._index[self._range[index]].tolist(), strict=True))
@@ -138,10 +156,14 @@ def read_pack_info(path: str | Path) -> PackInfo:
     Raises:
         SourceSetError: the file is missing, truncated or of another format.
     """
-    with _refusing(path), safe_open(str(path), framework="numpy") as file:
+    with _opened(path) as file:
         text = (file.metadata() or {})[KEY]
     try:
-        return PackInfo.model_validate_json(text)
+        info = PackInfo.model_validate_json(text)
+        check_pixels(info.width, info.height)
+        return info
+    except BadFrame as error:
+        raise SourceSetError(f"packed source set {path}: {error}") from error
     except ValidationError as error:
         problem = error.errors()[0]
         raise SourceSetError(
@@ -157,17 +179,19 @@ def is_pack(path: Path) -> bool:
 
 def _mapped(path: Path, name: str) -> NDArray[np.uint8]:
     """A tensor of bytes, mapped from the file; safetensors itself would copy every part that is read."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         length = int.from_bytes(file.read(8), "little")
         begin, end = json.loads(file.read(length))[name]["data_offsets"]
     return np.memmap(path, np.uint8, "r", offset=8 + length + begin, shape=(end - begin,))
 
 
 @contextmanager
-def _refusing(path: str | Path) -> Iterator[None]:
-    """Turn errors of the file and of safetensors into a `SourceSetError`."""
+def _opened(path: str | Path) -> Iterator[Any]:
+    """The file as safetensors gives it, which refuses a truncated one; errors become a `SourceSetError`."""
     try:
-        yield
+        open_regular(path).close()  # not waiting for a pipe
+        with safe_open(str(path), framework="numpy") as file:
+            yield file
     except OSError as error:
         raise SourceSetError(f"packed source set {path} cannot be read ({error.strerror or error})") from error
     except (SafetensorError, KeyError) as error:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,17 +59,22 @@ class SunRgbd:
         self._check_files()
         self._labels_path = toolbox / "Metadata/SUNRGBD2Dseg.mat"
         self._labels_file = Mat73(self._labels_path, SourceSetError)
+        self._labels = self._references(len(colors))
+
+    def _references(self, images: int) -> NDArray[Any]:
+        """(images,) references to the labels; as many are read as there are images, whatever the file says."""
         try:
-            self._labels = self._labels_file["SUNRGBD2Dseg"]["seglabel"][()].ravel()
-        except (KeyError, OSError) as error:
+            found = self._labels_file["SUNRGBD2Dseg"]["seglabel"]
+            if found.size == images:
+                return np.ravel(found[()])
+        except (OSError, LookupError, AttributeError, TypeError, ValueError) as error:
             raise SourceSetError(
                 f"{self._labels_path} has no SUNRGBD2Dseg.seglabel, or is cut off: fetch SUNRGBDtoolbox.zip again"
             ) from error
-        if len(self._labels) != len(colors):
-            raise SourceSetError(
-                f"{self._labels_path} has {len(self._labels)} labels but SUNRGBDMeta names {len(colors)} images: take "
-                "both from the same SUNRGBDtoolbox.zip"
-            )
+        raise SourceSetError(
+            f"{self._labels_path} has {found.size} labels but SUNRGBDMeta names {images} images: take both from the "
+            "same SUNRGBDtoolbox.zip"
+        )
 
     def _check_files(self) -> None:
         wanted = [self._colors[i] for i in self._positions]
@@ -107,17 +113,13 @@ class SunRgbd:
             SourceSetError: it cannot be read, or an id is outside the label space.
         """
         position = self._positions[index]
+        where = f"{self._labels_path.name}, image {position + 1}"
+        ids = self._labels_file.image(where, self._labels[position])
         try:
-            ids = np.asarray(self._labels_file[self._labels[position]][()]).T
-            SUNRGBD37.check(ids, self._label_name(position))
+            SUNRGBD37.check(ids, where)
         except S4NetError as error:
             raise SourceSetError(str(error)) from error
-        except (OSError, ValueError) as error:
-            raise SourceSetError(f"{self._label_name(position)} cannot be read ({error}): fetch it again") from error
-        return from_mask(np.ascontiguousarray(ids, dtype=np.uint8))
-
-    def _label_name(self, position: int) -> str:
-        return f"{self._labels_path.name}, image {position + 1}"
+        return from_mask(ids.astype(np.uint8))
 
 
 def read_sunrgbd_depth(path: Path) -> NDArray[np.float32]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from s4net_core.errors import SourceSetError
+from s4net_core.files import read_text
 from s4net_core.io.images.files import COLOR_SUFFIXES
 from s4net_core.io.source_sets.files import FileSourceSet, LabelledFiles
 from s4net_core.io.source_sets.sunrgbd import read_sunrgbd_depth
@@ -143,7 +144,10 @@ def _listed_files(path: Path, listed: Path) -> list[LabelledFiles]:
     label, depth = _folder(path, _LISTED_LABEL, ""), _folder(path, _LISTED_DEPTH, "")
     if label is None:
         raise SourceSetError(f"SUN RGB-D at {path} has {listed.name} and RGB/ but no {' or '.join(_LISTED_LABEL)}/")
-    names = [Path(line.split()[0]).name for line in listed.read_text(encoding="utf-8").splitlines() if line.strip()]
+    try:
+        names = [Path(line.split()[0]).name for line in read_text(listed).splitlines() if line.strip()]
+    except (OSError, ValueError) as error:
+        raise SourceSetError(f"{listed} is no list of images ({error}): fetch it again, or remove it") from error
     files = [
         LabelledFiles(
             path / "RGB" / name, (label / name).with_suffix(".png"), depth and (depth / name).with_suffix(".png")
