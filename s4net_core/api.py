@@ -17,7 +17,7 @@ from s4net_core.config import Settings, with_values
 from s4net_core.evaluation.evaluate import Evaluation
 from s4net_core.evaluation.evaluate import evaluate as evaluate_frames
 from s4net_core.frames import FrameSequence, View
-from s4net_core.io.captures.opening import open_capture
+from s4net_core.io.captures.opening import open_views
 from s4net_core.io.images.files import read_color
 from s4net_core.io.source_sets.opening import open_source_set
 from s4net_core.io.source_sets.source_set import SourceSet
@@ -91,9 +91,7 @@ def adapt(
     settings = with_values(model.settings, values)
     views, labelled = capture, source
     if isinstance(views, str | Path):
-        views = open_capture(
-            views, stream=settings.stream, with_depth=settings.geometry.from_sensor, with_labels=False
-        ).views()
+        views = open_views(views, settings).views()
     if isinstance(labelled, str | Path):
         labelled = open_source_set(
             labelled, with_depth=model.info.model.depth_decoder, label_space=model.info.label_space
@@ -120,7 +118,7 @@ def evaluate(model: Segmenter, capture: str | Path | FrameSequence) -> Evaluatio
         CaptureError: the capture cannot be read, or has no labels.
     """
     if isinstance(capture, str | Path):
-        capture = open_capture(capture, stream=model.settings.stream, label_space=model.info.label_space)
+        capture = open_views(capture, model.settings, labels=model.info.label_space)
     return evaluate_frames(model, capture)
 
 

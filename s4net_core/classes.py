@@ -121,7 +121,11 @@ def label_space_of(value: str) -> LabelSpace:
             f"model.label_space is '{NATIVE}', but only a network of the hub has classes of its own "
             f"(s4net import-model): give {', '.join(LABEL_SPACES)} or a file of classes"
         )
-    return LABEL_SPACES[value] if value in LABEL_SPACES else read_classes(Path(value))
+    if value in LABEL_SPACES:
+        return LABEL_SPACES[value]
+    if not Path(value).exists():
+        raise SettingsError(f"there are no classes '{value}': give {', '.join(LABEL_SPACES)} or a file of classes")
+    return read_classes(Path(value))
 
 
 def read_classes(path: Path) -> LabelSpace:

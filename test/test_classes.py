@@ -1,5 +1,7 @@
 """Classes of a user's own: their file, its errors, and how labels of other classes lead to them."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from own_classes import NAMES, five_classes, write_five
@@ -74,8 +76,10 @@ def test_a_bad_file_is_refused_with_its_entry(tmp_path, text, problem):
 
 
 def test_a_file_that_is_not_there_is_named():
+    with pytest.raises(SettingsError, match=r"no classes 'nonsense': give sunrgbd37.* or a file of classes"):
+        label_space_of("nonsense")
     with pytest.raises(SettingsError, match=r"file of classes nowhere\.yaml cannot be read"):
-        label_space_of("nowhere.yaml")
+        read_classes(Path("nowhere.yaml"))
 
 
 def test_the_setting_means_a_built_in_name_or_a_file(tmp_path, five):

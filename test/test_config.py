@@ -161,6 +161,7 @@ def test_a_ros_parameters_file_is_read_too(write):
         ({"keyframes": {"min_rotation": 999}}, r"keyframes\.min_rotation = 999: .*less than or equal to 180"),
         ({"learner.source_batch": "many"}, r"learner\.source_batch = 'many'"),
         ({"model.architecture": "segnet"}, ".*'deeplabv3plus', 'pspnet'.* or 'transformers'"),
+        ({"keyframes.holdout": 1}, r"keyframes\.holdout = 1: .*every keyframe would be held out.*give 0, or 2 or more"),
         ({"device": {"x": 1}}, r"device\.x = 1.*did you mean device"),
         ({"learner": None}, "learner = None: this is a group"),
         ({"model.width": "wide", "seed": -1}, r"model\.width = 'wide': .*; seed = -1: "),

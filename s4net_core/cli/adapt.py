@@ -13,7 +13,7 @@ from s4net_core.cli.output import progress_bar, tracked
 from s4net_core.cli.state_options import add_training_options, prepare_state_folder
 from s4net_core.files import creation_time
 from s4net_core.frames import Capture
-from s4net_core.io.captures.opening import open_capture
+from s4net_core.io.captures.opening import open_views
 from s4net_core.learning.base_model import open_source
 from s4net_core.learning.learner import StepReport
 from s4net_core.learning.offline import adapt_to, patience_of
@@ -50,14 +50,7 @@ def run(args: argparse.Namespace) -> int:
     state = prepare_state_folder(args)
     source = open_source(settings)
     with Session(settings, settings.checkpoint, source, state, track=track_labels) as session:
-        capture = open_capture(
-            args.capture,
-            stream=settings.stream,
-            poses=args.poses,
-            with_depth=settings.geometry.from_sensor,
-            with_labels=False,
-        )
-        _adapt(args, session, capture)
+        _adapt(args, session, open_views(args.capture, settings, poses=args.poses))
     return 0
 
 

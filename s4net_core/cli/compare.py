@@ -12,7 +12,7 @@ from s4net_core.errors import SettingsError
 from s4net_core.evaluation.tables import to_markdown
 from s4net_core.experiments.comparison import comparison, comparison_table
 from s4net_core.experiments.run import ExperimentRun
-from s4net_core.files import write_result
+from s4net_core.files import read_text, write_result
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,15 +32,23 @@ def run(args: argparse.Namespace) -> int:
     scans = {_name(path): str(path) for path in args.scenes}
     if len(scans) < len(args.scenes):
         raise SettingsError(f"scenes {[str(path) for path in args.scenes]} end in equal names: rename a folder")
+    before = _content(args.output) if args.output else ""
     experiment = comparison(settings, str(args.capture), scans, seeds, poses=args.poses)
     with tempfile.TemporaryDirectory() as out, show_progress(Console(stderr=True)) as show:
         report = ExperimentRun(experiment, Path(), Path(out), on_progress=show).report()
     table = to_markdown(comparison_table(report.results))
     print(table, end="")
     if args.output:
-        before = args.output.read_text(encoding="utf-8") if args.output.is_file() else ""
         write_result(args.output, f"{before}\n{table}")
     return 0
+
+
+def _content(output: Path) -> str:
+    """What the table is appended to. It is read first: hours of work must not end at a file that is no text."""
+    try:
+        return read_text(output) if output.exists() else ""
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"--output {output} is no text to append to ({error}): give another file") from error
 
 
 def _name(path: Path) -> str:

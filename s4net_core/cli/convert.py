@@ -24,8 +24,8 @@ from s4net_core.io.bags.writer import write_bag
 from s4net_core.io.captures.opening import open_capture
 from s4net_core.io.captures.scene_folder import write_scene_folder
 from s4net_core.io.source_sets.files import write_source_set
-from s4net_core.io.source_sets.opening import Split, open_source_set
-from s4net_core.io.source_sets.source_set import LabelledImage
+from s4net_core.io.source_sets.opening import open_source_set
+from s4net_core.io.source_sets.source_set import LabelledImage, Split
 
 EPILOG = """examples:
   s4net convert rgbd_dataset_freiburg1_xyz fr1_xyz                   # a bag for `s4net play` or `ros2 bag play`

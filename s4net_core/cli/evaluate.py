@@ -16,7 +16,7 @@ from s4net_core.experiments.evaluate_capture import evaluate_capture
 from s4net_core.experiments.evaluate_scenes import evaluate_scenes
 from s4net_core.experiments.report import write_experiment_report
 from s4net_core.files import write_result
-from s4net_core.io.captures.opening import open_capture
+from s4net_core.io.captures.opening import open_views
 from s4net_core.models.checkpoint import read_info, with_size_of
 
 
@@ -104,13 +104,7 @@ def _evaluate_capture(args: argparse.Namespace, settings: Settings) -> None:
     files = {"base": args.baseline, "adapted": args.checkpoint} if args.baseline else {"network": args.checkpoint}
     info = read_info(args.checkpoint)
     settings = with_size_of(settings, info)
-    capture = open_capture(
-        args.capture,
-        stream=settings.stream,
-        poses=args.poses,
-        label_space=info.label_space,
-        with_depth=settings.geometry.from_sensor,
-    )
+    capture = open_views(args.capture, settings, poses=args.poses, labels=info.label_space)
     console = Console()
     with progress_bar(console) as progress:
         task = progress.add_task("evaluate", total=len(capture) or None)

@@ -12,7 +12,7 @@ from s4net_core.cli.options import add_poses_option, add_settings_options, posit
 from s4net_core.cli.output import add_force_option, complete_folder, left_out, say_written, tracked
 from s4net_core.frames import Frame
 from s4net_core.io.captures.labelled_scene import EXTRAS, write_labelled_scene
-from s4net_core.io.captures.opening import open_capture
+from s4net_core.io.captures.opening import open_views
 from s4net_core.models.checkpoint import read_info, with_size_of
 from s4net_core.models.segmenter import Segmenter
 
@@ -71,14 +71,7 @@ def run(args: argparse.Namespace) -> int:
     settings = settings_from(args)
     settings = with_size_of(settings, read_info(args.checkpoint))
     segmenter = Segmenter(args.checkpoint, settings.device, settings)
-    capture = open_capture(
-        args.capture,
-        stream=settings.stream,
-        poses=args.poses,
-        stride=args.stride,
-        with_depth=settings.geometry.from_sensor,
-        with_labels=False,
-    )
+    capture = open_views(args.capture, settings, poses=args.poses, stride=args.stride)
     console, shares = Console(), _Shares()
     with complete_folder(args.capture, args.output, force=args.force) as folder:
         frames = tracked(capture, "labelling", console)

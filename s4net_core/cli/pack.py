@@ -10,10 +10,10 @@ from rich.progress import Progress
 
 from s4net_core.cli.options import add_labels_option, add_settings_options, labels_from, settings_from
 from s4net_core.errors import SourceSetError
-from s4net_core.io.source_sets.opening import Split, official_parts, open_source_set
+from s4net_core.io.source_sets.opening import official_parts, open_source_set
 from s4net_core.io.source_sets.pack_writer import write_pack
 from s4net_core.io.source_sets.packed import SUFFIX
-from s4net_core.io.source_sets.source_set import SourceSet
+from s4net_core.io.source_sets.source_set import SourceSet, Split
 
 EPILOG = f"""examples:
   s4net pack SUNRGBD sunrgbd{SUFFIX}                                   # 480x360, both parts of the split, exact

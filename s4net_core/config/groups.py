@@ -6,6 +6,8 @@ setting's dotted name is its path through the groups of `Settings`, e.g. ``keyfr
 
 from typing import Literal
 
+from pydantic import field_validator
+
 from s4net_core.config.group import Group, setting
 from s4net_core.config.node_groups import SegmentationSettings, StreamSettings
 from s4net_core.config.offline_groups import PretrainSettings, RegistrationSettings, SourceSettings
@@ -165,13 +167,20 @@ class KeyframeSettings(Group):
     )
     holdout: int = setting(
         10,
-        "Every n-th keyframe is not learned from, so that the guard can measure on it; 0 = none is held out.",
+        "Every n-th keyframe is not learned from, so that the guard can measure on it; 0 = none, 1 is refused.",
         ge=0,
         le=1000,
     )
     coarse_width: int = setting(
         24, "Width of the reduced depth image on which the overlap of keyframes is measured.", unit="px", ge=4, le=320
     )
+
+    @field_validator("holdout")
+    @classmethod
+    def _some_are_learned_from(cls, holdout: int) -> int:
+        if holdout == 1:
+            raise ValueError("every keyframe would be held out and none learned from: give 0, or 2 or more")
+        return holdout
 
 
 class LearnerSettings(Group):

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from s4net_core.config import Settings
-from s4net_core.errors import CaptureError, CheckpointError
+from s4net_core.errors import CaptureError
 from s4net_core.evaluation.agreement import Agreement, agreement
 from s4net_core.evaluation.depth import DepthErrors, DepthEvaluation
 from s4net_core.evaluation.metrics import ConfusionMatrix, SegmentationScores
@@ -16,6 +16,7 @@ from s4net_core.evaluation.pictures import PictureRow
 from s4net_core.frames import Frame, FrameSequence
 from s4net_core.keyframes import DepthPrediction, KeyframeBuffer
 from s4net_core.labels import SUNRGBD37, LabelSpace
+from s4net_core.models.checkpoint import common_space
 from s4net_core.models.predict import pick_device
 from s4net_core.models.segmenter import Segmenter
 
@@ -90,7 +91,7 @@ def measure_networks(
     Raises:
         CheckpointError: the networks have different classes.
     """
-    space = common_space(segmenters)
+    space = common_space({f"network '{name}'": segmenter.info.label_space for name, segmenter in segmenters.items()})
     tallies = {name: ConfusionMatrix(space.num_classes) for name in segmenters}
     errors = {
         name: DepthErrors(settings.geometry.min_depth, settings.geometry.max_depth)
@@ -133,22 +134,6 @@ def measure_networks(
         depths={name: found.evaluation() for name, found in errors.items() if found.images},
         label_space=space,
     )
-
-
-def common_space(segmenters: Mapping[str, Segmenter]) -> LabelSpace:
-    """The classes of several networks.
-
-    Raises:
-        CheckpointError: they have different ones; the message names both.
-    """
-    (first, one), *others = segmenters.items()
-    for name, other in others:
-        if other.info.label_space.names != one.info.label_space.names:
-            raise CheckpointError(
-                f"network '{first}' has the classes {one.info.label_space} but '{name}' has "
-                f"{other.info.label_space}: compare networks of the same classes"
-            )
-    return one.info.label_space
 
 
 def evaluate(

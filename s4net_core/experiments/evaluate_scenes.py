@@ -1,6 +1,6 @@
 """Networks that are there already, measured on several scenes: a report in the layout of the paper."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from s4net_core.config import Settings
@@ -8,9 +8,8 @@ from s4net_core.experiments.method import TrainedNetwork, measure_on_scans
 from s4net_core.experiments.provenance import Provenance, data_sha256
 from s4net_core.experiments.report import ExperimentReport
 from s4net_core.experiments.results import Result
-from s4net_core.io.captures.opening import open_capture
-from s4net_core.labels import LabelSpace
-from s4net_core.models.checkpoint import check_same_classes, file_sha256, read_info, with_size_of
+from s4net_core.io.captures.opening import open_views
+from s4net_core.models.checkpoint import common_space, file_sha256, read_info, with_size_of
 
 OF_SCENE = "{scene}"
 """Stands for the scene's name in the path of a weights file."""
@@ -22,8 +21,8 @@ def evaluate_scenes(
     """Measure every network on every scan.
 
     Args:
-        networks: weights file by how it was trained; `OF_SCENE` in it is replaced by the scene's name.
-        scenes: paths of labelled captures by the name of the scan, by the name of the scene.
+        networks: at least one: weights file by how it was trained; `OF_SCENE` in it is replaced by the scene's name.
+        scenes: at least one: paths of labelled captures by the name of the scan, by the name of the scene.
         settings: the image size is each network's own unless it is set.
         poses: as `open_capture`.
 
@@ -34,14 +33,11 @@ def evaluate_scenes(
     results: list[Result] = []
     weights: dict[str, str] = {}
     data: dict[str, str] = {}
-    space = _common_space(networks, scenes)
+    files = {_path(file, scene) for file in networks.values() for scene in scenes}
+    space = common_space({f"weights file {path}": read_info(path).label_space for path in sorted(files)})
     for scene, paths in scenes.items():
         data |= {f"{scene}, {scan}": data_sha256(path) for scan, path in paths.items()}
-        with_depth = settings.geometry.from_sensor
-        scans = {
-            scan: open_capture(path, stream=settings.stream, poses=poses, label_space=space, with_depth=with_depth)
-            for scan, path in paths.items()
-        }
+        scans = {scan: open_views(path, settings, poses=poses, labels=space) for scan, path in paths.items()}
         for method, file in networks.items():
             path = _path(file, scene)
             fitting = with_size_of(settings, read_info(path))
@@ -53,13 +49,3 @@ def evaluate_scenes(
 
 def _path(file: str, scene: str) -> Path:
     return Path(file.replace(OF_SCENE, scene))
-
-
-def _common_space(networks: Mapping[str, str], scenes: Iterable[str]) -> LabelSpace | None:
-    """Classes of all networks; None = there is no network."""
-    space: LabelSpace | None = None
-    for path in (_path(file, scene) for file in networks.values() for scene in scenes):
-        found = read_info(path).label_space
-        space = space or found
-        check_same_classes(path, found, space)
-    return space

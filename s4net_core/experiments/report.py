@@ -101,7 +101,15 @@ def joined(title: str, reports: Sequence[ExperimentReport]) -> ExperimentReport:
         provenance={name: origin for report in reports for name, origin in report.provenance.items()},
         published=published,
         notes=list(dict.fromkeys(note for report in reports for note in report.notes)),
+        control=_only({report.control for report in reports}),
+        oracle=_only({report.oracle for report in reports}),
     )
+
+
+def _only(names: set[str]) -> str:
+    """The name that all reports share which have one; empty when they differ: two cannot be one column."""
+    named = names - {""}
+    return named.pop() if len(named) == 1 else ""
 
 
 def _page(report: ExperimentReport) -> HtmlPage:

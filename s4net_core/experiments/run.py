@@ -25,12 +25,13 @@ from s4net_core.experiments.report import ExperimentReport, joined, write_experi
 from s4net_core.experiments.results import Result, ResultStore, key_of
 from s4net_core.files import write_result
 from s4net_core.frames import Capture, FrameSequence
-from s4net_core.io.captures.opening import open_capture
+from s4net_core.io.captures.opening import open_views
 from s4net_core.io.source_sets.opening import open_source_set, open_test_set
 from s4net_core.io.source_sets.source_set import SourceSet
 from s4net_core.labels import LABEL_SPACES
+from s4net_core.learning.offline import patience_of
 from s4net_core.learning.pretraining import Pretraining
-from s4net_core.models.checkpoint import check_same_classes, file_sha256, read_info
+from s4net_core.models.checkpoint import common_space, file_sha256, read_info
 
 Progress = Callable[[str, int, int], None]
 """Called with the name of the task, the steps done and the total number of steps; 0 = not known."""
@@ -118,8 +119,10 @@ class ExperimentRun:
         self._space = label_space_of(self.shared.model.label_space)
         self._check_data()
         for name, settings in self.methods.items():
-            if not settings.adaptation.max_steps and not settings.adaptation.patience:
-                raise SettingsError(f"method {name} would never end: set adaptation.max_steps or adaptation.patience")
+            try:
+                patience_of(settings.adaptation)
+            except SettingsError as error:
+                raise SettingsError(f"method {name}: {error}") from error
 
     def _check_data(self) -> None:
         wanted = {self.experiment.source: "the labelled source set"}
@@ -168,8 +171,8 @@ class ExperimentRun:
         """Weights files of the base models for these settings, by name; one is trained when none is given."""
         if self.experiment.bases:
             paths = {name: self._data / path for name, path in self.experiment.bases.items()}
-            for path in paths.values():
-                check_same_classes(path, read_info(path).label_space, self._space)
+            own = {f"weights file {path}": read_info(path).label_space for path in paths.values()}
+            common_space({"the experiment": self._space, **own})
             return paths
         return {"": self._trained(settings)}
 
@@ -305,19 +308,12 @@ class ExperimentRun:
 
     def _capture(self, scene: Scene, settings: Settings) -> Capture:
         """The capture to adapt to."""
-        path, with_depth = self._data / scene.capture, settings.geometry.from_sensor
-        return open_capture(
-            path, stream=settings.stream, poses=scene.poses, label_space=self._space, with_depth=with_depth
-        )
+        return open_views(self._data / scene.capture, settings, poses=scene.poses, labels=self._space)
 
     def _scans(self, scene: Scene) -> dict[str, FrameSequence]:
         """Scans with their own poses: noisy poses are for learning, not for measuring."""
-        shared, stride = self.shared, self.experiment.every
-        with_depth, space = shared.geometry.from_sensor, self._space
         return {
-            name: open_capture(
-                self._data / path, stream=shared.stream, label_space=space, stride=stride, with_depth=with_depth
-            )
+            name: open_views(self._data / path, self.shared, labels=self._space, stride=self.experiment.every)
             for name, path in scene.scans.items()
         }
 

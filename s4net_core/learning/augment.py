@@ -9,6 +9,7 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
 from s4net_core.config import PretrainSettings
+from s4net_core.io.images.codec import decode_compressed_color, encode_compressed_color
 from s4net_core.io.source_sets.source_set import LabelledImage
 
 GAIN, GAMMA, BLUR, SHARPNESS, NOISE, LOWEST_QUALITY = 0.2, 0.4, 1.5, 2.0, 0.04, 30
@@ -89,8 +90,14 @@ def _as_by_another_camera(color: Tensor, strength: float) -> Tensor:
         image = F.gaussian_noise(image, sigma=NOISE * strength * float(torch.rand(())))
     bytes = (image * 255).round().to(torch.uint8)
     if torch.rand(()) < 0.5:
-        bytes = F.jpeg(bytes, int(_between(100 - (100 - LOWEST_QUALITY) * strength, 100)))
+        bytes = _as_jpeg(bytes, int(_between(100 - (100 - LOWEST_QUALITY) * strength, 100)))
     return bytes
+
+
+def _as_jpeg(image: Tensor, quality: int) -> Tensor:
+    """A (3, H, W) uint8 image, packed and unpacked; torchvision's own function warns that it will be gone."""
+    packed = encode_compressed_color(image.permute(1, 2, 0).numpy(), quality)
+    return torch.tensor(decode_compressed_color(*packed)).permute(2, 0, 1)
 
 
 def _between(low: float, high: float, *shape: int) -> Tensor:

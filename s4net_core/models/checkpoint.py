@@ -252,19 +252,25 @@ def _check_model(path: str | Path, info: CheckpointInfo, expected: ModelSettings
                 f"weights file {path} has {name} '{is_}' but '{wanted}' is expected: set model.{name} to '{is_}' or "
                 "use other weights"
             )
-    check_same_classes(path, info.label_space, space)
+    common_space({"the network in use": space, f"weights file {path}": info.label_space})
 
 
-def check_same_classes(path: str | Path, found: LabelSpace, expected: LabelSpace) -> None:
-    """Refuse weights of other classes than those that are in use.
+def common_space(spaces: Mapping[str, LabelSpace]) -> LabelSpace:
+    """The classes of several networks.
+
+    Args:
+        spaces: the classes of each, at least one, by what errors call it.
 
     Raises:
-        CheckpointError: naming both.
+        CheckpointError: they differ; the message names the first that does, and both classes.
     """
-    if (found.name, found.names, found.no_class) != (expected.name, expected.names, expected.no_class):
-        raise CheckpointError(
-            f"weights file {path} has the classes {found} but {expected} are in use: use weights of the same classes"
-        )
+    (first, expected), *others = spaces.items()
+    for what, found in others:
+        if (found.name, found.names, found.no_class) != (expected.name, expected.names, expected.no_class):
+            raise CheckpointError(
+                f"{what} has the classes {found} but {first} has {expected}: use weights of the same classes"
+            )
+    return expected
 
 
 def _fill(path: str | Path, network: SegmentationNetwork, tensors: Mapping[str, torch.Tensor]) -> None:

@@ -244,6 +244,12 @@ def test_an_empty_source_set_is_named(base, place, capsys):
     assert "empty" in capsys.readouterr().err
 
 
+def test_compare_reads_what_it_appends_to_before_it_runs(base, place, capsys):
+    (place / "image.md").write_bytes(b"\xff\xd8\xff")
+    assert main(["compare", "nowhere", "room", *GIVEN, "--output", "image.md"]) == 2
+    assert "--output image.md is no text to append to" in " ".join(capsys.readouterr().err.split())
+
+
 def test_compare_prints_base_method_and_control(base, place, capsys):
     assert main(["compare", "room", "room", "second", *GIVEN, "--seeds", "2", "--output", "table.md"]) == 0
     rows = [line for line in (place / "table.md").read_text().splitlines() if line.startswith("|")]

@@ -144,8 +144,8 @@ def test_measuring_networks_of_different_classes_is_refused(tmp_path, capsys):
     words = ["evaluate", "--capture", "room", "--checkpoint", "base", "--settings", "small.yaml"]
     assert main([*words, "--baseline", str(tmp_path / "37")]) == 2
     told = " ".join(capsys.readouterr().err.split())
-    assert "'base' has the classes 'sunrgbd37' (37 classes" in told
-    assert "'adapted' has 'warehouse' (5 classes" in told
+    assert "'adapted' has the classes 'warehouse' (5 classes" in told
+    assert "'base' has 'sunrgbd37' (37 classes" in told
 
 
 def test_a_bad_file_of_classes_ends_the_command_with_its_reason(tmp_path, capsys):

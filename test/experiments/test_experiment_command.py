@@ -210,9 +210,10 @@ def test_data_that_are_not_there_are_all_named_before_anything_runs(data, tmp_pa
 
 
 def test_an_adaptation_without_end_is_refused(data, tmp_path, capsys):
-    endless = ("--set", "adaptation.max_steps=0", "--set", "adaptation.patience=0")
+    names = ("max_steps", "patience", "offline_patience")
+    endless = [word for name in names for word in ("--set", f"adaptation.{name}=0")]
     assert main(["experiment", write(tmp_path), "--data", str(data), "--out", f"{tmp_path}/out", *endless]) == 2
-    assert "would never end" in capsys.readouterr().err
+    assert "method S4-Net: learning would never end" in capsys.readouterr().err
 
 
 def test_methods_beside_s4net_are_run_and_measured(data, tmp_path, monkeypatch):

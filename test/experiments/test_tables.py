@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -261,6 +262,14 @@ class TestFiles:
         assert list(joint.provenance) == ["Two rooms", "PSPNet"]
         assert joint.published == report.published
         assert joined("Both", [report]) is report
+
+    @pytest.mark.parametrize(
+        ("first", "second", "both"), [("own", "", "own"), ("own", "own", "own"), ("own", "other", ""), ("", "", "")]
+    )
+    def test_a_joined_report_compares_with_what_its_parts_compare_with(self, report, first, second, both):
+        parts = [replace(report, control=name, oracle=name) for name in (first, second)]
+        joint = joined("Both", parts)
+        assert (joint.control, joint.oracle) == (both, both)
 
     def test_a_folder_that_cannot_be_written_is_named(self, report, tmp_path):
         (tmp_path / "file").write_text("")

@@ -1,12 +1,14 @@
 """What random changes do to colour, labels and depth together: nothing that a camera could not have seen."""
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
 
 from s4net_core.config import PretrainSettings
 from s4net_core.io.source_sets.source_set import LabelledImage
-from s4net_core.learning.augment import Augmentation
+from s4net_core.learning.augment import Augmentation, _as_jpeg
 
 WIDTH, HEIGHT = 96, 64
 OFF = {"max_zoom": 1.0, "color_jitter": 0.0, "hue_jitter": 0.0, "camera_jitter": 0.0}
@@ -94,6 +96,19 @@ def test_colours_change_but_not_labels_or_depth(image, name):
     assert not torch.equal(changed[0], plain[0])
     assert torch.equal(changed[1], plain[1])
     assert torch.equal(changed[2], plain[2])
+
+
+def test_what_a_camera_does_warns_of_nothing(image):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for seed in range(4):
+            augmentation(camera_jitter=1.0)(image, seed)
+
+
+def test_a_packed_image_is_nearly_the_same(image):
+    plain = augmentation()(image, 0)[0]
+    fine, coarse = ((_as_jpeg(plain, quality).float() - plain).abs().mean() for quality in (98, 20))
+    assert 0 < fine < 0.3 * coarse
 
 
 def test_another_camera_is_another_colour_sharpness_and_noise_by_the_seed(image):

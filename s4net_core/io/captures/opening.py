@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from s4net_core.classes import classes_beside
-from s4net_core.config import StreamSettings
+from s4net_core.config import Settings, StreamSettings
 from s4net_core.errors import CaptureError, S4NetError
 from s4net_core.frames import Capture
 from s4net_core.io.bags.storage import is_bag
@@ -80,6 +80,35 @@ def open_capture(
     if is_bag(path):
         return BagReader(path, stream, poses=given, stride=stride, with_depth=with_depth)
     raise CaptureError(f"{path} is in no format that can be read: {FORMATS}")
+
+
+def open_views(
+    path: str | Path,
+    settings: Settings,
+    *,
+    labels: LabelSpace | None = None,
+    poses: str = "",
+    stride: int = 1,
+) -> Capture:
+    """`open_capture` as a network takes a capture: with depth only if the settings have it from the sensor.
+
+    Args:
+        path, poses, stride: as for `open_capture`.
+        settings: groups `stream` and `geometry`.
+        labels: classes to which the labels lead; None = labels are not read, whatever they are.
+
+    Raises:
+        CaptureError, LabelTableError: as `open_capture`.
+    """
+    return open_capture(
+        path,
+        stream=settings.stream,
+        poses=poses,
+        label_space=labels,
+        stride=stride,
+        with_depth=settings.geometry.from_sensor,
+        with_labels=labels is not None,
+    )
 
 
 def _labels(path: Path, own: LabelSpace, wanted: LabelSpace | None, map_labels: LabelMap | None) -> LabelReading:

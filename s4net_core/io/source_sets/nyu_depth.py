@@ -13,7 +13,7 @@ from s4net_core.io.source_sets.source_set import LabelledImage
 from s4net_core.labels import SUNRGBD37, LabelMap
 
 FILE = "nyu_depth_v2_labeled.mat"
-SPLITS = "splits.mat"
+SPLIT_FILE = "splits.mat"
 
 
 def is_nyu_depth(path: Path) -> bool:
@@ -49,7 +49,7 @@ class NyuDepth:
         if missing:
             raise SourceSetError(f"{self.path} has no variable '{missing[0]}': it is not {FILE}, or is cut off")
         self._map_labels = map_labels or nyu_label_map(self.path.with_name(NYU_TABLE))
-        self._positions = _positions(self.path.with_name(SPLITS), split, len(self._file["images"]))
+        self._positions = _positions(self.path.with_name(SPLIT_FILE), split, len(self._file["images"]))
 
     def __len__(self) -> int:
         return len(self._positions)
@@ -87,14 +87,16 @@ def _positions(path: Path, split: str, count: int) -> list[int]:
         return list(range(count))
     if not path.is_file():
         raise SourceSetError(
-            f"{path} is missing; it lists the images to train on and to test on: put NYU Depth v2's {SPLITS} there"
+            f"{path} is missing; it lists the images to train on and to test on: put NYU Depth v2's {SPLIT_FILE} there"
         )
     name = f"{split}Ndxs"
     (indices,) = load_mat(path, [name], SourceSetError)
     try:
         positions = [int(index) - 1 for index in np.atleast_1d(indices)]  # MATLAB counts from 1
     except (TypeError, ValueError) as error:
-        raise SourceSetError(f"{path}: {name} holds no numbers ({error}): is it NYU Depth v2's {SPLITS}?") from error
+        raise SourceSetError(
+            f"{path}: {name} holds no numbers ({error}): is it NYU Depth v2's {SPLIT_FILE}?"
+        ) from error
     if not positions or min(positions) < 0 or max(positions) >= count:
         raise SourceSetError(f"{path}: {name} has images outside of the {count} in the file: it is of another data set")
     return positions

@@ -1,7 +1,6 @@
 """Opens a labelled source set of any supported format."""
 
 from pathlib import Path
-from typing import Literal
 
 from s4net_core.classes import classes_beside
 from s4net_core.errors import SourceSetError
@@ -9,15 +8,10 @@ from s4net_core.io.source_sets.files import FolderSourceSet
 from s4net_core.io.source_sets.labelme_folder import LabelMeSourceSet, is_labelme_folder
 from s4net_core.io.source_sets.nyu_depth import NyuDepth, is_nyu_depth
 from s4net_core.io.source_sets.packed import PackedSourceSet, is_pack, read_pack_info
-from s4net_core.io.source_sets.source_set import SourceSet, in_label_space
+from s4net_core.io.source_sets.source_set import SPLITS, SourceSet, Split, in_label_space
 from s4net_core.io.source_sets.sunrgbd import SunRgbd, is_sunrgbd
 from s4net_core.io.source_sets.sunrgbd_flat import FlatSunRgbd, is_flat_sunrgbd
 from s4net_core.labels import SUNRGBD37, LabelMap, LabelSpace
-
-Split = Literal["train", "test", "all"]
-"""Part of the official split; a set without a split gives all its images for each."""
-SPLITS: tuple[Split, ...] = ("train", "test")
-"""The parts; "all" is both."""
 
 
 def open_source_set(

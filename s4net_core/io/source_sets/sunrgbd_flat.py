@@ -9,10 +9,10 @@ from s4net_core.errors import SourceSetError
 from s4net_core.files import read_text
 from s4net_core.io.images.files import COLOR_SUFFIXES
 from s4net_core.io.source_sets.files import FileSourceSet, LabelledFiles
+from s4net_core.io.source_sets.source_set import SPLITS
 from s4net_core.io.source_sets.sunrgbd import read_sunrgbd_depth
 from s4net_core.labels import LabelMap
 
-SPLITS = ("train", "test")
 TRAIN_IMAGES, TEST_IMAGES = 5285, 5050
 """Images of each part. Where one numbering runs through both, test images come first: 1..5050, then 5051..10335."""
 
