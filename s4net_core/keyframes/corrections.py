@@ -22,10 +22,17 @@ Knots = dict[int, NDArray[np.float64]]
 
 
 class Trail:
-    """The latest poses of a stream, in which the stamps of a corrected trajectory are looked up."""
+    """The latest poses of a stream, in which the stamps of a corrected trajectory are looked up; and its correction."""
 
     def __init__(self) -> None:
         self._poses: deque[tuple[int, int, NDArray[np.float64]]] = deque(maxlen=LONGEST_TRAIL)
+        self._corrections: dict[int, NDArray[np.float64]] = {}
+        """By segment: maps the stream's world to the corrected one, for views to come."""
+
+    def corrected(self, T_world_camera: NDArray[np.float64], segment: int) -> NDArray[np.float64]:
+        """Corrected pose, (4, 4), of a view to which the stream gives this pose."""
+        correction = self._corrections.get(segment)
+        return T_world_camera if correction is None else correction @ T_world_camera
 
     def add(self, stamp: int, segment: int, T_world_camera: NDArray[np.float64]) -> None:
         """Remember the pose of a view; when time goes back, all earlier ones are forgotten."""
@@ -61,9 +68,16 @@ class Trail:
             found.setdefault(segment, {})[stamp] = T_corrected @ inverse(T_after)
         return found
 
-    def move(self, knots: Mapping[int, Knots]) -> None:
-        """Bring the remembered poses into the corrected world."""
+    def move(self, knots: Mapping[int, Knots], *, follow: bool) -> None:
+        """Bring the remembered poses into the corrected world.
+
+        Args:
+            knots: by segment.
+            follow: whether views to come need the newest correction too.
+        """
         for segment, own in knots.items():
+            if follow:
+                self._corrections[segment] = own[max(own)] @ self._corrections.get(segment, np.eye(4))
             chosen = [i for i, pose in enumerate(self._poses) if pose[1] == segment]
             corrections = at(own, [self._poses[i][0] for i in chosen])
             for i, correction in zip(chosen, corrections, strict=True):

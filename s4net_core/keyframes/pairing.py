@@ -1,0 +1,224 @@
+"""Keyframes and what was measured between them: who sees whom, and who may teach whom."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from s4net_core.config import GeometrySettings, KeyframeSettings
+from s4net_core.geometry.poses import inverse
+from s4net_core.geometry.views import Views
+from s4net_core.keyframes.gate import Measured, Overlaps, PairGate, Verdict
+from s4net_core.keyframes.graph import OverlapGraph
+from s4net_core.keyframes.places import Places
+from s4net_core.keyframes.segments import Segments, same_pose
+from s4net_core.keyframes.view import Keyframe, coarse_view
+
+
+@dataclass(frozen=True)
+class PairCounts:
+    """Pairs of keyframes that see at least `min_overlap` of one another, each counted once.
+
+    Args:
+        usable: those that teach each other.
+        refused: those whose depths contradict each other.
+        parted: those that fit, but lie in segments that were not shown to fit.
+    """
+
+    usable: int = 0
+    refused: int = 0
+    parted: int = 0
+
+
+class Pairing:
+    """Holds keyframes, measures each against those near it, and connects those that may teach each other.
+
+    It is not safe for threads: the buffer's lock guards it.
+
+    Args:
+        settings: `candidates`, `coarse_width`, nearness, and those of `Segments` and `PairGate`.
+        geometry: which pixels of two views count as the same point.
+        min_overlap: share of a view that another one must see to count as covering it.
+        from_sensor: as of `PairGate`.
+
+    Attributes:
+        keyframes: by id, in the order of their ids.
+        measured: overlaps of each keyframe with older ones, by id; some of those may be gone.
+        segments: which keyframes are in one frame.
+        graph: the pairs that may teach each other.
+        nbytes: memory of colour and depth, bytes.
+    """
+
+    def __init__(
+        self, settings: KeyframeSettings, geometry: GeometrySettings, *, min_overlap: float, from_sensor: bool
+    ) -> None:
+        self.keyframes: dict[int, Keyframe] = {}
+        self.measured: dict[int, Overlaps] = {}
+        self.segments = Segments(settings)
+        self.graph = OverlapGraph(min_overlap)
+        self.nbytes = 0
+        self._settings = settings
+        self._min_overlap = min_overlap
+        self._gate = PairGate(settings, geometry, min_overlap=min_overlap, from_sensor=from_sensor)
+        self._coarse: dict[int, Views] = {}
+        self._places = Places()
+        self._by_stamp: dict[int, int] = {}
+        self._counts: PairCounts | None = None
+        """None = something has changed since they were counted."""
+
+    def at_stamp(self, stamp: int) -> Keyframe | None:
+        """The keyframe of an image, nanoseconds; None = there is none."""
+        return self.keyframes.get(self._by_stamp.get(stamp, -1))
+
+    def is_known(self, T_world_camera: NDArray[np.float64], segment: int) -> bool:
+        """Whether a keyframe in the same frame is near a pose, (4, 4), and looks the same way."""
+        around = self._places.around(T_world_camera[:3, 3], self._settings.min_translation)
+        near = [self.keyframes[id] for id in around]
+        near = [keyframe for keyframe in near if self.segments.group(keyframe.segment) == self.segments.group(segment)]
+        if not near:
+            return False
+        rotations = np.stack([keyframe.T_world_camera[:3, :3] for keyframe in near])
+        cosines = (np.einsum("nij,ij->n", rotations, T_world_camera[:3, :3]) - 1) / 2
+        angles = np.degrees(np.arccos(np.clip(cosines, -1.0, 1.0)))
+        return bool((angles < self._settings.min_rotation).any())
+
+    def insert(self, keyframe: Keyframe, overlaps: Overlaps | None = None) -> None:
+        """Add a keyframe; its overlaps are measured unless they are given."""
+        id = keyframe.id
+        coarse = coarse_view(keyframe, self._settings.coarse_width)
+        self._coarse[id], self.keyframes[id] = coarse, keyframe
+        self._by_stamp[keyframe.stamp] = id
+        self._places.put(id, coarse)
+        self.measured[id] = self._measure(id) if overlaps is None else overlaps
+        self.nbytes += keyframe.nbytes
+        if self._judge(keyframe):
+            self._connect_all()
+        else:
+            self.graph.add(id, self._usable(keyframe))
+            self._counts = None
+
+    def remove(self, id: int) -> None:
+        """Forget a keyframe."""
+        forgotten = self.keyframes.pop(id)
+        self.nbytes -= forgotten.nbytes
+        del self.measured[id], self._coarse[id]
+        if self._by_stamp.get(forgotten.stamp) == id:
+            del self._by_stamp[forgotten.stamp]
+        self._places.remove(id)
+        self.graph.remove(id)
+        self._counts = None
+
+    def join(self, first: int, second: int) -> None:
+        """Two segments have been shown to be in one frame."""
+        if self.segments.group(first) != self.segments.group(second):
+            self.segments.join(first, second)
+            self._connect_all()
+
+    def move(self, moved: Mapping[int, NDArray[np.float64]]) -> list[int]:
+        """Put keyframes at other poses, and forget the pairs whose relative pose changes by that.
+
+        Returns:
+            Ids of the keyframes to measure: those that moved, and newer ones that have lost a pair with one of them.
+        """
+        old = {id: keyframe.T_world_camera for id, keyframe in self.keyframes.items()}
+        for id, T_world_camera in moved.items():
+            keyframe = self.keyframes[id]
+            self.keyframes[id] = replace(keyframe, T_world_camera=T_world_camera, revision=keyframe.revision + 1)
+            self._coarse[id] = coarse_view(self.keyframes[id], self._settings.coarse_width)
+            self._places.put(id, self._coarse[id])
+        stale = set(moved)
+        for id, overlaps in self.measured.items():
+            kept = {
+                other: pair
+                for other, pair in overlaps.items()
+                if other in old
+                and same_pose(
+                    inverse(old[id]) @ old[other],
+                    inverse(self.keyframes[id].T_world_camera) @ self.keyframes[other].T_world_camera,
+                )
+            }
+            if any(other in old and other not in kept for other in overlaps):
+                stale.add(id)
+            self.measured[id] = kept
+        self._connect_all()
+        return sorted(stale)
+
+    def measure_again(self, id: int) -> None:
+        """Measure the pairs of a keyframe that `move` has forgotten; `judge_all` must follow."""
+        if id in self.keyframes:
+            self.measured[id] |= self._measure(id)
+            self._counts = None
+
+    def judge_all(self) -> None:
+        """Judge all pairs anew, because poses were corrected, and connect those that may teach each other."""
+        self.segments.forget_evidence()
+        for keyframe in self.keyframes.values():
+            self._judge(keyframe)
+        self._connect_all()
+
+    @property
+    def counts(self) -> PairCounts:
+        """Pairs by whether they may teach each other; counted when something has changed."""
+        if self._counts is None:
+            self._counts = self._counted()
+        return self._counts
+
+    def refused(self) -> list[tuple[int, int]]:
+        """Ids of the keyframes, the newer first, whose depths contradict each other."""
+        return [
+            (id, other)
+            for id, overlaps in self.measured.items()
+            for other, pair in overlaps.items()
+            if pair.verdict == Verdict.CONTRADICTS and other in self.keyframes
+        ]
+
+    def _counted(self) -> PairCounts:
+        counts = Counter[str]()
+        for id, overlaps in self.measured.items():
+            for other, pair in overlaps.items():
+                if other not in self.keyframes:
+                    continue
+                if pair.verdict == Verdict.CONTRADICTS:
+                    counts["refused"] += 1
+                elif max(pair.of_new, pair.of_other) >= self._min_overlap:
+                    counts["usable" if self._may_teach(self.keyframes[id], other, pair) else "parted"] += 1
+        return PairCounts(**counts)
+
+    def _measure(self, id: int) -> Overlaps:
+        """Overlaps of a keyframe with the nearest older ones of its own segment, and with the nearest of others."""
+        keyframe, new = self.keyframes[id], self._coarse[id]
+        segment, known = keyframe.segment, self.measured.get(id, {})
+        near = [other for other in self._places.nearest(new) if other < id and other not in known]
+        own = [id for id in near if self.segments.group(self.keyframes[id].segment) == self.segments.group(segment)]
+        others = [id for id in near if id not in set(own)][: self._settings.candidates]
+        own = own[: self._settings.candidates]
+        measured = self._gate.measure(new, {id: self._coarse[id] for id in own}, prove=False)
+        return measured | self._gate.measure(new, {id: self._coarse[id] for id in others}, prove=True)
+
+    def _judge(self, keyframe: Keyframe) -> bool:
+        """Take pairs of a new keyframe as evidence about their segments. Returns whether any are joined by it."""
+        joined = False
+        for other, pair in self.measured[keyframe.id].items():
+            if other in self.keyframes and pair.verdict != Verdict.FITS:
+                segments = keyframe.segment, self.keyframes[other].segment
+                joined |= self.segments.note(*segments, fits=pair.verdict == Verdict.PROVES)
+        return joined
+
+    def _usable(self, keyframe: Keyframe) -> Overlaps:
+        """The measured pairs of a keyframe that may teach each other."""
+        measured = self.measured[keyframe.id]
+        return {other: pair for other, pair in measured.items() if self._may_teach(keyframe, other, pair)}
+
+    def _may_teach(self, keyframe: Keyframe, other: int, pair: Measured) -> bool:
+        if pair.verdict == Verdict.CONTRADICTS or other not in self.keyframes:
+            return False
+        return self.segments.group(keyframe.segment) == self.segments.group(self.keyframes[other].segment)
+
+    def _connect_all(self) -> None:
+        """Make the graph anew from what was measured, because segments were joined or views moved."""
+        self.graph = OverlapGraph(self._min_overlap)
+        for id, keyframe in self.keyframes.items():
+            self.graph.add(id, self._usable(keyframe))
+        self._counts = None

@@ -1,0 +1,189 @@
+"""Keyframes on disk: they come back after a restart, and damaged ones are left out."""
+
+import json
+import os
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from walls import TEXTURE, buffer, contents, corridor, filled, view
+
+from s4net_core.config import GeometrySettings, KeyframeSettings
+from s4net_core.errors import KeyframeError
+from s4net_core.keyframes import KeyframeBuffer
+
+
+def test_saved_keyframes_come_back_and_go_on_as_if_nothing_had_happened(tmp_path: Path) -> None:
+    frames = corridor(90)
+    keyframes = filled(frames[:70], max_megabytes=1)
+    keyframes.save(tmp_path)
+    restored = buffer(max_megabytes=1, after_restart="keep")
+    assert restored.load(tmp_path) == []
+    assert contents(restored) == contents(keyframes)
+    assert (restored.nbytes, restored.evicted) == (keyframes.nbytes, keyframes.evicted)
+    for frame in frames[70:]:
+        assert restored.offer(frame) == keyframes.offer(frame)
+    assert contents(restored) == contents(keyframes)
+
+
+def test_saving_again_writes_only_what_is_new_and_deletes_what_was_evicted(tmp_path: Path) -> None:
+    frames = corridor(80)
+    keyframes = filled(frames[:60], max_megabytes=1)
+    keyframes.save(tmp_path)
+    written = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.npz")}
+    for frame in frames[60:]:
+        keyframes.offer(frame)
+    keyframes.save(tmp_path)
+    now = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.npz")}
+    assert len(now) == len(keyframes)
+    assert all(now[path] == stamp for path, stamp in written.items() if path in now)
+    assert set(written) - set(now)
+    assert not list(tmp_path.glob("*.tmp"))
+
+
+def test_what_a_crash_left_half_written_goes_with_the_next_save(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keyframes = filled(corridor(2))
+    with monkeypatch.context() as patch:
+        patch.setattr("os.replace", lambda *paths: os._exit(9))  # the machine goes off before the file has its name
+        if (child := os.fork()) == 0:
+            keyframes.save(tmp_path)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+    assert [path.suffix for path in tmp_path.iterdir()] == [".tmp"]
+    keyframes.save(tmp_path)
+    assert not list(tmp_path.glob("*.tmp"))
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_another_buffer_saved_into_the_same_folder_replaces_the_first(tmp_path: Path) -> None:
+    filled(corridor(5)).save(tmp_path)
+    other = filled(corridor(3, start=50))  # the same ids, other views
+    other.save(tmp_path)
+    restored = buffer()
+    assert restored.load(tmp_path) == []
+    assert contents(restored) == contents(other)
+
+
+DAMAGES = [
+    "truncated",
+    "empty",
+    "flipped",
+    "missing",
+    "foreign",
+    "pickled",
+    "pose",
+    "pipe",
+    "device",
+    "terabytes",
+    "npy",
+]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_keyframe_is_reported_and_left_out(tmp_path: Path, damage: str) -> None:
+    keyframes = filled(corridor(6))
+    keyframes.save(tmp_path)
+    path = sorted(tmp_path.glob("*.npz"))[2]
+    content = bytearray(path.read_bytes())
+    if damage == "missing":
+        path.unlink()
+    elif damage == "foreign":
+        path.write_bytes(b"not a zip file at all" * 50)
+    elif damage == "pickled":
+        np.savez(path, id=np.array([{}], dtype=object), color=np.array([{}], dtype=object))
+    elif damage == "pipe":
+        path.unlink()
+        os.mkfifo(path)
+    elif damage == "device":
+        path.unlink()
+        path.symlink_to("/dev/zero")
+    elif damage == "terabytes":
+        with zipfile.ZipFile(path, "w") as file, file.open("color.npy", "w") as member:
+            shape = {"descr": "|u1", "fortran_order": False, "shape": (1_000_000, 1_000_000, 3)}
+            np.lib.format.write_array_header_1_0(member, shape)
+    elif damage == "npy":
+        with path.open("wb") as file:
+            np.save(file, TEXTURE)
+    elif damage == "pose":
+        with np.load(path) as data:
+            np.savez(path, **{**data, "T_world_camera": np.full((4, 4), np.nan)})
+    else:
+        content[3000] ^= 0xFF
+        path.write_bytes({"truncated": content[: len(content) // 2], "empty": b"", "flipped": content}[damage])
+    restored = buffer()
+    problems = restored.load(tmp_path)
+    assert len(problems) == 1
+    assert path.name in problems[0]
+    assert restored.ids() == [0, 1, 3, 4, 5]
+    assert all(other != 2 for id in restored.ids() for other, _ in restored.overlapping(id, 0.0))
+    assert restored.offer(view(x=50)).id == 6
+
+
+def test_a_second_keyframe_of_the_same_id_is_reported_and_left_out(tmp_path: Path) -> None:
+    filled(corridor(3)).save(tmp_path / "a")
+    filled(corridor(3, start=9)).save(tmp_path / "b")
+    copied = sorted((tmp_path / "b").glob("*.npz"))[1]
+    (tmp_path / "a" / copied.name).write_bytes(copied.read_bytes())
+    index = json.loads((tmp_path / "a" / "index.json").read_text())
+    index["files"].append(copied.name)
+    (tmp_path / "a" / "index.json").write_text(json.dumps(index))
+    keyframes = buffer()
+    (problem,) = keyframes.load(tmp_path / "a")
+    assert copied.name in problem
+    assert "another file holds a keyframe 1 as well" in problem
+    assert contents(keyframes) == contents(filled(corridor(3)))
+
+
+def test_saved_keyframes_of_another_size_are_left_out_with_one_reason(tmp_path: Path) -> None:
+    filled(corridor(3)).save(tmp_path)
+    keyframes = KeyframeBuffer(KeyframeSettings(), GeometrySettings(), min_overlap=0.25, size=(32, 24))
+    assert keyframes.load(tmp_path) == ["left out, images are processed at 32x24 now"]
+    assert keyframes.ids() == []
+    assert keyframes.offer(view()).id == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"version": 99, "next_id": 0, "evicted": 0, "files": []}', "version 99"),
+        ('{"version": 1, "next_id"', "damaged"),
+        ("[]", "version None"),
+        ('{"version": 1, "next_id": 3, "evicted": 0}', "lacks"),
+        ('{"version": 1, "next_id": 3, "evicted": 0, "files": []}', "lacks.*predicted_depth"),
+    ],
+)
+def test_an_index_that_cannot_be_read_is_an_error_with_a_remedy(tmp_path: Path, text: str, message: str) -> None:
+    filled(corridor(2)).save(tmp_path)
+    (tmp_path / "index.json").write_text(text)
+    keyframes = filled(corridor(3))
+    with pytest.raises(KeyframeError, match=message) as error:
+        keyframes.load(tmp_path)
+    assert "delete the folder" in str(error.value)
+    assert len(keyframes) == 3  # what was there is kept
+
+
+def test_loading_from_nowhere_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(KeyframeError, match="no saved keyframes"):
+        buffer().load(tmp_path / "nothing")
+
+
+def test_a_file_name_in_the_index_cannot_leave_the_folder(tmp_path: Path) -> None:
+    filled(corridor(1)).save(tmp_path / "a")
+    filled(corridor(1, start=9)).save(tmp_path / "b")
+    stranger = next((tmp_path / "a").glob("*.npz"))
+    index = json.loads((tmp_path / "b" / "index.json").read_text())
+    index["files"].append(f"../a/{stranger.name}")
+    (tmp_path / "b" / "index.json").write_text(json.dumps(index))
+    keyframes = buffer()
+    assert len(keyframes.load(tmp_path / "b")) == 1
+    assert len(keyframes) == 1
+
+
+def test_loading_into_less_memory_evicts(tmp_path: Path) -> None:
+    filled(corridor(90)).save(tmp_path)
+    small = buffer(max_megabytes=1)
+    assert small.load(tmp_path) == []
+    assert small.nbytes <= 1_000_000
+    assert small.evicted == 90 - len(small)
