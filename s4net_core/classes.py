@@ -1,6 +1,7 @@
 """A user's own classes: a label space as data, as it travels in weights files and lies in a file of classes."""
 
 import colorsys
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from s4net_core.config import read_yaml
 from s4net_core.errors import SettingsError
+from s4net_core.files import write_result
 from s4net_core.labels import LABEL_SPACES, UNLABELLED_NAME, LabelSpace, plain_name
 
 NATIVE = "native"
@@ -123,7 +125,7 @@ def label_space_of(value: str) -> LabelSpace:
         )
     if value in LABEL_SPACES:
         return LABEL_SPACES[value]
-    if not Path(value).exists():
+    if not os.path.exists(value):
         raise SettingsError(f"there are no classes '{value}': give {', '.join(LABEL_SPACES)} or a file of classes")
     return read_classes(Path(value))
 
@@ -171,10 +173,14 @@ def classes_beside(folder: Path) -> LabelSpace | None:
 
 
 def write_classes(folder: Path, space: LabelSpace) -> None:
-    """Name the classes of the labels in a folder, unless they are built in, which readers assume."""
+    """Name the classes of the labels in a folder, unless they are built in, which readers assume.
+
+    Raises:
+        S4NetError: the file cannot be written.
+    """
     if space.name not in LABEL_SPACES:
         content = ClassList.of(space).model_dump(mode="json")
-        (folder / CLASSES_FILE).write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+        write_result(folder / CLASSES_FILE, yaml.safe_dump(content, sort_keys=False))
 
 
 def _validated(content: Any, where: str) -> LabelSpace:

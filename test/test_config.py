@@ -162,6 +162,7 @@ def test_a_ros_parameters_file_is_read_too(write):
         ({"learner.source_batch": "many"}, r"learner\.source_batch = 'many'"),
         ({"model.architecture": "segnet"}, ".*'deeplabv3plus', 'pspnet'.* or 'transformers'"),
         ({"keyframes.holdout": 1}, r"keyframes\.holdout = 1: .*every keyframe would be held out.*give 0, or 2 or more"),
+        ({"adaptation.duty_cycle": 1e-300}, r"adaptation\.duty_cycle = 1e-300: .*greater than or equal to 0\.01"),
         ({"device": {"x": 1}}, r"device\.x = 1.*did you mean device"),
         ({"learner": None}, "learner = None: this is a group"),
         ({"model.width": "wide", "seed": -1}, r"model\.width = 'wide': .*; seed = -1: "),

@@ -85,6 +85,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(f"s4net {args.command}: {error}", file=sys.stderr)
         return EXIT_ERROR
+    except OSError as error:  # e.g. a name that is too long, or a disk that fails
+        if args.debug:
+            raise
+        where = "" if error.filename is None else f"{error.filename!s:.200}: "
+        print(f"s4net {args.command}: {where}{error.strerror or error}: check the path and the disk", file=sys.stderr)
+        return EXIT_ERROR
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
 

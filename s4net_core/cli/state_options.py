@@ -26,7 +26,13 @@ def add_training_options(parser: argparse.ArgumentParser, state: str) -> None:
 
 
 def state_path(args: argparse.Namespace) -> Path:
-    """Where the state of a run is kept."""
+    """Where the state of a run is kept.
+
+    Raises:
+        SettingsError: the output has no name.
+    """
+    if not args.output.name:
+        raise SettingsError(f"output '{args.output}' is no name of a file: name the weights file to write")
     state: Path = args.state or args.output.with_name(args.output.name + ".state")
     return state.expanduser()
 

@@ -36,8 +36,8 @@ def evaluate_scenes(
     files = {_path(file, scene) for file in networks.values() for scene in scenes}
     space = common_space({f"weights file {path}": read_info(path).label_space for path in sorted(files)})
     for scene, paths in scenes.items():
-        data |= {f"{scene}, {scan}": data_sha256(path) for scan, path in paths.items()}
         scans = {scan: open_views(path, settings, poses=poses, labels=space) for scan, path in paths.items()}
+        data |= {f"{scene}, {scan}": data_sha256(path) for scan, path in paths.items()}
         for method, file in networks.items():
             path = _path(file, scene)
             fitting = with_size_of(settings, read_info(path))

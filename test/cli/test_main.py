@@ -73,6 +73,25 @@ def test_debug_shows_where_an_error_comes_from() -> None:
         main(["--debug", "settings", "--set", "seed"])
 
 
+@pytest.mark.parametrize("words", [["convert", "x" * 5000, "out"], ["convert", "room", "x" * 5000]])
+def test_what_the_file_system_refuses_is_a_message_with_the_name(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("s4net convert: xxxx")
+    assert error.endswith("x: File name too long: check the path and the disk\n")
+    assert len(error) < 400
+    with pytest.raises(OSError, match="too long"):
+        main(["--debug", *words])
+
+
+@pytest.mark.parametrize("words", [["adapt", "room", ""], ["pretrain", "source", "."]])
+def test_an_output_without_a_name_is_refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*words, "--set", "checkpoint=base.safetensors"]) == 2
+    assert "name the weights file to write" in capsys.readouterr().err
+
+
 def test_ctrl_c_ends_quietly(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     def interrupt(*_: object) -> int:
         raise KeyboardInterrupt
