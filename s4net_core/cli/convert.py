@@ -11,10 +11,10 @@ from rich.console import Console
 from s4net_core.cli.options import (
     add_labels_option,
     add_poses_option,
+    add_quality_option,
     add_settings_options,
     labels_from,
     positive,
-    quality,
     settings_from,
 )
 from s4net_core.cli.output import add_force_option, complete_folder, left_out, say_written, tracked
@@ -61,9 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="part of the official split, if the source set has one (%(default)s)",
     )
     add_poses_option(parser)
-    parser.add_argument(
-        "--quality", type=quality, default=90, metavar="1..100", help="JPEG quality; 100 in a scene folder = PNG"
-    )
+    add_quality_option(parser)
     bag = parser.add_argument_group("rosbag2")
     bag.add_argument("--storage", choices=("mcap", "sqlite3"), default="mcap", help="storage plugin (%(default)s)")
     bag.add_argument("--color", choices=("raw", "jpeg"), default="raw", help="transport of colour (%(default)s)")

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from s4net_core.cli.options import add_poses_option, add_settings_options, positive, quality, settings_from
+from s4net_core.cli.options import add_poses_option, add_quality_option, add_settings_options, positive, settings_from
 from s4net_core.cli.output import add_force_option, complete_folder, left_out, say_written, tracked
 from s4net_core.frames import Frame
 from s4net_core.io.captures.labelled_scene import EXTRAS, write_labelled_scene
@@ -57,9 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PX",
         help="how far LabelMe's polygons may deviate from the labels; more = fewer corners to edit (%(default)s)",
     )
-    parser.add_argument(
-        "--quality", type=quality, default=90, metavar="1..100", help="JPEG quality; 100 = PNG (%(default)s)"
-    )
+    add_quality_option(parser)
     add_force_option(parser)
     add_settings_options(parser)
 

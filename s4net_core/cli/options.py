@@ -133,8 +133,18 @@ def positive(text: str) -> int:
     return _number(text, 1, 10**6)
 
 
-def quality(text: str) -> int:
-    """Type of an option: quality of JPEG, 1..100."""
+def add_quality_option(parser: argparse.ArgumentParser) -> None:
+    """Add ``--quality`` of the images that a command writes."""
+    parser.add_argument(
+        "--quality",
+        type=_quality,
+        default=90,
+        metavar="1..100",
+        help="JPEG quality; 100 in a scene folder = PNG (%(default)s)",
+    )
+
+
+def _quality(text: str) -> int:
     return _number(text, 1, 100)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from s4net_core.cli.options import add_settings_options, positive, quality, settings_from
+from s4net_core.cli.options import add_quality_option, add_settings_options, positive, settings_from
 from s4net_core.cli.output import add_force_option, complete_folder, left_out, progress_bar, say_written, tracked
 from s4net_core.config import Settings
 from s4net_core.errors import CaptureError
@@ -39,9 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="compare with the capture's own poses: absolute trajectory error after the best rigid fit",
     )
-    parser.add_argument(
-        "--quality", type=quality, default=90, metavar="Q", help="JPEG quality, 1..100; 100 = PNG (%(default)s)"
-    )
+    add_quality_option(parser)
     add_force_option(parser)
     add_settings_options(parser)
 

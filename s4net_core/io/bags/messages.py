@@ -41,9 +41,7 @@ def color_from_image(message: Any) -> NDArray[np.uint8]:
     """
     if hasattr(message, "format"):
         return decode_compressed_color(message.format, message.data)
-    return decode_color(
-        message.encoding, message.height, message.width, message.step, bool(message.is_bigendian), message.data
-    )
+    return decode_color(*_layout(message), message.data)
 
 
 def depth_from_image(message: Any) -> NDArray[np.float32]:
@@ -54,9 +52,11 @@ def depth_from_image(message: Any) -> NDArray[np.float32]:
     """
     if hasattr(message, "format"):
         return decode_compressed_depth(message.format, message.data)
-    return decode_depth(
-        message.encoding, message.height, message.width, message.step, bool(message.is_bigendian), message.data
-    )
+    return decode_depth(*_layout(message), message.data)
+
+
+def _layout(message: Any) -> tuple[str, int, int, int, bool]:
+    return message.encoding, message.height, message.width, message.step, bool(message.is_bigendian)
 
 
 def intrinsics_from_info(message: Any, *, rectified: bool = False) -> Intrinsics:
