@@ -22,6 +22,8 @@ TRUE_FALSE = ("true", "false")
 RESPAWN_S = 2.0
 """Seconds before a node that has died starts again."""
 ROS_PARAMETERS = "ros__parameters"
+MAX_SETTINGS = 1 << 20
+"""Characters of a settings file that are looked at; the nodes refuse a larger file."""
 SHOWN_IN_RVIZ = ("segmentation/overlay", "segmentation/mask", "segmentation/points", "adaptation/keyframes")
 """Topics of config/adapt.rviz, which has absolute names."""
 
@@ -180,11 +182,14 @@ def _tf_remappings(values: Mapping[str, Any]) -> list[tuple[str, str]]:
 def _settings(settings_file: str) -> str | dict[str, Any]:
     """ROS reads a ROS parameters file itself; the nodes read a plain settings file."""
     path = _absolute(settings_file) if settings_file else str(CONFIG / "adapt.yaml")
+    if not os.path.isfile(path):  # to read a pipe could take forever
+        raise ValueError(f"settings_file {path} is not a file: give the name of a YAML file")
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
-            is_ros_parameters = any(line.strip().startswith(f"{ROS_PARAMETERS}:") for line in file)
+            lines = file.read(MAX_SETTINGS).splitlines()
     except OSError as error:
         raise ValueError(f"settings_file {path} cannot be read: {error}") from error
+    is_ros_parameters = any(line.strip().startswith(f"{ROS_PARAMETERS}:") for line in lines)
     return path if is_ros_parameters else {"settings_file": path}
 
 

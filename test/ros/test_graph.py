@@ -1,5 +1,6 @@
 """The description of the graph: one home for arguments, parameters and topic names."""
 
+import os
 import re
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
@@ -110,8 +111,18 @@ class TestParameters:
         assert adaptation_graph(settings_file=str(parameters))[0].parameters[0] == parameters
 
     def test_a_file_that_cannot_be_used_is_named(self, tmp_path: Path) -> None:
-        with pytest.raises(SettingsError, match=r"nowhere\.yaml"):
-            adaptation_graph(settings_file=str(tmp_path / "nowhere.yaml"))
+        os.mkfifo(tmp_path / "pipe.yaml")
+        for name in ("nowhere.yaml", "pipe.yaml"):
+            with pytest.raises(SettingsError, match=rf"{name} is not a file: give the name of a YAML file"):
+                adaptation_graph(settings_file=str(tmp_path / name))
+
+    def test_of_a_huge_settings_file_only_the_beginning_is_looked_at(self, tmp_path: Path) -> None:
+        huge = tmp_path / "huge.yaml"
+        huge.touch()
+        os.truncate(huge, 1 << 40)
+        assert adaptation_graph(settings_file=str(huge))[0].parameters[0] == {"settings_file": str(huge)}
+        with pytest.raises(SettingsError, match=r"huge\.yaml cannot be read .*at most 1048576 are read"):
+            load_settings(huge)
 
 
 class TestTopics:
