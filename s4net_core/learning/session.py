@@ -201,7 +201,7 @@ class Session:
         teacher = base
         if self.settings.learner.teacher_refresh:  # the guard's stays the base model
             teacher = Teacher(copy.deepcopy(self._base_network), self.settings, self._device)
-        network = copy.deepcopy(self._base_network).requires_grad_(True)
+        network = copy.deepcopy(self._base_network).requires_grad_(True).to(memory_format=torch.contiguous_format)
         kept: SourceBatches | SourceFree
         if source is None:
             kept = SourceFree(self._base_network, base, self.settings.learner)
