@@ -1,7 +1,7 @@
 """Agreement between views: how often two views give the same 3D point the same class. Needs no labels."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -60,39 +60,63 @@ def agreement(
     Raises:
         ShapeError: labels have another size than their keyframe.
     """
+    (found,) = agreement_of_each([labels], keyframes, settings, device, depths=depths, on_view=on_view)
+    return found
+
+
+def agreement_of_each(
+    labels: Sequence[Mapping[int, NDArray[np.uint8]]],
+    keyframes: KeyframeBuffer,
+    settings: Settings,
+    device: torch.device | None = None,
+    *,
+    depths: Mapping[int, NDArray[np.float32]] | None = None,
+    on_view: Callable[[], None] = lambda: None,
+) -> list[Agreement]:
+    """As `agreement`, for the labels that several networks give to the same views; pixels are looked up once.
+
+    Args:
+        labels: of each network, as `agreement` takes them; all have the same keyframes.
+    """
     device = device or torch.device("cpu")
-    views = keyframes.views(labels)  # taken once: another thread may make the buffer evict meanwhile
-    equal = compared = pairs = 0
+    views = keyframes.views(labels[0])  # taken once: another thread may make the buffer evict meanwhile
+    equal, compared, pairs = np.zeros((3, len(labels)), np.int64)
     for id, view in views.items():
         found = keyframes.overlapping(id, settings.learner.min_overlap)  # largest overlap first
         neighbours = [views[other] for other, _ in found if other in views][: settings.learner.neighbours or None]
         if neighbours:
             same, both = _compare(view, neighbours, labels, settings, device, depths)
-            equal += int((same & both).sum())
-            compared += int(both.sum())
-            pairs += int(both.flatten(1).any(dim=1).sum())
+            equal += (same & both).sum(dim=(0, 2, 3)).cpu().numpy()
+            compared += both.sum(dim=(0, 2, 3)).cpu().numpy()
+            pairs += both.flatten(2).any(dim=2).sum(dim=0).cpu().numpy()
         on_view()
-    return Agreement(equal / compared if compared else math.nan, compared, pairs)
+    return [
+        Agreement(int(e) / int(c) if c else math.nan, int(c), int(p))
+        for e, c, p in zip(equal, compared, pairs, strict=True)
+    ]
 
 
 def _compare(
     target: Keyframe,
     neighbours: list[Keyframe],
-    labels: Mapping[int, NDArray[np.uint8]],
+    labels: Sequence[Mapping[int, NDArray[np.uint8]]],
     settings: Settings,
     device: torch.device,
     depths: Mapping[int, NDArray[np.float32]] | None,
 ) -> tuple[Tensor, Tensor]:
-    """Whether classes are equal and whether both views have one, (B, 1, H, W) bool each, B = number of neighbours."""
+    """Whether classes are equal and whether both views have one: (N, networks, H, W) bool each, N neighbours."""
 
     def with_depth(keyframes: list[Keyframe]) -> Views:
-        depth = None if depths is None else _images([depths[view.id] for view in keyframes], device)
+        depth = None if depths is None else _tensor([depths[view.id] for view in keyframes], device).unsqueeze(1)
         return views_of(keyframes, device, depth=depth)
+
+    def with_labels(view: Keyframe) -> NDArray[np.uint8]:
+        return np.stack([_label(view, of_network) for of_network in labels])
 
     pairs = Pairs(with_depth([target]).repeated(len(neighbours)), with_depth(neighbours))
     correspondence = correspond(pairs, settings.geometry)
-    here = _images([_label(target, labels)], device)
-    there, valid = sample_nearest(_images([_label(view, labels) for view in neighbours], device), correspondence)
+    here = _tensor([with_labels(target)], device)
+    there, valid = sample_nearest(_tensor([with_labels(view) for view in neighbours], device), correspondence)
     return here == there, valid & (here != UNLABELLED) & (there != UNLABELLED)
 
 
@@ -103,6 +127,5 @@ def _label(view: Keyframe, labels: Mapping[int, NDArray[np.uint8]]) -> NDArray[n
     return label
 
 
-def _images(arrays: list[NDArray[np.float32]] | list[NDArray[np.uint8]], device: torch.device) -> Tensor:
-    """(H, W) arrays -> (B, 1, H, W)."""
-    return torch.from_numpy(np.stack(arrays)).unsqueeze(1).to(device)
+def _tensor(arrays: list[NDArray[np.float32]] | list[NDArray[np.uint8]], device: torch.device) -> Tensor:
+    return torch.from_numpy(np.stack(arrays)).to(device)

@@ -190,6 +190,52 @@ def merge(probabilities: Tensor, valid: Tensor) -> Merged:
     return Merged(_sum_of_valid(probabilities, valid), valid.sum(dim=0))
 
 
+@torch.no_grad()
+def merge_sampled(probabilities: Tensor, correspondence: Correspondence, usable: Tensor | None = None) -> Merged:
+    """`merge` of what `sample` reads for one target, in half the time on a CPU: the warped images are never made.
+
+    Args:
+        probabilities: (N, C, h, w), of N neighbours; fastest in the memory format ``channels_last``.
+        correspondence: of the target with each of them.
+        usable: (N, 1, h, w) bool, pixels of the neighbours that may be read; None = all.
+
+    Raises:
+        ShapeError: as `sample`.
+    """
+    _check_neighbour(probabilities, correspondence)
+    valid = correspondence.valid if usable is None else sample_mask(usable, correspondence)
+    classes, (height, width) = probabilities.shape[1], valid.shape[2:]
+    pixels = probabilities.float().permute(0, 2, 3, 1).reshape(-1, classes)
+    places, shares, views = _corners(correspondence, valid)
+    starts = 4 * (views.cumsum(0, dtype=torch.int32) - views)
+    total = functional.embedding_bag(places, pixels, starts, mode="sum", per_sample_weights=shares.to(pixels.dtype))
+    return Merged(total.view(1, height, width, -1).permute(0, 3, 1, 2), views.view(1, 1, height, width).long())
+
+
+def _corners(correspondence: Correspondence, valid: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The four pixels between which a pixel of the target lies, in each neighbour where it is valid.
+
+    Returns:
+        int32 places among the pixels of all N neighbours, and their bilinear weights: four for each neighbour, pixel
+        after pixel of the target; and the number of neighbours of each pixel, (H * W,) int32.
+    """
+    assert correspondence.neighbour_size is not None
+    height, width = correspondence.neighbour_size
+    seen = valid.flatten(1).T.contiguous()
+    pair = seen.flatten().nonzero()[:, 0]
+    grid = correspondence.grid.flatten(1, 2).transpose(0, 1).reshape(-1, 2).index_select(0, pair)
+    x, y = (grid[:, 0] + 1) / 2 * (width - 1), (grid[:, 1] + 1) / 2 * (height - 1)  # as `grid_sample` does
+    left, top = x.int(), y.int()
+    to_right, down = x - left, y - top
+    to_left, up = 1 - to_right, 1 - down
+    first = (pair % len(valid)).int() * (height * width)
+    upper, lower = first + top * width, first + (top + 1).clamp(max=height - 1) * width
+    right = (left + 1).clamp(max=width - 1)
+    places = torch.stack([upper + left, upper + right, lower + left, lower + right], dim=1)
+    shares = torch.stack([to_left * up, to_right * up, to_left * down, to_right * down], dim=1)
+    return places.flatten(), shares.flatten(), seen.sum(dim=1, dtype=torch.int32)
+
+
 def _sum_of_valid(probabilities: Tensor, valid: Tensor) -> Tensor:
     """(B, C, H, W), at least float32."""
     check_shape("probabilities", probabilities, "N", "B", "C", "H", "W")

@@ -46,6 +46,11 @@ class FeatureCache:
         all_maps = known | fresh
         return [torch.cat(level).float() for level in zip(*(all_maps[key] for key in keys), strict=True)]
 
+    def fit(self, network: SegmentationNetwork) -> bool:
+        """Whether the encoder of another network is equal, so that these are its feature maps as well."""
+        own, other = (part.body.encoder.state_dict() for part in (self._network, network))
+        return own.keys() == other.keys() and all(torch.equal(value, other[name]) for name, value in own.items())
+
     def clear(self) -> None:
         """Forget all feature maps, because the encoder is another one now."""
         self._cache.clear()

@@ -9,11 +9,13 @@ import torch
 from numpy.typing import NDArray
 
 from s4net_core.config import Settings
-from s4net_core.evaluation.agreement import agreement
-from s4net_core.evaluation.scoring import confusion
+from s4net_core.evaluation.agreement import Agreement, agreement_of_each
+from s4net_core.evaluation.metrics import ConfusionMatrix
 from s4net_core.io.source_sets.source_set import LabelledImage, SourceSet, Usable
 from s4net_core.keyframes import Keyframe, KeyframeBuffer
-from s4net_core.learning.judge import Judge
+from s4net_core.learning.feature_cache import FeatureCache
+from s4net_core.learning.judge import Judge, KnownLabels
+from s4net_core.learning.labeller import Labeller
 from s4net_core.learning.teacher import Teacher
 from s4net_core.models.build import SegmentationNetwork
 from s4net_core.models.predict import predict_depth
@@ -61,6 +63,7 @@ class Guard:
         keyframes: target views, no labels.
         settings: group `guard`.
         device: where the networks run.
+        features: of the learner's encoder, kept for the learner; None = the encoder learns.
     """
 
     def __init__(
@@ -72,6 +75,7 @@ class Guard:
         keyframes: KeyframeBuffer,
         settings: Settings,
         device: torch.device,
+        features: FeatureCache | None = None,
     ) -> None:
         self._base = base
         self._source = source
@@ -79,33 +83,38 @@ class Guard:
         self._keyframes = keyframes
         self._settings = settings
         self._device = device
-        self._judge = Judge(teacher, keyframes, settings, device)
-        self._base_labels: dict[int, NDArray[np.uint8]] = {}
+        self._labeller = Labeller(features, settings, device)
+        self._judge = Judge(teacher, keyframes, settings, self._labeller)
+        self._base_labels: KnownLabels = {}
         self._base_source_miou: float | None = None
-        self._labelled: list[LabelledImage] = []
+        self._labelled: dict[int, LabelledImage] = {}
         """The hold-out, read once: every network is measured on the same images, even if one is lost meanwhile."""
 
-    def measure(self, network: SegmentationNetwork) -> tuple[Health, Health]:
-        """Health of `network` and, on the same keyframes, of the base model."""
+    def measure(self, network: SegmentationNetwork, known: KnownLabels | None = None) -> tuple[Health, Health]:
+        """Health of `network` and, on the same keyframes, of the base model, whose predictions are kept.
+
+        Args:
+            network: its weights.
+            known: as of `Judge.score`.
+        """
         if not all(bool(torch.isfinite(t).all()) for t in network.state_dict().values() if t.is_floating_point()):
             return NOT_FINITE, NOT_FINITE
+        networks = [(network, {} if known is None else known), (self._base, self._base_labels)]
         views = self._keyframes.views(self._spread_of_views())  # taken once: the buffer may evict some meanwhile
-        known = {id: label for id, label in self._base_labels.items() if id in views}
-        self._base_labels = known | self._predict(self._base, [view for id, view in views.items() if id not in known])
+        scores = [self.score(*one) for one in networks]
+        labels = [self._judge.labels(one, list(views.values()), known) for one, known in networks]
+        self._base_labels = {id: label for id, label in self._base_labels.items() if id in networks[0][1]}
         if self._base_source_miou is None:
             self._base_source_miou = self._source_miou(self._base)
-        labels = self._predict(network, list(views.values()))
+        mious = [self._source_miou(network), self._base_source_miou]
         depths = self._depths(network, views)
-        return (
-            self._health(self._source_miou(network), self.score(network), labels, depths),
-            self._health(
-                self._base_source_miou, self.score(self._base), {id: self._base_labels[id] for id in labels}, depths
-            ),
-        )
+        agreements = agreement_of_each(labels, self._keyframes, self._settings, self._device, depths=depths)
+        adapted, base = map(_health, mious, scores, labels, agreements)
+        return adapted, base
 
-    def score(self, network: SegmentationNetwork) -> float:
-        """What the `Judge` says of a network, 0..1; NaN while no keyframe is held out."""
-        return self._judge.score(network)
+    def score(self, network: SegmentationNetwork, known: KnownLabels | None = None) -> float:
+        """As `Judge.score`."""
+        return self._judge.score(network, known)
 
     def objections(self, health: Health, base: Health) -> tuple[str, ...]:
         """Reasons against handing over; empty = none."""
@@ -149,28 +158,24 @@ class Guard:
             return None
         return {id: predict_depth(network, v.color, self._settings, self._device) for id, v in views.items()}
 
-    def _health(
-        self, source_miou: float, score: float, labels: dict[int, NDArray[np.uint8]], depths: Depths | None
-    ) -> Health:
-        if not labels:
-            return Health(True, source_miou, score, math.nan, math.nan, 0)
-        counts = sum((np.bincount(label.ravel(), minlength=256) for label in labels.values()), np.zeros(256, np.int64))
-        share = counts / counts.sum()
-        measured = agreement(labels, self._keyframes, self._settings, self._device, depths=depths)
-        return Health(
-            True, source_miou, score, measured.mean, float(share.max()), int((share >= MIN_CLASS_SHARE).sum())
-        )
-
-    def _predict(self, network: SegmentationNetwork, views: Sequence[Keyframe]) -> dict[int, NDArray[np.uint8]]:
-        labels = self._judge.predict(network, views)
-        return {view.id: label for view, label in zip(views, labels, strict=True)}
-
     def _source_miou(self, network: SegmentationNetwork) -> float:
         if self._source is None:
             return math.nan
         if not self._labelled:
             usable = Usable(self._source.name, len(self._holdout))
-            images = [usable.read(self._source.__getitem__, i) for i in self._holdout]
-            self._labelled = [image for image in images if image is not None]
-        labelled = ((image.color, image.label) for image in self._labelled)
-        return confusion(network, labelled, self._settings, self._device).pooled().miou
+            images = {i: usable.read(self._source.__getitem__, i) for i in self._holdout}
+            self._labelled = {i: image for i, image in images.items() if image is not None}
+        labels = self._labeller.labels(network, {(i, False): image.color for i, image in self._labelled.items()})
+        matrix, space = ConfusionMatrix(network.num_classes), network.label_space
+        for image, label in zip(self._labelled.values(), labels, strict=True):
+            matrix.add(space.without_no_class(image.label), space.without_no_class(label))
+        return matrix.pooled().miou
+
+
+def _health(source_miou: float, score: float, labels: KnownLabels, agreement: Agreement) -> Health:
+    if not labels:
+        return Health(True, source_miou, score, math.nan, math.nan, 0)
+    counts = sum((np.bincount(label.ravel(), minlength=256) for label in labels.values()), np.zeros(256, np.int64))
+    share = counts / counts.sum()
+    classes = int((share >= MIN_CLASS_SHARE).sum())
+    return Health(True, source_miou, score, agreement.mean, float(share.max()), classes)

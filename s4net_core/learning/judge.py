@@ -9,9 +9,12 @@ from numpy.typing import NDArray
 
 from s4net_core.config import Settings
 from s4net_core.keyframes import Keyframe, KeyframeBuffer
+from s4net_core.learning.labeller import Labeller
 from s4net_core.learning.teacher import Teacher
 from s4net_core.models.build import SegmentationNetwork
-from s4net_core.models.predict import predict_labels
+
+KnownLabels = dict[int, NDArray[np.uint8]]
+"""What one set of weights has said: (H, W) uint8 class ids by keyframe id."""
 
 
 class Judge:
@@ -25,38 +28,45 @@ class Judge:
             best with its own first look.
         keyframes: target views.
         settings: groups `keyframes`, `geometry` and `learner`.
-        device: where the networks run.
+        labeller: predicts.
     """
 
-    def __init__(self, teacher: Teacher, keyframes: KeyframeBuffer, settings: Settings, device: torch.device) -> None:
+    def __init__(self, teacher: Teacher, keyframes: KeyframeBuffer, settings: Settings, labeller: Labeller) -> None:
         self._teacher = teacher
         self._keyframes = keyframes
         self._settings = settings
-        self._device = device
+        self._labeller = labeller
         self._labels: dict[int, tuple[list[tuple[int, int]], NDArray[np.uint8]]] = {}
         """By keyframe: its neighbours, and the labels merged from them."""
 
-    def score(self, network: SegmentationNetwork) -> float:
+    def score(self, network: SegmentationNetwork, known: KnownLabels | None = None) -> float:
         """Share of the pixels of the held-out keyframes that `network` labels as the merged views of the base do.
+
+        Args:
+            network: its weights.
+            known: labels that these weights gave before; those that are missing are added.
 
         Returns:
             0..1; NaN while no keyframe is held out, or none of them overlaps with another.
         """
-        known = {view.id: (view, label) for view, label in self._judged()}
-        if not known:
-            return math.nan
-        views = [view for view, _ in known.values()]
+        judged = self._judged()
+        labels = self.labels(network, [view for view, _ in judged], {} if known is None else known)
         right = pixels = 0
-        for view, label in zip(views, self.predict(network, views), strict=True):
-            merged = known[view.id][1]
+        for view, merged in judged:
             counts = merged > 0
-            right += int((label[counts] == merged[counts]).sum())
+            right += int((labels[view.id][counts] == merged[counts]).sum())
             pixels += int(counts.sum())
         return right / pixels if pixels else math.nan
 
+    def labels(self, network: SegmentationNetwork, views: Sequence[Keyframe], known: KnownLabels) -> KnownLabels:
+        """Labels of keyframes; those that are missing in `known` are predicted, and added to it."""
+        missing = [view for view in views if view.id not in known]
+        known |= zip((view.id for view in missing), self.predict(network, missing), strict=True)
+        return {view.id: known[view.id] for view in views}
+
     def predict(self, network: SegmentationNetwork, views: Sequence[Keyframe]) -> list[NDArray[np.uint8]]:
         """Labels of keyframes, (H, W) uint8 each."""
-        return predict_labels(network, [view.color for view in views], self._settings, self._device)
+        return self._labeller.labels(network, {view.id: view.color for view in views}) if views else []
 
     def _judged(self) -> list[tuple[Keyframe, NDArray[np.uint8]]]:
         """Held-out keyframes, each with its merged labels."""

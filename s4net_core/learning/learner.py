@@ -98,7 +98,7 @@ class Learner:
     Every random choice follows from `settings.seed` and the step number: the same seed gives the same run on a CPU.
 
     `network` takes the steps. With `learner.weight_average`, `averaged` is an exponential average of its weights,
-    because single steps on eight images scatter; otherwise it is `network` itself. `result` should serve.
+    because single steps on eight images scatter; otherwise it is `network` itself. `result()` should serve.
 
     Args:
         network: trained in place.
@@ -180,8 +180,12 @@ class Learner:
             self._source_free.forget()
 
     @property
+    def features(self) -> FeatureCache | None:
+        """Feature maps of the frozen encoder; None = it learns."""
+        return self._features
+
     def result(self) -> SegmentationNetwork:
-        """What should serve: `averaged`, or a network between it and the base model where there is no source set."""
+        """What should serve: `averaged`, or a new network between it and the base model without a source set."""
         return self.averaged if self._source_free is None else self._source_free.blended(self.averaged)
 
     @property

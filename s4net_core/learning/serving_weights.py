@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 from torch import Tensor
 
+from s4net_core.learning.judge import KnownLabels
 from s4net_core.models.build import SegmentationNetwork
 
 
@@ -21,10 +22,13 @@ class ServingWeights:
         self._base = base
         self._network = base
         self._lock = threading.Lock()
+        self.labels: KnownLabels = {}
+        """What these weights say of keyframes, for those who alone call `take` and `take_base`."""
 
-    def take(self, weights: Mapping[str, Tensor]) -> None:
-        """Copy `weights`; the copy serves from now on."""
+    def take(self, weights: Mapping[str, Tensor], labels: KnownLabels | None = None) -> None:
+        """Copy `weights`; the copy serves from now on. `labels` is what it is known to say of keyframes."""
         with self._lock:
+            self.labels = labels or {}
             if self._network is self._base:
                 self._network = copy.deepcopy(self._base)
             self._network.load_state_dict(weights)
@@ -32,6 +36,7 @@ class ServingWeights:
     def take_base(self) -> None:
         """The base model serves again; the memory of the copy is freed."""
         with self._lock:
+            self.labels = {}
             self._network = self._base
 
     @property

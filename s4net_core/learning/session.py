@@ -22,6 +22,7 @@ from s4net_core.io.source_sets.source_set import SourceSet, Usable, in_label_spa
 from s4net_core.keyframes import Decision, Keyframe, KeyframeBuffer, PairCounts
 from s4net_core.learning.base_model import check_branches
 from s4net_core.learning.guard import Guard, Health
+from s4net_core.learning.judge import KnownLabels
 from s4net_core.learning.learner import LabelsOf, Learner, StepReport
 from s4net_core.learning.serving_weights import ServingWeights
 from s4net_core.learning.source_free import SourceFree
@@ -176,8 +177,9 @@ class Session:
             raise SettingsError("nothing to learn from: set learner.lambda_geometric above 0, or name a source set")
         train, holdout = split(source, settings.guard.holdout) if source is not None else ([], [])
         base = Teacher(self._base_network, settings, self._device)
-        self._guard = Guard(self._base_network, base, source, holdout, self.keyframes, settings, self._device)
         self._learner = self._new_learner(base, source, train, track)
+        features = self._learner.features
+        self._guard = Guard(self._base_network, base, source, holdout, self.keyframes, settings, self._device, features)
         with self._call():
             self._resume()
 
@@ -201,7 +203,7 @@ class Session:
         teacher = base
         if self.settings.learner.teacher_refresh:  # the guard's stays the base model
             teacher = Teacher(copy.deepcopy(self._base_network), self.settings, self._device)
-        network = copy.deepcopy(self._base_network).requires_grad_(True)
+        network = copy.deepcopy(self._base_network).requires_grad_(True).to(memory_format=torch.contiguous_format)
         kept: SourceBatches | SourceFree
         if source is None:
             kept = SourceFree(self._base_network, base, self.settings.learner)
@@ -353,8 +355,8 @@ class Session:
             SessionClosed: as `advance`.
         """
         with self._call():
-            learned = self._learner.result
-            health, base = self._guard.measure(learned)
+            learned, labels = self._learner.result(), KnownLabels()
+            health, base = self._guard.measure(learned, labels)
             self._status = replace(self._status, health=health, base_health=base)
             objections = self._guard.objections(health, base)
             if objections:
@@ -362,14 +364,15 @@ class Session:
                 return self._refuse(objections)
             self._refusals = 0
             self.stopping.patience.note(health.score - base.score)
-            if health.score < self._guard.score(self._weights.current):  # on the keyframes of this moment
+            serves = self._guard.score(self._weights.current, self._weights.labels)  # on the keyframes of this moment
+            if health.score < serves:
                 with self._folder.write() as versions:
                     versions.note(self.stopping.patience.metrics)
                 return Handover(self.current, better=False)
             metrics = {"source_miou": health.source_miou, "agreement": health.agreement, "score": health.score}
             with self._folder.write() as versions:
                 version = versions.add(learned, self._learner.steps, metrics | self.stopping.patience.metrics)
-            self._weights.take(learned.state_dict())
+            self._weights.take(learned.state_dict(), labels)
             self._status = replace(self._status, handovers=self._status.handovers + 1)
             return Handover(version)
 
@@ -424,7 +427,7 @@ class Session:
     @property
     def learned(self) -> SegmentationNetwork:
         """What the learner would hand over now; to be read between two steps, and not modified."""
-        return self._learner.result
+        return self._learner.result()
 
     def targets(self) -> Iterator[tuple[Keyframe, NDArray[np.uint8]]]:
         """Every target view with the labels that the learner learns there, (H, W) uint8, 0 = none."""

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from functools import reduce
 from operator import add
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,15 +10,15 @@ from torch.nn import functional
 
 from s4net_core.config import Settings
 from s4net_core.geometry.views import Pairs, Views
-from s4net_core.geometry.warp import Merged, away_from_borders, correspond, merge, sample, sample_mask
+from s4net_core.geometry.warp import Merged, away_from_borders, correspond, merge, merge_sampled
 from s4net_core.keyframes import Keyframe, views_of
 from s4net_core.learning.byte_cache import ByteCache
 from s4net_core.models.build import SegmentationNetwork
-from s4net_core.models.predict import all_outputs, forward, to_tensor
+from s4net_core.models.predict import BATCH, all_outputs, to_tensor
+from s4net_core.models.resampling import SMOOTH, logits_at
 
 WARPED = 8
 """Neighbours that are warped at once: with all of them, memory would grow with the number of views."""
-SMOOTH: dict[str, Any] = {"mode": "bilinear", "align_corners": False, "antialias": True}
 
 
 @dataclass(frozen=True)
@@ -27,7 +26,7 @@ class _Prediction:
     """Teacher's prediction of one keyframe.
 
     Args:
-        probabilities: (1, C, H, W) float16.
+        probabilities: (1, C, H, W) float16, in the memory format ``channels_last``.
         label: (1, 1, H, W) uint8, ids 1..C, the most probable class.
         inner: (1, 1, H, W) bool, away from the borders of its segments.
         depth: (1, 1, H, W) float32, metres; None = the network predicts none.
@@ -67,7 +66,8 @@ class Teacher:
     """
 
     def __init__(self, network: SegmentationNetwork, settings: Settings, device: torch.device) -> None:
-        self._network = network.to(device).eval().requires_grad_(False)
+        # With channels last, a CPU computes predictions in a sixth less time.
+        self._network = network.to(device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
         self._settings = settings
         self._device = device
         megabytes = settings.learner.teacher_cache_megabytes
@@ -110,7 +110,7 @@ class Teacher:
     def merged(self, target: Keyframe, neighbours: list[Keyframe]) -> Merged:
         """Sum of the predictions of the views N(e) at the pixels of the target e; arguments as `labels`."""
         chunks = [neighbours[start : start + WARPED] for start in range(0, len(neighbours), WARPED)]
-        parts = [merge(*self._warped(target, chunk)) for chunk in chunks]
+        parts = [self._merged_neighbours(target, chunk) for chunk in chunks]
         if self._settings.learner.merge_target:
             own = self._predict([target])[0]
             parts.append(merge(own.probabilities[None].float(), own.inner[None]))
@@ -121,14 +121,13 @@ class Teacher:
         merged = self.merged(target, neighbours)
         return (merged.mean if self._settings.learner.merge == "soft" else merged.labels), merged.valid
 
-    def _warped(self, target: Keyframe, neighbours: list[Keyframe]) -> tuple[Tensor, Tensor]:
-        """Predictions of N neighbours at the target's pixels: (N, 1, C, H, W) float, and (N, 1, 1, H, W) bool."""
+    def _merged_neighbours(self, target: Keyframe, neighbours: list[Keyframe]) -> Merged:
+        """Sum of the predictions of the neighbours at the target's pixels."""
         predictions = self._predict(neighbours)
         pairs = Pairs(self._views([target]).repeated(len(neighbours)), self._views(neighbours))
-        correspondence = correspond(pairs, self._settings.geometry)
-        probabilities, valid = sample(torch.cat([p.probabilities for p in predictions]).float(), correspondence)
-        valid = valid & sample_mask(torch.cat([p.inner for p in predictions]), correspondence)
-        return probabilities[:, None], valid[:, None]
+        usable = torch.cat([p.inner for p in predictions]) if self._settings.geometry.border_width else None
+        probabilities = torch.cat([p.probabilities for p in predictions])
+        return merge_sampled(probabilities, correspond(pairs, self._settings.geometry), usable)
 
     def predictions(self, views: list[Keyframe]) -> tuple[Tensor, Tensor | None]:
         """Predictions of views: (B, C, H, W) float probabilities, and (B, 1, H, W) depth, metres, if there is any."""
@@ -152,22 +151,30 @@ class Teacher:
         known = {view.id: found for view in views if (found := self._cache.used(view.id)) is not None}
         missing = list({view.id: view for view in views if view.id not in known}.values())
         fresh: dict[int, _Prediction] = {}
-        if missing:
-            images = to_tensor([view.color for view in missing], self._device)
-            outputs = all_outputs(self._network, images, amp=self._settings.learner.amp)
-            probabilities = self._looked_at_again(images, outputs.logits.softmax(dim=1))
-            label = probabilities.argmax(dim=1)
-            inner = away_from_borders(label, self._settings.geometry.border_width)
-            ids = (label + 1).to(torch.uint8).unsqueeze(1)
-            for i, view in enumerate(missing):
-                one = slice(i, i + 1)
-                depth = None if outputs.depth is None else outputs.depth[one].clone()
-                # Copies: a slice would keep the whole batch in memory.
-                fresh[view.id] = _Prediction(probabilities[one].half(), ids[one].clone(), inner[one].clone(), depth)
+        for start in range(0, len(missing), BATCH):
+            batch = missing[start : start + BATCH]
+            fresh |= zip((view.id for view in batch), self._fresh(batch), strict=True)
         for id, prediction in fresh.items():
             self._cache.keep(id, prediction)
         predictions = known | fresh
         return [predictions[view.id] for view in views]
+
+    def _fresh(self, views: list[Keyframe]) -> list[_Prediction]:
+        """Predictions that are not cached."""
+        images = to_tensor([view.color for view in views], self._device)
+        outputs = all_outputs(self._network, images, amp=self._settings.learner.amp)
+        probabilities = self._looked_at_again(images, outputs.logits.softmax(dim=1))
+        label = probabilities.max(dim=1).indices  # on a CPU `argmax` takes three times as long
+        inner = away_from_borders(label, self._settings.geometry.border_width)
+        ids = (label + 1).to(torch.uint8).unsqueeze(1)
+        kept = probabilities.to(torch.float16, memory_format=torch.channels_last)
+        predictions = []
+        for i in range(len(views)):
+            one = slice(i, i + 1)
+            # Copies: a slice would keep the whole batch in memory.
+            depth = None if outputs.depth is None else outputs.depth[one].clone()
+            predictions.append(_Prediction(kept[one].clone(), ids[one].clone(), inner[one].clone(), depth))
+        return predictions
 
     def _looked_at_again(self, images: Tensor, probabilities: Tensor) -> Tensor:
         """Mean of the probabilities of images, and of those at another scale and mirrored, as the settings say."""
@@ -177,9 +184,7 @@ class Teacher:
         total = probabilities  # the first look
         for scale, mirrored in looks[1:]:
             seen = images if scale == 1 else functional.interpolate(images, scale_factor=scale, **SMOOTH)
-            logits = forward(self._network, seen.flip(-1) if mirrored else seen, amp=learner.amp)
-            logits = logits.flip(-1) if mirrored else logits
-            if scale != 1:
-                logits = functional.interpolate(logits, size=images.shape[2:], **SMOOTH)
-            total = total + logits.softmax(dim=1)
+            size = (images.shape[2], images.shape[3])
+            logits = logits_at(self._network, seen.flip(-1) if mirrored else seen, size, amp=learner.amp)
+            total = total + (logits.flip(-1) if mirrored else logits).softmax(dim=1)
         return total / len(looks)

@@ -7,7 +7,9 @@ import pytest
 import yaml
 from scenes import make_room_frames, make_source_images, write_source_set
 
+from s4net_core.bench.step import _rows
 from s4net_core.cli.main import main
+from s4net_core.config import from_values
 from s4net_core.errors import S4NetError
 from s4net_core.files import FolderLock
 from s4net_core.io.captures.scene_folder import write_scene_folder
@@ -278,9 +280,26 @@ def test_a_packed_source_set_gives_the_same_base_model(base, place):
     assert main(["adapt", "room", "adapted.safetensors", *GIVEN[:2], "--source", "source.s4pack", *GIVEN[4:]]) == 0
 
 
-def test_bench_step_prints_a_ratio(base, capsys):
+def test_bench_step_prints_ratios(base, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
     where = ["--set", "checkpoint=base.safetensors", "--set", "source.path=source", "--settings", "small.yaml"]
     assert main(["bench", "step", "--capture", "room", "--repeats", "2", *where]) == 0
-    told = capsys.readouterr().out
-    for row in ("L_S alone, whole network, 4 images", "L_S alone, learner.trained all, 4 images", "labels' share of"):
-        assert row in told
+    told = " ".join(capsys.readouterr().out.split())
+    for row in (
+        "L_S alone, whole network, 4 images; half of them",
+        "L_S alone, learner.trained all, 4 images; half of them",
+        "labels' share of",
+        "S4-Net with labels beside L_S alone",
+        "later hand-over; half of them",
+        "hand-overs in the learner's time",
+    ):
+        assert row in told, row
+
+
+def test_shares_of_labels_and_hand_overs_follow_from_the_times():
+    settings = from_values({"adaptation": {"max_steps": 40, "handover_every": 10}, "learner.teacher_refresh": 0})
+    times = {"whole": [4.0], "alone": [2.0], "ours": [1.5], "labels": [20.0], "handover": [5.0, 1.0, 1.0]}
+    rows = {row.name: row.value for row in _rows(settings, times, "2 + 2 images", 4, 8)}
+    assert rows["S4-Net, 2 + 2 images, with the labels' share of 40 steps"] == 2000
+    assert rows["S4-Net with labels beside L_S alone, learner.trained all"] == 1.0
+    assert rows["share of 4 hand-overs in the learner's time"] == pytest.approx(100 * 8 / (8 + 80))

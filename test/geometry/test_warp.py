@@ -17,6 +17,7 @@ from s4net_core.geometry.warp import (
     away_from_borders,
     correspond,
     merge,
+    merge_sampled,
     sample,
     sample_mask,
     sample_nearest,
@@ -366,6 +367,27 @@ def test_merge_sums_the_probabilities_of_valid_views_only() -> None:
         assert any_valid[b, 0, y, x] == bool(views)
     assert labels.dtype == torch.int64
     assert (labels == 0).any()
+
+
+@pytest.mark.parametrize("masked", [True, False])
+def test_views_merged_as_they_are_sampled_are_those_warped_and_then_merged(masked: bool) -> None:
+    generator = torch.Generator().manual_seed(2)
+    ids = torch.rand(3, 1, 9, 14, generator=generator) > 0.2
+    probabilities = torch.rand(3, 5, 9, 14, generator=generator).half()
+    K = batch(camera(14, 9, 12.0)).expand(3, 3, 3)
+    depth = batch(wall()).repeat(3, 1, 1, 1)
+    depth[:, 0, 4, 5:8] = 0  # nobody sees the target there
+    T = np.stack([shift(x=0.13), shift(y=-0.2, z=0.1), shift(x=50.0)])  # the last one sees nothing
+    found = correspond(pairs_of(depth, K, T, depth, K), LIMITS)
+    warped, valid = sample(probabilities, found)
+    expected = merge(warped[:, None], (valid & sample_mask(ids, found) if masked else valid)[:, None])
+    merged = merge_sampled(probabilities, found, ids if masked else None)
+    assert {0, 1, 2} == set(merged.views.unique().tolist())
+    assert torch.equal(merged.views, expected.views)
+    torch.testing.assert_close(merged.total, expected.total.float(), rtol=1e-5, atol=1e-6)
+    assert not merge_sampled(
+        probabilities[2:], correspond(pairs_of(*(a[2:] for a in (depth, K, T, depth, K))), LIMITS)
+    ).views.any()
 
 
 def test_merge_of_agreeing_weak_views_beats_one_strong_view() -> None:

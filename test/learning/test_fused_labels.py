@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch.nn import functional
 
-from s4net_core.geometry.warp import merge
-from s4net_core.keyframes import KeyframeBuffer
+from s4net_core.geometry.views import Pairs
+from s4net_core.geometry.warp import correspond, merge, sample, sample_mask
+from s4net_core.keyframes import KeyframeBuffer, views_of
 from s4net_core.learning import teacher as module
 from s4net_core.learning.teacher import Teacher
 from s4net_core.models.build import build_network
@@ -99,9 +100,13 @@ def test_views_merged_in_parts_are_those_merged_at_once(settings, network, keyfr
     others = all_neighbours(keyframes, target)
     assert len(others) % 2 == 1
     parts = teacher.merged(target, others)
-    own = teacher._predict([target])[0]
-    warped, valid = teacher._warped(target, others)
-    whole = merge(torch.cat([warped, own.probabilities[None].float()]), torch.cat([valid, own.inner[None]]))
+    own, *predictions = teacher._predict([target, *others])
+    pairs = Pairs(views_of([target], CPU).repeated(len(others)), views_of(others, CPU))
+    correspondence = correspond(pairs, settings.geometry)
+    warped, valid = sample(torch.cat([p.probabilities for p in predictions]), correspondence)
+    valid = valid & sample_mask(torch.cat([p.inner for p in predictions]), correspondence)
+    warped, valid = (torch.cat([part, of_own]) for part, of_own in ((warped, own.probabilities), (valid, own.inner)))
+    whole = merge(warped[:, None], valid[:, None])
     torch.testing.assert_close(parts.total, whole.total)
     assert torch.equal(parts.views, whole.views)
     assert torch.equal(parts.labels, whole.labels)

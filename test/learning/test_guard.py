@@ -115,6 +115,6 @@ def test_forgetting_the_source_shows_in_its_miou(guard, source, base):
         return [truth.get(c.tobytes(), np.ones(c.shape[:2], np.uint8)) for c in colors]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("s4net_core.evaluation.scoring.predict_labels", perfect)
+        patch.setattr("s4net_core.learning.labeller.predict_labels", perfect)
         assert guard._source_miou(network) == 1.0
     assert guard._source_miou(network) < 0.5

@@ -10,6 +10,7 @@ from s4net_core.evaluation.agreement import agreement
 from s4net_core.keyframes import KeyframeBuffer
 from s4net_core.learning.guard import Guard
 from s4net_core.learning.judge import Judge
+from s4net_core.learning.labeller import Labeller
 from s4net_core.learning.teacher import Teacher
 from s4net_core.models.build import Outputs
 from s4net_core.models.checkpoint import load_checkpoint
@@ -45,7 +46,7 @@ def truth(frames, monkeypatch):
 
 @pytest.fixture
 def judge(settings, base, keyframes, truth):
-    return Judge(Teacher(load_checkpoint(base)[0], settings, CPU), keyframes, settings, CPU)
+    return Judge(Teacher(load_checkpoint(base)[0], settings, CPU), keyframes, settings, Labeller(None, settings, CPU))
 
 
 def says(monkeypatch, judge, label_of):
@@ -87,8 +88,8 @@ def test_a_network_that_collapses_scores_low_although_its_views_agree(judge, key
 
 def test_it_looks_at_held_out_keyframes_alone(judge, keyframes, monkeypatch):
     seen = []
-    monkeypatch.setattr(judge, "predict", lambda network, views: seen.extend(v.id for v in views) or list(views))
-    monkeypatch.setattr("s4net_core.learning.judge.zip", lambda *lists, strict: [], raising=False)
+    wall = np.full((48, 64), WALL, np.uint8)
+    monkeypatch.setattr(judge, "predict", lambda _, views: seen.extend(v.id for v in views) or [wall for _ in views])
     judge.score(None)
     assert seen == keyframes.held_out(0.25) == [2, 5, 8, 11]
 
@@ -135,3 +136,44 @@ def test_a_handover_measures_the_base_model_and_the_new_weights(settings, base, 
         network.body.segmentation_head[0].bias[36] = 100.0
     adapted, _ = guard.measure(network)
     assert (adapted.score, adapted.agreement) == (0.0, 1.0)
+
+
+def test_what_weights_have_said_is_not_predicted_again(judge, base, keyframes, frames, monkeypatch):
+    seen, predict, known = [], judge.predict, {}
+    monkeypatch.setattr(
+        judge, "predict", lambda network, views: seen.append([v.id for v in views]) or predict(network, views)
+    )
+    network = load_checkpoint(base)[0]
+    first = judge.score(network, known)
+    assert judge.score(network, known) == first == judge.score(network)
+    for frame in frames[12:16]:
+        keyframes.offer(frame)
+    judge.score(network, known)
+    assert seen == [[2, 5, 8, 11], [], [2, 5, 8, 11], [14]]
+
+
+def test_a_handover_predicts_new_keyframes_alone_for_the_base_model(
+    settings, base, source, keyframes, frames, monkeypatch
+):
+    settings.guard.agreement_views = 100
+    network = load_checkpoint(base)[0]
+    guard = Guard(network, Teacher(network, settings, CPU), source, [0, 1], keyframes, settings, CPU)
+    seen, labels = [], guard._labeller.labels
+
+    def counted(network, colors):
+        seen.extend((network is guard._base, key) for key in colors)
+        return labels(network, colors)
+
+    monkeypatch.setattr(guard._labeller, "labels", counted)
+    adapted = load_checkpoint(base)[0]
+    everything = [*keyframes.ids(), (0, False), (1, False)]
+    first = guard.measure(adapted)
+    assert sorted(seen, key=str) == sorted([(of_base, key) for of_base in (True, False) for key in everything], key=str)
+    seen.clear()
+    assert guard.measure(adapted) == first
+    assert sorted(seen, key=str) == sorted([(False, key) for key in everything], key=str)
+    for frame in frames[12:14]:
+        keyframes.offer(frame)
+    seen.clear()
+    guard.measure(adapted)
+    assert sorted(key for of_base, key in seen if of_base) == keyframes.ids()[-2:]

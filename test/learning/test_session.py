@@ -144,8 +144,8 @@ def test_weights_that_the_guard_lets_through_end_a_row_of_refusals(session, sett
     verdicts = iter([("too bad",), (), ("too bad",)])
     monkeypatch.setattr(session._guard, "objections", lambda health, base: next(verdicts))
     health = Health(finite=True, source_miou=0.5, score=0.5, agreement=0.5, largest_share=0.5, classes=3)
-    monkeypatch.setattr(session._guard, "measure", lambda network: (health, health))
-    monkeypatch.setattr(session._guard, "score", lambda network: 0.6)  # what serves is better
+    monkeypatch.setattr(session._guard, "measure", lambda network, known=None: (health, health))
+    monkeypatch.setattr(session._guard, "score", lambda network, known=None: 0.6)  # what serves is better
     assert [session.handover().accepted for _ in range(3)] == [False] * 3
     assert session.status.refused == 2
     assert session._learner.rate_share == 1
@@ -432,8 +432,12 @@ def measured_as(session, monkeypatch, *scores, base=0.4):
     """Let the guard measure these scores, one for each hand-over, and of what serves the score that it had then."""
     values = iter(scores)
     health = Health(True, 0.5, base, 0.8, 0.5, 5)
-    monkeypatch.setattr(session._guard, "measure", lambda network: (replace(health, score=next(values)), health))
-    monkeypatch.setattr(session._guard, "score", lambda network: session.current.info.metrics.get("score", base))
+    monkeypatch.setattr(
+        session._guard, "measure", lambda network, known=None: (replace(health, score=next(values)), health)
+    )
+    monkeypatch.setattr(
+        session._guard, "score", lambda network, known=None: session.current.info.metrics.get("score", base)
+    )
 
 
 @pytest.fixture
@@ -482,7 +486,7 @@ def test_of_two_versions_the_better_serves_and_learning_goes_on_from_its_own(pat
 def test_new_weights_are_compared_with_those_that_serve_now(session, monkeypatch, score, accepted):
     """Both on the keyframes of this moment: a score of an earlier moment was measured on others."""
     serving = session._weights.current
-    monkeypatch.setattr(session._guard, "score", lambda network: 0.5 if network is serving else score)
+    monkeypatch.setattr(session._guard, "score", lambda network, known=None: 0.5 if network is serving else score)
     session.advance()
     assert session.advance().accepted == accepted
 

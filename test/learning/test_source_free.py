@@ -99,7 +99,7 @@ def test_what_serves_lies_between_the_base_model_and_what_was_learned(make, sett
     settings.learner.base_share = 0.25
     learner = make()
     learner.step()
-    start, learned, served = (n.state_dict() for n in (load_checkpoint(base)[0], learner.averaged, learner.result))
+    start, learned, served = (n.state_dict() for n in (load_checkpoint(base)[0], learner.averaged, learner.result()))
     name = next(name for name in start if not torch.equal(start[name], learned[name]))
     torch.testing.assert_close(served[name], 0.25 * start[name] + 0.75 * learned[name])
 

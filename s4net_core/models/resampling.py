@@ -1,0 +1,54 @@
+"""Logits at another size than the image's: upsampling in the head and scaling afterwards are one map."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from s4net_core.models.build import SegmentationNetwork
+from s4net_core.models.decoders import decoded
+from s4net_core.models.predict import forward
+
+SMOOTH: dict[str, Any] = {"mode": "bilinear", "align_corners": False, "antialias": True}
+"""How images and logits are scaled: bilinearly, and averaged where they shrink."""
+
+
+@torch.no_grad()
+def logits_at(network: SegmentationNetwork, images: Tensor, size: tuple[int, int], *, amp: bool = True) -> Tensor:
+    """Logits in evaluation mode, scaled by `SMOOTH`.
+
+    Where the head ends in a bilinear upsampling, as with DeepLabV3+ and PSPNet, that and the scaling are one matrix for
+    the rows and one for the columns: the logits at the image's size, which cost more than the head, are never made.
+    The result is the same up to rounding.
+
+    Args:
+        network: on the images' device, in evaluation mode.
+        images: (B, 3, H, W) float32, RGB, 0..1.
+        size: (height, width) of the result.
+        amp: mixed precision on CUDA.
+
+    Returns:
+        (B, C, height, width) float32, a constant for the gradient.
+    """
+    head = getattr(network.body, "segmentation_head", None)
+    if not isinstance(head, nn.Sequential) or len(head) != 3 or not _is_bilinear(head[1]):
+        return F.interpolate(forward(network, images, amp=amp), size=size, **SMOOTH)
+    convolution, upsampling, _ = head  # the activation is none: networks are built without
+    with torch.autocast(images.device.type, enabled=amp and images.device.type == "cuda"):
+        small: Tensor = convolution(decoded(network.body.decoder, network.encode(images))).float()
+    height, width = images.shape[2:]
+    rows = _map_of_side(upsampling, small.shape[2], height, size[0]).to(small.device)
+    columns = _map_of_side(upsampling, small.shape[3], width, size[1]).to(small.device)
+    return rows @ (small.contiguous() @ columns.T)
+
+
+def _is_bilinear(layer: nn.Module) -> bool:
+    return isinstance(layer, nn.Upsample) and layer.mode == "bilinear"
+
+
+def _map_of_side(upsampling: nn.Module, before: int, cropped: int, after: int) -> Tensor:
+    """(after, before): what `upsampling`, a crop to `cropped` pixels and `SMOOTH` do to the values along a side."""
+    unit = torch.eye(before).view(1, before, before, 1)  # a channel for each value that is 1
+    upsampled = upsampling(unit.repeat(1, 1, 1, 2))[:, :, :cropped]  # PyTorch scales images of one column wrongly
+    return F.interpolate(upsampled, size=(after, upsampled.shape[3]), **SMOOTH)[0, :, :, 0].T
