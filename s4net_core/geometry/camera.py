@@ -143,16 +143,6 @@ def unit_range(color: Tensor) -> Tensor:
     return color.float().div_(255.0)
 
 
-def resize_lines(lines: NDArray[np.float32], width: int) -> NDArray[np.float32]:
-    """Every line interpolated linearly to another width; PyTorch takes three times as long on a CPU.
-
-    Args:
-        lines: (N, w) float32.
-        width: new width, pixels.
-    """
-    return np.asarray(cv2.resize(lines, (width, len(lines)), interpolation=cv2.INTER_LINEAR), dtype=np.float32)
-
-
 def resize_nearest(image: NDArray[Scalar], width: int, height: int) -> NDArray[Scalar]:
     """Every new pixel takes the value of the old pixel nearest to its centre.
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,14 +12,12 @@ from torch.nn import functional as F
 
 from s4net_core.config import Settings
 from s4net_core.errors import BadFrame, CheckpointError, SettingsError
-from s4net_core.geometry.camera import resize_color, resize_lines, unit_range
-from s4net_core.labels import UNLABELLED
+from s4net_core.geometry.camera import resize_color, unit_range
 from s4net_core.models.build import Outputs, SegmentationNetwork
+from s4net_core.models.scaled_logits import ScaledLogits
 
 BATCH = 4
 """Images that `predict_labels` gives to the network at once."""
-STRIP_ROWS = 16
-"""Rows of an image for which logits are scaled, and the most probable classes looked up, at once."""
 
 
 def predict_labels(
@@ -43,7 +42,7 @@ def predict_labels(
         batch = colors[start : start + BATCH]
         logits = forward(network, working_images(batch, settings, device), amp=settings.learner.amp)
         for i, color in enumerate(batch):
-            labels.append(most_probable(logits[i : i + 1], color.shape[:2])[0][0].cpu().numpy())
+            labels.append(to_array(ScaledLogits(logits[i : i + 1], color.shape[:2]).label))
     return labels
 
 
@@ -72,7 +71,7 @@ def predict_depth(
         )
     if tuple(depth.shape[-2:]) != color.shape[:2]:
         depth = F.interpolate(depth, size=color.shape[:2], mode="bilinear", align_corners=False)
-    return np.asarray(depth[0, 0].cpu().numpy(), dtype=np.float32)
+    return to_array(depth[0, 0])
 
 
 @torch.no_grad()
@@ -99,50 +98,6 @@ def all_outputs(network: SegmentationNetwork, images: Tensor, *, amp: bool = Tru
     return Outputs(outputs.logits.float(), None, outputs.depth)
 
 
-@torch.no_grad()
-def most_probable(logits: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Class and its probability at another size; logits are scaled bilinearly.
-
-    Args:
-        logits: (B, C, h, w) float32.
-        size: (H, W).
-
-    Returns:
-        (B, H, W) uint8 class ids 1..C, 0 where logits are NaN, and (B, H, W) float32 probability 0..1, NaN there.
-    """
-    height, width = size
-    if height * width < logits.shape[2] * logits.shape[3]:
-        logits = F.interpolate(logits, size=(height, width), mode="bilinear", align_corners=False)
-    # In strips: all logits at the size of a large image would need gigabytes, and a strip fits the processor's cache.
-    rows = [slice(start, min(start + STRIP_ROWS, height)) for start in range(0, height, STRIP_ROWS)]
-    strips = [_most_probable(_scaled_strip(logits, (height, width), part)) for part in rows]
-    label, confidence = (torch.cat(parts, dim=1) for parts in zip(*strips, strict=True))
-    return label, confidence
-
-
-def _scaled_strip(logits: Tensor, size: tuple[int, int], rows: slice) -> Tensor:
-    """Some rows of logits that are scaled to `size` bilinearly, as `F.interpolate` scales the whole."""
-    own_height, own_width = logits.shape[-2:]
-    height, width = size
-    if (own_height, own_width) == size:
-        return logits[:, :, rows]
-    at = torch.arange(rows.start, rows.stop, dtype=torch.float32, device=logits.device)
-    at = ((at + 0.5) * (own_height / height) - 0.5).clamp_(0, own_height - 1)
-    upper = at.long()
-    lower = (upper + 1).clamp_(max=own_height - 1)
-    share = (at - upper).view(1, 1, -1, 1)
-    strip = torch.lerp(logits.index_select(2, upper), logits.index_select(2, lower), share)
-    return strip if own_width == width else _wider(strip, width)
-
-
-def _wider(strip: Tensor, width: int) -> Tensor:
-    """(B, C, rows, w) logits -> (B, C, rows, width), bilinearly; OpenCV takes a third of PyTorch's time for it."""
-    if strip.device.type != "cpu":
-        return F.interpolate(strip, size=(strip.shape[2], width), mode="bilinear", align_corners=False)
-    lines = strip.reshape(-1, strip.shape[3]).numpy()
-    return torch.from_numpy(resize_lines(lines, width)).view(*strip.shape[:3], width)
-
-
 def working_images(colors: Sequence[NDArray[np.uint8]], settings: Settings, device: torch.device) -> Tensor:
     """Images of any sizes as networks take them.
 
@@ -165,8 +120,20 @@ def working_images(colors: Sequence[NDArray[np.uint8]], settings: Settings, devi
 
 def to_tensor(colors: Sequence[NDArray[np.uint8]], device: torch.device) -> Tensor:
     """Images of one size, each (H, W, 3) uint8 RGB -> (B, 3, H, W) float32, 0..1, on the device."""
-    stacked = torch.from_numpy(np.stack(colors)).to(device)
-    return unit_range(stacked.permute(0, 3, 1, 2).contiguous())
+    stacked = torch.from_numpy(np.stack(colors))
+    if device.type == "cuda":
+        stacked = stacked.pin_memory()  # else the copy would wait for all that the GPU does
+    return unit_range(stacked.to(device, non_blocking=True).permute(0, 3, 1, 2).contiguous())
+
+
+def to_array(tensor: Tensor) -> NDArray[Any]:
+    """A tensor's values in the memory of the computer, once the device has computed them."""
+    if not tensor.is_cuda:
+        return tensor.numpy()
+    host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+    host.copy_(tensor, non_blocking=True)
+    torch.cuda.current_stream(tensor.device).synchronize()
+    return host.numpy()
 
 
 def pick_device(name: str | torch.device) -> torch.device:
@@ -188,21 +155,6 @@ def pick_device(name: str | torch.device) -> torch.device:
             f"device is '{name}' but this machine has {torch.cuda.device_count()} usable CUDA devices: use auto or cpu"
         )
     return device
-
-
-def _most_probable(logits: Tensor) -> tuple[Tensor, Tensor]:
-    """Softmax at its maximum is 1 / Σ exp(logit - highest), which needs no division by pixel and class.
-
-    The class is the first that has the highest logit, found by comparison: `max` with indices takes ten times as long
-    as `amax` on a CPU.
-    """
-    classes = logits.shape[1]
-    highest = logits.amax(dim=1, keepdim=True)
-    backwards = torch.arange(classes, 0, -1, dtype=torch.uint8, device=logits.device).view(1, -1, 1, 1)
-    first = ((logits == highest) * backwards).amax(dim=1)  # C for class 1, 1 for class C, 0 where nothing is a number
-    label = torch.where(first > 0, classes + 1 - first, UNLABELLED)
-    confidence = logits.sub(highest).exp_().sum(dim=1).reciprocal_()
-    return label, confidence
 
 
 @contextmanager

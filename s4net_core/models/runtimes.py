@@ -49,7 +49,8 @@ class TorchBackend:
     """
 
     def __init__(self, checkpoint: str | Path, device: torch.device, settings: Settings) -> None:
-        self.network, self.info = load_checkpoint(checkpoint, device=device)
+        network, self.info = load_checkpoint(checkpoint, device=device)
+        self.network = network.to(memory_format=torch.channels_last)  # faster on CPUs and on tensor cores
         self._amp = settings.learner.amp
 
     def logits(self, images: Tensor) -> Tensor:

@@ -14,23 +14,29 @@ from torch import Tensor
 from s4net_core.config import Settings
 from s4net_core.labels import UNLABELLED
 from s4net_core.models.checkpoint import CheckpointInfo, save_checkpoint
-from s4net_core.models.predict import most_probable, pick_device, predict_depth, working_images
+from s4net_core.models.predict import pick_device, predict_depth, to_array, working_images
 from s4net_core.models.runtimes import Backend, open_backend
+from s4net_core.models.scaled_logits import ScaledLogits
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Segmentation:
     """Labels of one image.
 
     Args:
         label: (H, W) uint8 class ids, 0 = of no class, or less confident than `segmentation.min_confidence`.
-        confidence: (H, W) float32, probability 0..1 of the most probable class.
         version: of the weights; one image is labelled by one version alone.
+        logits: what the labels were taken from.
     """
 
     label: NDArray[np.uint8]
-    confidence: NDArray[np.float32]
     version: int
+    logits: ScaledLogits
+
+    @property
+    def confidence(self) -> NDArray[np.float32]:
+        """(H, W) float32, probability 0..1 of the most probable class; computed when it is first asked for."""
+        return to_array(self.logits.confidence)
 
 
 class Segmenter:
@@ -99,11 +105,12 @@ class Segmenter:
         """
         images = working_images([color], self._settings, self._device)
         with self._lease() as backend:
-            logits = backend.logits(images)
-            label, confidence = most_probable(logits, color.shape[:2])
-            label[confidence < self._settings.segmentation.min_confidence] = UNLABELLED
-            ids = backend.network.label_space.without_no_class(label[0].cpu().numpy())
-            return Segmentation(ids, confidence[0].cpu().numpy(), backend.info.version)
+            logits = ScaledLogits(backend.logits(images), color.shape[:2])
+            space, version = backend.network.label_space, backend.info.version
+        label, least = logits.label, self._settings.segmentation.min_confidence
+        if least > 0:
+            label = label.masked_fill(logits.confidence < least, UNLABELLED)
+        return Segmentation(space.without_no_class(to_array(label)), version, logits)
 
     def depth(self, color: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Depth of one image, predicted at the working size and scaled to the image's bilinearly.

@@ -4,12 +4,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from scenes import make_room_frames
 
 from s4net_core.config import ModelSettings, Settings
 from s4net_core.errors import CaptureError
 from s4net_core.evaluation.evaluate import evaluate, evaluate_agreement, keyframes_of, measure_networks
 from s4net_core.models.checkpoint import CheckpointInfo
+from s4net_core.models.scaled_logits import ScaledLogits
 from s4net_core.models.segmenter import Segmentation
 
 
@@ -38,7 +40,7 @@ class Oracle:
 
     def segment(self, color):
         label = self._answers[color.tobytes()]
-        return Segmentation(label, np.ones(label.shape, np.float32), 0)
+        return Segmentation(label, 0, ScaledLogits(torch.zeros(1, 1, 1, 1), label.shape))
 
     def depth(self, color):
         return self._depths[color.tobytes()]

@@ -28,6 +28,7 @@ from s4net_core.frames import Intrinsics
 from s4net_core.labels import LabelSpace
 from s4net_core.models.build import build_network
 from s4net_core.models.checkpoint import file_sha256, read_info, save_checkpoint
+from s4net_core.models.scaled_logits import ScaledLogits
 from s4net_core.models.segmenter import Segmentation, Segmenter
 from s4net_ros import publishers
 from s4net_ros.conversions import camera_info_message, image_message
@@ -128,7 +129,7 @@ def network(monkeypatch):
                 raise control.fail
             control.seen.append(int(color[0, 0, 0]))
             size = color.shape[:2]
-            return Segmentation(np.full(size, 5, np.uint8), np.ones(size, np.float32), 0)
+            return Segmentation(np.full(size, 5, np.uint8), 0, ScaledLogits(torch.zeros(1, 1, 1, 1), size))
 
     monkeypatch.setattr("s4net_core.models.segmenter.Segmenter", Slow)
     yield control
