@@ -122,6 +122,8 @@ build() {
 dev() {
     command -v git >/dev/null || need_packages git
     step dev "tools for development" setup.cfg requirements/constraints.txt -- pip_install --editable ".[test]"
+    step colcon "colcon" requirements/colcon.txt requirements/constraints.txt \
+        -- pip_install --upgrade --no-deps --target "$VENV/colcon" --requirement requirements/colcon.txt
 }
 
 camera() {
