@@ -5,13 +5,12 @@ from collections.abc import Hashable, Mapping
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from s4net_core.config import Settings
-from s4net_core.labels import UNLABELLED
 from s4net_core.learning.feature_cache import FeatureCache
 from s4net_core.models.build import SegmentationNetwork
-from s4net_core.models.predict import BATCH, most_probable, predict_labels, working_images
+from s4net_core.models.predict import BATCH, predict_labels, to_array, working_images
+from s4net_core.models.scaled_logits import ScaledLogits
 
 
 class Labeller:
@@ -61,15 +60,6 @@ class Labeller:
             with torch.autocast(self._device.type, enabled=amp):
                 maps = features.features(batch, images)
                 logits = network.decode(maps, (images.shape[2], images.shape[3])).logits.float()
-            for key, one in zip(batch, logits, strict=True):
-                labels.append(_label_at(one, colors[key].shape[:2]))
+            for i, key in enumerate(batch):
+                labels.append(to_array(ScaledLogits(logits[i : i + 1], colors[key].shape[:2]).label))
         return labels
-
-
-def _label_at(logits: Tensor, size: tuple[int, ...]) -> NDArray[np.uint8]:
-    """(C, h, w) logits -> (H, W) uint8 class ids, 0 where logits are NaN."""
-    if logits.shape[1:] != size:
-        return most_probable(logits[None], (size[0], size[1]))[0][0].cpu().numpy()
-    highest, channel = logits.max(dim=0)
-    label: NDArray[np.uint8] = torch.where(highest.isnan(), UNLABELLED, channel + 1).to(torch.uint8).cpu().numpy()
-    return label
