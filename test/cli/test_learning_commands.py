@@ -26,20 +26,33 @@ SETTINGS = {
 }
 
 
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    """A folder with all that the commands need, and a copy in which `s4net pretrain` has made a base model."""
+    data, trained = tmp_path_factory.mktemp("data"), tmp_path_factory.mktemp("trained")
+    write_source_set(data / "source", make_source_images(6))
+    write_scene_folder(data / "room", make_room_frames(20, seed=5))
+    write_scene_folder(data / "second", make_room_frames(4, seed=5))
+    (data / "small.yaml").write_text(yaml.safe_dump(SETTINGS))
+    shutil.copytree(data, trained, dirs_exist_ok=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(trained)
+        assert main(["pretrain", "source", "base.safetensors", "--settings", "small.yaml"]) == 0
+    return data, trained
+
+
 @pytest.fixture
-def place(tmp_path, monkeypatch):
-    """A folder with everything that the commands need; commands run inside it."""
-    write_source_set(tmp_path / "source", make_source_images(6))
-    write_scene_folder(tmp_path / "room", make_room_frames(20, seed=5))
-    write_scene_folder(tmp_path / "second", make_room_frames(4, seed=5))
-    (tmp_path / "small.yaml").write_text(yaml.safe_dump(SETTINGS))
+def place(prepared, tmp_path, monkeypatch):
+    """A copy of the prepared folder; commands run inside it."""
+    shutil.copytree(prepared[0], tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
 @pytest.fixture
-def base(place):
-    assert main(["pretrain", "source", "base.safetensors", "--settings", "small.yaml"]) == 0
+def base(prepared, place):
+    """The base model of the prepared folder, with what belongs to it."""
+    shutil.copytree(prepared[1], place, dirs_exist_ok=True)
     return place / "base.safetensors"
 
 
