@@ -161,8 +161,15 @@ class Learner:
         self._scaler = torch.amp.GradScaler(self._device.type, enabled=amp)
         self._amp = amp
 
-    def load_weights(self, state: dict[str, Tensor]) -> None:
-        """Take over weights (roll-back, reset, resume): a teacher that learns follows, the optimiser starts afresh."""
+    def load_weights(self, state: dict[str, Tensor], base_share: float = 0.0) -> None:
+        """Take over weights (roll-back, reset, resume): a teacher that learns follows, the optimiser starts afresh.
+
+        Args:
+            state: of a network.
+            base_share: share of the base model in it, as `result()` has blended it.
+        """
+        if self._source_free is not None:
+            state = self._source_free.learned(state, base_share)
         self.network.load_state_dict(state)
         self.averaged.load_state_dict(state)
         if self._average is not None:
@@ -187,6 +194,11 @@ class Learner:
     def result(self) -> SegmentationNetwork:
         """What should serve: `averaged`, or a new network between it and the base model without a source set."""
         return self.averaged if self._source_free is None else self._source_free.blended(self.averaged)
+
+    @property
+    def base_share(self) -> float:
+        """Share of the base model in `result()`."""
+        return 0.0 if self._source_free is None else self._settings.learner.base_share
 
     @property
     def source_left_out(self) -> int:

@@ -40,6 +40,8 @@ log = logging.getLogger(__name__)
 NAN = float("nan")
 NO_STEP = StepReport(0, NAN, NAN, NAN, NAN, NAN, NAN, NAN, NAN)
 NOT_MEASURED = Health(finite=True, source_miou=NAN, score=NAN, agreement=NAN, largest_share=NAN, classes=0)
+BASE_SHARE = "base_share"
+"""Metric saved with a version: share of the base model in its weights, where there was no source set."""
 MAX_BROKEN_STEPS = 5
 """Losses in a row that are not finite, after which rolling back and trying again makes no sense."""
 SMALLEST_RATE_SHARE = 1 / 64
@@ -370,6 +372,8 @@ class Session:
                     versions.note(self.stopping.patience.metrics)
                 return Handover(self.current, better=False)
             metrics = {"source_miou": health.source_miou, "agreement": health.agreement, "score": health.score}
+            if self._learner.base_share:
+                metrics[BASE_SHARE] = self._learner.base_share
             with self._folder.write() as versions:
                 version = versions.add(learned, self._learner.steps, metrics | self.stopping.patience.metrics)
             self._weights.take(learned.state_dict(), labels)
@@ -392,7 +396,7 @@ class Session:
     def _go_on_from_memory(self) -> None:
         """Continue from the weights that serve in memory."""
         with self._weights.network() as network:
-            self._learner.load_weights(network.state_dict())
+            self._learner.load_weights(network.state_dict(), self._metrics.get(BASE_SHARE, 0.0))
 
     def _go_on_from_file(self) -> None:
         """Continue from the current version's file; if it is damaged, from the version before."""

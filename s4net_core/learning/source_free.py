@@ -1,6 +1,7 @@
 """What stands in for a source set where there is none: the base model's own predictions of the keyframes."""
 
 import copy
+from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -66,3 +67,18 @@ class SourceFree:
             if value.is_floating_point():
                 value.lerp_(base[name], self._settings.base_share)
         return network
+
+    def learned(self, served: Mapping[str, Tensor], base_share: float) -> dict[str, Tensor]:
+        """The weights of which `blended` has made those that serve: learning goes on from them, not from the blend.
+
+        Args:
+            served: state of the network.
+            base_share: share of the base model in it; with 0 and 1 nothing can be told apart, and it is returned.
+        """
+        if base_share in (0, 1):
+            return dict(served)
+        base = self._base.state_dict()
+        return {
+            name: base[name].lerp(value, 1 / (1 - base_share)) if value.is_floating_point() else value
+            for name, value in served.items()
+        }

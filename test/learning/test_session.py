@@ -516,6 +516,21 @@ def test_without_a_source_set_the_keyframes_alone_are_learned(settings, base, fr
         assert status.health.score > 0  # what is forgotten shows on the held-out keyframes
 
 
+def test_without_a_source_set_a_restart_goes_on_from_what_was_learned(settings, base, frames, tmp_path):
+    settings.learner.learning_rate = 0.01
+    with Session(settings, base, None, tmp_path / "state") as session:
+        for frame in frames:
+            session.offer(frame)
+        session.advance()
+        assert session.advance().accepted
+        learned = {name: value.clone() for name, value in session._learner.averaged.state_dict().items()}
+    with Session(settings, base, None, tmp_path / "state") as again:
+        assert again.current.number == 1
+        for name, value in again._learner.averaged.state_dict().items():
+            torch.testing.assert_close(value, learned[name], rtol=1e-4, atol=1e-6)
+        assert not same(learned, weights_of(again.current.path))
+
+
 def test_without_a_source_set_and_without_the_loss_between_views_there_is_nothing_to_learn(settings, base, tmp_path):
     settings.learner.lambda_geometric = settings.learner.lambda_depth = 0.0
     with pytest.raises(SettingsError, match="lambda_geometric above 0, or name a source set"):

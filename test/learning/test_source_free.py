@@ -104,6 +104,19 @@ def test_what_serves_lies_between_the_base_model_and_what_was_learned(make, sett
     torch.testing.assert_close(served[name], 0.25 * start[name] + 0.75 * learned[name])
 
 
+@pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
+def test_learning_goes_on_from_what_was_learned_and_not_from_what_served(make, settings, share):
+    settings.learner.base_share = share
+    learner = make()
+    learner.step()
+    learned, served = (copy.deepcopy(network.state_dict()) for network in (learner.averaged, learner.result()))
+    learner.load_weights(served, learner.base_share)
+    expected = served if share == 1 else learned  # a pure base model says nothing of what was learned
+    for network, state in ((learner.averaged, expected), (learner.result(), served)):
+        for name, value in network.state_dict().items():
+            torch.testing.assert_close(value, state[name], rtol=1e-4, atol=1e-6)
+
+
 def test_target_images_take_the_place_of_the_source_images(make, settings):
     settings.learner.source_batch, settings.learner.target_batch = 5, 2
     learner = make()
