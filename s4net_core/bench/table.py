@@ -11,7 +11,7 @@ CASES = {
     "warp": "the warp with its validity tests against kornia's without",
     "neighbours": "the keyframe buffer against a scan over all poses, at 100, 1k and 10k keyframes",
     "source": "how fast labelled images are read, packed and as they are, against what a training step needs",
-    "live": "the latency of the live node against the bare forward pass",
+    "live": "labelling against the bare forward pass, and the live node at camera rate",
 }
 
 

@@ -353,6 +353,12 @@ class AdaptationSettings(Group):
     duty_cycle: float = setting(
         0.7, "Largest share of the time for which the learner uses the device; 1 = always.", ge=0.01, le=1, live=True
     )
+    niceness: int = setting(
+        10,
+        "How far the adaptation node's learner steps back for other threads and processes on a CPU, as of `nice`.",
+        ge=0,
+        le=19,
+    )
     keep_versions: int = setting(
         5, "Number of weights files that are kept for roll-back, beside the base model.", ge=1, le=1000
     )

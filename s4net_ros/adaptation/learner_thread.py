@@ -1,6 +1,7 @@
 """The thread in which the adaptation node learns: duty cycle, pause, and work that fits between two steps. No ROS."""
 
 import errno
+import os
 import threading
 import time
 import traceback
@@ -41,7 +42,7 @@ class LearnerThread:
 
     Args:
         session: learns; other threads may call only its `offer`, `status`, `save` and `close`.
-        settings: `adaptation.duty_cycle` is read after each step.
+        settings: `adaptation.niceness`, and `adaptation.duty_cycle`, which is read after each step.
         on_handover: called in this thread with every outcome, accepted or refused.
         on_failure: called in this thread with the reason and the traceback.
     """
@@ -156,6 +157,7 @@ class LearnerThread:
 
     def _run(self) -> None:
         try:
+            _step_back(self._settings.adaptation.niceness)
             while (action := self._next()) is not None:
                 action()
         except Exception as error:  # a defect of ours: nobody must wait for this thread any more
@@ -256,6 +258,12 @@ class LearnerThread:
         with self._changed:
             if not self._given_up:
                 callback(*what)
+
+
+def _step_back(niceness: int) -> None:
+    """Make this thread, and those that PyTorch starts for it, at least as nice as this; Linux counts it by thread."""
+    own = threading.get_native_id()
+    os.setpriority(os.PRIO_PROCESS, own, max(niceness, os.getpriority(os.PRIO_PROCESS, own)))
 
 
 def _comes_from_file_system(error: BaseException) -> bool:

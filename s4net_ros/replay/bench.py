@@ -1,9 +1,9 @@
-"""Latency of the live node, colour message out to mask message in, against the bare forward pass.
+"""What labelling costs at camera rate: the segmenter against the bare forward pass, and the way through the node.
 
-``s4net bench live`` runs this; it sends one frame at a time, and the measurements alternate.
+``s4net bench live`` runs this.
 """
 
-import statistics
+import os
 import sys
 import tempfile
 import time
@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import rclpy
 import torch
+from diagnostic_msgs.msg import DiagnosticArray
 from numpy.typing import NDArray
 from rclpy.node import Node
 from rich.console import Console
@@ -21,123 +22,183 @@ from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
 from s4net_core.bench.table import CASES, Row, print_rows
-from s4net_core.config import load_settings
+from s4net_core.config import Settings, load_settings, with_values
 from s4net_core.errors import S4NetError
 from s4net_core.frames import Intrinsics
+from s4net_core.geometry.camera import resize_color
+from s4net_core.io.images.files import read_color
 from s4net_core.models.base_model_file import base_model_file
-from s4net_core.models.predict import pick_device, to_tensor
+from s4net_core.models.predict import pick_device, working_images
 from s4net_core.models.segmenter import Segmenter
 from s4net_ros.conversions import camera_info_message, image_message, stamp_ns
-from s4net_ros.graph import adaptation_graph, fastdds_environment
+from s4net_ros.graph import NodeSpec, adaptation_graph, fastdds_environment
 from s4net_ros.qos import stream_qos
 from s4net_ros.replay.plan import with_overrides
 from s4net_ros.replay.processes import Children
 
-WIDTH, HEIGHT = 640, 480
+FRAME = Path(__file__).resolve().parents[2] / "demo" / "scan2" / "color" / "000005.jpg"
+IMAGE_SIZE = (640, 480)
+"""Width and height of the images for the segmenter alone."""
+LARGER = (480, 360)
+"""A second size of the network's images, beside that of the settings."""
+WIDTH, HEIGHT, RATE = 848, 480, 30.0
+"""The camera in front of the node; its rate in frames a second."""
 WARM_UP = 3
 TIMEOUT = 120.0
 """Seconds for the node to load its network and answer the first frame."""
-QOS = stream_qos("reliable", 1)
+REPORTS = 1.5
+"""Seconds after which the node has reported its counts."""
+QOS = stream_qos("reliable", 5)
 
 
 class Camera(Node):
-    """Publishes one frame at a time and waits for its mask."""
+    """Publishes colour images, and notes how long each takes to come back as a mask.
 
-    def __init__(self, color_topic: str, info_topic: str, mask_topic: str) -> None:
+    Args:
+        spec: of the segmentation node.
+        color: (H, W, 3) uint8 RGB, published again and again.
+    """
+
+    def __init__(self, spec: NodeSpec, color: NDArray[np.uint8]) -> None:
         super().__init__("bench_camera")
-        self._color = self.create_publisher(Image, color_topic, QOS)
-        self._info = self.create_publisher(CameraInfo, info_topic, QOS)
-        self.create_subscription(Image, mask_topic, self._answered, QOS)
-        self._awaited = 0
-        self._seen_at = 0.0
-        self._lens = Intrinsics(WIDTH, HEIGHT, 600.0, 600.0, 320.0, 240.0)
+        self.latencies: list[float] = []
+        self.report: dict[str, str] = {}
+        """What the segmentation node last said in /diagnostics."""
+        self._image = image_message(color, "rgb8", Header())
+        height, width = color.shape[:2]
+        self._lens = Intrinsics(width, height, 600.0, 600.0, width / 2, height / 2)
+        self._sent: dict[int, float] = {}
+        self._color = self.create_publisher(Image, spec.topic("color/image_raw"), QOS)
+        self._info = self.create_publisher(CameraInfo, spec.topic("color/camera_info"), QOS)
+        self.create_subscription(Image, spec.topic("segmentation/mask"), self._answered, QOS)
+        self.create_subscription(DiagnosticArray, "/diagnostics", self._reported, 10)
 
-    def _answered(self, mask: Image) -> None:
-        if stamp_ns(mask.header) == self._awaited:
-            self._seen_at = time.perf_counter()
-
-    def round_trip(self, color: NDArray[np.uint8], timeout: float) -> float | None:
-        """Seconds from publishing a frame to the arrival of its mask; None when no mask came in time."""
+    def shoot(self) -> None:
+        """Publish one frame."""
         now = self.get_clock().now()
         header = Header(frame_id="camera_color_optical_frame", stamp=now.to_msg())
-        self._awaited, self._seen_at = now.nanoseconds, 0.0
+        self._image.header = header
         self._info.publish(camera_info_message(self._lens, header))
-        message = image_message(color, "rgb8", header)
+        self._sent[now.nanoseconds] = time.perf_counter()
+        self._color.publish(self._image)
+
+    def wait(self, seconds: float) -> None:
+        """Take what arrives meanwhile."""
+        end = time.perf_counter() + seconds
+        while (left := end - time.perf_counter()) > 0:
+            rclpy.spin_once(self, timeout_sec=left)
+
+    def stream(self, frames: int) -> None:
+        """Publish frames at the camera's rate."""
         start = time.perf_counter()
-        self._color.publish(message)
-        while not self._seen_at and time.perf_counter() - start < timeout:
-            rclpy.spin_once(self, timeout_sec=timeout)
-        return self._seen_at - start if self._seen_at else None
+        for n in track(range(1, frames + 1), "frames", console=Console(stderr=True), transient=True):
+            self.shoot()
+            self.wait(start + n / RATE - time.perf_counter())
+
+    def _answered(self, mask: Image) -> None:
+        if (sent := self._sent.pop(stamp_ns(mask.header), 0.0)) > 0:
+            self.latencies.append(time.perf_counter() - sent)
+
+    def _reported(self, message: DiagnosticArray) -> None:
+        self.report = {pair.key: pair.value for status in message.status for pair in status.values}
 
 
 def measure(settings_file: str, overrides: Sequence[str], repeats: int) -> list[Row]:
-    """Start the node and send frames; between two frames, time the same network with the same settings in this process.
+    """Measure the segmenter in this process, then the node as a process of its own behind a camera.
 
     Args:
         settings_file: YAML.
         overrides: NAME=VALUE, which win over the file. The file or these must give ``checkpoint`` and ``source.path``.
-        repeats: frames that are measured, after the warm-up.
+        repeats: how often the segmenter is measured; the camera runs for as many seconds.
 
     Raises:
         S4NetError: the node dies or does not answer.
     """
     settings = load_settings(settings_file, overrides)
-    if settings.threads:
-        torch.set_num_threads(settings.threads)  # as the node does
     settings.checkpoint = str(base_model_file(settings.checkpoint, settings.model))
+    picture = read_color(FRAME)
+    larger = with_values(settings, {"model": dict(zip(("width", "height"), LARGER, strict=True))})
+    rows = [row for chosen in (settings, larger) for row in _segmenter_rows(chosen, picture, repeats)]
     graph = adaptation_graph(
         settings_file=settings_file, checkpoint=settings.checkpoint, source_set=settings.source.path
     )
-    spec = with_overrides(graph[0], overrides)
+    return rows + _node_rows(with_overrides(graph[0], overrides), picture, round(repeats * RATE))
+
+
+def _segmenter_rows(settings: Settings, picture: NDArray[np.uint8], repeats: int) -> list[Row]:
+    """The bare forward pass and the segmenter take turns; on a CPU, the time of one thread counts."""
     segmenter = Segmenter(settings.checkpoint, settings.device, settings)
-    rng = np.random.default_rng(0)
-    color = rng.integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
-    small = rng.integers(0, 256, (settings.model.height, settings.model.width, 3), np.uint8)
-    images = to_tensor([small], pick_device(settings.device))
-    camera = Camera(spec.topic("color/image_raw"), spec.topic("color/camera_info"), spec.topic("segmentation/mask"))
-    with (
-        tempfile.TemporaryDirectory() as logs,
-        Children(Path(logs), fastdds_environment(fastdds_profile="local")) as children,
-    ):
-        children.start(spec.name, spec.command())
-        with Console(stderr=True).status("the node loads its network"):
-            _wait_for_answer(camera, color, children, spec.name)
-        round_trips, whole, bare = [], [], []
-        for _ in track(range(WARM_UP + repeats), "frames", console=Console(stderr=True), transient=True):
-            taken = camera.round_trip(color, 10.0)
-            children.check()
-            if taken is None:
-                raise S4NetError("a frame was not answered within 10 s")
-            round_trips.append(taken)
-            whole.append(_timed(lambda: segmenter.segment(color)))
-            bare.append(_timed(lambda: segmenter.forward(images)))
-    camera.destroy_node()
-    live, inside, forward = (statistics.median(times[WARM_UP:]) * 1e3 for times in (round_trips, whole, bare))
-    size = f"{settings.model.width}x{settings.model.height}"
+    color = resize_color(picture, *IMAGE_SIZE)
+    device = pick_device(settings.device)
+    images = working_images([color], settings, device)
+    calls: list[Callable[[], object]] = [
+        lambda: segmenter.forward(images).cpu(),
+        lambda: segmenter.segment(color),
+        lambda: segmenter.segment(color).confidence,
+    ]
+    threads, clock = torch.get_num_threads(), time.perf_counter
+    if device.type == "cpu":
+        torch.set_num_threads(1)
+        clock = time.process_time
+    times = np.array([[_timed(call, clock) for call in calls] for _ in range(WARM_UP + repeats)])[WARM_UP:]
+    torch.set_num_threads(threads)
+    bare, whole, asked = np.median(times, axis=0) * 1e3
+    ratio, ratio_asked = np.median(times[:, :1] / times[:, 1:], axis=0)  # neighbours in time: the machine may be shared
+    size, image = f"{settings.model.width}x{settings.model.height}", "x".join(map(str, IMAGE_SIZE))
     return [
-        Row(f"bare forward pass at {size}", forward, "ms", None),
-        Row(f"Segmenter, {WIDTH}x{HEIGHT} in and out", inside, "ms", forward / inside),
-        Row("live node, message to message", live, "ms", forward / live),
+        Row(f"bare forward pass at {size}", bare, "ms", None),
+        Row(f"Segmenter at {size}, {image} in and out", whole, "ms", ratio),
+        Row("the same with confidence", asked, "ms", ratio_asked),
     ]
 
 
-def _wait_for_answer(camera: Camera, color: NDArray[np.uint8], children: Children, name: str) -> None:
+def _node_rows(spec: NodeSpec, picture: NDArray[np.uint8], frames: int) -> list[Row]:
+    camera = Camera(spec, resize_color(picture, WIDTH, HEIGHT))
+    with tempfile.TemporaryDirectory() as logs, Children(Path(logs), {}) as children:
+        started = time.monotonic()
+        children.start(spec.name, spec.command())
+        with Console(stderr=True).status("the node loads its network"):
+            _wait_for_answer(camera, children, spec.name)
+        first = time.monotonic() - started
+        camera.wait(REPORTS)
+        before = camera.report
+        camera.latencies.clear()
+        camera.stream(frames)
+        camera.wait(REPORTS)
+        children.check()
+    camera.destroy_node()
+    median, p99 = np.percentile(np.array(camera.latencies) * 1e3, (50, 99))
+    received, superseded = (int(camera.report[key]) - int(before[key]) for key in ("received", "superseded"))
+    return [
+        Row("start of the node to its first mask", first, "s", None),
+        Row("inside the node, segmentation, median", float(camera.report["inference_ms_median"]), "ms", None),
+        Row(f"colour message to mask message, {WIDTH}x{HEIGHT} at {RATE:.0f} Hz, median", median, "ms", None),
+        Row("the same, 99th percentile", p99, "ms", None),
+        Row(f"of {frames} frames, lost in transport", frames - received, "frames", None),
+        Row("left out for a newer one", superseded, "frames", None),
+    ]
+
+
+def _wait_for_answer(camera: Camera, children: Children, name: str) -> None:
     deadline = time.monotonic() + TIMEOUT
-    while camera.round_trip(color, 2.0) is None:
+    while not camera.latencies:
+        camera.shoot()
+        camera.wait(0.1)
         children.check()
         if time.monotonic() > deadline:
             raise S4NetError(f"no mask after {TIMEOUT:.0f} s; the log of the node ends with:\n{children[name].tail()}")
 
 
-def _timed(work: Callable[[], object]) -> float:
-    start = time.perf_counter()
+def _timed(work: Callable[[], object], clock: Callable[[], float]) -> float:
+    start = clock()
     work()
-    return time.perf_counter() - start
+    return clock() - start
 
 
 def main() -> int:
     """``replay.bench SETTINGS REPEATS [NAME=VALUE ...]``."""
     file, repeats, *overrides = sys.argv[1:]
+    os.environ.update(fastdds_environment(fastdds_profile="local"))  # for this process and the node
     rclpy.init()
     try:
         print_rows(CASES["live"], measure(file, overrides, int(repeats)))

@@ -1,5 +1,6 @@
 """The learner's thread: when it works, how it rests, and that nothing ends it silently."""
 
+import os
 import threading
 import time
 from concurrent.futures import CancelledError
@@ -15,6 +16,25 @@ from s4net_core.config import Settings
 from s4net_core.errors import BadFrame, CheckpointError, LearningError, SourceSetError
 from s4net_ros.adaptation import learner_thread
 from s4net_ros.adaptation.learner_thread import describe
+
+
+class Niceness:
+    """Learning that notes how nice its thread is."""
+
+    state = "learning"
+
+    def __init__(self):
+        self.seen = set()
+
+    def advance(self):
+        self.seen.add(own_niceness())
+
+    def save(self):
+        pass
+
+
+def own_niceness():
+    return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
 
 
 class Learning:
@@ -354,3 +374,15 @@ def test_a_read_error_at_the_bottom_of_a_source_sets_error_is_tried_again(start,
     wait_for(lambda: len(events.failures) >= 2)
     learning.fail = None
     wait_for(lambda: learning.steps)
+
+
+@pytest.mark.parametrize(("niceness", "expected"), [(17, 17), (0, own_niceness())])
+def test_it_steps_back_for_others_and_never_comes_forward(niceness, expected):
+    learning, settings, before = Niceness(), Settings(), own_niceness()
+    settings.adaptation.niceness = niceness
+    thread = WatchedLearner(learning, settings, on_handover=print, on_failure=print)
+    thread.set_active(True)
+    wait_for(lambda: learning.seen)
+    assert thread.stop(WAIT_S)
+    assert learning.seen == {expected}
+    assert own_niceness() == before
