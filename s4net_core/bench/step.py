@@ -14,7 +14,7 @@ from rich.progress import track
 from s4net_core.bench.table import Row
 from s4net_core.config import Settings, with_values
 from s4net_core.errors import SettingsError
-from s4net_core.io.captures.opening import open_capture
+from s4net_core.io.captures.opening import open_views
 from s4net_core.learning.base_model import open_source
 from s4net_core.learning.session import Session
 from s4net_core.learning.stopping import LEARNING
@@ -109,7 +109,7 @@ def _rows(settings: Settings, times: dict[str, list[float]], images: str, count:
 
 def _offer_all(session: Session, capture: Path) -> None:
     settings = session.settings
-    frames = open_capture(capture, stream=settings.stream, with_depth=settings.geometry.from_sensor, with_labels=False)
+    frames = open_views(capture, settings)
     for frame in track(frames, "frames", console=Console(stderr=True), transient=True):
         session.offer(frame)
     if session.state != LEARNING:
