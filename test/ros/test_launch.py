@@ -272,7 +272,7 @@ def test_adapt_hands_its_arguments_to_the_nodes() -> None:
     launched = Launched("adapt.launch.py", **given)
     for action, spec in zip(launched.all(LifecycleNode), adaptation_graph(**given), strict=True):
         assert_runs(action, spec)
-        assert action.ros_arguments == ["--log-level", "debug"]
+        assert action.ros_arguments[:2] == ["--log-level", "debug"]
         assert action.parameters[-1]["autostart"].value is False
         assert ("/tf", "tf") in action.remappings
 

@@ -1,0 +1,109 @@
+"""The policy for SROS 2 names what the processes of this package really use, and nothing else."""
+
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("rclpy")
+pytest.importorskip("s4net_ros.msg")
+
+import rclpy
+from scenes import make_room_frames
+from sensor_msgs.msg import PointCloud2
+
+from s4net_core.io.bags.storage import Bag
+from s4net_core.io.bags.writer import write_bag
+from s4net_ros.adaptation_node import AdaptationNode
+from s4net_ros.graph import adaptation_graph, share_file
+from s4net_ros.replay.bag_player import BagPlayer, PlayerOptions
+from s4net_ros.segmentation_node import SegmentationNode
+
+KINDS = {
+    ("topics", "publish"): "publisher",
+    ("topics", "subscribe"): "subscriber",
+    ("services", "reply"): "service",
+    ("services", "request"): "client",
+}
+NODES = {"segmentation": SegmentationNode, "adaptation": AdaptationNode}
+
+
+def allowed() -> dict[str, dict[str, set[str]]]:
+    """Absolute names by node, and there by kind of endpoint."""
+    profiles = {}
+    for profile in ElementTree.parse(share_file("config", "sros2", "policy.xml")).getroot().iter("profile"):
+        node, found = profile.attrib["node"], {kind: set() for kind in KINDS.values()}
+        for rules in profile:
+            names = {(one.text or "").replace("~", f"/{node}") for one in rules}
+            for rule in rules.attrib:
+                found[KINDS[rules.tag, rule]] |= {name if name.startswith("/") else f"/{name}" for name in names}
+        profiles[node] = found
+    return profiles
+
+
+def used(node: Any) -> dict[str, set[str]]:
+    """What the middleware knows of a node."""
+    asked = {kind: getattr(node, f"get_{kind}_names_and_types_by_node") for kind in KINDS.values()}
+    return {kind: {name for name, _ in ask(node.get_name(), "/")} for kind, ask in asked.items()}
+
+
+def names_of(endpoints: dict[str, set[str]]) -> dict[str, set[str]]:
+    """Without the one service that Humble's nodes do not have."""
+    return {
+        kind: {name for name in names if not name.endswith("get_type_description")} for kind, names in endpoints.items()
+    }
+
+
+@pytest.mark.parametrize("name", list(NODES))
+def test_a_node_may_do_exactly_what_it_does(ros: Any, checkpoint: Path, tmp_path: Path, name: str) -> None:
+    found: dict[str, set[str]] = {kind: set() for kind in KINDS.values()}
+    expected = allowed()[name]
+    ros.node().create_subscription(PointCloud2, "segmentation/points", lambda message: None, 1)  # depth is wanted
+    for transport in ("raw", "compressed"):
+        specs = adaptation_graph(
+            checkpoint=str(checkpoint), state_dir=str(tmp_path), transport=transport, use_sim_time=True
+        )
+        words = next(spec for spec in specs if spec.name == name).command()
+        arguments = words[words.index("--ros-args") :]
+        node = ros.add(NODES[name](context=ros.context, cli_args=arguments))
+        assert node.autostart()
+        depth = "compressedDepth" if transport == "compressed" else "aligned_depth_to_color/image_raw"
+        ros.wait_for(lambda: any(t.endswith(depth) for t in used(node)["subscriber"]), "depth")  # noqa: B023
+        found = {kind: names | used(node)[kind] for kind, names in found.items()}
+        node.shut_down()
+    assert names_of(found) == names_of(expected)
+
+
+def test_the_player_may_do_exactly_what_it_does_with_a_bag_of_ours(tmp_path: Path) -> None:
+    found: dict[str, set[str]] = {kind: set() for kind in KINDS.values()}
+    rclpy.init()
+    try:
+        for color, depth in (("raw", "raw"), ("jpeg", "compressedDepth")):
+            write_bag(tmp_path / color, make_room_frames(2), color=color, depth=depth)
+            with Bag(tmp_path / color) as bag:
+                player = BagPlayer(bag, PlayerOptions())
+                found = {kind: names | used(player.node)[kind] for kind, names in found.items()}
+                player.node.destroy_node()
+    finally:
+        rclpy.try_shutdown()
+    assert names_of(found) == names_of(allowed()["player"])
+
+
+def test_the_operator_may_call_and_hear_what_the_nodes_offer_and_nothing_else() -> None:
+    profiles = allowed()
+    nodes = [profiles[name] for name in NODES]
+    assert profiles["operator"]["client"] == set.union(*(node["service"] for node in nodes))
+    assert profiles["operator"]["subscriber"] == set.union(*(node["publisher"] for node in nodes)) - {
+        "/parameter_events"
+    }
+    assert not profiles["operator"]["service"]
+
+
+def test_the_nodes_start_in_the_enclaves_of_the_policy() -> None:
+    root = ElementTree.parse(share_file("config", "sros2", "policy.xml")).getroot()
+    paths = {enclave.attrib["path"] for enclave in root.iter("enclave")}
+    given = [spec.ros_arguments[spec.ros_arguments.index("--enclave") + 1] for spec in adaptation_graph()]
+    assert given == ["/segmentation", "/adaptation"]
+    assert set(given) <= paths
+    assert "/robot1/adaptation" in adaptation_graph(namespace="robot1")[1].ros_arguments
