@@ -4,7 +4,7 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
@@ -87,6 +87,9 @@ class Report:
 class DiagnosticsPublisher:
     """Publishes `collect()` on /diagnostics once a second of steady time, so that a stopped /clock does not stop it.
 
+    Other nodes of the node's own name are a warning there and in the log: parameters and lifecycle calls reach any of
+    them.
+
     Args:
         node: publishes; its full name is the status' name.
         collect: called on the executor's thread; must not block.
@@ -95,6 +98,7 @@ class DiagnosticsPublisher:
     def __init__(self, node: Node, collect: Callable[[], Report], period: float = 1.0) -> None:
         self._node = node
         self._collect = collect
+        self._namesakes = ""
         self._publisher = node.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self._timer = node.create_timer(period, self.publish, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
@@ -102,6 +106,9 @@ class DiagnosticsPublisher:
         """Publish now."""
         report = self._collect()
         name = self._node.get_fully_qualified_name()
+        if namesakes := self._look_for_namesakes(name):
+            level = max(report.level, DiagnosticStatus.WARN)
+            report = replace(report, level=level, message=f"{report.message}; {namesakes}")
         status = DiagnosticStatus(
             level=report.level,
             name=f"{name.lstrip('/')}: frames",
@@ -112,6 +119,16 @@ class DiagnosticsPublisher:
         message = DiagnosticArray(status=[status])
         message.header.stamp = self._node.get_clock().now().to_msg()
         self._publisher.publish(message)
+
+    def _look_for_namesakes(self, name: str) -> str:
+        """What is wrong when several nodes have this full name, logged when it begins; else empty."""
+        names = self._node.get_node_names_and_namespaces()
+        count = sum(f"{namespace.rstrip('/')}/{node}" == name for node, namespace in names)
+        text = f"{count} nodes are named {name}: end one, or give each its own namespace" if count > 1 else ""
+        if text and not self._namesakes:
+            self._node.get_logger().warning(text)
+        self._namesakes = text
+        return text
 
     def destroy(self) -> None:
         """Stop publishing."""

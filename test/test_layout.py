@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 import s4net_core
 from s4net_core.cli.main import COMMANDS
@@ -216,6 +217,18 @@ def test_every_import_is_declared() -> None:
 def test_robot_requirements_cover_what_pip_must_bring() -> None:
     robot = set(re.findall(r"^([A-Za-z0-9-]+)", (ROOT / "requirements/robot.txt").read_text(), re.MULTILINE))
     assert pip_dependencies() - {"pyyaml"} <= robot
+
+
+@pytest.mark.parametrize(
+    ("python", "major"), [("3.10", "1"), ("3.12", "1"), ("3.14", "2")], ids=["humble", "jazzy", "lyrical"]
+)
+def test_robot_requirements_ask_for_the_numpy_of_the_distribution(python: str, major: str) -> None:
+    lines = (ROOT / "requirements/robot.txt").read_text().splitlines()
+    wanted = [Requirement(line) for line in lines if line.startswith("numpy")]
+    here = [r for r in wanted if r.marker and r.marker.evaluate({"python_version": python})]
+    assert [(r.specifier.contains("1.26.4"), r.specifier.contains("2.2.0")) for r in here] == [
+        (major == "1", major == "2")
+    ]
 
 
 @pytest.mark.parametrize("path", sources(CORE, NODES), ids=lambda path: str(path.relative_to(ROOT)))

@@ -5,6 +5,7 @@ import pytest
 pytest.importorskip("rclpy")
 
 import numpy as np
+import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import Image
@@ -139,3 +140,19 @@ def test_the_report_is_published_under_the_full_name_of_the_node(ros):
 )
 def test_profiles_fit_or_it_is_said_why_not(offered, requested, fits):
     assert (mismatch(offered, requested) == "") is fits
+
+
+def test_a_second_node_of_the_same_name_is_a_warning_until_it_is_gone(ros):
+    reports = []
+    node = ros.node("twin", namespace="/robot")
+    node.create_subscription(DiagnosticArray, "/diagnostics", reports.append, 10)
+    DiagnosticsPublisher(node, lambda: Report(DiagnosticStatus.OK, "idle"), period=0.1)
+    ros.node("twin", namespace="/other")
+    ros.wait_for(lambda: reports)
+    assert (reports[-1].status[0].level, reports[-1].status[0].message) == (DiagnosticStatus.OK, "idle")
+    second = rclpy.create_node("twin", namespace="/robot", context=ros.context)  # the graph shows it without spinning
+    ros.wait_for(lambda: reports[-1].status[0].level == DiagnosticStatus.WARN)
+    text = "idle; 2 nodes are named /robot/twin: end one, or give each its own namespace"
+    assert reports[-1].status[0].message == text
+    second.destroy_node()
+    ros.wait_for(lambda: reports[-1].status[0].level == DiagnosticStatus.OK)
