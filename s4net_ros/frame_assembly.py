@@ -1,7 +1,7 @@
 """Topics to posed views: message_filters and tf2 in front of the core's `FrameAssembler`.
 
 Callbacks only hand messages over, so an error can never stop a synchroniser and the executor never waits. Poses, checks
-and counting happen in `poll`, on the caller's thread. Images are decoded when they are first used.
+and counting happen in `poll`, on the caller's thread. Images are neither deserialised nor decoded before they are used.
 """
 
 import threading
@@ -26,6 +26,7 @@ from s4net_ros.conversions import color_from_topic, depth_from_image, intrinsics
 from s4net_ros.diagnostics import StallWatch
 from s4net_ros.matching import ImageMatcher
 from s4net_ros.qos import stream_qos
+from s4net_ros.raw_messages import RawMessage, raw_message
 
 COLOR, DEPTH, INFO = "color", "depth", "camera_info"
 
@@ -65,16 +66,16 @@ class FrameAssembly:
         self._arrival = threading.Event()
         self._buffer = self._new_buffer()
         self._listener: Any = tf2_ros.TransformListener(self._buffer, node)
-        color_type = Image if stream.color_transport == "raw" else CompressedImage
-        depth_type = Image if stream.depth_transport == "raw" else CompressedImage
+        self._color_type = Image if stream.color_transport == "raw" else CompressedImage
+        self._depth_type = Image if stream.depth_transport == "raw" else CompressedImage
         self._subscriptions = {
-            COLOR: self._subscribe(COLOR, color_type, color_topic, self._on_color, stream.color_reliability),
+            COLOR: self._subscribe(COLOR, self._color_type, color_topic, self._on_color, stream.color_reliability),
             INFO: self._subscribe(INFO, CameraInfo, info_topic, self._on_info, stream.color_reliability),
         }
         self._rectified = stream.is_rectified(self._subscriptions[COLOR].topic_name)
         if with_depth:
             self._subscriptions[DEPTH] = self._subscribe(
-                DEPTH, depth_type, depth_topic, self._on_depth, stream.depth_reliability
+                DEPTH, self._depth_type, depth_topic, self._on_depth, stream.depth_reliability
             )
         node.get_logger().info(f"running on {compat.in_use()}")
 
@@ -104,7 +105,7 @@ class FrameAssembly:
         return self._assembler.details
 
     def wait(self, timeout: float) -> bool:
-        """Block for at most `timeout` seconds. Returns whether a message has arrived since the last `wait`."""
+        """Block for at most `timeout` seconds. Returns whether colour with its depth has come since the last `wait`."""
         arrived = self._arrival.wait(timeout)
         self._arrival.clear()
         return arrived
@@ -112,7 +113,7 @@ class FrameAssembly:
     def poll(self) -> LazyView | None:
         """The next complete view; None = there is none now.
 
-        Poll ten times a second even if `wait` is silent: a transform can complete a view without ending `wait`.
+        Poll ten times a second even if `wait` is silent: a transform or camera_info can complete a view too.
         """
         view = self._assembler.poll()
         if view is not None and self._watch is not None:
@@ -145,7 +146,7 @@ class FrameAssembly:
             setting = f"stream.{DEPTH if name == DEPTH else COLOR}_reliability"
             options["event_callbacks"] = self._watch.events(name, setting)
         qos = stream_qos(reliability, self._stream.queue_depth)
-        subscription = self._node.create_subscription(kind, topic, callback, qos, **options)
+        subscription = self._node.create_subscription(kind, topic, callback, qos, raw=name != INFO, **options)
         if self._watch is not None:
             self._watch.follow(name, subscription)
         return subscription
@@ -155,7 +156,8 @@ class FrameAssembly:
 
     # Callbacks, on the executor's thread.
 
-    def _on_color(self, message: Any) -> None:
+    def _on_color(self, data: bytes) -> None:
+        message = raw_message(data, self._color_type)
         stamp = self._arrived(COLOR, message)
         if self._assembler.see_color(stamp):
             self._begin_anew()
@@ -167,17 +169,17 @@ class FrameAssembly:
         else:
             self._on_pair(message, None)
 
-    def _on_depth(self, message: Any) -> None:
+    def _on_depth(self, data: bytes) -> None:
+        message = raw_message(data, self._depth_type)
         self._arrived(DEPTH, message)
         self._matcher.depth(message)
 
     def _on_info(self, message: CameraInfo) -> None:
         stamp = self._arrived(INFO, message)
         self._assembler.add_camera_info(stamp, lambda: intrinsics_from_info(message, rectified=self._rectified))
-        self._arrival.set()
 
-    def _on_pair(self, color: Any, depth: Any) -> None:
-        self._assembler.add_pair(picture_of(color, color_from_topic), depth and picture_of(depth, depth_from_image))
+    def _on_pair(self, color: RawMessage, depth: RawMessage | None) -> None:
+        self._assembler.add_pair(picture_of(color, _color), depth and picture_of(depth, _depth))
         self._arrival.set()
 
     def _arrived(self, name: str, message: Any) -> int:
@@ -217,6 +219,14 @@ class FrameAssembly:
     def _look_up(self, buffer: Any, color: Picture) -> NDArray[Any]:
         found = buffer.lookup_transform(self._stream.fixed_frame, color.frame_id, Time(nanoseconds=color.stamp))
         return transform_matrix(found.transform)
+
+
+def _color(raw: RawMessage) -> NDArray[Any]:
+    return color_from_topic(raw.message())
+
+
+def _depth(raw: RawMessage) -> NDArray[Any]:
+    return depth_from_image(raw.message())
 
 
 def _reason(error: Exception, buffer: Any, fixed_frame: str, color: Picture) -> TransformReason:

@@ -12,6 +12,8 @@ CASES = {
     "neighbours": "the keyframe buffer against a scan over all poses, at 100, 1k and 10k keyframes",
     "source": "how fast labelled images are read, packed and as they are, against what a training step needs",
     "live": "labelling against the bare forward pass, and the live node at camera rate",
+    "ingest": "how fast a bag becomes frames, against reading its images with rosbags and decoding them",
+    "stream": "the share of a CPU core that the adaptation node takes at 30 Hz, against a bare subscriber of rclpy",
 }
 
 

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from s4net_core.bench.geometry import bench_neighbours, bench_warp
+from s4net_core.bench.ingest import bench_ingest
 from s4net_core.bench.source import bench_source
 from s4net_core.bench.step import bench_step
 from s4net_core.bench.table import CASES, print_rows
@@ -19,6 +20,8 @@ from s4net_core.cli.options import (
 from s4net_core.models.predict import pick_device
 
 DEMO = Path(__file__).resolve().parents[2] / "demo"
+ROS_CASES = {"live": "s4net_ros.replay.bench", "stream": "s4net_ros.replay.bench_stream"}
+"""Modules that measure with nodes."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,14 +40,16 @@ def run(args: argparse.Namespace) -> int:
     if args.case in ("warp", "neighbours"):
         device = str(pick_device(settings_from(args).device))
         rows = bench_warp(repeats=args.repeats, device=device) if args.case == "warp" else bench_neighbours()
+    elif args.case == "ingest":
+        rows = bench_ingest(repeats=args.repeats)
     else:
         if args.settings is None:
             args.settings = DEMO / "demo.yaml"
             args.checkpoint = args.checkpoint or DEMO / "weights" / "base.safetensors"
             args.source = args.source or DEMO / "source"
         settings = learning_settings_from(args)
-        if args.case == "live":  # in a process of its own, because the core imports no ROS
-            module = [sys.executable, "-m", "s4net_ros.replay.bench"]
+        if args.case in ROS_CASES:  # in a process of its own, because the core imports no ROS
+            module = [sys.executable, "-m", ROS_CASES[args.case]]
             os.execv(sys.executable, [*module, str(args.settings), str(args.repeats), *overrides_from(args)])
         if args.case == "source":
             rows = bench_source(settings, repeats=args.repeats)

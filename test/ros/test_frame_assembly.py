@@ -13,6 +13,7 @@ pytest.importorskip("tf2_msgs.msg", reason="tf2_msgs is not built: run `make bui
 
 import rclpy.logging
 from looped_streams import LAGS, around_a_jump, looped
+from rclpy.serialization import serialize_message
 from rclpy.time import Time
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
@@ -38,8 +39,8 @@ INTRINSICS = Intrinsics(W, H, 8.0, 8.0, 4.5, 2.5)
 
 
 class Subscription:
-    def __init__(self, topic: str, callback: Callable[[Any], None], qos: Any) -> None:
-        self.topic_name, self.callback, self.qos_profile = topic, callback, qos
+    def __init__(self, topic: str, callback: Callable[[Any], None], qos: Any, raw: bool) -> None:
+        self.topic_name, self.callback, self.qos_profile, self.raw = topic, callback, qos, raw
 
 
 class Node:
@@ -53,9 +54,9 @@ class Node:
         self.latched: list[Any] = []
 
     def create_subscription(
-        self, msg_type: type, topic: str, callback: Any, qos_profile: Any, **_: Any
+        self, msg_type: type, topic: str, callback: Any, qos_profile: Any, *, raw: bool = False, **_: Any
     ) -> Subscription:
-        self.subscriptions[topic] = Subscription(topic, callback, qos_profile)
+        self.subscriptions[topic] = Subscription(topic, callback, qos_profile, raw)
         for message in self.latched if topic == "/tf_static" else ():
             callback(message)
         return self.subscriptions[topic]
@@ -73,8 +74,8 @@ class Node:
     def deliver(self, topic: str, message: Any) -> None:
         if topic == "/tf_static":
             self.latched.append(message)
-        if topic in self.subscriptions:
-            self.subscriptions[topic].callback(message)
+        if subscription := self.subscriptions.get(topic):
+            subscription.callback(serialize_message(message) if subscription.raw else message)
 
 
 def header(stamp: int, frame: str = FRAME) -> Header:

@@ -1,0 +1,240 @@
+"""Share of a CPU core that the adaptation node takes for a camera at 30 Hz, beside a bare subscriber of rclpy.
+
+``s4net bench stream`` runs this. The node does not learn meanwhile: what is measured is the way from topics to
+keyframes. The bare subscriber takes the same images at the same time and does nothing with them.
+"""
+
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import rclpy
+from rclpy.node import Node
+from rclpy.qos import QoSProfile
+from rich.console import Console
+from rich.progress import track
+from sensor_msgs.msg import CameraInfo, Image
+from std_msgs.msg import Header
+from tf2_msgs.msg import TFMessage
+
+from s4net_core.bench.table import CASES, Row, print_rows
+from s4net_core.config import load_settings
+from s4net_core.errors import S4NetError
+from s4net_core.frames import Intrinsics
+from s4net_ros.conversions import camera_info_message, image_message, transform_message
+from s4net_ros.graph import NodeSpec, adaptation_graph, fastdds_environment
+from s4net_ros.msg import AdaptationStatus
+from s4net_ros.qos import stream_qos
+from s4net_ros.replay.plan import with_overrides
+from s4net_ros.replay.processes import Children
+
+WIDTH, HEIGHT, RATE = 848, 480, 30
+"""Of a RealSense camera, pixels and frames a second."""
+SPEED = 0.5
+"""Of the robot that drives, metres a second: at the default distance of keyframes, three new ones a second."""
+DISTANCE = 2.0
+"""Of the wall along which the robot drives, metres."""
+QUEUE = 10
+"""Depth of all topics."""
+WARM_UP = 3
+"""Seconds of the stream before the first measurement."""
+TIMEOUT = 120.0
+"""Seconds for the node to load its network and subscribe."""
+CASES_AND_GOALS = {"standing still": (0.0, 10.0), "driving": (SPEED, 30.0)}
+"""Speed of the robot, and the largest share of a core, per cent."""
+FRAME, FIXED = "camera_color_optical_frame", "odom"
+KINDS = (Image, Image, CameraInfo)
+BARE_STATUS = "/bench_subscriber/status"
+MODULE = "s4net_ros.replay.bench_stream"
+
+
+class Camera(Node):
+    """Publishes colour, aligned depth, camera_info and tf of a robot along a wall."""
+
+    def __init__(self, spec: NodeSpec) -> None:
+        super().__init__("bench_camera")
+        qos = stream_qos("reliable", QUEUE)
+        lens = Intrinsics(WIDTH, HEIGHT, 600.0, 600.0, WIDTH / 2, HEIGHT / 2)
+        header, rng = Header(frame_id=FRAME), np.random.default_rng(0)
+        color = rng.integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
+        depth = np.full((HEIGHT, WIDTH), round(DISTANCE * 1e3), np.uint16)
+        self.topics = [spec.topic(name) for name in ("color/image_raw", "depth/image_raw", "color/camera_info")]
+        self._messages = [
+            image_message(color, "rgb8", header),
+            image_message(depth, "16UC1", header),
+            camera_info_message(lens, header),
+        ]
+        self._outputs = [
+            self.create_publisher(kind, topic, qos) for kind, topic in zip(KINDS, self.topics, strict=True)
+        ]
+        self._tf = self.create_publisher(TFMessage, "/tf", QUEUE)
+        self._T_world_camera = np.eye(4)
+
+    @property
+    def subscribers(self) -> int:
+        """Programs that have subscribed to everything."""
+        return min(output.get_subscription_count() for output in (*self._outputs, self._tf))
+
+    def stream(self, seconds: float, speed: float) -> None:
+        """Publish for `seconds` at `RATE`, while the robot drives with `speed`, metres a second."""
+        due = time.monotonic()
+        for _ in track(range(round(seconds * RATE)), "frames", console=Console(stderr=True), transient=True):
+            due = max(due + 1 / RATE, time.monotonic())  # a busy machine slows the camera down
+            while (left := due - time.monotonic()) > 0:
+                rclpy.spin_once(self, timeout_sec=left)
+            self._T_world_camera[0, 3] += speed / RATE
+            self._publish()
+
+    def _publish(self) -> None:
+        stamp = self.get_clock().now().to_msg()
+        header = Header(frame_id=FIXED, stamp=stamp)
+        self._tf.publish(TFMessage(transforms=[transform_message(self._T_world_camera, header, FRAME)]))
+        for output, message in zip(self._outputs, self._messages, strict=True):
+            message.header.stamp = stamp
+            output.publish(message)
+
+
+class Meter:
+    """CPU time that a process takes for a frame, from one of its status messages to the next.
+
+    Frames that are lost on a busy machine cost nothing, so what counts is the number that the process has received.
+
+    Args:
+        node: subscribes.
+        topic: of the process' status.
+        pid: of the process.
+    """
+
+    def __init__(self, node: Node, topic: str, pid: int) -> None:
+        self.shares: list[float] = []
+        """Per cent of a core at `RATE`, for each interval between two messages."""
+        self.status = AdaptationStatus()
+        self._pid, self._before = pid, (0, 0.0)
+        node.create_subscription(AdaptationStatus, topic, self._hear, QoSProfile(depth=QUEUE))
+
+    def _hear(self, status: AdaptationStatus) -> None:
+        self.status = status
+        now = status.frames_received, cpu_seconds(self._pid)
+        frames, seconds = (new - old for new, old in zip(now, self._before, strict=True))
+        if frames >= RATE // 2:
+            self.shares.append(100 * seconds / frames * RATE)
+        self._before = now
+
+
+class BareSubscriber(Node):
+    """Takes the messages of a camera, as any node in Python must, and only counts them."""
+
+    def __init__(self, topics: Sequence[str]) -> None:
+        super().__init__("bench_subscriber")
+        self._status = AdaptationStatus()
+        for kind, topic in zip(KINDS, topics, strict=True):
+            self.create_subscription(kind, topic, self._count, stream_qos("reliable", QUEUE))
+        self.create_subscription(TFMessage, "/tf", lambda message: None, QUEUE)
+        self._output = self.create_publisher(AdaptationStatus, BARE_STATUS, QUEUE)
+        self.create_timer(1.0, lambda: self._output.publish(self._status))
+
+    def _count(self, message: object) -> None:
+        self._status.frames_received += isinstance(message, CameraInfo)
+
+
+def measure(settings_file: str, overrides: Sequence[str], repeats: int) -> list[Row]:
+    """Start the adaptation node and the bare subscriber, and stream: first the robot stands still, then it drives.
+
+    Args:
+        settings_file: YAML.
+        overrides: NAME=VALUE, which win over the file.
+        repeats: seconds of each kind.
+
+    Raises:
+        S4NetError: the node dies or does not subscribe, or takes no keyframes.
+    """
+    rows = []
+    with tempfile.TemporaryDirectory() as folder, streaming(settings_file, overrides, Path(folder)) as (camera, meters):
+        bare, node = meters
+        for name, (speed, goal) in CASES_AND_GOALS.items():
+            before = node.status.keyframes
+            for meter in meters:
+                meter.shares.clear()
+            camera.stream(repeats, speed)
+            if not bare.shares or not node.shares:
+                raise S4NetError(f"too few frames arrive in {repeats} s: give more --repeats, or free the machine")
+            values, peer = node.shares, statistics.median(bare.shares)
+            taken = node.status.keyframes - before
+            rows.append(Row(f"{name}: bare subscriber of rclpy", peer, "% of a core", None))
+            text = f"{name}, {taken} new keyframes: node, {min(values):.1f} to {max(values):.1f}, goal {goal:g} at most"
+            rows.append(Row(text, statistics.median(values), "% of a core", peer / statistics.median(values)))
+        if not node.status.keyframes:
+            raise S4NetError(f"the node took no keyframes: {node.status}")
+    return rows
+
+
+@contextmanager
+def streaming(
+    settings_file: str, overrides: Sequence[str], folder: Path
+) -> Iterator[tuple[Camera, tuple[Meter, Meter]]]:
+    """The camera, and meters of the bare subscriber and the adaptation node, which are warmed up."""
+    settings = load_settings(settings_file, overrides)
+    graph = adaptation_graph(
+        settings_file=settings_file,
+        checkpoint=settings.checkpoint,
+        source_set=settings.source.path,
+        state_dir=str(folder / "state"),
+    )
+    own = ["adaptation.min_keyframes=10000", f"stream.fixed_frame={FIXED}"]  # it never learns
+    own += [f"stream.{image}_reliability=reliable" for image in ("color", "depth")]
+    spec = with_overrides(graph[1], [*overrides, *own])
+    camera = Camera(spec)
+    with Children(folder, {}) as children:
+        peer = children.start("subscriber", [sys.executable, "-m", MODULE, "--subscribe", *camera.topics])
+        node = children.start(spec.name, spec.command())
+        meters = Meter(camera, BARE_STATUS, peer.pid), Meter(camera, spec.topic("adaptation/status"), node.pid)
+        with Console(stderr=True).status("the node loads its network"):
+            _wait_for(lambda: camera.subscribers >= len(meters), children)
+        camera.stream(WARM_UP, 0.0)
+        yield camera, meters
+        children.check()
+    camera.destroy_node()
+
+
+def _wait_for(ready: Callable[[], bool], children: Children) -> None:
+    deadline = time.monotonic() + TIMEOUT
+    while not ready():
+        children.check()
+        if time.monotonic() > deadline:
+            raise S4NetError(f"the node has not subscribed after {TIMEOUT:.0f} s")
+        time.sleep(0.1)
+
+
+def cpu_seconds(pid: int) -> float:
+    """CPU time that a process has used, all threads, as `clock_getcpuclockid` finds it; Linux."""
+    return time.clock_gettime((~pid << 3) | 2)
+
+
+def main() -> int:
+    """``replay.bench_stream SETTINGS REPEATS [NAME=VALUE ...]``, or ``--subscribe COLOR DEPTH INFO``."""
+    first, *rest = sys.argv[1:]
+    os.environ.update(fastdds_environment(fastdds_profile="local"))  # of the camera too, or it loses images
+    rclpy.init()
+    try:
+        if first == "--subscribe":
+            rclpy.spin(BareSubscriber(rest))
+        else:
+            print_rows(CASES["stream"], measure(first, rest[1:], int(rest[0])))
+    except KeyboardInterrupt:
+        return 130
+    except S4NetError as error:
+        print(f"s4net bench: {error}", file=sys.stderr)
+        return 2
+    finally:
+        rclpy.try_shutdown()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
