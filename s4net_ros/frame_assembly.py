@@ -179,7 +179,7 @@ class FrameAssembly:
         self._assembler.add_camera_info(stamp, lambda: intrinsics_from_info(message, rectified=self._rectified))
 
     def _on_pair(self, color: RawMessage, depth: RawMessage | None) -> None:
-        self._assembler.add_pair(picture_of(color, _color), depth and picture_of(depth, _depth))
+        self._assembler.add_pair(picture_of(color, _color), None if depth is None else picture_of(depth, _depth))
         self._arrival.set()
 
     def _arrived(self, name: str, message: Any) -> int:

@@ -274,7 +274,7 @@ def _decoded(
         intrinsics=intrinsics,
         frame_id=color.frame_id,
     )
-    if depth and (frame.depth is None or not frame.depth.any()):
+    if depth and (frame.depth is None or not any(row.any() for row in frame.depth)):  # mostly the first row ends it
         raise BadFrame("no_depth", f"depth at {depth.stamp} ns has no pixel with depth: {DROP_REASONS['no_depth']}")
     return frame
 
