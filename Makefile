@@ -37,8 +37,9 @@ help:
 demo: build
 	@$(IN_ROOT) .venv/bin/python demo/run.py $(ARGS)
 
+# Three processes on two cores: that of the ROS tests waits for half of its time.
 test: lint
-	@$(IN_ROOT) .venv/bin/python -m pytest -n 2 --dist loadgroup $(ARGS)
+	@$(IN_ROOT) .venv/bin/python -m pytest -n 3 --dist loadgroup $(ARGS)
 
 lint: build
 	@$(IN_ROOT) tools/build.sh dev
