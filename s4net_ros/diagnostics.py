@@ -23,6 +23,8 @@ STAMP_HISTORY = 64
 """Newest stamps kept for each topic, to tell how far two streams lie apart."""
 LATENCY_HISTORY = 300
 """Frames over which latency is reported."""
+NAMESAKES_S = 30.0
+"""Seconds for which the graph may show another node of the same name: that of a process that died stays for 20."""
 
 
 class Counts:
@@ -87,8 +89,8 @@ class Report:
 class DiagnosticsPublisher:
     """Publishes `collect()` on /diagnostics once a second of steady time, so that a stopped /clock does not stop it.
 
-    Other nodes of the node's own name are a warning there and in the log: parameters and lifecycle calls reach any of
-    them.
+    Other nodes of the node's own name are a warning there and in the log once they stay: parameters and lifecycle calls
+    reach any of them.
 
     Args:
         node: publishes; its full name is the status' name.
@@ -98,7 +100,8 @@ class DiagnosticsPublisher:
     def __init__(self, node: Node, collect: Callable[[], Report], period: float = 1.0) -> None:
         self._node = node
         self._collect = collect
-        self._namesakes = ""
+        self._alone_at = time.monotonic()
+        self._warned = False
         self._publisher = node.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self._timer = node.create_timer(period, self.publish, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
@@ -121,13 +124,17 @@ class DiagnosticsPublisher:
         self._publisher.publish(message)
 
     def _look_for_namesakes(self, name: str) -> str:
-        """What is wrong when several nodes have this full name, logged when it begins; else empty."""
+        """What is wrong when several nodes have had this full name for a while, logged when it begins; else empty."""
         names = self._node.get_node_names_and_namespaces()
         count = sum(f"{namespace.rstrip('/')}/{node}" == name for node, namespace in names)
-        text = f"{count} nodes are named {name}: end one, or give each its own namespace" if count > 1 else ""
-        if text and not self._namesakes:
+        if count < 2:
+            self._alone_at, self._warned = time.monotonic(), False
+        if time.monotonic() - self._alone_at < NAMESAKES_S:
+            return ""
+        text = f"{count} nodes are named {name}: end one, or give each its own namespace"
+        if not self._warned:
             self._node.get_logger().warning(text)
-        self._namesakes = text
+        self._warned = True
         return text
 
     def destroy(self) -> None:
