@@ -67,6 +67,12 @@ class Ros:
 
         return self.add(rclpy.create_node(name, context=self.context, **options))
 
+    def on_executor(self, call: Callable[[], object]) -> None:
+        """Run a call on the executor's thread: rclpy raises there when another thread destroys what it waits for."""
+        task = self._executor.create_task(call)
+        self._executor.wake()
+        self.wait_for(task.done, "a call on the executor's thread")
+
     def wait_for(self, condition: Callable[[], Any], what: str = "", timeout: float = WAIT_S) -> Any:
         """Wait until `condition` is true and return its value; fail the test after `timeout` seconds."""
         end = time.monotonic() + timeout

@@ -368,7 +368,7 @@ def test_depth_is_subscribed_only_while_somebody_listens_to_the_points(ros, star
     assert camera.depth.topic_name not in [subscription.topic_name for subscription in node.subscriptions]
     subscription = camera.ros_node.create_subscription(PointCloud2, "segmentation/points", lambda _: None, QOS)
     camera.ready(camera.depth)
-    camera.ros_node.destroy_subscription(subscription)
+    ros.on_executor(lambda: camera.ros_node.destroy_subscription(subscription))
     ros.wait_for(lambda: camera.depth.get_subscription_count() == 0, "depth let go")
 
 
