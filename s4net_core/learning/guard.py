@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from s4net_core.config import Settings
 from s4net_core.evaluation.agreement import Agreement, agreement_of_each
-from s4net_core.evaluation.metrics import ConfusionMatrix
+from s4net_core.evaluation.scoring import counted
 from s4net_core.io.source_sets.source_set import LabelledImage, SourceSet, Usable
 from s4net_core.keyframes import Keyframe, KeyframeBuffer
 from s4net_core.learning.feature_cache import FeatureCache
@@ -166,10 +166,8 @@ class Guard:
             images = {i: usable.read(self._source.__getitem__, i) for i in self._holdout}
             self._labelled = {i: image for i, image in images.items() if image is not None}
         labels = self._labeller.labels(network, {(i, False): image.color for i, image in self._labelled.items()})
-        matrix, space = ConfusionMatrix(network.num_classes), network.label_space
-        for image, label in zip(self._labelled.values(), labels, strict=True):
-            matrix.add(space.without_no_class(image.label), space.without_no_class(label))
-        return matrix.pooled().miou
+        truths = (image.label for image in self._labelled.values())
+        return counted(zip(truths, labels, strict=True), network.label_space).pooled().miou
 
 
 def _health(source_miou: float, score: float, labels: KnownLabels, agreement: Agreement) -> Health:

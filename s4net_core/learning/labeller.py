@@ -5,12 +5,12 @@ from collections.abc import Hashable, Mapping
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from s4net_core.config import Settings
 from s4net_core.learning.feature_cache import FeatureCache
 from s4net_core.models.build import SegmentationNetwork
-from s4net_core.models.predict import BATCH, predict_labels, to_array, working_images
-from s4net_core.models.scaled_logits import ScaledLogits
+from s4net_core.models.predict import at_work, labels_from, predict_labels
 
 
 class Labeller:
@@ -39,27 +39,14 @@ class Labeller:
         Returns:
             (H, W) uint8 class ids 1..C an image, at its own size, in the order of `colors`.
         """
-        if self._features is None or not self._features.fit(network):
-            return predict_labels(network, list(colors.values()), self._settings, self._device)
-        was_training = network.training
-        network.eval()
-        try:
-            return self._from_features(self._features, network, colors)
-        finally:
-            network.train(was_training)
+        features, keys, shown = self._features, list(colors), list(colors.values())
+        if features is None or not features.fit(network):
+            return predict_labels(network, shown, self._settings, self._device)
 
-    @torch.no_grad()
-    def _from_features(
-        self, features: FeatureCache, network: SegmentationNetwork, colors: Mapping[Hashable, NDArray[np.uint8]]
-    ) -> list[NDArray[np.uint8]]:
-        amp = self._settings.learner.amp and self._device.type == "cuda"
-        keys, labels = list(colors), list[NDArray[np.uint8]]()
-        for start in range(0, len(keys), BATCH):
-            batch = keys[start : start + BATCH]
-            images = working_images([colors[key] for key in batch], self._settings, self._device)
-            with torch.autocast(self._device.type, enabled=amp):
-                maps = features.features(batch, images)
-                logits = network.decode(maps, (images.shape[2], images.shape[3])).logits.float()
-            for i, key in enumerate(batch):
-                labels.append(to_array(ScaledLogits(logits[i : i + 1], colors[key].shape[:2]).label))
-        return labels
+        def logits_of(part: slice, images: Tensor) -> Tensor:
+            with at_work(network, images, amp=self._settings.learner.amp):
+                maps = features.features(keys[part], images)
+                return network.decode(maps, (images.shape[2], images.shape[3])).logits.float()
+
+        with torch.no_grad():
+            return labels_from(logits_of, shown, self._settings, self._device)

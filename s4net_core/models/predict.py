@@ -1,6 +1,6 @@
 """Colour in, labels and depth out: a network's predictions for images, as pure functions."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -37,11 +37,26 @@ def predict_labels(
     Raises:
         BadFrame: ``color_format`` when one of `colors` is something else.
     """
+    return labels_from(lambda _, images: forward(network, images, amp=settings.learner.amp), colors, settings, device)
+
+
+def labels_from(
+    logits_of: Callable[[slice, Tensor], Tensor],
+    colors: Sequence[NDArray[np.uint8]],
+    settings: Settings,
+    device: torch.device,
+) -> list[NDArray[np.uint8]]:
+    """As `predict_labels`, whatever makes the logits.
+
+    Args:
+        logits_of: which of the images, and these at the working size, (B, 3, h, w) -> (B, C, h, w) float32.
+        colors, settings, device: as `predict_labels`.
+    """
     labels: list[NDArray[np.uint8]] = []
     for start in range(0, len(colors), BATCH):
-        batch = colors[start : start + BATCH]
-        logits = forward(network, working_images(batch, settings, device), amp=settings.learner.amp)
-        for i, color in enumerate(batch):
+        part = slice(start, start + BATCH)
+        logits = logits_of(part, working_images(colors[part], settings, device))
+        for i, color in enumerate(colors[part]):
             labels.append(to_array(ScaledLogits(logits[i : i + 1], color.shape[:2]).label))
     return labels
 
@@ -86,14 +101,14 @@ def forward(network: SegmentationNetwork, images: Tensor, *, amp: bool = True) -
     Returns:
         (B, C, H, W) float32, a constant for the gradient.
     """
-    with _at_work(network, images, amp):
+    with at_work(network, images, amp=amp):
         return network(images).float()  # type: ignore[no-any-return]
 
 
 @torch.no_grad()
 def all_outputs(network: SegmentationNetwork, images: Tensor, *, amp: bool = True) -> Outputs:
     """Logits and, where the network has a decoder for it, depth, as float32; arguments as `forward`."""
-    with _at_work(network, images, amp):
+    with at_work(network, images, amp=amp):
         outputs = network.outputs(images)
     return Outputs(outputs.logits.float(), None, outputs.depth)
 
@@ -158,7 +173,8 @@ def pick_device(name: str | torch.device) -> torch.device:
 
 
 @contextmanager
-def _at_work(network: SegmentationNetwork, images: Tensor, amp: bool) -> Iterator[None]:
+def at_work(network: SegmentationNetwork, images: Tensor, *, amp: bool) -> Iterator[None]:
+    """The network in evaluation mode, and in mixed precision on CUDA with `amp`; afterwards as it was."""
     was_training = network.training
     if was_training:
         network.eval()

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from s4net_core.models.build import SegmentationNetwork
 from s4net_core.models.decoders import decoded
-from s4net_core.models.predict import forward
+from s4net_core.models.predict import at_work, forward
 
 SMOOTH: dict[str, Any] = {"mode": "bilinear", "align_corners": False, "antialias": True}
 """How images and logits are scaled: bilinearly, and averaged where they shrink."""
@@ -23,7 +23,7 @@ def logits_at(network: SegmentationNetwork, images: Tensor, size: tuple[int, int
     The result is the same up to rounding.
 
     Args:
-        network: on the images' device, in evaluation mode.
+        network: on the images' device; its mode is restored afterwards.
         images: (B, 3, H, W) float32, RGB, 0..1.
         size: (height, width) of the result.
         amp: mixed precision on CUDA.
@@ -35,7 +35,7 @@ def logits_at(network: SegmentationNetwork, images: Tensor, size: tuple[int, int
     if not isinstance(head, nn.Sequential) or len(head) != 3 or not _is_bilinear(head[1]):
         return F.interpolate(forward(network, images, amp=amp), size=size, **SMOOTH)
     convolution, upsampling, _ = head  # the activation is none: networks are built without
-    with torch.autocast(images.device.type, enabled=amp and images.device.type == "cuda"):
+    with at_work(network, images, amp=amp):
         small: Tensor = convolution(decoded(network.body.decoder, network.encode(images))).float()
     height, width = images.shape[2:]
     rows = _map_of_side(upsampling, small.shape[2], height, size[0]).to(small.device)

@@ -46,6 +46,16 @@ def settings() -> Settings:
     )
 
 
+@pytest.fixture
+def sure_network(settings: Settings):
+    """A network that is sure, and of different classes."""
+    torch.manual_seed(3)
+    network = build_network(settings.model)
+    with torch.no_grad():
+        network.body.segmentation_head[0].weight.mul_(2000)
+    return network.eval()
+
+
 @pytest.fixture(scope="session")
 def frames():
     """Views of one room."""

@@ -12,7 +12,6 @@ from s4net_core.geometry.warp import correspond, merge, sample, sample_mask
 from s4net_core.keyframes import KeyframeBuffer, views_of
 from s4net_core.learning import teacher as module
 from s4net_core.learning.teacher import Teacher
-from s4net_core.models.build import build_network
 from s4net_core.models.predict import predict_labels, to_tensor
 
 CPU = torch.device("cpu")
@@ -20,13 +19,8 @@ RNG = np.random.default_rng(0)
 
 
 @pytest.fixture
-def network(settings):
-    """A network that is sure, and of different classes."""
-    torch.manual_seed(3)
-    network = build_network(settings.model)
-    with torch.no_grad():
-        network.body.segmentation_head[0].weight.mul_(2000)
-    return network.eval()
+def network(sure_network):
+    return sure_network
 
 
 @pytest.fixture

@@ -9,21 +9,17 @@ import torch
 from s4net_core.learning.feature_cache import FeatureCache
 from s4net_core.learning.labeller import Labeller
 from s4net_core.learning.serving_weights import ServingWeights
-from s4net_core.models.build import build_network, freeze_encoder
+from s4net_core.models.build import freeze_encoder
 from s4net_core.models.predict import predict_labels
 
 CPU = torch.device("cpu")
 
 
 @pytest.fixture
-def network(settings):
-    """A network that is sure, and of different classes."""
-    torch.manual_seed(3)
-    network = build_network(settings.model)
-    with torch.no_grad():
-        network.body.segmentation_head[0].weight.mul_(2000)
-    freeze_encoder(network)
-    return network.eval()
+def network(sure_network):
+    """Its decoder alone learns."""
+    freeze_encoder(sure_network)
+    return sure_network
 
 
 @pytest.fixture
