@@ -13,14 +13,14 @@ from rich.progress import track
 from rosbags.rosbag2 import Reader
 from rosbags.typesys import Stores, get_typestore
 
+from s4net_core.bench.camera import LENS, RATE
 from s4net_core.bench.table import Row
 from s4net_core.errors import CaptureError
-from s4net_core.frames import Frame, Intrinsics
+from s4net_core.frames import Frame
 from s4net_core.io.bags.messages import color_from_image, depth_from_image
 from s4net_core.io.bags.writer import write_bag
 from s4net_core.io.captures.rosbag import BagReader
 
-WIDTH, HEIGHT, RATE = 848, 480, 30
 FRAMES = 60
 GOAL = 0.8
 """Smallest rate, as a share of raw reading."""
@@ -82,11 +82,10 @@ def _read_raw(path: Path, ours: BagReader) -> Iterator[object]:
 def _frames() -> Iterator[Frame]:
     """A camera that moves along a wall; coarse noise compresses about as a room does."""
     rng = np.random.default_rng(0)
-    coarse = rng.integers(0, 256, (HEIGHT // 8, WIDTH // 8, 3), np.uint8)
+    coarse = rng.integers(0, 256, (LENS.height // 8, LENS.width // 8, 3), np.uint8)
     color = coarse.repeat(8, axis=0).repeat(8, axis=1)
-    depth = np.linspace(1.5, 2.5, HEIGHT * WIDTH, dtype=np.float32).reshape(HEIGHT, WIDTH)
-    lens = Intrinsics(WIDTH, HEIGHT, 600.0, 600.0, WIDTH / 2, HEIGHT / 2)
+    depth = np.linspace(1.5, 2.5, LENS.height * LENS.width, dtype=np.float32).reshape(LENS.height, LENS.width)
     for number in range(FRAMES):
         T_world_camera = np.eye(4)
         T_world_camera[0, 3] = 0.01 * number
-        yield Frame(1_000_000_000 + number * 1_000_000_000 // RATE, color, depth, T_world_camera, lens)
+        yield Frame(1_000_000_000 + number * 1_000_000_000 // RATE, color, depth, T_world_camera, LENS)

@@ -3,7 +3,6 @@
 ``s4net bench live`` runs this.
 """
 
-import os
 import sys
 import tempfile
 import time
@@ -21,18 +20,19 @@ from rich.progress import track
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
+from s4net_core.bench.camera import LENS, RATE
 from s4net_core.bench.table import CASES, Row, print_rows
 from s4net_core.config import Settings, load_settings, with_values
 from s4net_core.errors import S4NetError
-from s4net_core.frames import Intrinsics
 from s4net_core.geometry.camera import resize_color
 from s4net_core.io.images.files import read_color
 from s4net_core.models.base_model_file import base_model_file
 from s4net_core.models.predict import pick_device, working_images
 from s4net_core.models.segmenter import Segmenter
 from s4net_ros.conversions import camera_info_message, image_message, stamp_ns
-from s4net_ros.graph import NodeSpec, adaptation_graph, fastdds_environment
+from s4net_ros.graph import NodeSpec, adaptation_graph
 from s4net_ros.qos import stream_qos
+from s4net_ros.replay.bench_process import exit_code_of
 from s4net_ros.replay.plan import with_overrides
 from s4net_ros.replay.processes import Children
 
@@ -41,8 +41,6 @@ IMAGE_SIZE = (640, 480)
 """Width and height of the images for the segmenter alone."""
 LARGER = (480, 360)
 """A second size of the network's images, beside that of the settings."""
-WIDTH, HEIGHT, RATE = 848, 480, 30.0
-"""The camera in front of the node; its rate in frames a second."""
 WARM_UP = 3
 TIMEOUT = 120.0
 """Seconds for the node to load its network and answer the first frame."""
@@ -56,7 +54,7 @@ class Camera(Node):
 
     Args:
         spec: of the segmentation node.
-        color: (H, W, 3) uint8 RGB, published again and again.
+        color: (H, W, 3) uint8 RGB of `LENS`'s size, published again and again.
     """
 
     def __init__(self, spec: NodeSpec, color: NDArray[np.uint8]) -> None:
@@ -65,8 +63,6 @@ class Camera(Node):
         self.report: dict[str, str] = {}
         """What the segmentation node last said in /diagnostics."""
         self._image = image_message(color, "rgb8", Header())
-        height, width = color.shape[:2]
-        self._lens = Intrinsics(width, height, 600.0, 600.0, width / 2, height / 2)
         self._sent: dict[int, float] = {}
         self._color = self.create_publisher(Image, spec.topic("color/image_raw"), QOS)
         self._info = self.create_publisher(CameraInfo, spec.topic("color/camera_info"), QOS)
@@ -78,7 +74,7 @@ class Camera(Node):
         now = self.get_clock().now()
         header = Header(frame_id="camera_color_optical_frame", stamp=now.to_msg())
         self._image.header = header
-        self._info.publish(camera_info_message(self._lens, header))
+        self._info.publish(camera_info_message(LENS, header))
         self._sent[now.nanoseconds] = time.perf_counter()
         self._color.publish(self._image)
 
@@ -122,7 +118,7 @@ def measure(settings_file: str, overrides: Sequence[str], repeats: int) -> list[
     graph = adaptation_graph(
         settings_file=settings_file, checkpoint=settings.checkpoint, source_set=settings.source.path
     )
-    return rows + _node_rows(with_overrides(graph[0], overrides), picture, round(repeats * RATE))
+    return rows + _node_rows(with_overrides(graph[0], overrides), picture, repeats * RATE)
 
 
 def _segmenter_rows(settings: Settings, picture: NDArray[np.uint8], repeats: int) -> list[Row]:
@@ -153,7 +149,7 @@ def _segmenter_rows(settings: Settings, picture: NDArray[np.uint8], repeats: int
 
 
 def _node_rows(spec: NodeSpec, picture: NDArray[np.uint8], frames: int) -> list[Row]:
-    camera = Camera(spec, resize_color(picture, WIDTH, HEIGHT))
+    camera = Camera(spec, resize_color(picture, LENS.width, LENS.height))
     with tempfile.TemporaryDirectory() as logs, Children(Path(logs), {}) as children:
         started = time.monotonic()
         children.start(spec.name, spec.command())
@@ -172,7 +168,7 @@ def _node_rows(spec: NodeSpec, picture: NDArray[np.uint8], frames: int) -> list[
     return [
         Row("start of the node to its first mask", first, "s", None),
         Row("inside the node, segmentation, median", float(camera.report["inference_ms_median"]), "ms", None),
-        Row(f"colour message to mask message, {WIDTH}x{HEIGHT} at {RATE:.0f} Hz, median", median, "ms", None),
+        Row(f"colour message to mask message, {LENS.width}x{LENS.height} at {RATE} Hz, median", median, "ms", None),
         Row("the same, 99th percentile", p99, "ms", None),
         Row(f"of {frames} frames, lost in transport", frames - received, "frames", None),
         Row("left out for a newer one", superseded, "frames", None),
@@ -198,16 +194,7 @@ def _timed(work: Callable[[], object], clock: Callable[[], float]) -> float:
 def main() -> int:
     """``replay.bench SETTINGS REPEATS [NAME=VALUE ...]``."""
     file, repeats, *overrides = sys.argv[1:]
-    os.environ.update(fastdds_environment(fastdds_profile="local"))  # for this process and the node
-    rclpy.init()
-    try:
-        print_rows(CASES["live"], measure(file, overrides, int(repeats)))
-    except S4NetError as error:
-        print(f"s4net bench: {error}", file=sys.stderr)
-        return 2
-    finally:
-        rclpy.try_shutdown()
-    return 0
+    return exit_code_of(lambda: print_rows(CASES["live"], measure(file, overrides, int(repeats))))
 
 
 if __name__ == "__main__":

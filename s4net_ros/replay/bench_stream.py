@@ -4,7 +4,6 @@
 keyframes. The bare subscriber takes the same images at the same time and does nothing with them.
 """
 
-import os
 import statistics
 import sys
 import tempfile
@@ -23,19 +22,18 @@ from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 from tf2_msgs.msg import TFMessage
 
+from s4net_core.bench.camera import LENS, RATE
 from s4net_core.bench.table import CASES, Row, print_rows
 from s4net_core.config import load_settings
 from s4net_core.errors import S4NetError
-from s4net_core.frames import Intrinsics
 from s4net_ros.conversions import camera_info_message, image_message, transform_message
-from s4net_ros.graph import NodeSpec, adaptation_graph, fastdds_environment
+from s4net_ros.graph import NodeSpec, adaptation_graph
 from s4net_ros.msg import AdaptationStatus
 from s4net_ros.qos import stream_qos
+from s4net_ros.replay.bench_process import exit_code_of
 from s4net_ros.replay.plan import with_overrides
 from s4net_ros.replay.processes import Children
 
-WIDTH, HEIGHT, RATE = 848, 480, 30
-"""Of a RealSense camera, pixels and frames a second."""
 SPEED = 0.5
 """Of the robot that drives, metres a second: at the default distance of keyframes, three new ones a second."""
 DISTANCE = 2.0
@@ -60,15 +58,14 @@ class Camera(Node):
     def __init__(self, spec: NodeSpec) -> None:
         super().__init__("bench_camera")
         qos = stream_qos("reliable", QUEUE)
-        lens = Intrinsics(WIDTH, HEIGHT, 600.0, 600.0, WIDTH / 2, HEIGHT / 2)
         header, rng = Header(frame_id=FRAME), np.random.default_rng(0)
-        color = rng.integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
-        depth = np.full((HEIGHT, WIDTH), round(DISTANCE * 1e3), np.uint16)
+        color = rng.integers(0, 256, (LENS.height, LENS.width, 3), np.uint8)
+        depth = np.full((LENS.height, LENS.width), round(DISTANCE * 1e3), np.uint16)
         self.topics = [spec.topic(name) for name in ("color/image_raw", "depth/image_raw", "color/camera_info")]
         self._messages = [
             image_message(color, "rgb8", header),
             image_message(depth, "16UC1", header),
-            camera_info_message(lens, header),
+            camera_info_message(LENS, header),
         ]
         self._outputs = [
             self.create_publisher(kind, topic, qos) for kind, topic in zip(KINDS, self.topics, strict=True)
@@ -219,21 +216,9 @@ def cpu_seconds(pid: int) -> float:
 def main() -> int:
     """``replay.bench_stream SETTINGS REPEATS [NAME=VALUE ...]``, or ``--subscribe COLOR DEPTH INFO``."""
     first, *rest = sys.argv[1:]
-    os.environ.update(fastdds_environment(fastdds_profile="local"))  # of the camera too, or it loses images
-    rclpy.init()
-    try:
-        if first == "--subscribe":
-            rclpy.spin(BareSubscriber(rest))
-        else:
-            print_rows(CASES["stream"], measure(first, rest[1:], int(rest[0])))
-    except KeyboardInterrupt:
-        return 130
-    except S4NetError as error:
-        print(f"s4net bench: {error}", file=sys.stderr)
-        return 2
-    finally:
-        rclpy.try_shutdown()
-    return 0
+    if first == "--subscribe":
+        return exit_code_of(lambda: rclpy.spin(BareSubscriber(rest)))
+    return exit_code_of(lambda: print_rows(CASES["stream"], measure(first, rest[1:], int(rest[0]))))
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from s4net_core.evaluation.page import HtmlPage, write_page
 from s4net_core.evaluation.pictures import Curve, save_picture
 from s4net_core.evaluation.summary import summary_numbers, summary_tables
 from s4net_core.evaluation.tables import Table, to_rich
-from s4net_core.io.captures.opening import open_capture
+from s4net_core.io.captures.opening import open_views
 from s4net_core.labels import SUNRGBD37
 from s4net_core.models.base_model_file import base_model_file
 from s4net_core.models.checkpoint import read_info
@@ -35,9 +35,7 @@ def measure_before_after(settings: Settings, record: Record, scene: Path, consol
         CheckpointError: a weights file is gone or damaged.
     """
     base = base_model_file(settings.checkpoint, settings.model)
-    space = read_info(base).label_space
-    with_depth = settings.geometry.from_sensor
-    capture = open_capture(scene, stream=settings.stream, label_space=space, with_depth=with_depth)
+    capture = open_views(scene, settings, labels=read_info(base).label_space)
     weights: dict[str, str | Path] = {BASE: base}
     if record.updates and record.updates[-1].version:
         weights[ADAPTED] = record.updates[-1].path
