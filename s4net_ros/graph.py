@@ -165,7 +165,7 @@ TOPIC_HELP: Mapping[str, str] = {
     "segmentation/overlay/compressed": "The same as JPEG.",
     "segmentation/camera_info": "Calibration that belongs to the images above.",
     "segmentation/label_info": "Names of the class ids, and the smallest probability of a label; latched.",
-    "segmentation/points": "Points in the order of the mask's pixels: x, y, z in metres, NaN without depth; rgb, label.",
+    "segmentation/points": "Points in the order of the mask's pixels: x, y, z in metres (NaN = no depth), rgb, label.",
     "model_update": "New weights, as the name of a file; latched; the segmentation node listens.",
     "adaptation/status": "Once a second: losses, agreement, versions, dropped and rejected frames by reason.",
     "adaptation/keyframes": "Keyframes, their path, and in red those that contradict each other; latched.",
