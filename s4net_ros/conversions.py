@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from geometry_msgs.msg import Quaternion, Transform, TransformStamped, Vector3
 from numpy.typing import NDArray
-from sensor_msgs.msg import CameraInfo, Image, PointCloud2, PointField
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2, PointField
 from std_msgs.msg import Header
 
 from s4net_core.errors import BadFrame
@@ -100,6 +100,12 @@ def image_message(image: NDArray[Any], encoding: str, header: Header) -> Image:
     )
 
 
+def compressed_message(encoded: tuple[str, bytes], header: Header) -> CompressedImage:
+    """(format, bytes) of an ``encode_compressed_...`` of `io.images.codec` -> CompressedImage."""
+    format, data = encoded
+    return CompressedImage(header=header, format=format, data=array.array("B", data))
+
+
 def camera_info_message(intrinsics: Intrinsics, header: Header) -> CameraInfo:
     """`Intrinsics` -> CameraInfo of an unrectified monocular camera."""
     return CameraInfo(
@@ -119,7 +125,10 @@ def points_message(
     *,
     stride: int = 1,
 ) -> PointCloud2:
-    """Labelled points of all pixels with depth -> PointCloud2 with fields x, y, z, rgb, label.
+    """Labelled points in the order of the pixels -> PointCloud2 with fields x, y, z, rgb, label.
+
+    The cloud has a row for each row of the image, so that point ``v * width + u`` belongs to pixel (u, v). A pixel
+    without depth has x, y, z = NaN.
 
     Args:
         depth: (H, W) float32, metres, 0 = none.
@@ -130,16 +139,16 @@ def points_message(
         stride: every n-th pixel of row and column.
     """
     z = depth[::stride, ::stride]
-    valid = z > 0
-    points = np.empty(int(valid.sum()), _POINT)
-    points["xyz"] = _rays(intrinsics, stride)[valid] * z[valid][:, None]
-    r, g, b = np.moveaxis(color[::stride, ::stride][valid].astype(np.uint32), -1, 0)
+    height, width = z.shape
+    points = np.empty((height, width), _POINT)
+    points["xyz"] = _rays(intrinsics, stride) * np.where(z > 0, z, np.float32(np.nan))[..., None]
+    r, g, b = np.moveaxis(color[::stride, ::stride].astype(np.uint32), -1, 0)
     points["rgb"] = (r << 16) | (g << 8) | b
-    points["label"] = label[::stride, ::stride][valid]
+    points["label"] = label[::stride, ::stride]
     return PointCloud2(
         header=header,
-        height=1,
-        width=points.size,
+        height=height,
+        width=width,
         fields=[
             PointField(name=name, offset=4 * i, datatype=datatype, count=1)
             for i, (name, datatype) in enumerate(
@@ -154,9 +163,9 @@ def points_message(
         ],
         is_bigendian=sys.byteorder == "big",
         point_step=_POINT.itemsize,
-        row_step=_POINT.itemsize * points.size,
+        row_step=_POINT.itemsize * width,
         data=_payload(points),
-        is_dense=True,
+        is_dense=bool(z.all()),
     )
 
 

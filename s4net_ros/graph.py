@@ -137,10 +137,12 @@ INPUT_TOPICS: Mapping[str, str] = {
 
 SEGMENTATION_TOPICS: Mapping[str, str] = {
     "segmentation/mask": "sensor_msgs/msg/Image",
+    "segmentation/mask/compressed": "sensor_msgs/msg/CompressedImage",
     "segmentation/confidence": "sensor_msgs/msg/Image",
     "segmentation/overlay": "sensor_msgs/msg/Image",
+    "segmentation/overlay/compressed": "sensor_msgs/msg/CompressedImage",
     "segmentation/camera_info": "sensor_msgs/msg/CameraInfo",
-    "segmentation/label_info": "s4net_ros/msg/LabelInfo",
+    "segmentation/label_info": "vision_msgs/msg/LabelInfo",
     "segmentation/points": "sensor_msgs/msg/PointCloud2",
 }
 
@@ -157,11 +159,13 @@ TOPIC_HELP: Mapping[str, str] = {
     "depth/image_raw": "Depth aligned to colour: 16UC1 in millimetres or 32FC1 in metres; 0, NaN and infinity = none.",
     "depth/image_raw/compressedDepth": "The same as PNG; `stream.depth_transport` chooses one of the two.",
     "segmentation/mask": "mono8: class ids, 255 = unlabelled; stamp and frame of the colour image.",
-    "segmentation/confidence": "32FC1: probability of the label, 0..1.",
+    "segmentation/mask/compressed": "The same as PNG.",
+    "segmentation/confidence": "mono8: probability of the label, 255 = certain; 32FC1 with 0..1 by a setting.",
     "segmentation/overlay": "rgb8: colour with the labels painted over it, for people.",
-    "segmentation/camera_info": "Calibration that belongs to the three images above.",
-    "segmentation/label_info": "Names and colours of the class ids; latched.",
-    "segmentation/points": "Labelled points: x, y, z in metres, rgb, label.",
+    "segmentation/overlay/compressed": "The same as JPEG.",
+    "segmentation/camera_info": "Calibration that belongs to the images above.",
+    "segmentation/label_info": "Names of the class ids, and the smallest probability of a label; latched.",
+    "segmentation/points": "Points in the order of the mask's pixels: x, y, z in metres (NaN = no depth), rgb, label.",
     "model_update": "New weights, as the name of a file; latched; the segmentation node listens.",
     "adaptation/status": "Once a second: losses, agreement, versions, dropped and rejected frames by reason.",
     "adaptation/keyframes": "Keyframes, their path, and in red those that contradict each other; latched.",

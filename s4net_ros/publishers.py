@@ -5,24 +5,21 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 from rclpy.lifecycle import LifecycleNode, LifecyclePublisher
-from sensor_msgs.msg import CameraInfo, Image, PointCloud2
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from std_msgs.msg import Header
+from vision_msgs.msg import LabelInfo, VisionClass
 
 from s4net_core.config import SegmentationSettings
 from s4net_core.frames import check_depth_size, check_intrinsics_size
-from s4net_core.labels import MASK_UNLABELLED, LabelSpace, to_mask
-from s4net_ros.conversions import image_message, intrinsics_from_info, points_message
-from s4net_ros.msg import LabelInfo
+from s4net_core.io.images.codec import encode_compressed_color, encode_compressed_mask
+from s4net_core.labels import LabelSpace, to_mask
+from s4net_ros.conversions import compressed_message, image_message, intrinsics_from_info, points_message
 from s4net_ros.qos import OUTPUT_DEPTH, latched_qos, stream_qos
 
 if TYPE_CHECKING:  # torch takes seconds to import; nothing here needs it
     from s4net_core.models.segmenter import Segmentation
 
-try:
-    from vision_msgs.msg import LabelInfo as VisionLabelInfo
-    from vision_msgs.msg import VisionClass
-except ImportError:  # not installed everywhere, and not on PyPI
-    VisionLabelInfo = None
+OVERLAY_JPEG_QUALITY = 80
 
 
 class SegmentationPublishers:
@@ -31,7 +28,7 @@ class SegmentationPublishers:
     Args:
         node: publishes only while it is active.
         space: classes of the mask.
-        settings: opacity and stride are read for each frame, so changes act at once.
+        settings: opacity, stride and confidence are read for each frame, so changes act at once.
         rectified: whether the colour images have no lens distortion any more, whatever camera_info says.
     """
 
@@ -45,19 +42,19 @@ class SegmentationPublishers:
         qos = stream_qos(settings.output_reliability, OUTPUT_DEPTH)
         make = node.create_lifecycle_publisher
         self._mask = make(Image, "segmentation/mask", qos)
+        self._mask_png = make(CompressedImage, "segmentation/mask/compressed", qos)
         self._confidence = make(Image, "segmentation/confidence", qos)
         self._overlay = make(Image, "segmentation/overlay", qos)
+        self._overlay_jpeg = make(CompressedImage, "segmentation/overlay/compressed", qos)
         self._info = make(CameraInfo, "segmentation/camera_info", qos)
         self._points = make(PointCloud2, "segmentation/points", qos) if settings.points else None
         self._label_info = make(LabelInfo, "segmentation/label_info", latched_qos())
-        self._vision_info = None
-        if VisionLabelInfo is not None:
-            self._vision_info = make(VisionLabelInfo, "segmentation/label_info_vision", latched_qos())
 
     @property
     def wanted(self) -> bool:
         """Whether anybody listens to an output that needs the network."""
-        return any(map(_heard, (self._mask, self._confidence, self._overlay, self._points)))
+        images = self._mask, self._mask_png, self._confidence, self._overlay, self._overlay_jpeg
+        return any(map(_heard, (*images, self._points)))
 
     @property
     def points_wanted(self) -> bool:
@@ -77,13 +74,23 @@ class SegmentationPublishers:
         """
         if info is not None and _heard(self._info) and (info.height, info.width) == color.shape[:2]:
             self._info.publish(with_header(info, header))
+        mask = to_mask(result.label)
         if _heard(self._mask):
-            self._mask.publish(image_message(to_mask(result.label), "mono8", header))
+            self._mask.publish(image_message(mask, "mono8", header))
+        if _heard(self._mask_png):
+            self._mask_png.publish(compressed_message(encode_compressed_mask(mask), header))
         if _heard(self._confidence):
-            self._confidence.publish(image_message(result.confidence, "32FC1", header))
+            self._confidence.publish(confidence_message(result.confidence, self._settings.confidence_encoding, header))
+        if _heard(self._overlay) or _heard(self._overlay_jpeg):
+            self._publish_overlay(header, self._space.overlay(color, result.label, self._settings.overlay_alpha))
+
+    def _publish_overlay(self, header: Header, picture: NDArray[np.uint8]) -> None:
         if _heard(self._overlay):
-            picture = self._space.overlay(color, result.label, self._settings.overlay_alpha)
             self._overlay.publish(image_message(picture, "rgb8", header))
+        if _heard(self._overlay_jpeg):
+            self._overlay_jpeg.publish(
+                compressed_message(encode_compressed_color(picture, OVERLAY_JPEG_QUALITY), header)
+            )
 
     def publish_points(
         self,
@@ -112,13 +119,9 @@ class SegmentationPublishers:
         self._points.publish(points_message(depth, color, to_mask(result.label), intrinsics, header, stride=stride))
 
     def publish_label_info(self) -> None:
-        """Publish the latched names and colours; call when the node has become active."""
+        """Publish the latched class names; call when the node has become active."""
         header = Header(stamp=self._node.get_clock().now().to_msg())
-        self._label_info.publish(label_info(self._space, header))
-        if self._vision_info is not None:
-            ids, names = self._space.shown_ids, self._space.names
-            classes = [VisionClass(class_id=id, class_name=names[id - 1]) for id in ids]
-            self._vision_info.publish(VisionLabelInfo(header=header, class_map=classes))
+        self._label_info.publish(label_info(self._space, self._settings.min_confidence, header))
 
     def destroy(self) -> None:
         """End all topics."""
@@ -127,16 +130,21 @@ class SegmentationPublishers:
                 self._node.destroy_lifecycle_publisher(publisher)
 
 
-def label_info(space: LabelSpace, header: Header) -> LabelInfo:
-    """Message with the meaning of the mask's values."""
-    return LabelInfo(
-        header=header,
-        label_space=space.name,
-        unlabelled=MASK_UNLABELLED,
-        ids=space.shown_ids,
-        names=[space.names[id - 1] for id in space.shown_ids],
-        colors=[channel for id in space.shown_ids for channel in space.colors[id - 1]],
-    )
+def label_info(space: LabelSpace, threshold: float, header: Header) -> LabelInfo:
+    """Names of the mask's values; 255 ("unlabelled") has none.
+
+    Args:
+        threshold: smallest probability of a label.
+    """
+    classes = [VisionClass(class_id=id, class_name=space.names[id - 1]) for id in space.shown_ids]
+    return LabelInfo(header=header, class_map=classes, threshold=threshold)
+
+
+def confidence_message(confidence: NDArray[np.float32], encoding: str, header: Header) -> Image:
+    """(H, W) float32 in 0..1 -> Image, ``32FC1`` as it is, or ``mono8`` with 255 = certain."""
+    if encoding == "mono8":
+        return image_message((confidence * 255 + 0.5).astype(np.uint8), encoding, header)
+    return image_message(confidence, encoding, header)
 
 
 def with_header(info: CameraInfo, header: Header) -> CameraInfo:

@@ -109,11 +109,13 @@ build() {
     step ros "ROS 2 Kilted" requirements/ros-kilted.txt requirements/constraints.txt \
         -- pip_install --requirement requirements/ros-kilted.txt
     export PATH="$VENV/bin:$PATH" VIRTUAL_ENV="$VENV" AMENT_PREFIX_PATH="$VENV" CMAKE_PREFIX_PATH="$VENV"
-    if [ ! -d "$VENV/share/tf2_msgs" ] || [ -e "$VENV/.stamps/tf2_msgs" ]; then
-        step tf2_msgs "messages of tf2, which PyPI lacks" \
-            tools/tf2_msgs/CMakeLists.txt tools/tf2_msgs/msg/*.msg cmake/*.cmake requirements/ros-kilted.txt \
-            -- build_messages tools/tf2_msgs
-    fi
+    for package in tf2_msgs vision_msgs; do
+        if [ ! -d "$VENV/share/$package" ] || [ -e "$VENV/.stamps/$package" ]; then
+            step "$package" "messages of $package, which PyPI lacks" \
+                tools/$package/CMakeLists.txt tools/$package/msg/*.msg cmake/*.cmake requirements/ros-kilted.txt \
+                -- build_messages tools/$package
+        fi
+    done
     step s4net_ros "messages of this package" \
         CMakeLists.txt package.xml cmake/*.cmake msg/*.msg srv/*.srv s4net_ros/__init__.py requirements/ros-kilted.txt \
         -- build_messages . -DS4NET_MESSAGES_ONLY=ON

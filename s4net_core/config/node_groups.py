@@ -19,9 +19,12 @@ class SegmentationSettings(Group):
     overlay_alpha: float = setting(
         0.5, "Opacity of the labels in the overlay image; 0 = colour alone, 1 = labels alone.", ge=0, le=1, live=True
     )
+    confidence_encoding: Literal["mono8", "32FC1"] = setting(
+        "mono8", "Encoding of the published confidence: mono8 = 0..255, as nav2's layers read it, or 32FC1 = 0..1."
+    )
     points_stride: int = setting(
-        2,
-        "Distance between two pixels of a row or column that become labelled points; 1 = every pixel.",
+        1,
+        "Step between pixels of a row or column that become labelled points; 1 = as many as the mask has.",
         unit="px",
         ge=1,
         le=64,

@@ -188,17 +188,17 @@ class TestPoints:
         )
         return np.frombuffer(bytes(message.data), dtype)
 
-    def test_each_pixel_with_depth_becomes_a_point(self):
+    def test_each_pixel_becomes_the_point_of_its_place(self):
         depth = DEPTH.copy()
         depth[0, 0] = depth[2, 3] = 0
         label = np.arange(H * W, dtype=np.uint8).reshape(H, W)
         message = over_the_wire(points_message(depth, RGB, label, self.INTRINSICS, HEADER))
         points = self.unpack(message)
-        expected = [(v, u) for v in range(H) for u in range(W) if (v, u) not in ((0, 0), (2, 3))]
-        assert message.width == len(points) == len(expected)
-        assert message.row_step == len(message.data)
-        for point, (v, u) in zip(points, expected, strict=True):
-            z = DEPTH[v, u]
+        assert (message.height, message.width, message.row_step * H) == (H, W, len(message.data))
+        assert not message.is_dense
+        for v, u in np.ndindex(H, W):
+            point = points[v * W + u]
+            z = DEPTH[v, u] if (v, u) not in ((0, 0), (2, 3)) else np.nan
             np.testing.assert_allclose(
                 [point["x"], point["y"], point["z"]],
                 [(u - 3.0) / 5.0 * z, (v - 1.5) / 6.0 * z, z],
@@ -212,7 +212,8 @@ class TestPoints:
     def test_stride_thins_rows_and_columns(self):
         message = points_message(DEPTH, RGB, RGB[..., 0], self.INTRINSICS, HEADER, stride=3)
         points = self.unpack(message)
-        assert len(points) == 2 * 3
+        assert (message.height, message.width, len(points)) == (2, 3, 2 * 3)
+        assert message.is_dense
         np.testing.assert_allclose(points["z"], DEPTH[::3, ::3].ravel())
         np.testing.assert_allclose(points["x"][2], (6 - 3.0) / 5.0 * DEPTH[0, 6], rtol=1e-5)
 
@@ -225,9 +226,11 @@ class TestPoints:
         np.testing.assert_allclose(5 * x * factor + 3, u.ravel(), atol=1e-2)
         np.testing.assert_allclose(6 * y * factor + 1.5, v.ravel(), atol=1e-2)
 
-    def test_no_depth_at_all_gives_an_empty_cloud(self):
+    def test_no_depth_at_all_gives_no_position(self):
         message = over_the_wire(points_message(np.zeros_like(DEPTH), RGB, RGB[..., 0], self.INTRINSICS, HEADER))
-        assert (message.width, len(message.data)) == (0, 0)
+        points = self.unpack(message)
+        assert len(points) == H * W
+        assert all(np.isnan(points[axis]).all() for axis in "xyz")
 
 
 def test_image_type_is_the_one_of_sensor_msgs():

@@ -3,33 +3,36 @@
 import pytest
 
 pytest.importorskip("rclpy")
-pytest.importorskip("s4net_ros.msg")
+pytest.importorskip("vision_msgs.msg")
 
 import numpy as np
 from builtin_interfaces.msg import Time
 from own_classes import NAMES, five_classes
 from sensor_msgs.msg import CameraInfo
 from std_msgs.msg import Header
+from vision_msgs.msg import VisionClass
 
 from s4net_core.labels import SUNRGBD37
-from s4net_ros.publishers import label_info, with_header
+from s4net_ros.publishers import confidence_message, label_info, with_header
 
 
-def test_label_info_gives_every_class_its_value_name_and_colour():
-    info = label_info(SUNRGBD37, Header())
-    assert (info.label_space, info.unlabelled) == ("sunrgbd37", 255)
-    assert list(info.ids) == list(range(1, 38))
-    bed = list(info.ids).index(4)
-    assert info.names[bed] == "bed"
-    assert tuple(info.colors[3 * bed : 3 * bed + 3]) == (255, 187, 120)
-    assert len(info.colors) == 3 * 37
+def test_label_info_gives_every_class_its_value_and_name():
+    info = label_info(SUNRGBD37, 0.5, Header())
+    assert [entry.class_id for entry in info.class_map] == list(range(1, 38))
+    assert info.class_map[3] == VisionClass(class_id=4, class_name="bed")
+    assert info.threshold == 0.5
 
 
 def test_label_info_of_ones_own_classes_leaves_out_what_means_no_class(tmp_path):
-    info = label_info(five_classes(tmp_path), Header())
-    assert (info.label_space, list(info.ids), info.names) == ("warehouse", [1, 2, 3, 4], list(NAMES[:4]))
-    assert tuple(info.colors[3:6]) == (200, 120, 40)
-    assert len(info.colors) == 3 * 4
+    info = label_info(five_classes(tmp_path), 0.0, Header())
+    assert [(entry.class_id, entry.class_name) for entry in info.class_map] == list(enumerate(NAMES[:4], 1))
+
+
+def test_confidence_is_a_byte_for_nav2_or_exact():
+    confidence = np.float32([[0.0, 0.5, 1.0]])
+    assert list(confidence_message(confidence, "mono8", Header()).data) == [0, 128, 255]
+    exact = confidence_message(confidence, "32FC1", Header())
+    assert (exact.encoding, np.frombuffer(exact.data, np.float32).tolist()) == ("32FC1", [0.0, 0.5, 1.0])
 
 
 def test_a_camera_info_with_another_header_is_the_same_camera():

@@ -22,6 +22,7 @@ from rclpy.time import Time
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from std_msgs.msg import Header
+from vision_msgs.msg import LabelInfo, VisionClass
 
 from s4net_core.config import ModelSettings
 from s4net_core.frames import Intrinsics
@@ -31,8 +32,8 @@ from s4net_core.models.checkpoint import file_sha256, read_info, save_checkpoint
 from s4net_core.models.scaled_logits import ScaledLogits
 from s4net_core.models.segmenter import Segmentation, Segmenter
 from s4net_ros import publishers
-from s4net_ros.conversions import camera_info_message, image_message
-from s4net_ros.msg import LabelInfo, ModelUpdate
+from s4net_ros.conversions import camera_info_message, color_from_topic, image_message
+from s4net_ros.msg import ModelUpdate
 from s4net_ros.qos import latched_qos, stream_qos
 from s4net_ros.segmentation_node import SegmentationNode
 from s4net_ros.weights import update_message
@@ -152,14 +153,12 @@ def test_every_output_keeps_size_stamp_and_frame_of_its_colour_image(ros, start)
         assert (message.width, message.height) == (WIDTH, HEIGHT)
     assert {name: o[0].encoding for name, o in outputs.items()} == {
         "mask": "mono8",
-        "confidence": "32FC1",
+        "confidence": "mono8",
         "overlay": "rgb8",
     }
     assert infos[0].k[0] == 60.0
     assert set(outputs["mask"][0].data) == {5}
-    np.testing.assert_allclose(
-        np.frombuffer(outputs["confidence"][0].data, np.float32), np.exp(6) / (np.exp(6) + 36), rtol=1e-4
-    )
+    assert set(outputs["confidence"][0].data) == {round(255 * np.exp(6) / (np.exp(6) + 36))}
 
 
 def test_labels_are_those_of_the_segmenter_for_the_same_picture(ros, start, checkpoint):
@@ -223,11 +222,11 @@ def test_uncertain_pixels_are_255_from_the_moment_the_parameter_changes(ros, sta
     assert [set(m.data) for m in masks] == [{5}, {255}]
 
 
-def test_names_and_colours_reach_who_comes_late(ros, start):
-    _, camera = start()
+def test_names_reach_who_comes_late(ros, start):
+    _, camera = start(segmentation__min_confidence=0.25)
     infos = camera.listen(LabelInfo, "segmentation/label_info", latched_qos())
     ros.wait_for(lambda: infos)
-    assert (infos[0].names[4], infos[0].unlabelled) == ("chair", 255)
+    assert (infos[0].class_map[4], infos[0].threshold) == (VisionClass(class_id=5, class_name="chair"), 0.25)
 
 
 def test_classes_of_ones_own_reach_label_info_and_mask(ros, start, tmp_path):
@@ -243,8 +242,9 @@ def test_classes_of_ones_own_reach_label_info_and_mask(ros, start, tmp_path):
     masks = camera.listen(Image, "segmentation/mask")
     camera.show(1)
     ros.wait_for(lambda: infos and masks)
-    assert (infos[0].label_space, infos[0].names) == ("warehouse", list(NAMES[:4]))
-    assert set(masks[0].data) == {list(infos[0].ids)[infos[0].names.index("pallet")]}
+    ids = {entry.class_name: entry.class_id for entry in infos[0].class_map}
+    assert list(ids) == list(NAMES[:4])
+    assert set(masks[0].data) == {ids["pallet"]}
 
 
 def test_weights_of_other_classes_are_refused_with_both_named(ros, start, tmp_path):
@@ -285,15 +285,29 @@ def test_only_the_output_that_is_listened_to_is_made(ros, start, monkeypatch, he
     for count, stamp in enumerate((1, 2), 1):
         camera.show(stamp)
         ros.wait_for(lambda count=count: len(answers) == count)
-    expected = {"mask": ["mono8"], "confidence": ["32FC1"], "overlay": ["picture", "rgb8"]}
+    expected = {"mask": ["mono8"], "confidence": ["mono8"], "overlay": ["picture", "rgb8"]}
     assert made == 2 * expected[heard]
+
+
+def test_mask_and_overlay_also_come_compressed(ros, start):
+    node, camera = start(class_id=5)
+    masks = camera.listen(CompressedImage, "segmentation/mask/compressed")
+    overlays = camera.listen(CompressedImage, "segmentation/overlay/compressed")
+    color = cv2.resize(picture()[:3, :4], (WIDTH, HEIGHT))  # smooth, as JPEG keeps it
+    camera.show(1000, color)
+    ros.wait_for(lambda: masks and overlays)
+    assert masks[0].header == overlays[0].header == header(1000)
+    mask = cv2.imdecode(np.frombuffer(bytes(masks[0].data), np.uint8), cv2.IMREAD_UNCHANGED)
+    assert (mask.shape, mask.dtype, set(mask.ravel())) == ((HEIGHT, WIDTH), np.uint8, {5})
+    painted = node._outputs._space.overlay(color, mask, node.settings.segmentation.overlay_alpha)
+    assert np.abs(np.int16(color_from_topic(overlays[0])) - painted).mean() < 4
 
 
 # Points.
 
 
 def test_points_carry_position_colour_and_label_where_depth_is(ros, start):
-    _, camera = start(class_id=5, segmentation__points_stride=1)
+    _, camera = start(class_id=5)
     clouds = camera.listen(PointCloud2, "segmentation/points")
     camera.calibrate()
     camera.ready(camera.depth)
@@ -305,8 +319,10 @@ def test_points_carry_position_colour_and_label_where_depth_is(ros, start):
     ros.wait_for(lambda: clouds)
     (cloud,) = clouds
     assert [f.name for f in cloud.fields] == ["x", "y", "z", "rgb", "label"]
-    assert (cloud.header.frame_id, cloud.width * cloud.height) == (FRAME, 1)
-    point = bytes(cloud.data)
+    assert (cloud.header.frame_id, cloud.width, cloud.height) == (FRAME, WIDTH, HEIGHT)
+    points = np.frombuffer(bytes(cloud.data), np.uint8).reshape(HEIGHT, WIDTH, cloud.point_step)
+    assert np.argwhere(np.isfinite(points[..., :4].copy().view(np.float32)[..., 0])).tolist() == [[11, 60]]
+    point = points[11, 60].tobytes()
     np.testing.assert_allclose(
         np.frombuffer(point[:12], np.float32), [2 * (60 - 34.5) / 60, 2 * (11 - 22.5) / 62, 2], rtol=1e-6
     )

@@ -154,6 +154,12 @@ def encode_compressed_color(color: NDArray[np.uint8], quality: int = 95) -> tupl
     return "rgb8; jpeg compressed bgr8", blob.tobytes()
 
 
+def encode_compressed_mask(mask: NDArray[np.uint8]) -> tuple[str, bytes]:
+    """(H, W) uint8 -> (format, PNG bytes) as compressed_image_transport writes them, without loss."""
+    png = cv2.imencode(".png", mask, [cv2.IMWRITE_PNG_COMPRESSION, 1])[1]
+    return "mono8; png compressed ", png.tobytes()
+
+
 def encode_compressed_depth(depth: NDArray[np.float32]) -> tuple[str, bytes]:
     """(H, W) float32 metres -> (format, bytes) of a 16UC1 ``compressedDepth`` PNG, lossless to the millimetre."""
     png = cv2.imencode(".png", depth_to_millimetres(depth), [cv2.IMWRITE_PNG_COMPRESSION, 1])[1]
