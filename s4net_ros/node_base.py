@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import partial
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import rclpy
@@ -29,6 +30,7 @@ SPIN_S = 0.1
 """Seconds within which a signal is noticed."""
 LOOK_AGAIN_S = 2.0
 """Seconds between two looks for a base model that was missing."""
+DEFAULT_STATE_DIR = "~/.ros/s4net"
 MAX_ERRORS_IN_A_ROW = 20
 """A node ends after this many failures of callbacks in a row, before their tracebacks fill the disk."""
 
@@ -257,6 +259,12 @@ class S4NetNode(LifecycleNode, ABC, Generic[Configured]):
     def _state_label(self) -> str:
         label: str = self._state_machine.current_state[1]
         return label
+
+
+def state_dir(settings: Settings, namespace: str) -> Path:
+    """Folder of what a robot keeps; without the setting `state_dir` it is named after the namespace of the robot."""
+    folder = settings.state_dir or f"{DEFAULT_STATE_DIR}/{namespace.strip('/')}"
+    return Path(folder).expanduser().absolute()
 
 
 def run(make: Callable[[], S4NetNode], args: Sequence[str] | None = None) -> int:
