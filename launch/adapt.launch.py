@@ -1,4 +1,4 @@
-"""Labels that get better on a robot: both nodes on the camera's topics.
+"""Labels that get better on a robot: both nodes on the camera's topics, and on request a third one that maps.
 
 ``ros2 launch s4net_ros adapt.launch.py --show-args`` lists the arguments. This file is the one description of the
 graph. replay.launch.py reads it, and so does `s4net_ros.graph`, for ``s4net live`` on machines without launch: so
@@ -70,6 +70,7 @@ ARGUMENTS = (
     Argument("autostart", "true", "Configure and activate the nodes; false = a lifecycle manager does.", TRUE_FALSE),
     Argument("respawn", "false", "Start a node again after it has died.", TRUE_FALSE),
     Argument("log_level", "info", "Least severe messages in the log.", ("debug", "info", "warn", "error", "fatal")),
+    Argument("semantic_map", "false", "Start the node that fuses the labels in a semantic map.", TRUE_FALSE),
     Argument("rviz", "false", "Start RViz with config/adapt.rviz.", TRUE_FALSE),
     Argument("state_dir", "", "Folder for weights and keyframes of this robot; empty = from the settings file."),
     Argument(
@@ -105,7 +106,7 @@ def values_of(given: Mapping[str, str], arguments: tuple[Argument, ...] = ARGUME
 
 
 def nodes(values: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The segmentation node and the adaptation node, as keyword arguments of launch_ros's ``LifecycleNode``.
+    """The nodes, semantic_map only if it is wanted, as keyword arguments of launch_ros's ``LifecycleNode``.
 
     Raises:
         ValueError: the settings file or the Fast DDS profile cannot be read.
@@ -123,7 +124,7 @@ def nodes(values: Mapping[str, Any]) -> list[dict[str, Any]]:
             "respawn": values["respawn"],
             "respawn_delay": RESPAWN_S,
         }
-        for name in ("segmentation", "adaptation")
+        for name in ("segmentation", "adaptation", *(["semantic_map"] if values["semantic_map"] else []))
     ]
 
 

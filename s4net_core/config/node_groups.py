@@ -64,7 +64,10 @@ class MapSettings(Group):
         "Number of pixels that must have seen a voxel of the semantic map before it is shown.",
         ge=1,
         le=1000,
-        live=True,
+    )
+    passable: str = setting(
+        "floor, floor mat, ceiling",
+        "Classes that never block in semantic_map/grid, separated by commas; all others do.",
     )
     min_height: float = setting(
         0.1, "Height in the fixed frame above which voxels block in semantic_map/grid.", unit="m", ge=-1000, le=1000
@@ -72,6 +75,7 @@ class MapSettings(Group):
     max_height: float = setting(
         2.0, "Height in the fixed frame up to which voxels block in semantic_map/grid.", unit="m", ge=-1000, le=1000
     )
+    period: float = setting(2.0, "Shortest time between two messages of the semantic map.", unit="s", ge=0.1, le=600)
 
 
 class StreamSettings(Group):

@@ -26,7 +26,7 @@ from s4net_ros.replay.monitor import Record
 
 START_TIMEOUT = 120.0
 """Seconds that the nodes get to load their networks."""
-LEFT_OUT = ("use_sim_time", "rviz", "settings_file", "autostart", "respawn")
+LEFT_OUT = ("use_sim_time", "rviz", "semantic_map", "settings_file", "autostart", "respawn")
 """Arguments of the launch files that `live` sets itself, or names differently."""
 
 

@@ -58,6 +58,16 @@ class TestArguments:
             argument_values(**{name: text})
 
 
+def test_the_node_that_maps_starts_on_request_with_what_the_others_get() -> None:
+    assert [spec.name for spec in adaptation_graph()] == ["segmentation", "adaptation"]
+    *both, mapping = adaptation_graph(semantic_map="True", namespace="robot1", fixed_frame="map")
+    assert [spec.name for spec in both] == ["segmentation", "adaptation"]
+    assert mapping.module == "s4net_ros.semantic_map_node"
+    assert mapping.topic("semantic_map/grid") == "/robot1/semantic_map/grid"
+    assert set(mapping.publishes) == {"semantic_map/points", "semantic_map/grid"}
+    assert (mapping.parameters, mapping.remappings) == (both[1].parameters, both[1].remappings)
+
+
 class TestParameters:
     def test_without_arguments_only_the_settings_file_decides(self) -> None:
         for spec in adaptation_graph():

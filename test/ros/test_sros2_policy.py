@@ -20,6 +20,7 @@ from s4net_ros.adaptation_node import AdaptationNode
 from s4net_ros.graph import adaptation_graph, share_file
 from s4net_ros.replay.bag_player import BagPlayer, PlayerOptions
 from s4net_ros.segmentation_node import SegmentationNode
+from s4net_ros.semantic_map_node import SemanticMapNode
 
 KINDS = {
     ("topics", "publish"): "publisher",
@@ -27,7 +28,7 @@ KINDS = {
     ("services", "reply"): "service",
     ("services", "request"): "client",
 }
-NODES = {"segmentation": SegmentationNode, "adaptation": AdaptationNode}
+NODES = {"segmentation": SegmentationNode, "adaptation": AdaptationNode, "semantic_map": SemanticMapNode}
 
 
 def allowed() -> dict[str, dict[str, set[str]]]:
@@ -64,7 +65,11 @@ def test_a_node_may_do_exactly_what_it_does(ros: Any, checkpoint: Path, tmp_path
     ros.node().create_subscription(PointCloud2, "segmentation/points", lambda message: None, 1)  # depth is wanted
     for transport in ("raw", "compressed"):
         specs = adaptation_graph(
-            checkpoint=str(checkpoint), state_dir=str(tmp_path), transport=transport, use_sim_time=True
+            checkpoint=str(checkpoint),
+            state_dir=str(tmp_path),
+            transport=transport,
+            use_sim_time=True,
+            semantic_map=True,
         )
         words = next(spec for spec in specs if spec.name == name).command()
         arguments = words[words.index("--ros-args") :]
@@ -105,7 +110,8 @@ def test_the_operator_may_call_and_hear_what_the_nodes_offer_and_nothing_else() 
 def test_the_nodes_start_in_the_enclaves_of_the_policy() -> None:
     root = ElementTree.parse(share_file("config", "sros2", "policy.xml")).getroot()
     paths = {enclave.attrib["path"] for enclave in root.iter("enclave")}
-    given = [spec.ros_arguments[spec.ros_arguments.index("--enclave") + 1] for spec in adaptation_graph()]
-    assert given == ["/segmentation", "/adaptation"]
+    specs = adaptation_graph(semantic_map=True)
+    given = [spec.ros_arguments[spec.ros_arguments.index("--enclave") + 1] for spec in specs]
+    assert given == ["/segmentation", "/adaptation", "/semantic_map"]
     assert set(given) <= paths
     assert "/robot1/adaptation" in adaptation_graph(namespace="robot1")[1].ros_arguments
