@@ -118,7 +118,7 @@ def nodes(values: Mapping[str, Any]) -> list[dict[str, Any]]:
             "namespace": values["namespace"].strip("/"),
             "parameters": [_settings(values["settings_file"]), _overrides(values)],
             "remappings": [*camera_remappings(values), *_tf_remappings(values)],
-            "ros_arguments": ["--log-level", values["log_level"], "--enclave", _enclave(values["namespace"], name)],
+            "ros_arguments": ["--log-level", values["log_level"], "--enclave", enclave(values["namespace"], name)],
             "additional_env": environment(values),
             "respawn": values["respawn"],
             "respawn_delay": RESPAWN_S,
@@ -175,7 +175,7 @@ def environment(values: Mapping[str, Any]) -> dict[str, str]:
     return {"FASTRTPS_DEFAULT_PROFILES_FILE" if old else "FASTDDS_DEFAULT_PROFILES_FILE": path}
 
 
-def _enclave(namespace: str, name: str) -> str:
+def enclave(namespace: str, name: str) -> str:
     """Where SROS 2 finds a node's keys: as the node's full name. Without ROS_SECURITY_ENABLE it means nothing."""
     return "/" + "/".join(filter(None, (namespace.strip("/"), name)))
 

@@ -122,6 +122,7 @@ def make_plan(args: argparse.Namespace) -> Plan:
         player = [sys.executable, "-m", "s4net_ros.player", str(args.bag), "--start-paused", *waiting]
         player += ["--rate", str(args.rate), "--json", str(args.out / "player.json")]
         player += ["--loop"] if (limits.any if args.loop is None else args.loop) else []
+        player += ["--ros-args", "--enclave", "/player"]
     environment = _environment(arguments, local=args.bag is not None)
     return Plan(settings, specs, color, depth, player, environment, _threads(len(specs)), limits, args.out)
 

@@ -1,7 +1,11 @@
 """The policy for SROS 2 names what the processes of this package really use, and nothing else."""
 
+import argparse
 import gc
+import subprocess
+import sys
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +22,10 @@ from s4net_core.io.bags.storage import Bag
 from s4net_core.io.bags.writer import write_bag
 from s4net_ros.adaptation_node import AdaptationNode
 from s4net_ros.graph import adaptation_graph, share_file
+from s4net_ros.live import PLAYER
 from s4net_ros.replay.bag_player import BagPlayer, PlayerOptions
+from s4net_ros.replay.monitor import Monitor
+from s4net_ros.replay.plan import add_arguments, make_plan
 from s4net_ros.segmentation_node import SegmentationNode
 
 KINDS = {
@@ -92,6 +99,36 @@ def test_the_player_may_do_exactly_what_it_does_with_a_bag_of_ours(tmp_path: Pat
     assert names_of(found) == names_of(allowed()["player"])
 
 
+def test_the_monitor_may_do_exactly_what_it_does() -> None:
+    monitor = Monitor(adaptation_graph())
+    try:
+        found, expected = used(monitor.node), allowed()[monitor.node.get_name()]
+    finally:
+        monitor.close()
+    assert expected.pop("client") == {f"/{PLAYER}/pause"}  # exists only while it is called
+    assert found.pop("client") == set()
+    assert names_of(found) == names_of(expected)
+
+
+def test_a_replay_may_wait_for_the_nodes_and_publish_what_the_player_does(
+    ros: Any, spawn: Callable[..., "subprocess.Popen[str]"]
+) -> None:
+    profiles = allowed()
+    spawn("-m", "s4net_ros.replay.when_active", "/segmentation", "/adaptation", "--", sys.executable, "-c", "")
+    watcher = ros.node()
+
+    def found() -> dict[str, set[str]]:
+        names = watcher.get_node_names()
+        asked = {kind: getattr(watcher, f"get_{kind}_names_and_types_by_node") for kind in KINDS.values()}
+        known = "when_active" in names
+        return {kind: {name for name, _ in ask("when_active", "/")} for kind, ask in asked.items()} if known else {}
+
+    complete = {**profiles["when_active"], "client": {"/segmentation/get_state"}}  # one node after the other
+    ros.wait_for(lambda: names_of(found()) == names_of(complete), f"{complete}")
+    assert profiles["when_active"]["client"] == {"/segmentation/get_state", "/adaptation/get_state"}
+    assert profiles["rosbag2_player"]["publisher"] == profiles["player"]["publisher"] | {"/events/read_split"}
+
+
 def test_the_operator_may_call_and_hear_what_the_nodes_offer_and_nothing_else() -> None:
     profiles = allowed()
     nodes = [profiles[name] for name in NODES]
@@ -109,3 +146,11 @@ def test_the_nodes_start_in_the_enclaves_of_the_policy() -> None:
     assert given == ["/segmentation", "/adaptation"]
     assert set(given) <= paths
     assert "/robot1/adaptation" in adaptation_graph(namespace="robot1")[1].ros_arguments
+
+
+def test_a_live_run_starts_the_player_in_its_enclave(tmp_path: Path) -> None:
+    write_bag(tmp_path / "bag", make_room_frames(2))
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    words = make_plan(parser.parse_args([str(tmp_path / "bag")])).player
+    assert words[words.index("--ros-args") :] == ["--ros-args", "--enclave", "/player"]
