@@ -96,6 +96,11 @@ def adaptation_graph(**given: str | bool) -> list[NodeSpec]:
     return [NodeSpec.from_launch(node) for node in _checked(_adapt.nodes, argument_values(**given))]
 
 
+def cockpit_spec(**given: str | bool) -> NodeSpec:
+    """The cockpit; arguments and errors as `adaptation_graph`."""
+    return NodeSpec.from_launch(_checked(_adapt.cockpit, argument_values(**given)))
+
+
 def argument_values(**given: str | bool) -> dict[str, Any]:
     """A value for every launch argument: booleans as such, `none` as empty.
 

@@ -9,7 +9,7 @@ from typing import Literal
 from pydantic import field_validator
 
 from s4net_core.config.group import Group, setting
-from s4net_core.config.node_groups import SegmentationSettings, StreamSettings
+from s4net_core.config.node_groups import CockpitSettings, SegmentationSettings, StreamSettings
 from s4net_core.config.offline_groups import PretrainSettings, RegistrationSettings, SourceSettings
 
 PAPER_TARGET_BATCH = {"deeplabv3plus": 4, "pspnet": 3}
@@ -390,6 +390,7 @@ class Settings(Group):
     adaptation: AdaptationSettings = AdaptationSettings()
     segmentation: SegmentationSettings = SegmentationSettings()
     stream: StreamSettings = StreamSettings()
+    cockpit: CockpitSettings = CockpitSettings()
     source: SourceSettings = SourceSettings()
     pretrain: PretrainSettings = PretrainSettings()
     registration: RegistrationSettings = RegistrationSettings()
