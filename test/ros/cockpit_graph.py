@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from builtin_interfaces.msg import Time
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import Image
@@ -12,12 +13,14 @@ from std_msgs.msg import Header
 from std_srvs.srv import SetBool, Trigger
 from visualization_msgs.msg import Marker, MarkerArray
 
+from s4net_core.models.checkpoint import file_sha256, read_info
 from s4net_ros.cockpit_node import CockpitNode
 from s4net_ros.conversions import image_message
 from s4net_ros.msg import AdaptationStatus, ModelUpdate
 from s4net_ros.qos import latched_qos
 from s4net_ros.segmentation_node import SegmentationNode
 from s4net_ros.srv import SaveModel
+from s4net_ros.weights import update_message
 
 HEIGHT, WIDTH = 45, 80
 
@@ -35,10 +38,14 @@ def cockpit_node(ros: Any, **settings: Any) -> CockpitNode:
 
 
 class Adaptation:
-    """Says what an adaptation node would, ten times a second, and serves its services."""
+    """Says what an adaptation node would, ten times a second, and serves its services.
 
-    def __init__(self, ros: Any) -> None:
-        self.node = ros.node("adaptation")
+    Args:
+        weights: announced as those that serve; None = no weights are announced.
+    """
+
+    def __init__(self, ros: Any, weights: Path | None = None) -> None:
+        self.node, self._weights = ros.node("adaptation"), weights
         self.version, self.step, self.calls = 2, 0, []
         self._status = self.node.create_publisher(AdaptationStatus, "adaptation/status", QoSProfile(depth=5))
         self._update = self.node.create_publisher(ModelUpdate, "model_update", latched_qos())
@@ -62,7 +69,10 @@ class Adaptation:
                 drop_counts=[3],
             )
         )
-        self._update.publish(ModelUpdate(version=self.version))
+        if self._weights:
+            message = update_message(self._weights, file_sha256(self._weights), read_info(self._weights), Time())
+            message.version = self.version
+            self._update.publish(message)
         self._keyframes.publish(MarkerArray(markers=[frustum(1, 0.0), frustum(2, 2.5)]))
 
     def _answer(self, name: str, request: Any, response: Any) -> Any:
