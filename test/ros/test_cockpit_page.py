@@ -40,6 +40,7 @@ def chromium() -> Iterator[Chrome]:
     for flag in FLAGS:
         options.add_argument(f"--{flag}")
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    options.add_argument("--window-size=1400,1600")
     chrome = Chrome(options=options, service=ChromeService(driver))
     yield chrome
     chrome.quit()
