@@ -52,6 +52,7 @@ COMMANDS = {
     "register": Command("s4net_core.cli.register", "find the poses of an RGB-D capture that has none"),
     "play": Command("s4net_ros.player", "play a bag as live ROS 2 topics", ros=True),
     "live": Command("s4net_ros.live", "run both nodes on a bag or on a camera, without a ROS install", ros=True),
+    "cockpit": Command("s4net_ros.cockpit.command", "show in a browser what running nodes learn", ros=True),
     "bench": Command(
         "s4net_core.cli.bench", "measure the cost of a step, a warp, a neighbour query, a live frame, reading images"
     ),

@@ -129,3 +129,20 @@ class StreamSettings(Group):
         """
         named = re.search(r"(?<![a-z])rect(ified)?(?![a-z])", topic) is not None
         return self.rectified == "always" or (self.rectified == "auto" and named)
+
+
+class CockpitSettings(Group):
+    """The page that shows in a browser what the robot learns."""
+
+    address: str = setting(
+        "127.0.0.1", "Address on which the cockpit serves; one that other computers reach needs cockpit.token."
+    )
+    port: int = setting(8650, "TCP port of the cockpit.", ge=1, le=65535)
+    token: str = setting(
+        "",
+        "Secret without which the cockpit refuses every request; empty = none, and only browsers of this computer.",
+    )
+    rate: float = setting(
+        2.0, "Largest rate of the pictures, which take a base model of their own to make.", unit="Hz", ge=0.1, le=30
+    )
+    picture_width: int = setting(640, "Largest width of the pictures.", unit="px", ge=64, le=4096)

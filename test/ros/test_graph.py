@@ -230,6 +230,15 @@ class TestConfigFiles:
         assert {"/segmentation/overlay", "/segmentation/mask"} <= shown
         assert "rviz_default_plugins/TF" in {d["Class"] for d in rviz["Displays"]}
 
+    def test_the_page_gives_nav2s_manager_the_nodes_and_switches_its_bond_off(self) -> None:
+        """The nodes send no heartbeat; nav2_lifecycle_manager wants none with a `bond_timeout` of 0."""
+        page = (ROOT / "docs" / "robot.md").read_text()
+        (command,) = re.findall(r"ros2 run nav2_lifecycle_manager .*?```", page, re.DOTALL)
+        values = dict(re.findall(r"""-p "?(\w+):=(\[.*?\]|[^\s"]+)""", command))
+        assert float(values["bond_timeout"]) == 0
+        assert values["autostart"] == "true"
+        assert yaml.safe_load(values["node_names"]) == [node.name for node in adaptation_graph()]
+
     def test_dds_profile_stays_on_this_machine_and_has_room_for_images(self) -> None:
         root = ElementTree.parse(CONFIG / "fastdds.xml").getroot()
         text = {re.sub(r"\{.*\}", "", element.tag): (element.text or "").strip() for element in root.iter()}

@@ -119,10 +119,10 @@ def test_frames_become_a_map_that_a_late_listener_gets_whole(ros, start, room):
     assert (info.origin.position.x, info.origin.position.y) == pytest.approx(expected.corner)
     assert info.resolution == pytest.approx(0.05)
     assert grids[-1].header.frame_id == "odom"
-    ros.wait_for(lambda: s.robot.level("semantic_map").level == DiagnosticStatus.OK, "diagnostics")
-    values = {pair.key: pair.value for pair in s.robot.level("semantic_map").values}
-    assert values["voxels"] == str(len(s.configured.map))
-    assert values["new"] == values["keyframes"] == values["keyframes_in_map"]
+    values = lambda: {pair.key: pair.value for pair in s.robot.level("semantic_map").values}  # noqa: E731
+    ros.wait_for(lambda: values().get("voxels") == str(len(s.configured.map)), "diagnostics of the whole map")
+    assert s.robot.level("semantic_map").level == DiagnosticStatus.OK
+    assert values()["new"] == values()["keyframes"] == values()["keyframes_in_map"]
 
 
 def test_a_bag_that_is_played_again_adds_no_voxel(ros, start, room):
