@@ -19,7 +19,7 @@ from s4net_core.models.checkpoint import read_info, with_size_of
 from s4net_core.models.segmenter import Segmenter
 
 EPILOG = """OUTPUT.npz holds all votes and is what the node semantic_map loads; OUTPUT.ply is a point cloud with colour,
-label (class id) and confidence, which Open3D and CloudCompare open.
+label (class id) and confidence, in binary PLY, e.g. for Open3D or CloudCompare.
 
 examples:
   s4net map room.mcap room.npz --checkpoint adapted.safetensors

@@ -37,7 +37,8 @@ class SemanticMap:
     when it moves, is labelled again or is evicted. Of segments that were not shown to fit, only the group with the
     most keyframes is in the map: nobody knows where the others lie. Pixels without a class do not vote.
 
-    All methods may be called from any thread. None waits for more than the fusion of one keyframe.
+    All methods may be called from any thread. None waits for more than the fusion of one keyframe or a look at all
+    voxels; properties and attributes do not wait.
 
     Args:
         space: classes of the labels.
@@ -58,6 +59,8 @@ class SemanticMap:
         self._fused: dict[int, _Fused] = {}
         self._labels.clear()
         self._points: MapPoints | None = None
+        self.refused = 0
+        """Voxels, counted for each keyframe, that are not in the map because it was full."""
 
     def __len__(self) -> int:
         """Number of voxels."""
@@ -67,12 +70,6 @@ class SemanticMap:
     def keyframes(self) -> int:
         """Keyframes that are in the map."""
         return len(self._fused)
-
-    @property
-    def refused(self) -> int:
-        """Voxels, counted for each keyframe, that are not in the map because it was full."""
-        with self._lock:
-            return sum(len(fused.refused) for fused in self._fused.values())
 
     # What changes the map.
 
@@ -185,6 +182,7 @@ class SemanticMap:
             keys, counts = self.votes(keyframe, label)
             refused = self._voxels.add(keys, counts)
             self._fused[keyframe.id] = _Fused(keyframe, label, keys[refused])
+            self.refused += int(np.count_nonzero(refused))
             self._points = None
 
     def _take_back(self, id: int) -> None:
@@ -195,6 +193,7 @@ class SemanticMap:
             keys, counts = self.votes(fused.keyframe, fused.label)
             given = ~np.isin(keys, fused.refused, assume_unique=True)
             self._voxels.subtract(keys[given], counts[given])
+            self.refused -= len(fused.refused)
             if not len(self):
                 self._origin = None
             self._points = None
