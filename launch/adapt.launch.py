@@ -45,7 +45,7 @@ class Argument(NamedTuple):
 ARGUMENTS = (
     Argument("camera_name", "camera", "Name of the camera: topics are /<camera_namespace>/<camera_name>/color/..."),
     Argument("camera_namespace", "camera", "Namespace of the camera driver; / = none: /<camera_name>/color/..."),
-    Argument("namespace", "", "Namespace of the two nodes and of all that they publish."),
+    Argument("namespace", "", "Namespace of the nodes and of all that they publish."),
     Argument("tf_in_namespace", "false", "Listen to tf and tf_static in the namespace, as nav2 does.", TRUE_FALSE),
     Argument("fixed_frame", "", "Frame in which the camera is tracked, e.g. odom; empty = from the settings file."),
     Argument(
@@ -71,6 +71,7 @@ ARGUMENTS = (
     Argument("respawn", "false", "Start a node again after it has died.", TRUE_FALSE),
     Argument("log_level", "info", "Least severe messages in the log.", ("debug", "info", "warn", "error", "fatal")),
     Argument("rviz", "false", "Start RViz with config/adapt.rviz.", TRUE_FALSE),
+    Argument("cockpit", "false", "Serve the cockpit, a page for browsers of this computer (cockpit.port).", TRUE_FALSE),
     Argument("state_dir", "", "Folder for weights and keyframes of this robot; empty = from the settings file."),
     Argument(
         "fastdds_profile",
@@ -110,21 +111,27 @@ def nodes(values: Mapping[str, Any]) -> list[dict[str, Any]]:
     Raises:
         ValueError: the settings file or the Fast DDS profile cannot be read.
     """
-    return [
-        {
-            "package": PACKAGE,
-            "executable": f"{name}_node",
-            "name": name,
-            "namespace": values["namespace"].strip("/"),
-            "parameters": [_settings(values["settings_file"]), _overrides(values)],
-            "remappings": [*camera_remappings(values), *_tf_remappings(values)],
-            "ros_arguments": ["--log-level", values["log_level"], "--enclave", enclave(values["namespace"], name)],
-            "additional_env": environment(values),
-            "respawn": values["respawn"],
-            "respawn_delay": RESPAWN_S,
-        }
-        for name in ("segmentation", "adaptation")
-    ]
+    return [_node(values, name) for name in ("segmentation", "adaptation")]
+
+
+def cockpit(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The cockpit, as `nodes`."""
+    return _node(values, "cockpit")
+
+
+def _node(values: Mapping[str, Any], name: str) -> dict[str, Any]:
+    return {
+        "package": PACKAGE,
+        "executable": f"{name}_node",
+        "name": name,
+        "namespace": values["namespace"].strip("/"),
+        "parameters": [_settings(values["settings_file"]), _overrides(values)],
+        "remappings": [*camera_remappings(values), *_tf_remappings(values)],
+        "ros_arguments": ["--log-level", values["log_level"], "--enclave", enclave(values["namespace"], name)],
+        "additional_env": environment(values),
+        "respawn": values["respawn"],
+        "respawn_delay": RESPAWN_S,
+    }
 
 
 def rviz(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -253,7 +260,8 @@ def actions(values: Mapping[str, Any]) -> list[Any]:
     from launch_ros.actions import LifecycleNode, Node
 
     started = [Node(**_typed(rviz(values)))] if values["rviz"] else []
-    return [*started, *(LifecycleNode(**_typed(node)) for node in nodes(values))]
+    described = [*nodes(values), *([cockpit(values)] if values["cockpit"] else [])]
+    return [*started, *(LifecycleNode(**_typed(node)) for node in described)]
 
 
 def _typed(node: dict[str, Any]) -> dict[str, Any]:

@@ -61,6 +61,8 @@ class AdaptationNode(S4NetNode[ConfiguredAdaptation]):
         options: as of `S4NetNode`.
     """
 
+    bunch = 0.03
+
     def __init__(
         self,
         defaults: Settings | None = None,

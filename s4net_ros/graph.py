@@ -96,6 +96,11 @@ def adaptation_graph(**given: str | bool) -> list[NodeSpec]:
     return [NodeSpec.from_launch(node) for node in _checked(_adapt.nodes, argument_values(**given))]
 
 
+def cockpit_spec(**given: str | bool) -> NodeSpec:
+    """The cockpit; arguments and errors as `adaptation_graph`."""
+    return NodeSpec.from_launch(_checked(_adapt.cockpit, argument_values(**given)))
+
+
 def argument_values(**given: str | bool) -> dict[str, Any]:
     """A value for every launch argument: booleans as such, `none` as empty.
 
@@ -168,7 +173,7 @@ TOPIC_HELP: Mapping[str, str] = {
     "segmentation/points": "Points in the order of the mask's pixels: x, y, z in metres (NaN = no depth), rgb, label.",
     "model_update": "New weights, as the name of a file; latched; the segmentation node listens.",
     "adaptation/status": "Once a second: losses, agreement, versions, dropped and rejected frames by reason.",
-    "adaptation/keyframes": "Keyframes, their path, and in red those that contradict each other; latched.",
+    "adaptation/keyframes": "Keyframes, red to green by agreement with others; red lines join contradictions; latched.",
 }
 """One line about every topic that the nodes read or write."""
 

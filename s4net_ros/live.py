@@ -54,6 +54,10 @@ def run(args: argparse.Namespace, console: Console) -> int:
             children.start(spec.name, spec.command(), plan.threads)
         if plan.player:
             children.start(PLAYER, plan.player, may_end=PLAYED)
+        if plan.cockpit:
+            spec, address = plan.cockpit
+            children.start(spec.name, spec.command())
+            console.print(f"cockpit: {address}", highlight=False, soft_wrap=True)
         record, stopped_by = _watch(plan, children, console)
     summary = report.summarise(record, stopped_by, time.monotonic() - started, plan.out)
     _report(plan, record, summary, args.evaluate, console)
@@ -83,7 +87,8 @@ def _watch(plan: Plan, children: Children, console: Console) -> tuple[Record, st
     monitor = Monitor(plan.specs)
     try:
         with _signals() as caught, _panel(console) as show:
-            show(monitor.record, 0.0, "nodes are loading their networks")
+            waits = ", then a browser is waited for" if plan.wait_for_browser else ""
+            show(monitor.record, 0.0, f"nodes are loading their networks{waits}")
             if not _wait_for_nodes(plan, monitor, children, caught):
                 return monitor.record, "interrupted"
             if plan.player:
@@ -104,15 +109,17 @@ def _watch(plan: Plan, children: Children, console: Console) -> tuple[Record, st
 
 
 def _wait_for_nodes(plan: Plan, monitor: Monitor, children: Children, caught: list[int]) -> bool:
-    """Wait until both nodes listen to the camera; False when a signal came first."""
+    """Wait until both nodes listen to the camera, and if asked a browser too; False when a signal came first."""
     deadline = time.monotonic() + START_TIMEOUT
     count = monitor.node.count_subscribers
     while not caught:
         monitor.spin(REFRESH)
         children.check()
-        if count(plan.color_topic) >= len(plan.specs) and (not plan.depth_topic or count(plan.depth_topic)):
+        listeners = count(plan.color_topic)
+        loaded = listeners >= len(plan.specs) and (not plan.depth_topic or count(plan.depth_topic) > 0)
+        if loaded and (listeners > len(plan.specs) or not plan.wait_for_browser):  # the cockpit listens for a browser
             return True
-        if time.monotonic() > deadline:
+        if time.monotonic() > deadline and not loaded:
             tails = "\n".join(f"{spec.name}: {children[spec.name].tail(5)}" for spec in plan.specs)
             raise S4NetError(
                 f"the nodes do not listen to {plan.color_topic} after {START_TIMEOUT:.0f} s; logs end with:\n{tails}"

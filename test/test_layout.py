@@ -25,7 +25,7 @@ LAYERS = (
     {"errors", "config", "files"},
     {"frames", "labels", "classes", "geometry"},
     {"streams", "losses", "keyframes"},
-    {"models", "io", "evaluation", "registration", "machine"},
+    {"models", "io", "evaluation", "mapping", "registration", "machine"},
     {"learning", "api"},
     {"experiments", "bench"},
     {"cli"},
@@ -52,6 +52,7 @@ FORBIDDEN = {
     },
     "models": {"cv2", "rosbags"},
     "evaluation": {"s4net_core.learning"},
+    "mapping": {"rosbags", "timm", "segmentation_models_pytorch"},
     "learning": {"rosbags"},
     "registration": {"s4net_core.io", "s4net_core.models", "rosbags", "timm", "segmentation_models_pytorch"},
 }

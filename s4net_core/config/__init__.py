@@ -13,18 +13,20 @@ from s4net_core.config.groups import (
 )
 from s4net_core.config.leaves import Leaf, changed_settings, leaves, to_yaml
 from s4net_core.config.loading import assign, from_values, is_ros_parameters, load_settings, read_yaml, with_values
-from s4net_core.config.node_groups import SegmentationSettings, StreamSettings
+from s4net_core.config.node_groups import CockpitSettings, MapSettings, SegmentationSettings, StreamSettings
 from s4net_core.config.offline_groups import PretrainSettings, RegistrationSettings, SourceSettings
 
 __all__ = [
     "PAPER_TARGET_BATCH",
     "AdaptationSettings",
+    "CockpitSettings",
     "GeometrySettings",
     "Group",
     "GuardSettings",
     "KeyframeSettings",
     "Leaf",
     "LearnerSettings",
+    "MapSettings",
     "ModelSettings",
     "PretrainSettings",
     "RegistrationSettings",

@@ -42,6 +42,38 @@ class SegmentationSettings(Group):
     )
 
 
+class MapSettings(Group):
+    """The semantic map."""
+
+    voxel_size: float = setting(0.05, "Edge of the voxels of the semantic map.", unit="m", ge=0.005, le=1)
+    max_range: float = setting(
+        5.0,
+        "Largest depth of a pixel that votes in the semantic map: depth cameras err more far away.",
+        unit="m",
+        gt=0,
+        le=100,
+    )
+    max_voxels: int = setting(
+        500_000,
+        "Largest number of voxels of the semantic map; once it is full, new places are left out.",
+        ge=1000,
+        le=20_000_000,
+    )
+    min_votes: int = setting(
+        2,
+        "Number of pixels that must have seen a voxel of the semantic map before it is shown.",
+        ge=1,
+        le=1000,
+        live=True,
+    )
+    min_height: float = setting(
+        0.1, "Height in the fixed frame above which voxels block in semantic_map/grid.", unit="m", ge=-1000, le=1000
+    )
+    max_height: float = setting(
+        2.0, "Height in the fixed frame up to which voxels block in semantic_map/grid.", unit="m", ge=-1000, le=1000
+    )
+
+
 class StreamSettings(Group):
     """How frames are put together from topics or from a bag."""
 
@@ -93,3 +125,20 @@ class StreamSettings(Group):
         """
         named = re.search(r"(?<![a-z])rect(ified)?(?![a-z])", topic) is not None
         return self.rectified == "always" or (self.rectified == "auto" and named)
+
+
+class CockpitSettings(Group):
+    """The page that shows in a browser what the robot learns."""
+
+    address: str = setting(
+        "127.0.0.1", "Address on which the cockpit serves; one that other computers reach needs cockpit.token."
+    )
+    port: int = setting(8650, "TCP port of the cockpit.", ge=1, le=65535)
+    token: str = setting(
+        "",
+        "Secret without which the cockpit refuses every request; empty = none, and only browsers of this computer.",
+    )
+    rate: float = setting(
+        2.0, "Largest rate of the pictures, which take a base model of their own to make.", unit="Hz", ge=0.1, le=30
+    )
+    picture_width: int = setting(640, "Largest width of the pictures.", unit="px", ge=64, le=4096)

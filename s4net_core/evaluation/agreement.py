@@ -72,11 +72,14 @@ def agreement_of_each(
     *,
     depths: Mapping[int, NDArray[np.float32]] | None = None,
     on_view: Callable[[], None] = lambda: None,
+    on_share: Callable[[int, NDArray[np.float64]], None] = lambda id, shares: None,
 ) -> list[Agreement]:
     """As `agreement`, for the labels that several networks give to the same views; pixels are looked up once.
 
     Args:
         labels: of each network, as `agreement` takes them; all have the same keyframes.
+        on_share: called with the id of every view that was compared, and with (networks,) float64: the share 0..1 of
+            its pixels that agree with its neighbours.
     """
     device = device or torch.device("cpu")
     views = keyframes.views(labels[0])  # taken once: another thread may make the buffer evict meanwhile
@@ -86,8 +89,12 @@ def agreement_of_each(
         neighbours = [views[other] for other, _ in found if other in views][: settings.learner.neighbours or None]
         if neighbours:
             same, both = _compare(view, neighbours, labels, settings, device, depths)
-            equal += (same & both).sum(dim=(0, 2, 3)).cpu().numpy()
-            compared += both.sum(dim=(0, 2, 3)).cpu().numpy()
+            equal_here = (same & both).sum(dim=(0, 2, 3)).cpu().numpy()
+            compared_here = both.sum(dim=(0, 2, 3)).cpu().numpy()
+            if compared_here.all():
+                on_share(id, equal_here / compared_here)
+            equal += equal_here
+            compared += compared_here
             pairs += both.flatten(2).any(dim=2).sum(dim=0).cpu().numpy()
         on_view()
     return [

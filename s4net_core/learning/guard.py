@@ -1,8 +1,8 @@
 """The gate between the learner and the robot: weights that forget, collapse or are not finite are not handed over."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -33,6 +33,7 @@ class Health:
             shown, but decides nothing: a network that collapses agrees with itself.
         largest_share: share of the keyframes' pixels that the most frequent class covers.
         classes: number of classes that cover at least 0.1 % of the keyframes' pixels.
+        agreement_of: agreement of each measured keyframe with its neighbours, by id.
     """
 
     finite: bool
@@ -41,6 +42,7 @@ class Health:
     agreement: float
     largest_share: float
     classes: int
+    agreement_of: Mapping[int, float] = field(default_factory=dict)
 
 
 MIN_CLASS_SHARE = 0.001
@@ -108,8 +110,12 @@ class Guard:
             self._base_source_miou = self._source_miou(self._base)
         mious = [self._source_miou(network), self._base_source_miou]
         depths = self._depths(network, views)
-        agreements = agreement_of_each(labels, self._keyframes, self._settings, self._device, depths=depths)
-        adapted, base = map(_health, mious, scores, labels, agreements)
+        shares: dict[int, NDArray[np.float64]] = {}
+        agreements = agreement_of_each(
+            labels, self._keyframes, self._settings, self._device, depths=depths, on_share=shares.__setitem__
+        )
+        of_each = [{id: float(of_networks[i]) for id, of_networks in shares.items()} for i in range(len(networks))]
+        adapted, base = map(_health, mious, scores, labels, agreements, of_each)
         return adapted, base
 
     def score(self, network: SegmentationNetwork, known: KnownLabels | None = None) -> float:
@@ -170,10 +176,12 @@ class Guard:
         return counted(zip(truths, labels, strict=True), network.label_space).pooled().miou
 
 
-def _health(source_miou: float, score: float, labels: KnownLabels, agreement: Agreement) -> Health:
+def _health(
+    source_miou: float, score: float, labels: KnownLabels, agreement: Agreement, agreement_of: Mapping[int, float]
+) -> Health:
     if not labels:
         return Health(True, source_miou, score, math.nan, math.nan, 0)
     counts = sum((np.bincount(label.ravel(), minlength=256) for label in labels.values()), np.zeros(256, np.int64))
     share = counts / counts.sum()
     classes = int((share >= MIN_CLASS_SHARE).sum())
-    return Health(True, source_miou, score, agreement.mean, float(share.max()), classes)
+    return Health(True, source_miou, score, agreement.mean, float(share.max()), classes, agreement_of)

@@ -41,7 +41,9 @@ class ConfiguredAdaptation:
         self._session = session
         undo.callback(session.close)  # runs last, even if an action before it fails
         self._settings = node.settings
-        self._outputs = AdaptationOutputs(node, KeyframeMarkers(session.keyframes, self._settings.stream.fixed_frame))
+        frame = self._settings.stream.fixed_frame
+        markers = KeyframeMarkers(session.keyframes, frame, lambda: session.status.health.agreement_of)
+        self._outputs = AdaptationOutputs(node, markers)
         undo.callback(self._outputs.destroy)
         self.learner = LearnerThread(
             session, self._settings, on_handover=self._on_handover, on_failure=self._on_failure

@@ -1,7 +1,11 @@
-"""Keyframes for RViz: a frustum each, the path through them, and lines between those that contradict each other."""
+"""Keyframes for RViz: a frustum each, the path through them, and lines between those that contradict each other.
+
+A frustum's colour tells how far the labels of its view agree with those of other views.
+"""
 
 import itertools
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +22,7 @@ FRUSTUM_DEPTH = 0.15
 LINE_WIDTH = 0.005
 """Width of the lines, m."""
 FRUSTUM_COLOR = ColorRGBA(r=0.1, g=0.6, b=1.0, a=0.9)
+"""Of a keyframe whose agreement with other views was not measured."""
 PATH_COLOR = ColorRGBA(r=1.0, g=0.7, b=0.1, a=0.9)
 REFUSED_COLOR = ColorRGBA(r=1.0, g=0.1, b=0.1, a=0.6)
 RESEND_S = 4.0
@@ -33,10 +38,15 @@ class KeyframeMarkers:
     Args:
         keyframes: buffer whose keyframes are drawn.
         frame_id: world frame of the keyframes' poses.
+        measured: gives the agreement, 0..1, by keyframe as it was measured last; older values of others stay.
     """
 
-    def __init__(self, keyframes: KeyframeBuffer, frame_id: str) -> None:
+    def __init__(
+        self, keyframes: KeyframeBuffer, frame_id: str, measured: Callable[[], Mapping[int, float]] = dict
+    ) -> None:
         self._keyframes = keyframes
+        self._measured = measured
+        self._agreement: dict[int, float] = {}
         self._frame_id = frame_id
         self._drawn: dict[int, _Drawn] = {}
         self._refused: list[tuple[int, int]] = []
@@ -51,15 +61,16 @@ class KeyframeMarkers:
             newcomer: whether a new listener has come, who needs everything.
         """
         views = self._keyframes.views(self._keyframes.ids())
+        self._agreement = {id: share for id, share in {**self._agreement, **self._measured()}.items() if id in views}
         gone = [id for id in self._drawn if id not in views]
-        new = [view for id, view in views.items() if id not in self._drawn or self._drawn[id].key != view.key]
+        new = [view for id, view in views.items() if id not in self._drawn or self._drawn[id].key != self._key(view)]
         refused = self._keyframes.refused_pairs()
         complete = newcomer or now - self._complete_at >= RESEND_S
         if not (new or gone or refused != self._refused or (complete and views)):
             return []
         for id in gone:
             del self._drawn[id]
-        self._drawn.update((view.id, _Drawn(view.key, view.stamp, self._frustum(view))) for view in new)
+        self._drawn.update((view.id, _Drawn(self._key(view), view.stamp, self._frustum(view))) for view in new)
         self._refused = refused
         if complete:
             self._complete_at = now
@@ -72,8 +83,12 @@ class KeyframeMarkers:
             messages.insert(0, MarkerArray(markers=[self._marker("frustum", action=Marker.DELETEALL)]))
         return messages
 
+    def _key(self, keyframe: Keyframe) -> tuple[object, ...]:
+        return (*keyframe.key, self._agreement.get(keyframe.id))
+
     def _frustum(self, keyframe: Keyframe) -> Marker:
-        marker = self._marker("frustum", id=keyframe.id, type=Marker.LINE_LIST, color=FRUSTUM_COLOR)
+        color = agreement_color(self._agreement.get(keyframe.id))
+        marker = self._marker("frustum", id=keyframe.id, type=Marker.LINE_LIST, color=color)
         x, y, z, w = (float(value) for value in quaternion_of(keyframe.T_world_camera))
         place = _point(*keyframe.T_world_camera[:3, 3])
         marker.pose = Pose(position=place, orientation=Quaternion(x=x, y=y, z=z, w=w))
@@ -118,15 +133,22 @@ class KeyframeMarkers:
 
 @dataclass(frozen=True)
 class _Drawn:
-    """A keyframe as it is drawn; another key means that it has moved."""
+    """A keyframe as it is drawn; another key means that it has moved, or agrees more or less than before."""
 
-    key: tuple[int, int]
+    key: tuple[object, ...]
     stamp: int
     frustum: Marker
 
     @property
     def place(self) -> Point:
         return self.frustum.pose.position
+
+
+def agreement_color(share: float | None) -> ColorRGBA:
+    """Red (0) through yellow (0.5) to green (1); None = not measured."""
+    if share is None:
+        return FRUSTUM_COLOR
+    return ColorRGBA(r=min(1.0, 2 - 2 * share), g=0.8 * min(1.0, 2 * share), b=0.0, a=FRUSTUM_COLOR.a)
 
 
 def frustum_lines(intrinsics: Intrinsics) -> list[Point]:

@@ -19,6 +19,7 @@ from s4net_ros.graph import (
     NodeSpec,
     adaptation_graph,
     argument_values,
+    cockpit_spec,
     fastdds_environment,
     share_file,
 )
@@ -86,6 +87,8 @@ class Plan:
         threads: variables added for the nodes.
         limits: when to stop.
         out: folder for all results.
+        cockpit: the node that serves the cockpit, and its address; None = there is none.
+        wait_for_browser: begin when a browser shows the cockpit.
     """
 
     settings: Settings
@@ -97,6 +100,8 @@ class Plan:
     threads: Mapping[str, str]
     limits: Limits
     out: Path
+    cockpit: tuple[NodeSpec, str] | None = None
+    wait_for_browser: bool = False
 
 
 def make_plan(args: argparse.Namespace) -> Plan:
@@ -123,8 +128,19 @@ def make_plan(args: argparse.Namespace) -> Plan:
         player += ["--rate", str(args.rate), "--json", str(args.out / "player.json")]
         player += ["--loop"] if (limits.any if args.loop is None else args.loop) else []
         player += ["--ros-args", "--enclave", "/player"]
-    environment = _environment(arguments, local=args.bag is not None)
-    return Plan(settings, specs, color, depth, player, environment, _threads(len(specs)), limits, args.out)
+    return Plan(
+        settings=settings,
+        specs=specs,
+        color_topic=color,
+        depth_topic=depth,
+        player=player,
+        environment=_environment(arguments, local=args.bag is not None),
+        threads=_threads(len(specs)),
+        limits=limits,
+        out=args.out,
+        cockpit=_cockpit(arguments, settings, overrides) if arguments["cockpit"] else None,
+        wait_for_browser=args.wait_for_browser,
+    )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -143,6 +159,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--evaluate", type=Path, metavar="SCENE", help="labelled capture on which base and adapted weights are compared"
     )
+    parser.add_argument(
+        "--wait-for-browser", action="store_true", help="serve the cockpit, and begin when a browser shows it"
+    )
     graph = parser.add_argument_group("graph", "as of the launch files")
     for argument in ARGUMENTS:
         if argument.name not in LEFT_OUT:
@@ -155,11 +174,22 @@ def _graph_arguments(args: argparse.Namespace) -> dict[str, Any]:
     given = {a.name: str(getattr(args, a.name)) for a in ARGUMENTS if a.name not in LEFT_OUT}
     if args.settings:
         given["settings_file"] = str(args.settings)
+    if args.wait_for_browser:
+        given["cockpit"] = "true"
     if args.bag:
         given |= {name: value for name, value in REPLAY_DEFAULTS.items() if not given[name]}
         given["use_sim_time"] = "true"
     given["state_dir"] = given["state_dir"] or str(args.out / "state")
     return argument_values(**given)
+
+
+def _cockpit(arguments: Mapping[str, Any], settings: Settings, overrides: Sequence[str]) -> tuple[NodeSpec, str]:
+    """The cockpit's node and address. It is there for people: where its port is in use, it takes another one."""
+    from s4net_ros.cockpit.server import address_of, free_port
+
+    own = settings.cockpit.model_copy(update={"port": free_port(settings.cockpit)})
+    spec = cockpit_spec(**arguments)
+    return with_overrides(spec, [*overrides, f"cockpit.port={own.port}"]), address_of(own)
 
 
 def _as_overrides(arguments: Mapping[str, Any]) -> list[str]:

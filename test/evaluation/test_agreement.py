@@ -9,7 +9,7 @@ from scenes import make_room_frames
 
 from s4net_core.config import Settings
 from s4net_core.errors import ShapeError
-from s4net_core.evaluation.agreement import agreement
+from s4net_core.evaluation.agreement import agreement, agreement_of_each
 from s4net_core.keyframes import KeyframeBuffer
 
 
@@ -57,6 +57,19 @@ def test_views_that_see_each_other_with_other_classes_disagree(room, settings):
     keyframes, labels = room
     apart = {id: np.full_like(label, 1 + id) for id, label in labels.items()}
     assert agreement(apart, keyframes, settings).mean == 0.0
+
+
+def test_the_share_of_each_view_tells_where_views_disagree(room, settings):
+    keyframes, labels = room
+    worst = max(labels)
+    spoiled = {**labels, worst: np.full_like(labels[worst], 200)}
+    shares = {}
+    agreement_of_each([labels, spoiled], keyframes, settings, on_share=shares.__setitem__)
+    assert set(shares) == set(labels)
+    assert shares[worst][1] == 0.0
+    assert shares[worst][0] > 0.9
+    assert all(of_spoiled <= of_true for of_true, of_spoiled in shares.values())
+    assert any(of_spoiled == of_true for of_true, of_spoiled in shares.values())  # that are no neighbours of it
 
 
 def test_pixels_without_answer_are_not_compared(room, settings):

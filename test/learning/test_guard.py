@@ -75,6 +75,7 @@ def test_the_base_measured_against_itself_is_equal(guard, base):
     adapted, of_base = guard.measure(load_checkpoint(base)[0])
     assert adapted == of_base
     assert 0 <= of_base.agreement <= 1
+    assert min(of_base.agreement_of.values()) <= of_base.agreement <= max(of_base.agreement_of.values())
     assert guard.objections(adapted, of_base) == ()
 
 

@@ -131,6 +131,25 @@ def test_a_moved_keyframe_is_drawn_where_it_is(buffer, frames):
     np.testing.assert_allclose(xyz([marker.pose.position])[0], T[:3, 3])
 
 
+def test_the_colour_of_a_keyframe_tells_how_far_it_agrees_with_others(buffer, frames):
+    measured = {}
+    markers = KeyframeMarkers(buffer, "odom", lambda: measured)
+    first, second = (buffer.offer(frame).id for frame in frames[:2])
+
+    def colors(messages):
+        frustums = [m for m in all_of(messages) if m.ns == "keyframes/frustum" and m.action == ADD]
+        return {m.id: tuple(round(one, 3) for one in (m.color.r, m.color.g, m.color.b)) for m in frustums}
+
+    not_measured = (FRUSTUM_COLOR.r, FRUSTUM_COLOR.g, FRUSTUM_COLOR.b)
+    assert colors(markers.messages(0.0)) == {first: not_measured, second: not_measured}
+    measured = {first: 0.0, 99: 0.5}  # 99 was evicted
+    assert colors(markers.messages(1.0)) == {first: (1.0, 0.0, 0.0)}
+    measured = {second: 1.0}  # the last measurement had other views
+    assert colors(markers.messages(2.0)) == {second: (0.0, 0.8, 0.0)}
+    assert markers.messages(3.0) == []
+    assert colors(markers.messages(RESEND_S + 1)) == {first: (1.0, 0.0, 0.0), second: (0.0, 0.8, 0.0)}
+
+
 def test_views_that_contradict_each_other_are_joined_by_a_line_of_another_colour(buffer, frames):
     for frame in frames[:2]:
         buffer.offer(frame)

@@ -16,7 +16,7 @@ import pytest
 
 from s4net_core.config import load_settings
 from s4net_core.machine.dds import dds_profile_variable
-from s4net_ros.graph import ARGUMENTS, REPLAY_ARGUMENTS, NodeSpec, adaptation_graph
+from s4net_ros.graph import ARGUMENTS, REPLAY_ARGUMENTS, NodeSpec, adaptation_graph, cockpit_spec
 
 ROOT = Path(__file__).resolve().parents[2]
 LAUNCH = ROOT / "launch"
@@ -288,6 +288,16 @@ def test_nodes_that_die_start_again_when_asked() -> None:
     for node in Launched("adapt.launch.py", respawn="true").all(LifecycleNode):
         assert node.respawn
         assert node.respawn_delay > 0
+
+
+def test_the_cockpit_starts_when_asked_and_the_bag_does_not_wait_for_it() -> None:
+    for file in ("adapt.launch.py", "replay.launch.py"):
+        given = {"namespace": "robot1", "cockpit": "true", "fastdds_profile": "none"}
+        launched = Launched(file, bag="/bags/one", **given)
+        nodes = launched.all(LifecycleNode)
+        assert [node.name for node in nodes] == ["segmentation", "adaptation", "cockpit"]
+        assert_runs(nodes[-1], cockpit_spec(**given, use_sim_time=file == "replay.launch.py"))
+    assert not [word for word in played(cockpit="true") if "cockpit" in word]
 
 
 def test_the_dds_profile_holds_for_our_processes_alone() -> None:

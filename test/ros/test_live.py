@@ -8,6 +8,7 @@ import re
 import runpy
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -402,6 +403,30 @@ def test_the_demo_asks_live_for_what_is_in_the_repository(
     assert read_info(plan.settings.checkpoint).model.encoder == plan.settings.model.encoder
     assert len(open_source_set(plan.settings.source.path)) == 360
     assert len(open_capture(args.evaluate, with_depth=False)) == 60
+    assert plan.cockpit
+    assert plan.cockpit[0].name == "cockpit"
+    assert not plan.wait_for_browser
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ([], ["--cockpit", "true"]),
+        (["--cockpit"], ["--wait-for-browser"]),
+        (["--cockpit", "false"], ["--cockpit", "false"]),
+    ],
+)
+def test_the_demo_has_a_cockpit_waits_for_it_or_leaves_it_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: list[str], expected: list[str]
+) -> None:
+    demo = runpy.run_path(str(ROOT / "demo" / "run.py"))
+    started: list[list[str]] = []
+    monkeypatch.setattr(os, "execve", lambda _, words, environment: started.append(words))
+    monkeypatch.setattr(subprocess, "run", lambda words, check: subprocess.CompletedProcess(words, 0))
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setitem(demo["main"].__globals__, "OUT", tmp_path)
+    demo["main"]([*options, "--steps", "2"])
+    assert started[0][-len(expected) - 2 :] == [*expected, "--steps", "2"]
 
 
 def test_both_nodes_learn_with_nothing_but_a_base_model_in_the_models_folder(tmp_path: Path, ros: Any) -> None:
@@ -523,6 +548,23 @@ def test_live_plans_without_a_depth_topic_where_depth_is_predicted(tmp_path: Pat
     assert plan.color_topic == COLOR
     assert [word for word in plan.player if "depth" in word] == []
     assert all({"geometry.depth": "predicted"}.items() <= spec.parameters[-1].items() for spec in plan.specs)
+
+
+def test_live_takes_another_port_for_the_cockpit_where_its_own_is_in_use(
+    tmp_path: Path, settings_file: Path, small_bag: Path
+) -> None:
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        given = [str(small_bag), "--settings", str(settings_file), "--set", f"cockpit.port={port}", "--cockpit", "true"]
+        plan = make_plan(parser.parse_args(given))
+    assert plan.cockpit
+    spec, address = plan.cockpit
+    taken = spec.parameters[-1]["cockpit.port"]  # type: ignore[index]
+    assert address == f"http://127.0.0.1:{taken}/"
+    assert taken != port
+    assert make_plan(parser.parse_args(given[:-2])).cockpit is None
 
 
 def convert(capture: Path, bag: Path) -> Path:

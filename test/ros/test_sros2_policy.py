@@ -1,11 +1,13 @@
 """The policy for SROS 2 names what the processes of this package really use, and nothing else."""
 
 import argparse
+import asyncio
 import gc
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +16,21 @@ import pytest
 pytest.importorskip("rclpy")
 pytest.importorskip("s4net_ros.msg")
 
+import aiohttp
 import rclpy
+from cockpit_graph import free_port
 from scenes import make_room_frames
 from sensor_msgs.msg import PointCloud2
 
 from s4net_core.io.bags.storage import Bag
 from s4net_core.io.bags.writer import write_bag
 from s4net_ros.adaptation_node import AdaptationNode
-from s4net_ros.graph import adaptation_graph, share_file
+from s4net_ros.cockpit_node import CockpitNode
+from s4net_ros.graph import NodeSpec, adaptation_graph, cockpit_spec, share_file
 from s4net_ros.live import PLAYER
 from s4net_ros.replay.bag_player import BagPlayer, PlayerOptions
 from s4net_ros.replay.monitor import Monitor
-from s4net_ros.replay.plan import add_arguments, make_plan
+from s4net_ros.replay.plan import add_arguments, make_plan, with_overrides
 from s4net_ros.segmentation_node import SegmentationNode
 
 KINDS = {
@@ -73,15 +78,48 @@ def test_a_node_may_do_exactly_what_it_does(ros: Any, checkpoint: Path, tmp_path
         specs = adaptation_graph(
             checkpoint=str(checkpoint), state_dir=str(tmp_path), transport=transport, use_sim_time=True
         )
-        words = next(spec for spec in specs if spec.name == name).command()
-        arguments = words[words.index("--ros-args") :]
-        node = ros.add(NODES[name](context=ros.context, cli_args=arguments))
+        spec = next(spec for spec in specs if spec.name == name)
+        node = ros.add(NODES[name](context=ros.context, cli_args=ros_words(spec)))
         assert node.autostart()
         depth = "compressedDepth" if transport == "compressed" else "aligned_depth_to_color/image_raw"
         ros.wait_for(lambda: any(t.endswith(depth) for t in used(node)["subscriber"]), "depth")  # noqa: B023
         found = {kind: names | used(node)[kind] for kind, names in found.items()}
         node.shut_down()
     assert names_of(found) == names_of(expected)
+
+
+def test_the_cockpit_may_do_exactly_what_it_does_while_a_browser_looks(ros: Any, checkpoint: Path) -> None:
+    gc.collect()
+    found: dict[str, set[str]] = {kind: set() for kind in KINDS.values()}
+    for transport in ("raw", "compressed"):
+        specs = adaptation_graph(checkpoint=str(checkpoint), transport=transport, use_sim_time=True)
+        labels = ros.add(SegmentationNode(context=ros.context, cli_args=ros_words(specs[0])))
+        spec = with_overrides(cockpit_spec(use_sim_time=True), [f"cockpit.port={free_port()}"])
+        node = ros.add(CockpitNode(context=ros.context, cli_args=ros_words(spec)))
+        assert labels.autostart()
+        assert node.autostart()
+        looked_at = asyncio.run(look(ros, node))
+        found = {kind: names | looked_at[kind] for kind, names in found.items()}
+        for one in (node, labels):
+            one.shut_down()
+    assert names_of(found) == names_of(allowed()["cockpit"])
+
+
+async def look(ros: Any, node: CockpitNode) -> dict[str, set[str]]:
+    """Show the page until images are subscribed; what is used then."""
+    url = f"http://127.0.0.1:{node.settings.cockpit.port}/ws"
+    wait = partial(ros.wait_for, lambda: any("image" in name for name in used(node)["subscriber"]), "images")
+    loop = asyncio.get_running_loop()
+    async with aiohttp.ClientSession() as session, session.ws_connect(url):
+        await loop.run_in_executor(None, wait)
+        await loop.run_in_executor(None, ros.on_executor, lambda: None)  # the callback that subscribes has ended
+        return used(node)
+
+
+def ros_words(spec: NodeSpec) -> list[str]:
+    """What rclpy reads of a node's command line."""
+    words = spec.command()
+    return words[words.index("--ros-args") :]
 
 
 def test_the_player_may_do_exactly_what_it_does_with_a_bag_of_ours(tmp_path: Path) -> None:
@@ -142,8 +180,9 @@ def test_the_operator_may_call_and_hear_what_the_nodes_offer_and_nothing_else() 
 def test_the_nodes_start_in_the_enclaves_of_the_policy() -> None:
     root = ElementTree.parse(share_file("config", "sros2", "policy.xml")).getroot()
     paths = {enclave.attrib["path"] for enclave in root.iter("enclave")}
-    given = [spec.ros_arguments[spec.ros_arguments.index("--enclave") + 1] for spec in adaptation_graph()]
-    assert given == ["/segmentation", "/adaptation"]
+    specs = [*adaptation_graph(), cockpit_spec()]
+    given = [spec.ros_arguments[spec.ros_arguments.index("--enclave") + 1] for spec in specs]
+    assert given == ["/segmentation", "/adaptation", "/cockpit"]
     assert set(given) <= paths
     assert "/robot1/adaptation" in adaptation_graph(namespace="robot1")[1].ros_arguments
 

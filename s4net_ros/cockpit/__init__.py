@@ -1,0 +1,1 @@
+"""The cockpit: a page for the browser that shows what the robot learns, and steers it."""
