@@ -24,7 +24,10 @@ RESPAWN_S = 2.0
 ROS_PARAMETERS = "ros__parameters"
 MAX_SETTINGS = 1 << 20
 """Characters of a settings file that are looked at; the nodes refuse a larger file."""
-SHOWN_IN_RVIZ = ("segmentation/overlay", "segmentation/mask", "segmentation/points", "adaptation/keyframes")
+SHOWN_IN_RVIZ = (
+    *("segmentation/overlay", "segmentation/mask", "segmentation/points"),
+    *("adaptation/keyframes", "semantic_map/points", "semantic_map/grid"),
+)
 """Topics of config/adapt.rviz, which has absolute names."""
 
 

@@ -218,12 +218,13 @@ class TestConfigFiles:
     def test_rviz_shows_topics_of_the_graph(self) -> None:
         rviz = yaml.safe_load((CONFIG / "adapt.rviz").read_text())["Visualization Manager"]
         shown = {d["Topic"]["Value"] for d in rviz["Displays"] if "Topic" in d}
-        nodes = adaptation_graph()
+        nodes = adaptation_graph(semantic_map=True)
         types = {node.topic(topic): kind for node in nodes for topic, kind in node.publishes.items()}
         assert shown <= set(types)
         assert {types[topic] for topic in shown} == {
             "sensor_msgs/msg/Image",
             "sensor_msgs/msg/PointCloud2",
+            "nav_msgs/msg/OccupancyGrid",
             "visualization_msgs/msg/MarkerArray",
         }
         assert rviz["Global Options"]["Fixed Frame"] == load_settings(CONFIG / "adapt.yaml").stream.fixed_frame
