@@ -194,7 +194,10 @@ SERVICES: Mapping[str, tuple[str, str]] = {
 MAP_SERVICES: Mapping[str, tuple[str, str]] = {
     "~/save": ("s4net_ros/srv/MapFile", "Write the map to a file."),
     "~/load": ("s4net_ros/srv/MapFile", "Put a saved map in the place of this one; its votes stay."),
-    "~/find": ("s4net_ros/srv/FindObjects", "Places of a class: boxes around voxels that touch, the largest first."),
+    "~/find": (
+        "s4net_ros/srv/FindObjects",
+        "Places of a class: boxes around 8 or more voxels that touch, the largest first.",
+    ),
 }
 """Services of the node semantic_map."""
 

@@ -355,7 +355,7 @@ class AdaptationSettings(Group):
     )
     niceness: int = setting(
         10,
-        "How far the adaptation node's learner steps back for other threads and processes on a CPU, as of `nice`.",
+        "How far the learner, and labels of the semantic map, step back for other threads on a CPU, as of `nice`.",
         ge=0,
         le=19,
     )

@@ -18,9 +18,10 @@ from s4net_core.labels import NAMES_SHOWN, LabelSpace
 from s4net_core.mapping.points import MapPoints
 
 VERSION = 1
-MAX_FILE = 1 << 30
-"""Bytes that a file of a map may have; as many times `MOST_PACKED` that its arrays may have."""
-MOST_PACKED = 4
+DESCRIPTION = 1 << 20
+"""Bytes for the description and the headers of the arrays."""
+VOXEL_BYTES, VOTES_BYTES = 8 + 3 * 4, 4 + 1 + 4
+"""Of key and colours of a voxel, and of its votes for one class: the sum over the arrays below."""
 ARRAYS = {"keys": np.int64, "colors": np.uint32, "voxel": np.uint32, "column": np.uint8, "votes": np.uint32}
 _VERTEX = np.dtype(
     [("xyz", "<f8", 3), ("color", "u1", 3), ("label", "u1"), ("confidence", "<f4")],
@@ -77,12 +78,13 @@ def read(path: Path, space: LabelSpace, settings: MapSettings) -> SavedMap:
     Raises:
         S4NetError: it cannot be read, is damaged or no map, or is of other classes, another voxel size or too large.
     """
+    most = DESCRIPTION + settings.max_voxels * (VOXEL_BYTES + VOTES_BYTES * space.num_classes)
     try:
-        content = read_file(path, MAX_FILE)
+        content = read_file(path, most)
     except OSError as error:
         raise S4NetError(f"map {path} cannot be read ({error}): give a file that s4net map or ~/save wrote") from error
     try:
-        about, arrays = _unpacked(content)
+        about, arrays = _unpacked(content, most)
         version, voxel_size, names = about["version"], float(about["voxel_size"]), tuple(about["classes"])
         origin = np.array(about["origin"], np.int64).reshape(3)
     except (ValueError, KeyError, TypeError, OverflowError, zipfile.BadZipFile, zlib.error, EOFError) as error:
@@ -130,12 +132,12 @@ def write_ply(path: Path, points: MapPoints) -> None:
     write_result(path, "\n".join(header).encode() + vertices.tobytes())
 
 
-def _unpacked(content: bytes) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-    """Description and arrays of a file; refuses arrays that would not fit into memory before they are unpacked."""
+def _unpacked(content: bytes, most: int) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    """Description and arrays of a file; before it is unpacked, more bytes than `most` are refused."""
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         size = sum(entry.file_size for entry in archive.infolist())
-    if size > MOST_PACKED * MAX_FILE:
-        raise ValueError(f"it would unpack to {size} bytes")
+    if size > most:
+        raise ValueError(f"it unpacks to {size} bytes, more than map.max_voxels needs")
     with np.load(io.BytesIO(content), allow_pickle=False) as file:
         about = json.loads(file["about"].tobytes())
         arrays = {name: file[name] for name in ARRAYS}

@@ -194,7 +194,7 @@ class SemanticMap:
             given = ~np.isin(keys, fused.refused, assume_unique=True)
             self._voxels.subtract(keys[given], counts[given])
             self.refused -= len(fused.refused)
-            if not len(self):
+            if not self._fused and not len(self):
                 self._origin = None
             self._points = None
 
