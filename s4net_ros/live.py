@@ -50,10 +50,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
     os.environ.update(plan.environment)  # the monitor must use the same DDS settings as the nodes
     started = time.monotonic()
     with Children(plan.out / LOGS, plan.environment) as children:
-        for spec in plan.specs:
-            children.start(spec.name, spec.command(), plan.threads)
-        if plan.player:
-            children.start(PLAYER, plan.player, may_end=PLAYED)
+        start(plan, children)
         record, stopped_by = _watch(plan, children, console)
     summary = report.summarise(record, stopped_by, time.monotonic() - started, plan.out)
     _report(plan, record, summary, args.evaluate, console)
@@ -61,6 +58,14 @@ def run(args: argparse.Namespace, console: Console) -> int:
         console.print(f"[yellow]{missed}[/]")
         return 1
     return 0
+
+
+def start(plan: Plan, children: Children) -> None:
+    """Start the nodes, and the player, which waits until it is unpaused."""
+    for spec in plan.specs:
+        children.start(spec.name, spec.command(), plan.threads)
+    if plan.player:
+        children.start(PLAYER, plan.player, may_end=PLAYED)
 
 
 def _report(plan: Plan, record: Record, summary: dict[str, Any], scene: Path | None, console: Console) -> None:
@@ -84,7 +89,7 @@ def _watch(plan: Plan, children: Children, console: Console) -> tuple[Record, st
     try:
         with _signals() as caught, _panel(console) as show:
             show(monitor.record, 0.0, "nodes are loading their networks")
-            if not _wait_for_nodes(plan, monitor, children, caught):
+            if not wait_for_nodes(plan, monitor, children, caught):
                 return monitor.record, "interrupted"
             if plan.player:
                 monitor.unpause(f"/{PLAYER}", timeout=START_TIMEOUT)
@@ -103,8 +108,12 @@ def _watch(plan: Plan, children: Children, console: Console) -> tuple[Record, st
         monitor.close()
 
 
-def _wait_for_nodes(plan: Plan, monitor: Monitor, children: Children, caught: list[int]) -> bool:
-    """Wait until both nodes listen to the camera; False when a signal came first."""
+def wait_for_nodes(plan: Plan, monitor: Monitor, children: Children, caught: Sequence[int] = ()) -> bool:
+    """Wait until both nodes listen to the camera; False when a signal came first.
+
+    Raises:
+        S4NetError: a process died, or the nodes do not listen in time.
+    """
     deadline = time.monotonic() + START_TIMEOUT
     count = monitor.node.count_subscribers
     while not caught:
