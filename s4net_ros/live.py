@@ -50,10 +50,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
     os.environ.update(plan.environment)  # the monitor must use the same DDS settings as the nodes
     started = time.monotonic()
     with Children(plan.out / LOGS, plan.environment) as children:
-        for spec in plan.specs:
-            children.start(spec.name, spec.command(), plan.threads)
-        if plan.player:
-            children.start(PLAYER, plan.player, may_end=PLAYED)
+        start(plan, children)
         if plan.cockpit:
             spec, address = plan.cockpit
             children.start(spec.name, spec.command())
@@ -65,6 +62,14 @@ def run(args: argparse.Namespace, console: Console) -> int:
         console.print(f"[yellow]{missed}[/]")
         return 1
     return 0
+
+
+def start(plan: Plan, children: Children) -> None:
+    """Start the nodes, and the player, which waits until it is unpaused."""
+    for spec in plan.specs:
+        children.start(spec.name, spec.command(), plan.threads)
+    if plan.player:
+        children.start(PLAYER, plan.player, may_end=PLAYED)
 
 
 def _report(plan: Plan, record: Record, summary: dict[str, Any], scene: Path | None, console: Console) -> None:
@@ -89,7 +94,7 @@ def _watch(plan: Plan, children: Children, console: Console) -> tuple[Record, st
         with _signals() as caught, _panel(console) as show:
             waits = ", then a browser is waited for" if plan.wait_for_browser else ""
             show(monitor.record, 0.0, f"nodes are loading their networks{waits}")
-            if not _wait_for_nodes(plan, monitor, children, caught):
+            if not wait_for_nodes(plan, monitor, children, caught):
                 return monitor.record, "interrupted"
             if plan.player:
                 monitor.unpause(f"/{PLAYER}", timeout=START_TIMEOUT)
@@ -108,8 +113,12 @@ def _watch(plan: Plan, children: Children, console: Console) -> tuple[Record, st
         monitor.close()
 
 
-def _wait_for_nodes(plan: Plan, monitor: Monitor, children: Children, caught: list[int]) -> bool:
-    """Wait until both nodes listen to the camera, and if asked a browser too; False when a signal came first."""
+def wait_for_nodes(plan: Plan, monitor: Monitor, children: Children, caught: Sequence[int] = ()) -> bool:
+    """Wait until both nodes listen to the camera, and if asked a browser too; False when a signal came first.
+
+    Raises:
+        S4NetError: a process died, or the nodes do not listen in time.
+    """
     deadline = time.monotonic() + START_TIMEOUT
     count = monitor.node.count_subscribers
     while not caught:

@@ -57,7 +57,7 @@ def bench_step(settings: Settings, capture: Path, *, steps: int = 20) -> list[Ro
             for name, chosen in kinds.items()
         }
         ours = sessions["ours"]
-        _offer_all(ours, capture)
+        offer_all(ours, capture)
         seconds_of = _stopwatch(settings)
         for session in sessions.values():
             session.time_step()  # not counted: it allocates
@@ -107,7 +107,12 @@ def _rows(settings: Settings, times: dict[str, list[float]], images: str, count:
     ]
 
 
-def _offer_all(session: Session, capture: Path) -> None:
+def offer_all(session: Session, capture: Path) -> None:
+    """Offer all frames of a capture to a session.
+
+    Raises:
+        SettingsError: the capture gives too few keyframes.
+    """
     settings = session.settings
     frames = open_views(capture, settings)
     for frame in track(frames, "frames", console=Console(stderr=True), transient=True):

@@ -14,6 +14,8 @@ CASES = {
     "source": "how fast labelled images are read, packed and as they are, against what a training step needs",
     "live": "labelling against the bare forward pass, and the live node at camera rate",
     "ingest": "how fast a bag becomes frames, against reading its images with rosbags and decoding them",
+    "start": "the time from the start of the live node's process to its first mask, and what it is spent on",
+    "soak": "whether memory stays as it is while both nodes work on a bag that is played again and again at 4x speed",
     "stream": "the share of a CPU core that the adaptation node takes at 30 Hz, against a bare subscriber of rclpy",
 }
 

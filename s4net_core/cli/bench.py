@@ -18,11 +18,18 @@ from s4net_core.cli.options import (
     positive,
     settings_from,
 )
+from s4net_core.errors import SettingsError
 from s4net_core.models.predict import pick_device
 
 DEMO = Path(__file__).resolve().parents[2] / "demo"
-ROS_CASES = {"live": "s4net_ros.replay.bench", "stream": "s4net_ros.replay.bench_stream"}
-"""Modules that measure with nodes."""
+ROS_CASES = {
+    "live": "s4net_ros.replay.bench",
+    "live --learning": "s4net_ros.replay.bench_learning",
+    "start": "s4net_ros.replay.bench_start",
+    "soak": "s4net_ros.replay.bench_soak",
+    "stream": "s4net_ros.replay.bench_stream",
+}
+"""Modules that measure with nodes; their arguments are the settings file, a number, the capture, and overrides."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,14 +37,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     cases = "; ".join(f"{name}: {text}" for name, text in CASES.items())
     parser.add_argument("case", choices=CASES, help=cases)
     parser.add_argument(
-        "--capture", type=Path, default=DEMO / "capture", help="capture for the case `step` (default: the demo's)"
+        "--capture",
+        type=Path,
+        default=DEMO / "capture",
+        help="capture for `step`, `soak` and `live --learning` (default: the demo's)",
+    )
+    parser.add_argument(
+        "--learning", action="store_true", help="case `live`: the labels while the network learns, beside those without"
     )
     parser.add_argument("--repeats", type=positive, default=20, help="how often each part is measured (%(default)s)")
+    parser.add_argument("--minutes", type=positive, default=15, help="how long the case `soak` takes (%(default)s)")
     add_learning_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Measure one case and print its table."""
+    """Measure one case and print its table.
+
+    Raises:
+        SettingsError: an option belongs to another case, or a setting cannot be used.
+    """
+    if args.learning and args.case != "live":
+        raise SettingsError(f"--learning belongs to the case live, not to {args.case}")
     if args.case in ("warp", "neighbours"):
         device = str(pick_device(settings_from(args).device))
         rows = bench_warp(repeats=args.repeats, device=device) if args.case == "warp" else bench_neighbours()
@@ -51,9 +71,11 @@ def run(args: argparse.Namespace) -> int:
             args.checkpoint = args.checkpoint or DEMO / "weights" / "base.safetensors"
             args.source = args.source or DEMO / "source"
         settings = learning_settings_from(args)
-        if args.case in ROS_CASES:  # in a process of its own, because the core imports no ROS
-            module = [sys.executable, "-m", ROS_CASES[args.case]]
-            os.execv(sys.executable, [*module, str(args.settings), str(args.repeats), *overrides_from(args)])
+        case = args.case + " --learning" * args.learning
+        if case in ROS_CASES:  # in a process of its own, because the core imports no ROS
+            number = args.minutes if case == "soak" else args.repeats
+            given = [str(args.settings), str(number), str(args.capture), *overrides_from(args)]
+            os.execv(sys.executable, [sys.executable, "-m", ROS_CASES[case], *given])
         if args.case == "source":
             rows = bench_source(settings, repeats=args.repeats)
         else:

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial.transform import Rotation, Slerp
 
 from s4net_core.errors import BadFrame
 
@@ -34,12 +33,16 @@ def pose_matrix(translation: Sequence[float], quaternion_xyzw: Sequence[float]) 
 
 def quaternion_of(T: NDArray[np.float64]) -> tuple[float, float, float, float]:
     """Quaternion (x, y, z, w), w >= 0, of the rotation of a (4, 4) transform."""
+    from scipy.spatial.transform import Rotation  # late: the node that labels starts without it
+
     x, y, z, w = (float(value) for value in Rotation.from_matrix(T[:3, :3]).as_quat())
     return (x, y, z, w) if w >= 0 else (-x, -y, -z, -w)
 
 
 def interpolate(T_a: NDArray[np.float64], T_b: NDArray[np.float64], share: float) -> NDArray[np.float64]:
     """Interpolate two (4, 4) transforms: translation linearly, rotation along the shortest arc; share 0 = `T_a`."""
+    from scipy.spatial.transform import Rotation, Slerp
+
     T = np.eye(4)
     T[:3, 3] = (1 - share) * T_a[:3, 3] + share * T_b[:3, 3]
     T[:3, :3] = Slerp([0.0, 1.0], Rotation.from_matrix(np.stack((T_a[:3, :3], T_b[:3, :3]))))(share).as_matrix()

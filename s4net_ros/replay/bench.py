@@ -151,11 +151,9 @@ def _segmenter_rows(settings: Settings, picture: NDArray[np.uint8], repeats: int
 def _node_rows(spec: NodeSpec, picture: NDArray[np.uint8], frames: int) -> list[Row]:
     camera = Camera(spec, resize_color(picture, LENS.width, LENS.height))
     with tempfile.TemporaryDirectory() as logs, Children(Path(logs), {}) as children:
-        started = time.monotonic()
         children.start(spec.name, spec.command())
         with Console(stderr=True).status("the node loads its network"):
-            _wait_for_answer(camera, children, spec.name)
-        first = time.monotonic() - started
+            wait_for_answer(camera, children, spec.name)
         camera.wait(REPORTS)
         before = camera.report
         camera.latencies.clear()
@@ -166,7 +164,6 @@ def _node_rows(spec: NodeSpec, picture: NDArray[np.uint8], frames: int) -> list[
     median, p99 = np.percentile(np.array(camera.latencies) * 1e3, (50, 99))
     received, superseded = (int(camera.report[key]) - int(before[key]) for key in ("received", "superseded"))
     return [
-        Row("start of the node to its first mask", first, "s", None),
         Row("inside the node, segmentation, median", float(camera.report["inference_ms_median"]), "ms", None),
         Row(f"colour message to mask message, {LENS.width}x{LENS.height} at {RATE} Hz, median", median, "ms", None),
         Row("the same, 99th percentile", p99, "ms", None),
@@ -175,11 +172,16 @@ def _node_rows(spec: NodeSpec, picture: NDArray[np.uint8], frames: int) -> list[
     ]
 
 
-def _wait_for_answer(camera: Camera, children: Children, name: str) -> None:
+def wait_for_answer(camera: Camera, children: Children, name: str, period: float = 0.1) -> None:
+    """Publish an image every `period` seconds until the first mask.
+
+    Raises:
+        S4NetError: the node called `name` dies, or does not answer in time.
+    """
     deadline = time.monotonic() + TIMEOUT
     while not camera.latencies:
         camera.shoot()
-        camera.wait(0.1)
+        camera.wait(period)
         children.check()
         if time.monotonic() > deadline:
             raise S4NetError(f"no mask after {TIMEOUT:.0f} s; the log of the node ends with:\n{children[name].tail()}")
@@ -192,8 +194,8 @@ def _timed(work: Callable[[], object], clock: Callable[[], float]) -> float:
 
 
 def main() -> int:
-    """``replay.bench SETTINGS REPEATS [NAME=VALUE ...]``."""
-    file, repeats, *overrides = sys.argv[1:]
+    """``replay.bench SETTINGS REPEATS CAPTURE [NAME=VALUE ...]``."""
+    file, repeats, _, *overrides = sys.argv[1:]
     return exit_code_of(lambda: print_rows(CASES["live"], measure(file, overrides, int(repeats))))
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import rclpy
+from numpy.typing import NDArray
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
 from rich.console import Console
@@ -53,13 +54,19 @@ MODULE = "s4net_ros.replay.bench_stream"
 
 
 class Camera(Node):
-    """Publishes colour, aligned depth, camera_info and tf of a robot along a wall."""
+    """Publishes colour, aligned depth, camera_info and tf of a robot along a wall.
 
-    def __init__(self, spec: NodeSpec) -> None:
+    Args:
+        spec: of a node that takes them.
+        color: (H, W, 3) uint8 RGB of `LENS`'s size; None = noise.
+    """
+
+    def __init__(self, spec: NodeSpec, color: NDArray[np.uint8] | None = None) -> None:
         super().__init__("bench_camera")
         qos = stream_qos("reliable", QUEUE)
         header, rng = Header(frame_id=FRAME), np.random.default_rng(0)
-        color = rng.integers(0, 256, (LENS.height, LENS.width, 3), np.uint8)
+        if color is None:
+            color = rng.integers(0, 256, (LENS.height, LENS.width, 3), np.uint8)
         depth = np.full((LENS.height, LENS.width), round(DISTANCE * 1e3), np.uint16)
         self.topics = [spec.topic(name) for name in ("color/image_raw", "depth/image_raw", "color/camera_info")]
         self._messages = [
@@ -86,15 +93,18 @@ class Camera(Node):
             while (left := due - time.monotonic()) > 0:
                 rclpy.spin_once(self, timeout_sec=left)
             self._T_world_camera[0, 3] += speed / RATE
-            self._publish()
+            self.publish()
 
-    def _publish(self) -> None:
-        stamp = self.get_clock().now().to_msg()
+    def publish(self) -> int:
+        """Publish one frame. Returns its stamp, nanoseconds."""
+        now = self.get_clock().now()
+        stamp = now.to_msg()
         header = Header(frame_id=FIXED, stamp=stamp)
         self._tf.publish(TFMessage(transforms=[transform_message(self._T_world_camera, header, FRAME)]))
         for output, message in zip(self._outputs, self._messages, strict=True):
             message.header.stamp = stamp
             output.publish(message)
+        return int(now.nanoseconds)
 
 
 class Meter:
@@ -214,11 +224,11 @@ def cpu_seconds(pid: int) -> float:
 
 
 def main() -> int:
-    """``replay.bench_stream SETTINGS REPEATS [NAME=VALUE ...]``, or ``--subscribe COLOR DEPTH INFO``."""
+    """``replay.bench_stream SETTINGS REPEATS CAPTURE [NAME=VALUE ...]``, or ``--subscribe COLOR DEPTH INFO``."""
     first, *rest = sys.argv[1:]
     if first == "--subscribe":
         return exit_code_of(lambda: rclpy.spin(BareSubscriber(rest)))
-    return exit_code_of(lambda: print_rows(CASES["stream"], measure(first, rest[1:], int(rest[0]))))
+    return exit_code_of(lambda: print_rows(CASES["stream"], measure(first, rest[2:], int(rest[0]))))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -112,6 +112,9 @@ class Children:
 
     def __getitem__(self, name: str) -> Child:
         return self._children[name]
+
+    def __iter__(self) -> Iterator[Child]:
+        return iter(self._children.values())
 
     def check(self) -> None:
         """Check that every child is running, or has ended as it may.

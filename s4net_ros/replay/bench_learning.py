@@ -1,0 +1,212 @@
+"""What the labels lose while the network learns beside them: both nodes behind a camera, learning in turns off and on.
+
+``s4net bench live --learning`` runs this. Both nodes run in both turns, as the launch file starts them. The learner
+has the keyframes of a capture from the start, so that it always has something to learn.
+"""
+
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import rclpy
+from numpy.typing import NDArray
+from rclpy.qos import QoSProfile
+from rich.console import Console
+from sensor_msgs.msg import Image
+from std_srvs.srv import SetBool
+
+from s4net_core.bench.camera import LENS, RATE
+from s4net_core.bench.step import offer_all
+from s4net_core.bench.table import CASES, Row, print_rows
+from s4net_core.config import Settings, load_settings
+from s4net_core.errors import S4NetError
+from s4net_core.geometry.camera import resize_color
+from s4net_core.io.images.files import read_color
+from s4net_core.learning.base_model import open_source
+from s4net_core.learning.session import Session
+from s4net_ros.conversions import stamp_ns
+from s4net_ros.graph import NodeSpec, adaptation_graph
+from s4net_ros.msg import AdaptationStatus
+from s4net_ros.qos import stream_qos
+from s4net_ros.replay import bench_stream
+from s4net_ros.replay.bench import FRAME, TIMEOUT
+from s4net_ros.replay.bench_process import exit_code_of
+from s4net_ros.replay.plan import with_overrides
+from s4net_ros.replay.processes import Children
+
+ROUNDS = 3
+"""How often learning is off and on."""
+SETTLE = 4
+"""Seconds of each turn that are not counted: a step that has begun goes on in a pause."""
+SMALLEST_RATE, LARGEST_P99 = 0.85, 1.5
+"""Goals: rate and 99th percentile of the time to the mask with the learner on, as shares of those without."""
+
+
+class Turn(NamedTuple):
+    """What was measured while learning was off, or on: masks a second, seconds from colour to mask, steps a second."""
+
+    rate: float
+    latencies: list[float]
+    steps: float
+
+
+class Camera(bench_stream.Camera):
+    """The camera of a robot that stands still; it notes how long each image takes to come back as a mask.
+
+    Args:
+        segmentation, adaptation: the nodes.
+        color: (H, W, 3) uint8 RGB of `LENS`'s size.
+    """
+
+    def __init__(self, segmentation: NodeSpec, adaptation: NodeSpec, color: NDArray[np.uint8]) -> None:
+        super().__init__(adaptation, color)
+        self.latencies: list[float] = []
+        self.status = AdaptationStatus()
+        self._sent: dict[int, float] = {}
+        self.create_subscription(
+            Image, segmentation.topic("segmentation/mask"), self._answered, stream_qos("reliable", 5)
+        )
+        self.create_subscription(
+            AdaptationStatus, adaptation.topic("adaptation/status"), self._heard, QoSProfile(depth=1)
+        )
+        self._pause = self.create_client(SetBool, f"/{adaptation.namespace}/{adaptation.name}/pause".replace("//", "/"))
+
+    def learn(self, on: bool) -> None:
+        """Let the network learn, or pause.
+
+        Raises:
+            S4NetError: the adaptation node does not answer.
+        """
+        future = self._pause.call_async(SetBool.Request(data=not on))
+        rclpy.spin_until_future_complete(self, future, timeout_sec=TIMEOUT)
+        if not future.done():
+            raise S4NetError(f"the adaptation node does not answer within {TIMEOUT:.0f} s")
+
+    def measure(self, seconds: int) -> Turn:
+        """Stream for `seconds` that count, and `SETTLE` before."""
+        self.stream(SETTLE, 0.0)
+        self.latencies.clear()
+        self._sent.clear()
+        step, start = self.status.step, time.monotonic()
+        self.stream(seconds, 0.0)
+        passed = time.monotonic() - start
+        return Turn(len(self.latencies) / passed, list(self.latencies), (self.status.step - step) / passed)
+
+    def publish(self) -> int:
+        """As of the base class."""
+        started = time.perf_counter()
+        stamp = super().publish()
+        self._sent[stamp] = started
+        return stamp
+
+    def wait_until(self, ready: Callable[[], bool], children: Children) -> None:
+        """Stream until both nodes work.
+
+        Raises:
+            S4NetError: a node has died, or does not work after `TIMEOUT`.
+        """
+        deadline = time.monotonic() + TIMEOUT
+        while not ready():
+            self.stream(1, 0.0)
+            children.check()
+            if time.monotonic() > deadline:
+                raise S4NetError(f"{len(self.latencies)} masks and {self.status.step} steps after {TIMEOUT:.0f} s")
+
+    def _answered(self, mask: Image) -> None:
+        if (sent := self._sent.pop(stamp_ns(mask.header), 0.0)) > 0:
+            self.latencies.append(time.perf_counter() - sent)
+
+    def _heard(self, status: AdaptationStatus) -> None:
+        self.status = status
+
+
+def measure(settings_file: str, overrides: Sequence[str], repeats: int, capture: Path) -> list[Row]:
+    """Start both nodes, and stream while learning is in turns off and on.
+
+    Args:
+        settings_file: YAML.
+        overrides: NAME=VALUE, which win over the file. The file or these must give ``checkpoint`` and ``source.path``.
+        repeats: seconds of each turn.
+        capture: gives the keyframes.
+
+    Raises:
+        S4NetError: a node dies or does not answer, or nothing is learned.
+    """
+    settings = load_settings(settings_file, overrides)
+    with tempfile.TemporaryDirectory() as folder:
+        state = Path(folder) / "state"
+        with Session(settings, settings.checkpoint, open_source(settings), state) as session:
+            offer_all(session, capture)
+            session.save()
+        return rows(*_turns(settings_file, settings, overrides, repeats, Path(folder)))
+
+
+def rows(off: Sequence[Turn], on: Sequence[Turn]) -> list[Row]:
+    """The table: rates of the turns and the median ratio of neighbours; times to the mask over all turns of a kind."""
+    rates = [turn.rate for turn in on]
+    kept = statistics.median(b.rate / a.rate for a, b in zip(off, on, strict=True))
+    name = f"masks of a camera at {RATE} Hz, learner"
+    table = [
+        Row(f"{name} off", statistics.median(turn.rate for turn in off), "masks/s", None),
+        Row(
+            f"{name} on, {min(rates):.1f} to {max(rates):.1f}, goal {SMALLEST_RATE} times at least",
+            statistics.median(rates),
+            "masks/s",
+            kept,
+        ),
+    ]
+    for percent, goal in ((50, ""), (99, f", goal {1 / LARGEST_P99:.2f} times at least")):
+        without, learning = (_milliseconds(turns, percent) for turns in (off, on))
+        name = f"colour message to mask message, {percent} % of them, learner"
+        table.append(Row(f"{name} off", without, "ms", None))
+        table.append(Row(f"{name} on{goal}", learning, "ms", without / learning))
+    return [*table, Row("steps of the learner", statistics.median(turn.steps for turn in on), "steps/s", None)]
+
+
+def _milliseconds(turns: Sequence[Turn], percent: float) -> float:
+    return float(np.percentile([seconds for turn in turns for seconds in turn.latencies], percent)) * 1e3
+
+
+def _turns(
+    settings_file: str, settings: Settings, overrides: Sequence[str], seconds: int, folder: Path
+) -> tuple[list[Turn], list[Turn]]:
+    """What was measured without learning, and with it; `folder` has the state with its keyframes."""
+    graph = adaptation_graph(
+        settings_file=settings_file,
+        checkpoint=settings.checkpoint,
+        source_set=settings.source.path,
+        state_dir=str(folder / "state"),
+    )
+    own = ["adaptation.max_steps=0", f"stream.fixed_frame={bench_stream.FIXED}"]  # it never ends
+    own += [f"stream.{image}_reliability=reliable" for image in ("color", "depth")]
+    specs = [with_overrides(spec, [*overrides, *own]) for spec in graph]
+    camera = Camera(*specs, resize_color(read_color(FRAME), LENS.width, LENS.height))
+    turns: dict[bool, list[Turn]] = {False: [], True: []}
+    with Children(folder, {}) as children:
+        for spec in specs:
+            children.start(spec.name, spec.command())
+        with Console(stderr=True).status("the nodes load their networks"):
+            camera.wait_until(lambda: bool(camera.latencies and camera.status.step), children)
+        for n in range(2 * ROUNDS):
+            camera.learn(on=n % 2 == 1)
+            turns[n % 2 == 1].append(camera.measure(seconds))
+            children.check()
+    camera.destroy_node()
+    if not all(turn.latencies for turn in turns[False] + turns[True]) or not any(turn.steps for turn in turns[True]):
+        raise S4NetError(f"too few masks or steps in {seconds} s: give more --repeats, or free the machine")
+    return turns[False], turns[True]
+
+
+def main() -> int:
+    """``replay.bench_learning SETTINGS REPEATS CAPTURE [NAME=VALUE ...]``."""
+    file, repeats, capture, *overrides = sys.argv[1:]
+    return exit_code_of(lambda: print_rows(CASES["live"], measure(file, overrides, int(repeats), Path(capture))))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
