@@ -185,7 +185,8 @@ def _turns(
     own = ["adaptation.max_steps=0", f"stream.fixed_frame={bench_stream.FIXED}"]  # it never ends
     own += [f"stream.{image}_reliability=reliable" for image in ("color", "depth")]
     specs = [with_overrides(spec, [*overrides, *own]) for spec in graph]
-    camera = Camera(*specs, resize_color(read_color(FRAME), LENS.width, LENS.height))
+    segmentation, adaptation = specs
+    camera = Camera(segmentation, adaptation, resize_color(read_color(FRAME), LENS.width, LENS.height))
     turns: dict[bool, list[Turn]] = {False: [], True: []}
     with Children(folder, {}) as children:
         for spec in specs:
