@@ -92,17 +92,17 @@ def test_the_cockpit_may_do_exactly_what_it_does_while_a_browser_looks(ros: Any,
         node = ros.add(CockpitNode(context=ros.context, cli_args=ros_words(spec)))
         assert labels.autostart()
         assert node.autostart()
-        looked_at = asyncio.run(look(ros, node))
+        looked_at = asyncio.run(look(ros, node, "compressed" if transport == "compressed" else "color/image_raw"))
         found = {kind: names | looked_at[kind] for kind, names in found.items()}
         for one in (node, labels):
             one.shut_down()
     assert names_of(found) == names_of(allowed()["cockpit"])
 
 
-async def look(ros: Any, node: CockpitNode) -> dict[str, set[str]]:
-    """Show the page until images are subscribed; what is used then."""
+async def look(ros: Any, node: CockpitNode, topic: str) -> dict[str, set[str]]:
+    """Show the page until a topic that ends so is subscribed; what is used then."""
     url = f"http://127.0.0.1:{node.settings.cockpit.port}/ws"
-    wait = partial(ros.wait_for, lambda: any("image" in name for name in used(node)["subscriber"]), "images")
+    wait = partial(ros.wait_for, lambda: any(name.endswith(topic) for name in used(node)["subscriber"]), topic)
     loop = asyncio.get_running_loop()
     async with aiohttp.ClientSession() as session, session.ws_connect(url):
         await loop.run_in_executor(None, wait)
