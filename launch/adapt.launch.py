@@ -1,4 +1,4 @@
-"""Labels that get better on a robot: both nodes on the camera's topics.
+"""Labels that get better on a robot: both nodes on the camera's topics, and on request a third one that maps.
 
 ``ros2 launch s4net_ros adapt.launch.py --show-args`` lists the arguments. This file is the one description of the
 graph. replay.launch.py reads it, and so does `s4net_ros.graph`, for ``s4net live`` on machines without launch: so
@@ -70,6 +70,7 @@ ARGUMENTS = (
     Argument("autostart", "true", "Configure and activate the nodes; false = a lifecycle manager does.", TRUE_FALSE),
     Argument("respawn", "false", "Start a node again after it has died.", TRUE_FALSE),
     Argument("log_level", "info", "Least severe messages in the log.", ("debug", "info", "warn", "error", "fatal")),
+    Argument("semantic_map", "false", "Start the node that fuses the labels in a semantic map.", TRUE_FALSE),
     Argument("rviz", "false", "Start RViz with config/adapt.rviz.", TRUE_FALSE),
     Argument("cockpit", "false", "Serve the cockpit, a page for browsers of this computer (cockpit.port).", TRUE_FALSE),
     Argument("state_dir", "", "Folder for weights and keyframes of this robot; empty = from the settings file."),
@@ -106,12 +107,13 @@ def values_of(given: Mapping[str, str], arguments: tuple[Argument, ...] = ARGUME
 
 
 def nodes(values: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The segmentation node and the adaptation node, as keyword arguments of launch_ros's ``LifecycleNode``.
+    """The nodes, semantic_map only if it is wanted, as keyword arguments of launch_ros's ``LifecycleNode``.
 
     Raises:
         ValueError: the settings file or the Fast DDS profile cannot be read.
     """
-    return [_node(values, name) for name in ("segmentation", "adaptation")]
+    wanted = ("segmentation", "adaptation", *(["semantic_map"] if values["semantic_map"] else []))
+    return [_node(values, name) for name in wanted]
 
 
 def cockpit(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -127,7 +129,7 @@ def _node(values: Mapping[str, Any], name: str) -> dict[str, Any]:
         "namespace": values["namespace"].strip("/"),
         "parameters": [_settings(values["settings_file"]), _overrides(values)],
         "remappings": [*camera_remappings(values), *_tf_remappings(values)],
-        "ros_arguments": ["--log-level", values["log_level"], "--enclave", _enclave(values["namespace"], name)],
+        "ros_arguments": ["--log-level", values["log_level"], "--enclave", enclave(values["namespace"], name)],
         "additional_env": environment(values),
         "respawn": values["respawn"],
         "respawn_delay": RESPAWN_S,
@@ -182,7 +184,7 @@ def environment(values: Mapping[str, Any]) -> dict[str, str]:
     return {"FASTRTPS_DEFAULT_PROFILES_FILE" if old else "FASTDDS_DEFAULT_PROFILES_FILE": path}
 
 
-def _enclave(namespace: str, name: str) -> str:
+def enclave(namespace: str, name: str) -> str:
     """Where SROS 2 finds a node's keys: as the node's full name. Without ROS_SECURITY_ENABLE it means nothing."""
     return "/" + "/".join(filter(None, (namespace.strip("/"), name)))
 

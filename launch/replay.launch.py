@@ -48,8 +48,11 @@ def _start(context: Any) -> list[Any]:
     values = adapt.values_of({**adapt.performed(context, SHARED), **FIXED})
     replay = adapt.values_of(adapt.performed(context, ARGUMENTS), ARGUMENTS)
     program = ExecutableInPackage(executable="when_active", package=adapt.PACKAGE)
+    enclave = {"ROS_SECURITY_ENCLAVE_OVERRIDE": adapt.enclave(values["namespace"], "replay")}
     player = ExecuteProcess(
-        cmd=[program, *player_arguments(values, replay)], additional_env=adapt.environment(values), output="screen"
+        cmd=[program, *player_arguments(values, replay)],
+        additional_env={**adapt.environment(values), **enclave},
+        output="screen",
     )
     return [*adapt.actions(values), player]
 

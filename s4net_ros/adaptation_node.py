@@ -26,10 +26,9 @@ from s4net_core.models.base_model_file import base_model_file
 from s4net_ros.adaptation.configured import ConfiguredAdaptation
 from s4net_ros.adaptation.learner_thread import THREAD_NAME
 from s4net_ros.adaptation.services import AdaptationServices, Served
-from s4net_ros.node_base import S4NetNode, run
+from s4net_ros.node_base import S4NetNode, run, state_dir
 
 NAME = "adaptation"
-DEFAULT_STATE_DIR = "~/.ros/s4net"
 STATUS_S = 1.0
 
 
@@ -46,12 +45,6 @@ def open_session(settings: Settings, folder: Path) -> Session:
     return Session(settings, file, open_source(with_values(settings, {"checkpoint": str(file)})), folder)
 
 
-def state_dir(settings: Settings, namespace: str) -> Path:
-    """Folder of keyframes and weights; without the setting `state_dir` it is named after the namespace of the robot."""
-    folder = settings.state_dir or f"{DEFAULT_STATE_DIR}/{namespace.strip('/')}"
-    return Path(folder).expanduser().absolute()
-
-
 class AdaptationNode(S4NetNode[ConfiguredAdaptation]):
     """Learns from the camera's stream and announces better weights on ``model_update``.
 
@@ -60,6 +53,8 @@ class AdaptationNode(S4NetNode[ConfiguredAdaptation]):
         make: opens the session from settings and state folder; called in `configure`.
         options: as of `S4NetNode`.
     """
+
+    bunch = 0.03
 
     def __init__(
         self,

@@ -26,7 +26,7 @@ from s4net_core.io.images.pixels import check_pixels
 
 _PLUMB_BOB_LENGTH = 5
 _IMAGE_TYPES = {"mono8": np.uint8, "rgb8": np.uint8, "bgr8": np.uint8, "16UC1": np.uint16, "32FC1": np.float32}
-_POINT = np.dtype([("xyz", np.float32, 3), ("rgb", np.uint32), ("label", np.uint32)])
+_POINT = np.dtype([("x", "f4"), ("y", "f4"), ("z", "f4"), ("rgb", "u4"), ("label", "u4")])
 """PCL's PointXYZRGBL without its padding; colour and label as 32 bits, as PCL and RViz read them."""
 
 
@@ -139,34 +139,50 @@ def points_message(
         stride: every n-th pixel of row and column.
     """
     z = depth[::stride, ::stride]
-    height, width = z.shape
-    points = np.empty((height, width), _POINT)
-    points["xyz"] = _rays(intrinsics, stride) * np.where(z > 0, z, np.float32(np.nan))[..., None]
-    r, g, b = np.moveaxis(color[::stride, ::stride].astype(np.uint32), -1, 0)
-    points["rgb"] = (r << 16) | (g << 8) | b
-    points["label"] = label[::stride, ::stride]
+    points = np.empty(z.shape, _POINT)
+    xyz = _rays(intrinsics, stride) * np.where(z > 0, z, np.float32(np.nan))[..., None]
+    points["x"], points["y"], points["z"] = np.moveaxis(xyz, -1, 0)
+    points["rgb"], points["label"] = packed_color(color[::stride, ::stride]), label[::stride, ::stride]
+    return cloud_message(points, header, is_dense=bool(z.all()))
+
+
+def cloud_message(points: NDArray[Any], header: Header, *, is_dense: bool) -> PointCloud2:
+    """Points with named fields of 32 bits -> PointCloud2.
+
+    Args:
+        points: (height, width), structured. ``rgb`` holds what `packed_color` gives, and is declared as a float, as PCL
+            and RViz read it.
+        header: in whose frame they are.
+        is_dense: whether no point is NaN.
+    """
+    kinds = {"f": PointField.FLOAT32, "u": PointField.UINT32}
+    fields: dict[str, Any] = dict(points.dtype.fields or {})
     return PointCloud2(
         header=header,
-        height=height,
-        width=width,
+        height=points.shape[0],
+        width=points.shape[1],
         fields=[
-            PointField(name=name, offset=4 * i, datatype=datatype, count=1)
-            for i, (name, datatype) in enumerate(
-                [
-                    ("x", PointField.FLOAT32),
-                    ("y", PointField.FLOAT32),
-                    ("z", PointField.FLOAT32),
-                    ("rgb", PointField.FLOAT32),
-                    ("label", PointField.UINT32),
-                ]
+            PointField(
+                name=name,
+                offset=fields[name][1],
+                datatype=kinds["f" if name == "rgb" else fields[name][0].kind],
+                count=1,
             )
+            for name in points.dtype.names or ()
         ],
         is_bigendian=sys.byteorder == "big",
-        point_step=_POINT.itemsize,
-        row_step=_POINT.itemsize * width,
+        point_step=points.dtype.itemsize,
+        row_step=points.dtype.itemsize * points.shape[1],
         data=_payload(points),
-        is_dense=bool(z.all()),
+        is_dense=is_dense,
     )
+
+
+def packed_color(color: NDArray[np.uint8]) -> NDArray[np.uint32]:
+    """(..., 3) uint8 RGB -> (...) uint32 as PCL packs it: 0x00RRGGBB."""
+    r, g, b = np.moveaxis(color.astype(np.uint32), -1, 0)
+    packed: NDArray[np.uint32] = (r << 16) | (g << 8) | b
+    return packed
 
 
 def _payload(values: NDArray[Any]) -> "array.array[int]":

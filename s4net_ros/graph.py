@@ -85,7 +85,7 @@ class NodeSpec:
 
 
 def adaptation_graph(**given: str | bool) -> list[NodeSpec]:
-    """The segmentation node and the adaptation node.
+    """The segmentation node, the adaptation node and, with ``semantic_map=True``, the node that maps.
 
     Args:
         given: launch arguments by name; the others have their defaults.
@@ -157,6 +157,11 @@ ADAPTATION_TOPICS: Mapping[str, str] = {
     "adaptation/keyframes": "visualization_msgs/msg/MarkerArray",
 }
 
+MAP_TOPICS: Mapping[str, str] = {
+    "semantic_map/points": "sensor_msgs/msg/PointCloud2",
+    "semantic_map/grid": "nav_msgs/msg/OccupancyGrid",
+}
+
 TOPIC_HELP: Mapping[str, str] = {
     "color/image_raw": "What is labelled: rgb8, bgr8, rgba8, bgra8 or mono8, and what cv_bridge turns into rgb8.",
     "color/image_raw/compressed": "The same as JPEG or PNG; `stream.color_transport` chooses one of the two.",
@@ -171,9 +176,11 @@ TOPIC_HELP: Mapping[str, str] = {
     "segmentation/camera_info": "Calibration that belongs to the images above.",
     "segmentation/label_info": "Names of the class ids, and the smallest probability of a label; latched.",
     "segmentation/points": "Points in the order of the mask's pixels: x, y, z in metres (NaN = no depth), rgb, label.",
-    "model_update": "New weights, as the name of a file; latched; the segmentation node listens.",
+    "model_update": "New weights, as the name of a file; latched; the nodes that label listen.",
     "adaptation/status": "Once a second: losses, agreement, versions, dropped and rejected frames by reason.",
     "adaptation/keyframes": "Keyframes, red to green by agreement with others; red lines join contradictions; latched.",
+    "semantic_map/points": "Voxels: x, y, z in metres, mean rgb, label, confidence (share of the votes); latched.",
+    "semantic_map/grid": "The map from above: 100 where a class blocks, 0 = free, -1 = unknown; latched.",
 }
 """One line about every topic that the nodes read or write."""
 
@@ -184,6 +191,12 @@ SERVICES: Mapping[str, tuple[str, str]] = {
     "~/save_model": ("s4net_ros/srv/SaveModel", "Write the weights in use to a file."),
 }
 """Services of the adaptation node: type, and one line about each."""
+MAP_SERVICES: Mapping[str, tuple[str, str]] = {
+    "~/save": ("s4net_ros/srv/MapFile", "Write the map to a file."),
+    "~/load": ("s4net_ros/srv/MapFile", "Put a saved map in the place of this one; its votes stay."),
+    "~/find": ("s4net_ros/srv/FindObjects", "Places of a class: boxes around voxels that touch, the largest first."),
+}
+"""Services of the node semantic_map."""
 
 
 def share_file(*parts: str) -> Path:
@@ -225,7 +238,7 @@ def _launch_file(name: str) -> SimpleNamespace:
 
 
 _adapt, _replay = _launch_file("adapt.launch.py"), _launch_file("replay.launch.py")
-_PUBLISHED = {"segmentation": SEGMENTATION_TOPICS, "adaptation": ADAPTATION_TOPICS}
+_PUBLISHED = {"segmentation": SEGMENTATION_TOPICS, "adaptation": ADAPTATION_TOPICS, "semantic_map": MAP_TOPICS}
 ARGUMENTS = _adapt.ARGUMENTS
 """Arguments of adapt.launch.py, each with name, default, help, choices and required."""
 FROM_SETTINGS: str = _adapt.FROM_SETTINGS

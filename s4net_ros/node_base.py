@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import partial
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import rclpy
@@ -15,7 +16,7 @@ from diagnostic_msgs.msg import DiagnosticStatus
 from rcl_interfaces.msg import ParameterDescriptor
 from rclpy.clock import Clock, ClockChange, ClockType, JumpThreshold, TimeJump
 from rclpy.duration import Duration
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.executors import ExternalShutdownException
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.signals import SignalHandlerOptions
 
@@ -23,12 +24,12 @@ from s4net_core.config import Settings, load_settings
 from s4net_core.errors import BaseModelMissing, S4NetError
 from s4net_core.streams.clock import TIME_JUMP_NS
 from s4net_ros.diagnostics import DiagnosticsPublisher, Report
+from s4net_ros.executor import StreamExecutor
 from s4net_ros.parameters import declare_settings
 
-SPIN_S = 0.1
-"""Seconds within which a signal is noticed."""
 LOOK_AGAIN_S = 2.0
 """Seconds between two looks for a base model that was missing."""
+DEFAULT_STATE_DIR = "~/.ros/s4net"
 MAX_ERRORS_IN_A_ROW = 20
 """A node ends after this many failures of callbacks in a row, before their tracebacks fill the disk."""
 
@@ -52,6 +53,9 @@ class S4NetNode(LifecycleNode, ABC, Generic[Configured]):
     Raises:
         SettingsError: a parameter has the wrong type or lies outside its range, or the settings file cannot be used.
     """
+
+    bunch = 0.0
+    """As of `StreamExecutor`: seconds by which messages may wait for each other."""
 
     def __init__(self, name: str, defaults: Settings | None = None, **options: Any) -> None:
         super().__init__(name, automatically_declare_parameters_from_overrides=True, **options)
@@ -259,6 +263,12 @@ class S4NetNode(LifecycleNode, ABC, Generic[Configured]):
         return label
 
 
+def state_dir(settings: Settings, namespace: str) -> Path:
+    """Folder of what a robot keeps; without the setting `state_dir` it is named after the namespace of the robot."""
+    folder = settings.state_dir or f"{DEFAULT_STATE_DIR}/{namespace.strip('/')}"
+    return Path(folder).expanduser().absolute()
+
+
 def run(make: Callable[[], S4NetNode], args: Sequence[str] | None = None) -> int:
     """Run one node until SIGINT or SIGTERM.
 
@@ -283,7 +293,7 @@ def run(make: Callable[[], S4NetNode], args: Sequence[str] | None = None) -> int
         return 2
     signals.catch()
     node.loading = signals.ending_at_once
-    executor = SingleThreadedExecutor()
+    executor = StreamExecutor(node.bunch)
     executor.add_node(node)
     try:
         if not node.autostart():
@@ -327,12 +337,12 @@ class _Signals:
             signal.signal(number, handler)
 
 
-def _spin(executor: SingleThreadedExecutor, node: S4NetNode, signals: list[int]) -> int:
+def _spin(executor: StreamExecutor, node: S4NetNode, signals: list[int]) -> int:
     """Spin until a signal. A failing callback is logged; `MAX_ERRORS_IN_A_ROW` failures in a row end the node."""
     errors = 0
     while not signals and rclpy.ok():
         try:
-            executor.spin_once(timeout_sec=SPIN_S)
+            executor.spin_on()
             errors = 0
         except ExternalShutdownException:
             break

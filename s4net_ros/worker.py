@@ -1,8 +1,12 @@
-"""A thread that always works on the newest item: callbacks hand over and never wait."""
+"""A thread that always works on the newest item: callbacks hand over and never wait; and what all threads need."""
 
+import errno
+import os
 import threading
 from collections.abc import Callable
 from typing import Generic, TypeVar
+
+from s4net_core.errors import S4NetError
 
 T = TypeVar("T")
 
@@ -58,3 +62,21 @@ class Worker(Generic[T]):
                 self._handle(item)
             except Exception as error:
                 self._failed(item, error)
+
+
+def step_back(niceness: int) -> None:
+    """Make this thread, and those that PyTorch starts for it, at least as nice as this; Linux counts it by thread."""
+    own = threading.get_native_id()
+    os.setpriority(os.PRIO_PROCESS, own, max(niceness, os.getpriority(os.PRIO_PROCESS, own)))
+
+
+def describe(error: BaseException) -> str:
+    """An error in one line. Our own errors keep their text; an error of the file system gets a remedy."""
+    if isinstance(error, OSError):
+        name = f" ({error.filename})" if error.filename else ""
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        remedy = ": free some space" if full else ": check that the folder exists and may be written"
+        return f"file system: {error.strerror or error}{name}{remedy}"
+    if isinstance(error, S4NetError):
+        return str(error)
+    return f"{type(error).__name__}: {error}"

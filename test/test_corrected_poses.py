@@ -8,10 +8,11 @@ import pytest
 from scenes import make_room_frames
 from scipy.spatial.transform import Rotation
 
-from s4net_core.config import GeometrySettings, KeyframeSettings
+from s4net_core.config import GeometrySettings, KeyframeSettings, Settings
+from s4net_core.evaluation.agreement import agreement
 from s4net_core.frames import Frame
 from s4net_core.geometry.poses import inverse
-from s4net_core.keyframes import KeyframeBuffer
+from s4net_core.keyframes import Keyframe, KeyframeBuffer
 
 MIN_OVERLAP = 0.25
 FRAMES = 60
@@ -47,9 +48,29 @@ def filled(frames: list[Frame]) -> KeyframeBuffer:
     return keyframes
 
 
+def same_views(keyframes: KeyframeBuffer, true: list[Frame]) -> KeyframeBuffer:
+    """The same views, where they really were taken."""
+    stamps = {keyframes.get(id).stamp for id in keyframes.ids()}
+    settings = KeyframeSettings(min_sharpness=0, min_translation=0, min_rotation=0, max_speed=0)
+    undrifted = KeyframeBuffer(settings, GeometrySettings(), min_overlap=MIN_OVERLAP)
+    for frame in true:
+        if frame.stamp in stamps:
+            undrifted.offer(frame)
+    return undrifted
+
+
 def path(true: list[Frame], every: int = 7) -> dict[int, np.ndarray]:
     """The corrected trajectory: nodes between which most keyframes lie."""
     return {frame.stamp: frame.T_world_camera for frame in [*true[::every], true[-1]]}
+
+
+def seen_points(view: Keyframe, step: int = 1) -> tuple[np.ndarray, np.ndarray]:
+    """Pixels (2, N), and the points seen there, (4, N) in camera coordinates: of every `step`-th row and column."""
+    lens = view.intrinsics
+    u, v = (a.ravel() for a in np.meshgrid(np.arange(0, lens.width, step), np.arange(0, lens.height, step)))
+    z = view.depth[v, u]
+    points = np.stack([(u - lens.cx) / lens.fx * z, (v - lens.cy) / lens.fy * z, z, np.ones_like(z)])
+    return np.stack([u, v])[:, z > 0], points[:, z > 0]
 
 
 def worst_pixel(keyframes: KeyframeBuffer, true: list[Frame]) -> float:
@@ -59,13 +80,23 @@ def worst_pixel(keyframes: KeyframeBuffer, true: list[Frame]) -> float:
     for id in keyframes.ids():
         view = keyframes.get(id)
         lens = view.intrinsics
-        u, v = (a.ravel() for a in np.meshgrid(np.arange(0, lens.width, 8), np.arange(0, lens.height, 8)))
-        z = view.depth[v, u]
-        points = np.stack([(u - lens.cx) / lens.fx * z, (v - lens.cy) / lens.fy * z, z, np.ones_like(z)])[:, z > 0]
+        pixels, points = seen_points(view, step=8)
         seen = inverse(view.T_world_camera) @ poses[view.stamp] @ points
-        pixels = np.stack([seen[0] / seen[2] * lens.fx + lens.cx, seen[1] / seen[2] * lens.fy + lens.cy])
-        worst = max(worst, float(np.abs(pixels - np.stack([u, v])[:, z > 0]).max()))
+        expected = np.stack([seen[0] / seen[2] * lens.fx + lens.cx, seen[1] / seen[2] * lens.fy + lens.cy])
+        worst = max(worst, float(np.abs(expected - pixels).max()))
     return worst
+
+
+def cubes(keyframes: KeyframeBuffer, true: list[Frame]) -> dict[int, np.ndarray]:
+    """Labels that all views share: one of five classes for each cube of 20 cm of the room, by keyframe id."""
+    poses = {frame.stamp: frame.T_world_camera for frame in true}
+    labels = {}
+    for id, view in keyframes.views(keyframes.ids()).items():
+        (u, v), points = seen_points(view)
+        cube = np.floor((poses[view.stamp] @ points)[:3] / 0.2 + 0.3).astype(int)  # no wall on a border of cubes
+        labels[id] = np.zeros(view.depth_mm.shape, np.uint8)
+        labels[id][v, u] = 1 + (cube * [[1], [2], [3]]).sum(0) % 5
+    return labels
 
 
 def overlaps(keyframes: KeyframeBuffer) -> dict[int, dict[int, float]]:
@@ -82,15 +113,7 @@ def test_known_points_are_seen_where_the_corrected_poses_say(true, drifted) -> N
 
 def test_overlaps_are_those_of_a_run_without_drift(true, drifted) -> None:
     keyframes = filled(drifted)
-    stamps = {keyframes.get(id).stamp for id in keyframes.ids()}
-    undrifted = KeyframeBuffer(
-        KeyframeSettings(min_sharpness=0, min_translation=0, min_rotation=0, max_speed=0),
-        GeometrySettings(),
-        min_overlap=MIN_OVERLAP,
-    )
-    for frame in true:
-        if frame.stamp in stamps:
-            undrifted.offer(frame)
+    undrifted = same_views(keyframes, true)
     refused = keyframes.pairs.refused
     keyframes.move(path(true, every=1), follow=True)
     assert keyframes.pairs.refused < refused
@@ -99,6 +122,17 @@ def test_overlaps_are_those_of_a_run_without_drift(true, drifted) -> None:
     assert {id: set(found) for id, found in new.items()} == {id: set(found) for id, found in wanted.items()}
     differences = [abs(share - wanted[id][other]) for id, found in new.items() for other, share in found.items()]
     assert max(differences) < 0.02
+
+
+def test_views_agree_as_in_a_run_without_drift(true, drifted) -> None:
+    """In the labels of one network, which knows nothing of poses."""
+    keyframes, settings = filled(drifted), Settings()
+    settings.learner.neighbours = 0
+    labels, undrifted = cubes(keyframes, true), same_views(keyframes, true)
+    wanted = agreement(labels, undrifted, settings).mean
+    assert wanted - agreement(labels, keyframes, settings).mean > 0.05
+    keyframes.move(path(true), follow=True)
+    assert agreement(labels, keyframes, settings).mean == pytest.approx(wanted, abs=0.01)
 
 
 def test_views_that_stay_are_compared_anew_with_an_older_one_that_moved(true) -> None:

@@ -21,6 +21,8 @@ from s4net_ros.graph import (
     ADAPTATION_TOPICS,
     ARGUMENTS,
     INPUT_TOPICS,
+    MAP_SERVICES,
+    MAP_TOPICS,
     REPLAY_ARGUMENTS,
     SEGMENTATION_TOPICS,
     SERVICES,
@@ -182,7 +184,7 @@ class TestReference:
 
     def test_every_topic_service_and_argument_stands_in_it(self) -> None:
         page = reference.ros_page()
-        names = [*INPUT_TOPICS, *SEGMENTATION_TOPICS, *ADAPTATION_TOPICS, *SERVICES]
+        names = [*INPUT_TOPICS, *SEGMENTATION_TOPICS, *ADAPTATION_TOPICS, *MAP_TOPICS, *SERVICES, *MAP_SERVICES]
         names += [argument.name for argument in (*ARGUMENTS, *REPLAY_ARGUMENTS)]
         assert [name for name in names if f"| `{name}` |" not in page] == []
 
@@ -192,11 +194,12 @@ class TestReference:
             assert path.read_text() in page
 
     def test_topics_and_services_that_are_described_are_those_that_exist(self) -> None:
-        assert set(TOPIC_HELP) == {*INPUT_TOPICS, *SEGMENTATION_TOPICS, *ADAPTATION_TOPICS}
+        assert set(TOPIC_HELP) == {*INPUT_TOPICS, *SEGMENTATION_TOPICS, *ADAPTATION_TOPICS, *MAP_TOPICS}
         assert set(camera_remappings()) == {*INPUT_TOPICS, "depth/camera_info"}
         source = "".join(path.read_text() for path in (ROOT / "s4net_ros").rglob("*.py"))
         served = {name: kind for kind, name in re.findall(r'create_service\((\w+), "(~/\w+)"', source)}
-        assert {name: kind.rpartition("/")[2] for name, (kind, _) in SERVICES.items()} == served
+        described = {**SERVICES, **MAP_SERVICES}
+        assert {name: kind.rpartition("/")[2] for name, (kind, _) in described.items()} == served
 
     def test_a_text_with_brackets_is_shown_and_not_taken_for_a_tag(self) -> None:
         assert "/&lt;camera_namespace&gt;/" in reference.ros_page()

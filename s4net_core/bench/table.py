@@ -10,6 +10,7 @@ CASES = {
     "step": "a step of S4-Net against the same number of images trained with L_S alone",
     "warp": "the warp with its validity tests against kornia's without",
     "neighbours": "the keyframe buffer against a scan over all poses, at 100, 1k and 10k keyframes",
+    "map": "a view fused into the semantic map, and its voxels counted against Open3D's hash map",
     "source": "how fast labelled images are read, packed and as they are, against what a training step needs",
     "live": "labelling against the bare forward pass, and the live node at camera rate",
     "ingest": "how fast a bag becomes frames, against reading its images with rosbags and decoding them",

@@ -17,6 +17,7 @@ from s4net_core.io.captures.opening import open_views
 from s4net_core.learning.base_model import open_source
 from s4net_core.learning.learner import StepReport
 from s4net_core.learning.offline import adapt_to, patience_of
+from s4net_core.learning.rerun_recording import RerunRecording
 from s4net_core.learning.session import Handover, Session, Status
 from s4net_core.learning.training_log import TrainingLog
 
@@ -35,6 +36,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="do not limit the number of steps; short for --set adaptation.max_steps=0",
     )
+    parser.add_argument(
+        "--rerun",
+        type=Path,
+        metavar="FILE.rrd",
+        help="record keyframes, clouds, labels and curves for the viewer of rerun.io; for each new version all "
+        "keyframes are labelled, which takes time",
+    )
     add_training_options(parser, "folder for keyframes and versions")
     add_learning_options(parser)
 
@@ -44,17 +52,18 @@ def run(args: argparse.Namespace) -> int:
     settings = learning_settings_from(args, source_free=True)
     if args.until_converged:
         settings.adaptation.max_steps = 0
-    # Both raise on unusable input. They are called before an old state is removed.
+    # These raise on unusable input. They are called before an old state is removed.
     patience_of(settings.adaptation)
     creation_time()
+    recording = RerunRecording(args.rerun)
     state = prepare_state_folder(args)
     source = open_source(settings)
     with Session(settings, settings.checkpoint, source, state, track=track_labels) as session:
-        _adapt(args, session, open_views(args.capture, settings, poses=args.poses))
+        _adapt(args, session, open_views(args.capture, settings, poses=args.poses), recording)
     return 0
 
 
-def _adapt(args: argparse.Namespace, session: Session, capture: Capture) -> None:
+def _adapt(args: argparse.Namespace, session: Session, capture: Capture, recording: RerunRecording) -> None:
     console = Console()
     progress = progress_bar(console, loss=True, transient=False)
     first, limit = session.status.step, session.settings.adaptation.max_steps or None
@@ -73,20 +82,27 @@ def _adapt(args: argparse.Namespace, session: Session, capture: Capture) -> None
                 f"the poses jump or pause: {status.segments} segments of keyframes were not shown to be in one frame, "
                 f"{status.pairs.parted} pairs between them are left out"
             )
+        recording.begin(session)
         progress.start_task(task)
         progress.start()  # only now, because reading the frames shows its own bar
 
     def show_step(status: Status) -> None:
         progress.update(task, completed=status.step, loss=status.last_step.loss)
-        curves.write(status.step, _step_values(status.last_step))
+        write_curves(status.step, _step_values(status.last_step))
 
     def show_handover(handover: Handover) -> None:
         status = session.status
         console.print(_describe(status, handover))
-        curves.write(status.step, _handover_values(status))
+        write_curves(status.step, _handover_values(status))
+        if handover.accepted:
+            recording.labels(session)
+
+    def write_curves(step: int, values: Mapping[str, float]) -> None:
+        curves.write(step, values)
+        recording.write(step, values)
 
     views = tracked(capture.views(), "frames", console, len(capture))
-    with TrainingLog(args.log, first) as curves:
+    with TrainingLog(args.log, first) as curves, recording:
         try:
             version = adapt_to(
                 session, views, on_collected=show_collected, on_step=show_step, on_handover=show_handover

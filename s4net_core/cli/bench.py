@@ -7,6 +7,7 @@ from pathlib import Path
 
 from s4net_core.bench.geometry import bench_neighbours, bench_warp
 from s4net_core.bench.ingest import bench_ingest
+from s4net_core.bench.mapping import bench_map
 from s4net_core.bench.source import bench_source
 from s4net_core.bench.step import bench_step
 from s4net_core.bench.table import CASES, print_rows
@@ -42,6 +43,8 @@ def run(args: argparse.Namespace) -> int:
         rows = bench_warp(repeats=args.repeats, device=device) if args.case == "warp" else bench_neighbours()
     elif args.case == "ingest":
         rows = bench_ingest(repeats=args.repeats)
+    elif args.case == "map":
+        rows = bench_map(repeats=args.repeats)
     else:
         if args.settings is None:
             args.settings = DEMO / "demo.yaml"

@@ -43,6 +43,7 @@ COMMANDS = {
     "evaluate": Command("s4net_core.cli.evaluate", "measure networks on captures, against labels where there are some"),
     "compare": Command("s4net_core.cli.compare", "measure S4-Net against its control over several seeds"),
     "label": Command("s4net_core.cli.label", "label a whole capture: class ids, pictures, LabelMe annotations"),
+    "map": Command("s4net_core.cli.map", "map a capture: the labels of its views, fused in voxels"),
     "experiment": Command("s4net_core.cli.experiment", "run experiments of the paper and write its tables"),
     "convert": Command(
         "s4net_core.cli.convert", "turn a capture into a ROS 2 bag or a scene folder, or shrink a source set"

@@ -13,7 +13,7 @@ from s4net_core.config.groups import (
 )
 from s4net_core.config.leaves import Leaf, changed_settings, leaves, to_yaml
 from s4net_core.config.loading import assign, from_values, is_ros_parameters, load_settings, read_yaml, with_values
-from s4net_core.config.node_groups import CockpitSettings, SegmentationSettings, StreamSettings
+from s4net_core.config.node_groups import CockpitSettings, MapSettings, SegmentationSettings, StreamSettings
 from s4net_core.config.offline_groups import PretrainSettings, RegistrationSettings, SourceSettings
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "KeyframeSettings",
     "Leaf",
     "LearnerSettings",
+    "MapSettings",
     "ModelSettings",
     "PretrainSettings",
     "RegistrationSettings",

@@ -9,7 +9,7 @@ from typing import Literal
 from pydantic import field_validator
 
 from s4net_core.config.group import Group, setting
-from s4net_core.config.node_groups import CockpitSettings, SegmentationSettings, StreamSettings
+from s4net_core.config.node_groups import CockpitSettings, MapSettings, SegmentationSettings, StreamSettings
 from s4net_core.config.offline_groups import PretrainSettings, RegistrationSettings, SourceSettings
 
 PAPER_TARGET_BATCH = {"deeplabv3plus": 4, "pspnet": 3}
@@ -389,6 +389,7 @@ class Settings(Group):
     guard: GuardSettings = GuardSettings()
     adaptation: AdaptationSettings = AdaptationSettings()
     segmentation: SegmentationSettings = SegmentationSettings()
+    map: MapSettings = MapSettings()
     stream: StreamSettings = StreamSettings()
     cockpit: CockpitSettings = CockpitSettings()
     source: SourceSettings = SourceSettings()

@@ -42,6 +42,42 @@ class SegmentationSettings(Group):
     )
 
 
+class MapSettings(Group):
+    """The semantic map."""
+
+    voxel_size: float = setting(0.05, "Edge of the voxels of the semantic map.", unit="m", ge=0.005, le=1)
+    max_range: float = setting(
+        5.0,
+        "Largest depth of a pixel that votes in the semantic map: depth cameras err more far away.",
+        unit="m",
+        gt=0,
+        le=100,
+    )
+    max_voxels: int = setting(
+        500_000,
+        "Largest number of voxels of the semantic map; once it is full, new places are left out.",
+        ge=1000,
+        le=20_000_000,
+    )
+    min_votes: int = setting(
+        2,
+        "Number of pixels that must have seen a voxel of the semantic map before it is shown.",
+        ge=1,
+        le=1000,
+    )
+    passable: str = setting(
+        "floor, floor mat, ceiling",
+        "Classes that never block in semantic_map/grid, separated by commas; all others do.",
+    )
+    min_height: float = setting(
+        0.1, "Height in the fixed frame above which voxels block in semantic_map/grid.", unit="m", ge=-1000, le=1000
+    )
+    max_height: float = setting(
+        2.0, "Height in the fixed frame up to which voxels block in semantic_map/grid.", unit="m", ge=-1000, le=1000
+    )
+    period: float = setting(2.0, "Shortest time between two messages of the semantic map.", unit="s", ge=0.1, le=600)
+
+
 class StreamSettings(Group):
     """How frames are put together from topics or from a bag."""
 

@@ -90,15 +90,25 @@ def _html_pictures(pictures: Sequence[PictureRow], space: LabelSpace) -> str:
     shown: set[int] = set()
     for row in pictures:
         shown |= row.class_ids()
-        figures = "".join(
-            f"<figure>{_image(*encode(image, photo), alt=heading)}<figcaption>{heading}</figcaption></figure>"
-            for heading, image, photo in panels(row, space)
-        )
-        parts.append(f'<h3>{html.escape(row.name)}</h3><div class="strip">{figures}</div>')
+        parts.append(f'<h3>{html.escape(row.name)}</h3><div class="strip">{_panels(row, space)}</div>')
     with_truth = any(row.truth is not None for row in pictures)
     with_changes = any(row.before is not None for row in pictures)
     parts.append(_legend(shown, space, with_truth, with_changes))
     return "\n".join(parts)
+
+
+def _panels(row: PictureRow, space: LabelSpace) -> str:
+    """The panels of one image; those before and after lie on each other, with a slider that moves their border."""
+    images = {heading: _image(*encode(image, photo), alt=heading) for heading, image, photo in panels(row, space)}
+    slider = ""
+    if row.before is not None:
+        both = images.pop("before") + images.pop("after")
+        slider = (
+            f'<figure class="wide"><div class="slider">{both}{_RANGE}</div><figcaption>{_HINT}</figcaption></figure>'
+        )
+    return slider + "".join(
+        f"<figure>{image}<figcaption>{heading}</figcaption></figure>" for heading, image in images.items()
+    )
 
 
 def _legend(ids: set[int], space: LabelSpace, with_truth: bool, with_changes: bool) -> str:
@@ -121,6 +131,12 @@ def _legend(ids: set[int], space: LabelSpace, with_truth: bool, with_changes: bo
 def _image(data: bytes, mime: str, alt: str) -> str:
     return f'<img alt="{html.escape(alt)}" src="data:{mime};base64,{base64.b64encode(data).decode()}">'
 
+
+_RANGE = (
+    '<input type="range" value="50" aria-label="border between before and after" '
+    "oninput=\"this.parentNode.style.setProperty('--border', this.value + '%')\">"
+)
+_HINT = "before | after: drag the border, or move it with the arrow keys"
 
 _FRAME = """<!doctype html>
 <html lang="en">
@@ -157,7 +173,19 @@ th { color: var(--soft); font-weight: 600; white-space: nowrap; }
 .figure img { max-width: 900px; background: #fff; }
 .curves { display: grid; grid-template-columns: repeat(auto-fit, minmax(340px, 1fr)); gap: 1rem; }
 .curves img { width: 100%; max-width: 640px; background: var(--card); border-radius: 8px; }
-.strip { display: grid; grid-auto-flow: column; grid-auto-columns: minmax(150px, 1fr); gap: .5rem; overflow-x: auto; }
+.strip { display: grid; grid-auto-flow: column; grid-auto-columns: minmax(150px, 1fr); align-items: start; gap: .5rem;
+  overflow-x: auto; }
+.strip:has(.wide) { grid-template-rows: auto 1fr; }
+.wide { grid-column: span 2; grid-row: span 2; }
+.slider { position: relative; --border: 50%; border-radius: 6px; }
+.slider:focus-within { outline: 2px solid #0090ff; }
+.slider img + img { position: absolute; inset: 0; clip-path: inset(0 0 0 var(--border)); }
+.slider::after { content: ""; position: absolute; top: 0; bottom: 0; left: var(--border); margin-left: -1px;
+  border-left: 2px solid #fff; box-shadow: 0 0 3px #000; pointer-events: none; }
+.slider input { appearance: none; position: absolute; inset: 0; z-index: 1; width: 100%; height: 100%; margin: 0;
+  opacity: 0; cursor: ew-resize; }
+.slider input::-webkit-slider-thumb { appearance: none; width: 1px; height: 100%; }
+.slider input::-moz-range-thumb { width: 1px; height: 100%; border: 0; }
 figure { margin: 0; }
 figure img { width: 100%; display: block; border-radius: 6px; image-rendering: auto; }
 figcaption { font-size: .8rem; color: var(--soft); padding-top: .2rem; }

@@ -3,14 +3,22 @@
 import io
 import json
 import pickle
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 
 from s4net_core.errors import CheckpointError, SettingsError, first_line
 from s4net_core.files import open_regular, write_result
+from s4net_core.models.checkpoint import MAX_BYTES
+
+DAMAGE = (
+    *(OSError, RuntimeError, EOFError, ValueError, KeyError, TypeError),
+    *(pickle.UnpicklingError, zipfile.BadZipFile),
+)
+"""Exceptions that reading a damaged file may raise."""
 
 
 def save_state(path: Path, run: Mapping[str, Any], state: Mapping[str, Any]) -> None:
@@ -30,7 +38,7 @@ def save_state(path: Path, run: Mapping[str, Any], state: Mapping[str, Any]) -> 
 
 
 def load_state(path: Path, run: Mapping[str, Any]) -> dict[str, Any]:
-    """Read a run that `save_state` has written; nothing in the file is executed.
+    """Read a run that `save_state` has written; nothing in the file is executed, and at most `MAX_BYTES` are read.
 
     Args:
         path: the file.
@@ -40,14 +48,15 @@ def load_state(path: Path, run: Mapping[str, Any]) -> dict[str, Any]:
         The state, on the CPU.
 
     Raises:
-        CheckpointError: the file is missing, cut off or foreign.
+        CheckpointError: the file is missing, cut off, foreign or too large.
         SettingsError: the file belongs to another run.
     """
     try:
         with open_regular(path) as file:
+            _check_size(file)
             loaded = torch.load(file, map_location="cpu", weights_only=True)
         before, state = json.loads(loaded["run"]), dict(loaded["state"])
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, TypeError, pickle.UnpicklingError) as error:
+    except DAMAGE as error:
         raise CheckpointError(
             f"{path} holds no training run to resume ({first_line(error)}): leave out --resume to start anew"
         ) from error
@@ -56,3 +65,12 @@ def load_state(path: Path, run: Mapping[str, Any]) -> dict[str, Any]:
         changes = ", ".join(f"{name} is {run.get(name)!r} but was {before.get(name)!r}" for name in differing)
         raise SettingsError(f"{path} belongs to another training: {changes}; set it back, or start anew with --force")
     return state
+
+
+def _check_size(file: BinaryIO) -> None:
+    """Refuse a file that unpacks to more than `MAX_BYTES`: PyTorch also reads compressed ones."""
+    with zipfile.ZipFile(file) as archive:
+        size: int = sum(entry.file_size for entry in archive.infolist())
+    if size > MAX_BYTES:
+        raise ValueError(f"it unpacks to {size} bytes, at most {MAX_BYTES} are read")
+    file.seek(0)

@@ -101,8 +101,8 @@ class TransformBuffer:
         if target == source:  # also of a frame that nobody knows
             return np.eye(4)
         with self._lock:
-            down, up = self._path(target, source)
-            stamp_ns = stamp_ns or self._latest(down, up)
+            stamp_ns = stamp_ns or self._latest(*self._path(target, source))
+            down, up = self._path(target, source, stamp_ns)
             T_common_target, T_common_source = (self._climb(names, stamp_ns) for names in (down, up))
         return inverse(T_common_target) @ T_common_source
 
@@ -118,20 +118,31 @@ class TransformBuffer:
     def _latest(self, down: list[str], up: list[str]) -> int:
         return min((self._edges[n].stamps[-1] for n in (*down, *up) if not self._edges[n].static), default=0)
 
-    def _path(self, target: str, source: str) -> tuple[list[str], list[str]]:
-        """Frames from `target`, and from `source`, up to below their nearest common ancestor."""
-        chain_target, chain_source = self._chain(target), self._chain(source)
-        common = next((name for name in chain_source if name in chain_target), None)
-        if common is None:
-            raise TransformUnavailable(
-                "not_connected",
-                f"frames {target} and {source} are in different trees (roots {chain_target[-1]}, {chain_source[-1]}): "
-                "publish the transform that connects them",
-            )
-        return chain_target[: chain_target.index(common)], chain_source[: chain_source.index(common)]
+    def _path(self, target: str, source: str, stamp_ns: int | None = None) -> tuple[list[str], list[str]]:
+        """Frames from `target`, and from `source`, up to below their nearest common ancestor.
 
-    def _chain(self, name: str) -> list[str]:
-        """`name`, its parent, ... up to the root."""
+        As in tf2, a walk upwards ends where a transform does not know the stamp: a publisher that has stopped leaves no
+        loop behind. None = at any stamp.
+        """
+        self._check_name(target)
+        self._check_name(source)
+        up = self._chain(source, target, stamp_ns)
+        if up[-1] == target:
+            return [], up[:-1]
+        down = self._chain(target, source, stamp_ns)
+        common = next((name for name in up if name in down), None)
+        if common is not None:
+            return down[: down.index(common)], up[: up.index(common)]
+        for end in (down[-1], up[-1]):
+            if stamp_ns is not None and end in self._edges:
+                raise self._edges[end].outside(stamp_ns, end)
+        raise TransformUnavailable(
+            "not_connected",
+            f"frames {target} and {source} are in different trees (roots {down[-1]}, {up[-1]}): publish the transform "
+            "that connects them",
+        )
+
+    def _check_name(self, name: str) -> None:
         if not name or name.startswith("/"):
             raise TransformUnavailable(
                 "bad_name", f"frame '{name}' cannot be looked up: tf2 takes no empty name and none with a leading '/'"
@@ -140,8 +151,13 @@ class TransformBuffer:
             raise TransformUnavailable(
                 "unknown_frame", f"frame {name} is not in the transform tree, which has {self.frames() or 'no frames'}"
             )
+
+    def _chain(self, name: str, end: str, stamp_ns: int | None) -> list[str]:
+        """`name`, its parent, ... up to `end`, to the root, or to a frame whose transform does not know the stamp."""
         chain = [name]
-        while (edge := self._edges.get(chain[-1])) is not None:
+        while chain[-1] != end and (edge := self._edges.get(chain[-1])) is not None:
+            if stamp_ns is not None and not edge.knows(stamp_ns):
+                break
             chain.append(edge.parent)
             if len(chain) > MAX_TREE_DEPTH:
                 raise TransformUnavailable("not_connected", f"the parents of frame {name} form a loop: {chain[:4]}...")
@@ -151,7 +167,7 @@ class TransformBuffer:
         """Transform from the first of `names` to the parent of the last."""
         T = np.eye(4)
         for name in names:
-            T = self._edges[name].at(stamp, name) @ T
+            T = self._edges[name].at(stamp) @ T
         return T
 
 
@@ -178,11 +194,14 @@ class _Edge:
         self.stamps.insert(i, stamp)
         self.transforms.insert(i, T_parent_child)
 
-    def at(self, stamp: int, child: str) -> NDArray[np.float64]:
+    def knows(self, stamp: int) -> bool:
+        """Whether `at` can answer."""
+        return self.static or self.stamps[0] <= stamp <= self.stamps[-1]
+
+    def at(self, stamp: int) -> NDArray[np.float64]:
+        """T_parent_child at a stamp that it knows."""
         if self.static:
             return self.transforms[0]
-        if not self.stamps[0] <= stamp <= self.stamps[-1]:
-            raise self._outside(stamp, child)
         i = bisect_left(self.stamps, stamp)
         if self.stamps[i] == stamp:
             return self.transforms[i]
@@ -192,7 +211,8 @@ class _Edge:
             (stamp - self.stamps[i - 1]) / (self.stamps[i] - self.stamps[i - 1]),
         )
 
-    def _outside(self, stamp: int, child: str) -> TransformUnavailable:
+    def outside(self, stamp: int, child: str) -> TransformUnavailable:
+        """Why `at` cannot answer."""
         older = stamp < self.stamps[0]
         gap = (self.stamps[0] - stamp if older else stamp - self.stamps[-1]) / 1e9
         return TransformUnavailable(

@@ -12,15 +12,15 @@ from rclpy.impl.rcutils_logger import RcutilsLogger
 from s4net_core.errors import S4NetError
 from s4net_core.learning.session import Handover, Session
 from s4net_core.learning.versions import Version
-from s4net_ros.adaptation.frame_thread import FrameThread
 from s4net_ros.adaptation.keyframe_markers import KeyframeMarkers
 from s4net_ros.adaptation.learner_thread import LearnerThread
 from s4net_ros.adaptation.outputs import AdaptationOutputs
-from s4net_ros.adaptation.pose_corrections import PoseCorrections
 from s4net_ros.adaptation.status import NodeStatus, report, status_message
 from s4net_ros.diagnostics import DiagnosticsPublisher, Report, StallWatch
 from s4net_ros.frame_assembly import FrameAssembly
+from s4net_ros.frame_thread import FrameThread
 from s4net_ros.node_base import S4NetNode
+from s4net_ros.pose_corrections import PoseCorrections
 from s4net_ros.worker import JOIN_S
 
 LOG_AGAIN_S = 10.0

@@ -1,7 +1,5 @@
 """The thread in which the adaptation node learns: duty cycle, pause, and work that fits between two steps. No ROS."""
 
-import errno
-import os
 import threading
 import time
 import traceback
@@ -15,6 +13,7 @@ from s4net_core.config import Settings
 from s4net_core.errors import LearningError, S4NetError
 from s4net_core.learning.session import Handover, Session
 from s4net_core.learning.stopping import LEARNING
+from s4net_ros.worker import describe, step_back
 
 T = TypeVar("T")
 
@@ -157,7 +156,7 @@ class LearnerThread:
 
     def _run(self) -> None:
         try:
-            _step_back(self._settings.adaptation.niceness)
+            step_back(self._settings.adaptation.niceness)
             while (action := self._next()) is not None:
                 action()
         except Exception as error:  # a defect of ours: nobody must wait for this thread any more
@@ -260,26 +259,8 @@ class LearnerThread:
                 callback(*what)
 
 
-def _step_back(niceness: int) -> None:
-    """Make this thread, and those that PyTorch starts for it, at least as nice as this; Linux counts it by thread."""
-    own = threading.get_native_id()
-    os.setpriority(os.PRIO_PROCESS, own, max(niceness, os.getpriority(os.PRIO_PROCESS, own)))
-
-
 def _comes_from_file_system(error: BaseException) -> bool:
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, OSError):
         cause = cause.__cause__
     return cause is not None
-
-
-def describe(error: BaseException) -> str:
-    """An error in one line. Our own errors keep their text; an error of the file system gets a remedy."""
-    if isinstance(error, OSError):
-        name = f" ({error.filename})" if error.filename else ""
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        remedy = ": free some space" if full else ": check that the folder exists and may be written"
-        return f"file system: {error.strerror or error}{name}{remedy}"
-    if isinstance(error, S4NetError):
-        return str(error)
-    return f"{type(error).__name__}: {error}"

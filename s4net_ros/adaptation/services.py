@@ -1,26 +1,20 @@
 """Services of the adaptation node: a pause is answered at once, the others between two learner steps."""
 
-import traceback
 from collections.abc import Callable, Iterator
-from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.node import Node
-from rclpy.task import Future
 from std_srvs.srv import SetBool, Trigger
 
-from s4net_core.errors import CheckpointError, S4NetError
 from s4net_core.learning.versions import Version
-from s4net_ros.adaptation.learner_thread import LearnerThread, describe
+from s4net_ros.adaptation.learner_thread import LearnerThread
+from s4net_ros.slow_services import NOT_CONFIGURED, SlowServices, path_below
 from s4net_ros.srv import SaveModel
 
 Answer = TypeVar("Answer", Trigger.Response, SaveModel.Response)
-
-NOT_CONFIGURED = "the node is not configured"
 
 
 @dataclass(frozen=True)
@@ -50,13 +44,9 @@ class AdaptationServices:
     """
 
     def __init__(self, node: Node) -> None:
-        self._node = node
         self._served: Served | None = None
-        self._waiting: set[str] = set()
-        """Services whose work waits or runs: a second call is refused, so that no queue of resets stops learning."""
-        # In the node's default group no other callback could run while one of these services waits.
-        group = ReentrantCallbackGroup()
-        self._wake = node.create_guard_condition(lambda: None, callback_group=group)
+        self._slow = SlowServices(node)
+        group = self._slow.group
         node.create_service(SetBool, "~/pause", self._pause, callback_group=group)
         node.create_service(Trigger, "~/reset", self._reset, callback_group=group)
         node.create_service(Trigger, "~/rollback", self._rollback, callback_group=group)
@@ -93,48 +83,18 @@ class AdaptationServices:
 
     async def _save_model(self, request: SaveModel.Request, response: SaveModel.Response) -> SaveModel.Response:
         def save(served: Served) -> str:
-            if not request.path:
-                raise CheckpointError("path is empty: name the file to write, e.g. /tmp/model.safetensors")
-            path = served.folder / _expanded(request.path)
+            path = path_below(served.folder, request.path)
             response.sha256 = served.learner.session.save_model(path)
             return f"written to {path}"
 
         return await self._answer("save_model", response, save)
 
     async def _answer(self, name: str, response: Answer, work: Callable[[Served], str]) -> Answer:
-        """Do the `work` of a service on the learner's thread; the text of an error becomes the answer's message."""
+        """Do the `work` of a service on the learner's thread."""
         served = self._served
-        if served is None or name in self._waiting:
-            response.success = False
-            response.message = f"an earlier {name} has not ended yet: wait for it" if served else NOT_CONFIGURED
-            return response
-        self._waiting.add(name)
-        try:
-            return await self._done(response, served, work)
-        finally:
-            self._waiting.discard(name)
-
-    async def _done(self, response: Answer, served: Served, work: Callable[[Served], str]) -> Answer:
-        done: Future = Future()
-        result = served.learner.submit(lambda: work(served))
-        result.add_done_callback(lambda _: (done.set_result(None), self._wake.trigger()))
-        await done
-        try:
-            response.success, response.message = True, result.result()
-        except CancelledError:
-            response.success, response.message = False, "the node was shut down first"
-        except Exception as error:
-            response.success, response.message = False, describe(error)
-            if not isinstance(error, S4NetError | OSError):
-                self._node.get_logger().error("".join(traceback.format_exception(error)))
-        return response
-
-
-def _expanded(path: str) -> Path:
-    try:
-        return Path(path).expanduser()
-    except RuntimeError as error:  # there is no such user
-        raise CheckpointError(f"path is '{path}': {error}; give an absolute path") from error
+        if served is None:
+            return await self._slow.answer(name, response, None, str)
+        return await self._slow.answer(name, response, served.learner.submit, lambda: work(served))
 
 
 def _replace(served: Served, change: Callable[[], Version]) -> str:

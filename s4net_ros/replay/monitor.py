@@ -19,6 +19,8 @@ from s4net_ros.graph import NodeSpec
 from s4net_ros.msg import AdaptationStatus, ModelUpdate
 from s4net_ros.qos import latched_qos
 
+NODE = "live_monitor"
+"""Name of the monitor's node, and of its enclave in SROS 2."""
 SEGMENTATION, ADAPTATION = "segmentation", "adaptation"
 SEGMENTATION_DROPS = ("superseded", "failed.")
 """Prefixes of the segmentation node's counters of frames without labels."""
@@ -135,8 +137,9 @@ class Monitor:
         self._began = 0.0
         self._context = rclpy.Context()
         # The program handles signals itself: it has to end its children and write a summary.
-        rclpy.init(args=[], context=self._context, signal_handler_options=SignalHandlerOptions.NO)
-        self.node = rclpy.create_node("live_monitor", context=self._context)
+        enclave = ["--ros-args", "--enclave", f"/{NODE}"]
+        rclpy.init(args=enclave, context=self._context, signal_handler_options=SignalHandlerOptions.NO)
+        self.node = rclpy.create_node(NODE, context=self._context)
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self.node)
         self._names = {f"/{spec.namespace.strip('/')}/{spec.name}".replace("//", "/"): spec.name for spec in specs}

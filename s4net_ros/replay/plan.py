@@ -27,7 +27,7 @@ from s4net_ros.replay.monitor import Record
 
 START_TIMEOUT = 120.0
 """Seconds that the nodes get to load their networks."""
-LEFT_OUT = ("use_sim_time", "rviz", "settings_file", "autostart", "respawn")
+LEFT_OUT = ("use_sim_time", "rviz", "semantic_map", "settings_file", "autostart", "respawn")
 """Arguments of the launch files that `live` sets itself, or names differently."""
 
 
@@ -127,6 +127,7 @@ def make_plan(args: argparse.Namespace) -> Plan:
         player = [sys.executable, "-m", "s4net_ros.player", str(args.bag), "--start-paused", *waiting]
         player += ["--rate", str(args.rate), "--json", str(args.out / "player.json")]
         player += ["--loop"] if (limits.any if args.loop is None else args.loop) else []
+        player += ["--ros-args", "--enclave", "/player"]
     return Plan(
         settings=settings,
         specs=specs,

@@ -70,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return NOT_FOUND
     # The default of both signals is to end this program, without a traceback.
     rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
-    node = rclpy.create_node(f"when_active_{os.getpid()}")
+    node = rclpy.create_node("when_active")  # SROS 2 knows it by this name
     wait_until_active(node, args.nodes)
     node.destroy_node()
     rclpy.try_shutdown()

@@ -1,9 +1,14 @@
 """`s4net pretrain`, `adapt`, `compare` and `bench step` as a user runs them, on a tiny network and room."""
 
 import shutil
+import sys
+from collections import defaultdict
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
+import torch
 import yaml
 from scenes import make_room_frames, make_source_images, write_source_set
 
@@ -14,7 +19,9 @@ from s4net_core.errors import S4NetError
 from s4net_core.files import FolderLock
 from s4net_core.io.captures.scene_folder import write_scene_folder
 from s4net_core.io.images.files import write_color, write_label
-from s4net_core.models.checkpoint import read_info
+from s4net_core.keyframes.store import read
+from s4net_core.models.checkpoint import load_checkpoint, read_info
+from s4net_core.models.predict import predict_labels
 
 SETTINGS = {
     "device": "cpu",
@@ -113,6 +120,63 @@ def curves(folder):
 
     events = EventAccumulator(str(folder)).Reload()
     return {name: [event.step for event in events.Scalars(name)] for name in events.Tags()["scalars"]}
+
+
+def test_adapt_records_a_run_for_rerun(base, place):
+    reader = pytest.importorskip("rerun.chunk", reason="rerun-sdk is missing, or older than the reader")
+    assert main(["adapt", "room", "adapted.safetensors", *GIVEN, "--rerun", "runs/room.rrd"]) == 0
+    recorded = recorded_rows(reader.RrdReader("runs/room.rrd"))
+    (folder,) = (place / "adapted.safetensors.state").glob("*/keyframes")
+    saved, _ = read(folder)
+    keyframes = [keyframe for keyframe, _ in saved.keyframes]
+    assert len(keyframes) > 4
+    network, _ = load_checkpoint("adapted.safetensors")
+    labels = predict_labels(network.eval(), [k.color for k in keyframes], from_values(SETTINGS), torch.device("cpu"))
+    for keyframe, label in zip(keyframes, labels, strict=True):
+        entity, size = f"/world/keyframes/{keyframe.id}", keyframe.depth_mm.size
+        ((step, place_of),) = recorded[entity, "Transform3D:translation"]
+        assert step == 0
+        np.testing.assert_allclose(place_of, keyframe.T_world_camera[:3, 3], rtol=1e-6)
+        ((_, jpeg),) = recorded[f"{entity}/image/color", "EncodedImage:blob"]
+        assert cv2.imdecode(jpeg.astype(np.uint8), cv2.IMREAD_COLOR).shape == keyframe.color.shape
+        shown = recorded[f"{entity}/image/labels", "SegmentationImage:buffer"]
+        assert [step for step, _ in shown] == [0, 2, 4]
+        np.testing.assert_array_equal(shown[-1][1], label.ravel())
+        ((_, cloud),) = recorded[f"/world/colors/{keyframe.id}", "Points3D:positions"]
+        in_camera = (cloud.reshape(-1, 3) - keyframe.T_world_camera[:3, 3]) @ keyframe.T_world_camera[:3, :3]
+        np.testing.assert_allclose(in_camera[:, 2], keyframe.depth.ravel(), atol=1e-5)  # all pixels have depth
+        assert [(step, len(ids)) for step, ids in recorded[f"/world/labels/{keyframe.id}", "Points3D:class_ids"]] == [
+            (0, size), (2, size), (4, size),
+        ]  # fmt: skip
+    assert [step for step, _ in recorded["/curves/loss/geometric", "Scalars:scalars"]] == [1, 2, 3, 4]
+    assert [step for step, _ in recorded["/curves/agreement/base", "Scalars:scalars"]] == [2, 4]
+
+
+def recorded_rows(reader):
+    """(step, flat array) of every value of a recording, by entity and component, in the order of the steps."""
+    found = defaultdict(list)
+    for chunk in reader.stream():
+        if "step" in chunk.timeline_names:
+            rows = chunk.to_record_batch()
+            for name in rows.schema.names:
+                if ":" in name:
+                    for step, value in zip(rows["step"], rows[name], strict=True):
+                        found[chunk.entity_path, name].append((step.as_py(), np.array(value.as_py()).ravel()))
+    return {name: sorted(values, key=lambda row: row[0]) for name, values in found.items()}
+
+
+def test_rerun_that_is_missing_is_named_before_anything_is_done(base, place, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "rerun", None)
+    assert main(["adapt", "room", "adapted.safetensors", *GIVEN, "--rerun", "run.rrd"]) == 2
+    assert "pip install rerun-sdk" in capsys.readouterr().err
+    assert not (place / "adapted.safetensors.state").exists()
+
+
+@pytest.mark.parametrize(("path", "told"), [("room", "is no file"), ("small.yaml/run.rrd", "cannot be written")])
+def test_a_recording_that_cannot_be_written_is_an_error(base, place, capsys, path, told):
+    pytest.importorskip("rerun", reason="rerun-sdk is missing")
+    assert main(["adapt", "room", "adapted.safetensors", *GIVEN, "--rerun", path]) == 2
+    assert f"{path} {told}" in " ".join(capsys.readouterr().err.split())
 
 
 def test_adapt_writes_adapted_weights_and_tells_each_version(base, place, capsys):

@@ -3,6 +3,7 @@
 import base64
 import math
 import re
+import shutil
 from html.parser import HTMLParser
 
 import cv2
@@ -20,6 +21,8 @@ from s4net_core.evaluation.tables import Table, to_csv, to_markdown, to_rich
 from s4net_core.labels import SUNRGBD37
 
 SHAPE = (30, 44)
+ARROW_RIGHT, HOME = "\ue014", "\ue011"
+"""Keys as WebDriver names them."""
 PIXEL = cv2.imencode(".png", np.zeros((1, 1, 3), np.uint8))[1].tobytes()
 
 
@@ -47,16 +50,17 @@ def measured():
 class _Page(HTMLParser):
     """Tags that are open and never closed, images, and text."""
 
-    VOID = ("meta", "img", "link", "br")
+    VOID = ("meta", "img", "link", "br", "input")
 
     def __init__(self):
         super().__init__()
-        self.open, self.images, self.links, self.text = [], [], [], ""
+        self.open, self.images, self.links, self.sliders, self.text = [], [], [], 0, ""
 
     def handle_starttag(self, tag, attrs):
         attributes = dict(attrs)
         if tag == "img":
             self.images.append(attributes)
+        self.sliders += tag == "input" and attributes["type"] == "range"
         self.links += [attributes[key] for key in ("href", "src") if key in attributes]
         if tag not in self.VOID:
             self.open.append(tag)
@@ -74,6 +78,21 @@ def read_page(path):
     page.feed(path.read_text())
     assert page.open == []
     return page
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Headless Chromium."""
+    if not (shutil.which("chromium") and shutil.which("chromedriver")):
+        pytest.skip("Chromium is missing: sudo apt-get install -y chromium chromium-driver")
+    webdriver = pytest.importorskip("selenium.webdriver", reason="Selenium is missing: pip install selenium")
+    options = webdriver.ChromeOptions()
+    options.binary_location = shutil.which("chromium")
+    options.add_argument("--headless=new")
+    options.add_argument("--no-sandbox")  # root has none; the page is our own
+    driver = webdriver.Chrome(options, webdriver.ChromeService(shutil.which("chromedriver")))
+    yield driver
+    driver.quit()
 
 
 def decoded(attributes):
@@ -105,7 +124,7 @@ class TestPage:
         ):
             assert text in page.text
         assert [image["alt"] for image in page.images] == [
-            "Loss", "colour", "ground truth", "before", "after", "changes",
+            "Loss", "before", "after", "colour", "ground truth", "changes",
         ]  # fmt: skip
         for name in ("wall", "floor", "cabinet", "bed", "unlabelled"):
             assert name in page.text
@@ -119,10 +138,41 @@ class TestPage:
         np.testing.assert_array_equal(by_name["ground truth"], SUNRGBD37.colorize(row.truth))
         assert by_name["colour"].shape == (*SHAPE, 3)
 
+    def test_each_frame_has_a_slider_over_both_pictures(self, tmp_path):
+        write_page(tmp_path / "report.html", HtmlPage("Two", pictures=[new_row(), new_row(truth=False)]))
+        assert read_page(tmp_path / "report.html").sliders == 2
+        sliders = (tmp_path / "report.html").read_text().split('<div class="slider">')[1:]
+        assert [re.findall(r'alt="(\w+)"', slider.partition("</div>")[0]) for slider in sliders] == [
+            ["before", "after"], ["before", "after"],
+        ]  # fmt: skip
+
+    def test_keys_move_the_border_of_a_slider(self, tmp_path, browser):
+        """Pixels as a browser draws them: one colour before, another one after."""
+        before, after = (np.full(SHAPE, id, np.uint8) for id in (1, 2))
+        row = PictureRow("frame", np.zeros((*SHAPE, 3), np.uint8), after, before)
+        write_page(tmp_path / "report.html", HtmlPage("Slider", pictures=[row, row]))
+        browser.get((tmp_path / "report.html").as_uri())
+        first, second = browser.find_elements("class name", "slider")
+
+        def shown(slider):
+            """Share of the picture's middle line that has the colour of before, and of after."""
+            image = cv2.imdecode(np.frombuffer(slider.screenshot_as_png, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+            middle = image[len(image) // 2]
+            return [(middle == np.array(SUNRGBD37.colors[id])).all(1).mean() for id in (0, 1)]
+
+        np.testing.assert_allclose(shown(first), [0.5, 0.5], atol=0.05)
+        for _ in range(25):
+            first.find_element("tag name", "input").send_keys(ARROW_RIGHT)
+        np.testing.assert_allclose(shown(first), [0.75, 0.25], atol=0.05)
+        first.find_element("tag name", "input").send_keys(HOME)
+        np.testing.assert_allclose(shown(first), [0, 1], atol=0.05)
+        np.testing.assert_allclose(shown(second), [0.5, 0.5], atol=0.05)
+
     def test_one_network_is_shown_without_before_and_changes(self, tmp_path):
         write_page(tmp_path / "report.html", HtmlPage("One", pictures=[new_row(truth=False, before=False)]))
         page = read_page(tmp_path / "report.html")
         assert [image["alt"] for image in page.images] == ["colour", "labels"]
+        assert page.sliders == 0
         assert "Changes" not in page.text
 
     def test_file_that_cannot_be_written_is_an_error_with_a_remedy(self, tmp_path):

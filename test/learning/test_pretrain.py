@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import zipfile
 from functools import partial
 from pathlib import Path
 
@@ -21,10 +22,10 @@ from s4net_core.evaluation.metrics import SegmentationScores
 from s4net_core.io.source_sets.files import FolderSourceSet
 from s4net_core.io.source_sets.files import write_source_set as write_labelled_images
 from s4net_core.io.source_sets.source_set import LabelledImage, split
-from s4net_core.learning import pretraining
+from s4net_core.learning import pretraining, training_state
 from s4net_core.learning.devices import training_fabric
 from s4net_core.learning.pretraining import Pretraining, SourceLosses
-from s4net_core.learning.training_state import load_state
+from s4net_core.learning.training_state import load_state, save_state
 from s4net_core.losses import median_frequency_weights
 from s4net_core.models.checkpoint import load_checkpoint, read_info
 
@@ -212,6 +213,22 @@ def test_a_damaged_or_missing_state_is_refused(settings, source, place, content)
 def test_a_pipe_is_no_state_and_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "state")
     with pytest.raises(CheckpointError, match="no regular file"):
+        load_state(tmp_path / "state", {})
+
+
+def test_a_state_that_unpacks_to_more_than_the_limit_is_refused(tmp_path, monkeypatch):
+    """PyTorch also reads archives that are compressed, where a few bytes may stand for many."""
+    save_state(tmp_path / "plain", {}, {"weights": torch.zeros(100_000)})
+    with zipfile.ZipFile(tmp_path / "plain") as plain:
+        members = {name: plain.read(name) for name in plain.namelist()}
+    with zipfile.ZipFile(tmp_path / "state", "w", zipfile.ZIP_DEFLATED) as compressed:
+        for name, content in members.items():
+            compressed.writestr(name, content)
+    monkeypatch.setattr(training_state, "MAX_BYTES", 500_000)
+    assert load_state(tmp_path / "state", {})["weights"].shape == (100_000,)
+    monkeypatch.setattr(training_state, "MAX_BYTES", 300_000)
+    assert (tmp_path / "state").stat().st_size < 10_000
+    with pytest.raises(CheckpointError, match="at most 300000 are read"):
         load_state(tmp_path / "state", {})
 
 

@@ -24,10 +24,10 @@ from s4net_core.errors import BadFrame
 from s4net_core.frames import Frame, Intrinsics, LazyView, decoded
 from s4net_core.io.images.codec import encode_compressed_color, encode_compressed_depth
 from s4net_core.streams.assembler import WAITING_QUEUES
-from s4net_ros.adaptation.frame_thread import FrameThread
 from s4net_ros.conversions import camera_info_message, image_message, transform_message
 from s4net_ros.diagnostics import StallWatch
 from s4net_ros.frame_assembly import FrameAssembly
+from s4net_ros.frame_thread import FrameThread
 from s4net_ros.qos import latched_qos
 
 MS = 1_000_000

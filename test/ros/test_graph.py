@@ -58,6 +58,16 @@ class TestArguments:
             argument_values(**{name: text})
 
 
+def test_the_node_that_maps_starts_on_request_with_what_the_others_get() -> None:
+    assert [spec.name for spec in adaptation_graph()] == ["segmentation", "adaptation"]
+    *both, mapping = adaptation_graph(semantic_map="True", namespace="robot1", fixed_frame="map")
+    assert [spec.name for spec in both] == ["segmentation", "adaptation"]
+    assert mapping.module == "s4net_ros.semantic_map_node"
+    assert mapping.topic("semantic_map/grid") == "/robot1/semantic_map/grid"
+    assert set(mapping.publishes) == {"semantic_map/points", "semantic_map/grid"}
+    assert (mapping.parameters, mapping.remappings) == (both[1].parameters, both[1].remappings)
+
+
 class TestParameters:
     def test_without_arguments_only_the_settings_file_decides(self) -> None:
         for spec in adaptation_graph():
@@ -219,6 +229,15 @@ class TestConfigFiles:
         assert rviz["Global Options"]["Fixed Frame"] == load_settings(CONFIG / "adapt.yaml").stream.fixed_frame
         assert {"/segmentation/overlay", "/segmentation/mask"} <= shown
         assert "rviz_default_plugins/TF" in {d["Class"] for d in rviz["Displays"]}
+
+    def test_the_page_gives_nav2s_manager_the_nodes_and_switches_its_bond_off(self) -> None:
+        """The nodes send no heartbeat; nav2_lifecycle_manager wants none with a `bond_timeout` of 0."""
+        page = (ROOT / "docs" / "robot.md").read_text()
+        (command,) = re.findall(r"ros2 run nav2_lifecycle_manager .*?```", page, re.DOTALL)
+        values = dict(re.findall(r"""-p "?(\w+):=(\[.*?\]|[^\s"]+)""", command))
+        assert float(values["bond_timeout"]) == 0
+        assert values["autostart"] == "true"
+        assert yaml.safe_load(values["node_names"]) == [node.name for node in adaptation_graph()]
 
     def test_dds_profile_stays_on_this_machine_and_has_room_for_images(self) -> None:
         root = ElementTree.parse(CONFIG / "fastdds.xml").getroot()

@@ -15,7 +15,7 @@ from watched_learner import WAIT_S, WatchedLearner
 from s4net_core.config import Settings
 from s4net_core.errors import BadFrame, CheckpointError, LearningError, SourceSetError
 from s4net_ros.adaptation import learner_thread
-from s4net_ros.adaptation.learner_thread import describe
+from s4net_ros.worker import describe
 
 
 class Niceness:

@@ -20,7 +20,7 @@ from s4net_core.config import GeometrySettings, KeyframeSettings, StreamSettings
 from s4net_core.errors import BadFrame
 from s4net_core.geometry.poses import inverse, quaternion_of
 from s4net_core.keyframes import KeyframeBuffer
-from s4net_ros.adaptation.pose_corrections import PoseCorrections
+from s4net_ros.pose_corrections import PoseCorrections
 
 T_BASE_CAMERA = np.array([[0.0, 0, 1, 0.3], [-1, 0, 0, 0.1], [0, -1, 0, 0.5], [0, 0, 0, 1]])
 """A camera that looks forward from a base whose x axis is forward."""

@@ -151,11 +151,30 @@ class TestTransformBuffer:
             assert (caught.value.reason, caught.value.may_heal) == ("bad_name", False)
 
     def test_a_loop_of_frames_is_reported_instead_of_followed_forever(self):
-        buffer = TransformBuffer(S)
+        buffer = robot()
         buffer.set("a", "b", 0, pose(), static=True)
         buffer.set("b", "a", 0, pose(), static=True)
         with pytest.raises(TransformUnavailable, match="loop"):
-            buffer.lookup("a", "b", 0)
+            buffer.lookup("odom", "b", 0)
+
+    def test_a_loop_does_not_matter_below_it(self):
+        """As in tf2: the parents of the camera lead to odom, whatever odom's own parent is."""
+        buffer = robot()
+        buffer.set("camera", "odom", S, pose(x=7.0))
+        np.testing.assert_allclose(buffer.lookup("odom", "base", S), pose(), atol=1e-12)
+        assert buffer.latest("odom", "camera") == S + 400 * MS
+
+    def test_a_loop_is_gone_when_its_publisher_has_stopped(self):
+        """Somebody has published odom as a child of the camera until the stamp S."""
+        buffer = TransformBuffer(10 * S)
+        for i in range(5):
+            buffer.set("odom", "base", S + i * 100 * MS, pose(x=i))
+        buffer.set("base", "camera", 0, pose(z=1.0), static=True)
+        buffer.set("base", "lidar", 0, pose(x=0.5), static=True)
+        buffer.set("camera", "odom", S, pose(x=7.0))
+        later = S + 100 * MS
+        np.testing.assert_allclose(buffer.lookup("camera", "odom", later), pose(x=-1, z=-1.0), atol=1e-12)
+        np.testing.assert_allclose(buffer.lookup("camera", "lidar", later), pose(x=0.5, z=-1.0), atol=1e-12)
 
     @pytest.mark.parametrize(
         ("parent", "child", "T"),

@@ -19,6 +19,8 @@ from s4net_ros.graph import (
     ADAPTATION_TOPICS,
     ARGUMENTS,
     INPUT_TOPICS,
+    MAP_SERVICES,
+    MAP_TOPICS,
     REPLAY_ARGUMENTS,
     REPLAY_DEFAULTS,
     SEGMENTATION_TOPICS,
@@ -128,16 +130,20 @@ def ros_page() -> str:
         "The segmentation node reads depth only while somebody listens to `segmentation/points`. With "
         "`geometry.depth` = predicted the adaptation node reads no depth.",
         table(("topic", "type", "", "remapped to"), inputs),
-        "The adaptation node also listens to `/tf` and `/tf_static`; both nodes to `/clock` with `use_sim_time`.",
+        "The nodes adaptation and semantic_map also listen to `/tf` and `/tf_static`; all to `/clock` with "
+        "`use_sim_time`.",
     ]
-    for node, topics in (("segmentation", SEGMENTATION_TOPICS), ("adaptation", ADAPTATION_TOPICS)):
+    published = {"segmentation": SEGMENTATION_TOPICS, "adaptation": ADAPTATION_TOPICS, "semantic_map": MAP_TOPICS}
+    for node, topics in published.items():
         rows = [(f"`{name}`", _type(kind), TOPIC_HELP[name]) for name, kind in topics.items()]
         text += [f"## What the node `{node}` publishes", table(("topic", "type", ""), rows)]
     text += [
-        "Images without a subscriber are neither computed nor published. Both nodes also publish `/diagnostics` "
+        "Images without a subscriber are neither computed nor published. All nodes also publish `/diagnostics` "
         "(diagnostic_msgs/msg/DiagnosticArray): rates, latencies, and why no data arrives.",
         "## Services of the node `adaptation`",
-        table(("service", "type", ""), ((f"`{name}`", _type(kind), help) for name, (kind, help) in SERVICES.items())),
+        _services_table(SERVICES),
+        "## Services of the node `semantic_map`",
+        _services_table(MAP_SERVICES),
         "## Launch arguments",
         "`adapt.launch.py` takes them as `name:=value`, and `s4net live` most of them as `--with-dashes`.",
         table(("argument", "default", "what it is"), map(_argument_row, ARGUMENTS)),
@@ -145,7 +151,7 @@ def ros_page() -> str:
         table(("argument", "default", "what it is"), map(_argument_row, REPLAY_ARGUMENTS)),
         f"Other defaults in a replay: {', '.join(f'`{name}:={value}`' for name, value in REPLAY_DEFAULTS.items())}.",
         "## Parameters",
-        "Every [setting](settings.md) is a parameter of both nodes. Both also have `autostart`: with `true` (default) "
+        "Every [setting](settings.md) is a parameter of all nodes. All also have `autostart`: with `true` (default) "
         "a node configures and activates itself; with `false` a lifecycle manager does.",
     ]
     for folder in ("msg", "srv"):
@@ -153,6 +159,11 @@ def ros_page() -> str:
             name = f"s4net_ros/{folder}/{path.stem}"
             text += [f"## `{name}` {{ #{path.stem} }}", f"```text\n{path.read_text().strip()}\n```"]
     return page(text)
+
+
+def _services_table(services: Mapping[str, tuple[str, str]]) -> str:
+    rows = ((f"`{name}`", _type(kind), help) for name, (kind, help) in services.items())
+    return table(("service", "type", ""), rows)
 
 
 def _type(name: str) -> str:

@@ -30,13 +30,23 @@ class PoseCorrections:
         keyframes: what is moved.
         stream: `fixed_frame`, and `corrected_frame` whose poses the paths hold.
         look_up: gives the place of the camera in `corrected_frame`.
+        moved: called on the thread with the name of the frame in which keyframes are after they have moved.
     """
 
-    def __init__(self, node: Node, keyframes: KeyframeBuffer, stream: StreamSettings, look_up: LookUp) -> None:
+    def __init__(
+        self,
+        node: Node,
+        keyframes: KeyframeBuffer,
+        stream: StreamSettings,
+        look_up: LookUp,
+        *,
+        moved: Callable[[str], None] = lambda frame: None,
+    ) -> None:
         self._node = node
         self._keyframes = keyframes
         self._stream = stream
         self._look_up = look_up
+        self._moved = moved
         self._worker: Worker[Path] = Worker(TOPIC, self._apply, self._failed)
         self._subscription = node.create_subscription(Path, TOPIC, self._worker.put, OUTPUT_DEPTH)
 
@@ -52,8 +62,10 @@ class PoseCorrections:
         T_corrected_camera = self._look_up(self._stream.corrected_frame, newest.frame_id)
         poses = {stamp_ns(one.header): _matrix(one.pose) @ T_corrected_camera for one in path.poses}
         # In another frame than the stream's, e.g. map instead of odom, views to come have to be moved as well.
-        follow = path.header.frame_id.removeprefix("/") != self._stream.fixed_frame.removeprefix("/")
+        frame = path.header.frame_id.removeprefix("/")
+        follow = frame != self._stream.fixed_frame.removeprefix("/")
         if moved := self._keyframes.move(poses, follow=follow):
+            self._moved(frame)
             self._node.get_logger().info(f"{moved} keyframes moved to the corrected poses of {TOPIC}")
 
     def _failed(self, path: Path, error: Exception) -> None:

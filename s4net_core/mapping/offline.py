@@ -1,0 +1,94 @@
+"""The semantic map of a whole capture, and how much better its labels are than those of single frames."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from s4net_core.config import Settings
+from s4net_core.errors import BadFrame, CaptureError
+from s4net_core.evaluation.metrics import ConfusionMatrix
+from s4net_core.frames import Frame, View
+from s4net_core.geometry.camera import undistort_frame
+from s4net_core.keyframes import KeyframeBuffer
+from s4net_core.labels import UNLABELLED
+from s4net_core.mapping.semantic_map import SemanticMap
+from s4net_core.models.segmenter import Segmenter
+
+
+def map_of(views: Iterable[View], segmenter: Segmenter, settings: Settings) -> SemanticMap:
+    """Map a capture as the node does: from the views that the adaptation node would keep as keyframes.
+
+    Args:
+        views: views that cannot be used are left out, and their capture counts them.
+        segmenter: labels the keyframes.
+        settings: groups `map`, `keyframes`, `geometry` and `model` (working size), and `learner.min_overlap`.
+
+    Raises:
+        CaptureError: no view became a keyframe.
+    """
+    keyframes, found = keyframes_for(segmenter, settings), SemanticMap(segmenter.info.label_space, settings.map)
+    for view in views:
+        try:
+            id = keyframes.offer(view).id
+        except BadFrame as error:
+            view.refuse(error)
+            continue
+        if id is not None:
+            found.set_label(id, segmenter.segment(keyframes.get(id).color).label)
+            found.update(keyframes)
+    if not len(keyframes):
+        raise CaptureError("no view became a keyframe: a map needs poses, and depth in most of a view's pixels")
+    return found
+
+
+def keyframes_for(segmenter: Segmenter, settings: Settings) -> KeyframeBuffer:
+    """An empty buffer as the adaptation node has it; arguments as `map_of`."""
+    return KeyframeBuffer(
+        settings.keyframes,
+        settings.geometry,
+        min_overlap=settings.learner.min_overlap,
+        size=(settings.model.width, settings.model.height),
+        predict_depth=None if settings.geometry.from_sensor else segmenter.depth,
+    )
+
+
+@dataclass(frozen=True)
+class MapScore:
+    """Labels of single frames, and of the map read back into the same frames, against the truth.
+
+    Args:
+        frame: pixel accuracy 0..1 of single frames.
+        map: of the map; where it says nothing, the label of the single frame stands in.
+        answered: share of the labelled pixels for which the map says something.
+        frames: number of frames.
+    """
+
+    frame: float
+    map: float
+    answered: float
+    frames: int
+
+
+def score_map(found: SemanticMap, frames: Iterable[Frame], segmenter: Segmenter) -> MapScore | None:
+    """Read a map back into the labelled frames of its capture; None = there is none with depth."""
+    space = segmenter.info.label_space
+    single, fused, answers = (ConfusionMatrix(space.num_classes) for _ in range(3))
+    for frame in map(undistort_frame, frames):
+        if frame.label is None or frame.depth is None:
+            continue
+        truth = space.without_no_class(frame.label)
+        own = segmenter.segment(frame.color).label
+        read = found.read_back(frame.depth, frame.intrinsics, frame.T_world_camera)
+        single.add(truth, own)
+        answers.add(truth, read)
+        fused.add(truth, np.where(read == UNLABELLED, own, read))
+    if not single.images:
+        return None
+    counts = answers.counts
+    return MapScore(
+        frame=single.pooled().pixel_accuracy,
+        map=fused.pooled().pixel_accuracy,
+        answered=float(counts[:, 1:].sum() / counts.sum()),
+        frames=single.images,
+    )
