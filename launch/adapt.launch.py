@@ -120,8 +120,8 @@ def nodes(values: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def cockpit(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The cockpit, as `nodes`."""
-    return _node(values, "cockpit")
+    """The cockpit, as `nodes`; it needs no time, and a simulated one would wake it a hundred times a second."""
+    return _node({**values, "use_sim_time": False}, "cockpit")
 
 
 def _node(values: Mapping[str, Any], name: str) -> dict[str, Any]:

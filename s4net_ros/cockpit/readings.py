@@ -32,6 +32,8 @@ REJECTED_HELP = "not dropped: the view was complete, but became no keyframe"
 MAP = "map"
 MAX_VERSIONS = 50
 MAX_KEYFRAMES = 2000
+MIN_INTERVAL_S = 0.5
+"""Seconds between two readings of a counter that give a rate; messages that waited come all at once."""
 LEVELS = {DiagnosticStatus.OK: "ok", DiagnosticStatus.WARN: "warn", DiagnosticStatus.ERROR: "error"}
 
 
@@ -113,7 +115,9 @@ class Rate:
     def add(self, count: int) -> None:
         """The counter now; it begins anew at 0 when its node does."""
         now, last = time.monotonic(), self._last
-        if last and now > last[0]:
+        if last and now - last[0] < MIN_INTERVAL_S:
+            return
+        if last:
             self.value = max(0, count - last[1]) / (now - last[0])
         self._last = now, count
 

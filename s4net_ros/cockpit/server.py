@@ -32,7 +32,7 @@ MAX_REQUEST = 1024
 PERIOD_S = 0.1
 """Seconds between two bundles to one browser."""
 SILENCE_S = 20.0
-"""Seconds after which a browser that does not acknowledge is no longer looking, and its websocket is closed."""
+"""Seconds after which a browser that acknowledges nothing is no longer looking, and its websocket is closed."""
 STOP_S = 0.5
 
 
@@ -99,9 +99,9 @@ class Server:
     async def _talk(self, request: web.Request) -> web.StreamResponse:
         if len(self._sockets) >= MAX_BROWSERS:
             raise web.HTTPServiceUnavailable(text=f"{MAX_BROWSERS} browsers are looking already: close one\n")
-        websocket = web.WebSocketResponse(timeout=STOP_S, max_msg_size=MAX_REQUEST, compress=False)
+        websocket = web.WebSocketResponse(timeout=STOP_S, max_msg_size=MAX_REQUEST, heartbeat=SILENCE_S, compress=False)
         await websocket.prepare(request)
-        drawn = asyncio.Semaphore(0)
+        drawn = asyncio.Event()
         self._sockets.add(websocket)
         if len(self._sockets) == 1:
             self._on_watch()
@@ -117,24 +117,25 @@ class Server:
                 await feeding
         return websocket
 
-    async def _listen_to(self, websocket: web.WebSocketResponse, drawn: asyncio.Semaphore) -> None:
+    async def _listen_to(self, websocket: web.WebSocketResponse, drawn: asyncio.Event) -> None:
         """Take what the browser says: ``drawn``, or the name of a button."""
         async for message in websocket:
             if message.type != WSMsgType.TEXT:
                 break
             if message.data == "drawn":
-                drawn.release()
+                drawn.set()
             else:
                 self._on_command(message.data)
 
-    async def _feed(self, websocket: web.WebSocketResponse, drawn: asyncio.Semaphore) -> None:
+    async def _feed(self, websocket: web.WebSocketResponse, drawn: asyncio.Event) -> None:
         """Send what is new, wait until the browser has drawn it, and again."""
         seen: dict[str, int] = {}
         try:
             while True:
                 if news := self._board.news(seen):
+                    drawn.clear()
                     await asyncio.wait_for(websocket.send_bytes(bundle(news)), SILENCE_S)
-                    await asyncio.wait_for(drawn.acquire(), SILENCE_S)
+                    await asyncio.wait_for(drawn.wait(), SILENCE_S)
                 await asyncio.sleep(PERIOD_S)
         except (asyncio.TimeoutError, ConnectionError):  # it no longer looks
             pass
@@ -178,5 +179,6 @@ def free_port(settings: CockpitSettings) -> int:
 
 def address_of(settings: CockpitSettings) -> str:
     """What to type into a browser, without the token."""
-    host = f"[{settings.address}]" if ":" in settings.address else settings.address
+    host = socket.gethostname() if settings.address in ("0.0.0.0", "::") else settings.address
+    host = f"[{host}]" if ":" in host else host
     return f"http://{host}:{settings.port}/"

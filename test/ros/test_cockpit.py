@@ -31,7 +31,7 @@ from s4net_ros.cockpit.board import Board, History
 from s4net_ros.cockpit.comparison import Comparison
 from s4net_ros.cockpit.pictures import shrunk
 from s4net_ros.cockpit.readings import KeyframeMap, Readings
-from s4net_ros.cockpit.server import MAX_BROWSERS, MAX_REQUEST, Server
+from s4net_ros.cockpit.server import MAX_BROWSERS, MAX_REQUEST, Server, address_of
 from s4net_ros.cockpit.server import free_port as port_for
 from s4net_ros.msg import AdaptationStatus, ModelUpdate
 
@@ -187,6 +187,19 @@ class TestServer:
 
         asyncio.run(look())
 
+    def test_a_browser_that_acknowledges_nothing_is_no_longer_looking(self, serve, monkeypatch):
+        monkeypatch.setattr("s4net_ros.cockpit.server.SILENCE_S", 0.3)
+        served = serve()
+        served.board.put("status", {"step": 1})
+
+        async def look():
+            async with websocket(served.url) as browser:
+                await browser.receive_bytes(timeout=10)
+                assert (await browser.receive(timeout=10)).type == aiohttp.WSMsgType.CLOSE
+            await eventually(lambda: served.watched == [1, 0])
+
+        asyncio.run(look())
+
     def test_browsers_come_and_go(self, serve):
         served = serve()
 
@@ -196,11 +209,10 @@ class TestServer:
                     await second.send_str("rollback")
                     await eventually(lambda: served.commands)
                 await eventually(lambda: served.server.browsers == 1)
-            await eventually(lambda: served.server.browsers == 0)
+            await eventually(lambda: served.watched == [1, 0])  # told for the first, and when the last was gone
 
         asyncio.run(look())
         assert served.commands == ["rollback"]
-        assert served.watched == [1, 0]  # told once, for the first, and once when the last was gone
 
     def test_browsers_and_what_they_send_are_bounded(self, serve):
         served = serve()
@@ -225,6 +237,10 @@ class TestServer:
                 Server(settings, Board(), print, print)
             assert port_for(settings) not in (0, settings.port)
         assert port_for(settings) == settings.port
+
+    def test_the_address_that_is_printed_can_be_opened(self):
+        for address, host in (("127.0.0.1", "127.0.0.1"), ("::1", "[::1]"), ("0.0.0.0", socket.gethostname())):
+            assert address_of(CockpitSettings(address=address)) == f"http://{host}:8650/"
 
     def test_it_ends_although_browsers_look(self, serve):
         served = serve()
@@ -307,12 +323,12 @@ class TestReadings:
         assert shown(board)["nodes"] == {"segmentation": {"level": "warn", "message": "a message"}}
 
     def test_labels_per_second_follow_from_the_counter(self, board, readings, monkeypatch):
-        clock = iter([10.0, 12.0, 14.0])
+        clock = iter([10.0, 12.0, 12.001, 14.0])
         monkeypatch.setattr("s4net_ros.cockpit.readings.time", SimpleNamespace(monotonic=lambda: next(clock), time=int))
-        for labelled in (100, 130, 0):  # the node began anew
+        for labelled in (100, 130, 140, 0):  # one comes right behind the other; the node begins anew
             readings.on_diagnostics([diagnostics("/segmentation", {"labelled": str(labelled)})])
             readings.on_status(AdaptationStatus())
-        assert shown(board)["curves"]["labels_per_second"] == [None, 15.0, 0.0]
+        assert shown(board)["curves"]["labels_per_second"] == [None, 15.0, 15.0, 0.0]
 
     def test_versions_are_bounded_and_the_newest_comes_first(self, board, readings):
         for number in range(100):

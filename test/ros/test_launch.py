@@ -296,7 +296,8 @@ def test_the_cockpit_starts_when_asked_and_the_bag_does_not_wait_for_it() -> Non
         launched = Launched(file, bag="/bags/one", **given)
         nodes = launched.all(LifecycleNode)
         assert [node.name for node in nodes] == ["segmentation", "adaptation", "cockpit"]
-        assert_runs(nodes[-1], cockpit_spec(**given, use_sim_time=file == "replay.launch.py"))
+        assert_runs(nodes[-1], cockpit_spec(**given))
+        assert nodes[-1].parameters[-1]["use_sim_time"].value is False
     assert not [word for word in played(cockpit="true") if "cockpit" in word]
 
 

@@ -93,27 +93,31 @@ def test_a_node_may_do_exactly_what_it_does(ros: Any, checkpoint: Path, tmp_path
     assert names_of(found) == names_of(expected)
 
 
-def test_the_cockpit_may_do_exactly_what_it_does_while_a_browser_looks(ros: Any, checkpoint: Path) -> None:
+@pytest.mark.parametrize(
+    ("transport", "topic"),
+    [("raw", "/camera/camera/color/image_raw"), ("compressed", "/camera/camera/color/image_raw/compressed")],
+)
+def test_the_cockpit_may_do_exactly_what_it_does_while_a_browser_looks(
+    ros: Any, checkpoint: Path, transport: str, topic: str
+) -> None:
     gc.collect()
-    found: dict[str, set[str]] = {kind: set() for kind in KINDS.values()}
-    for transport in ("raw", "compressed"):
-        specs = adaptation_graph(checkpoint=str(checkpoint), transport=transport, use_sim_time=True)
-        labels = ros.add(SegmentationNode(context=ros.context, cli_args=ros_words(specs[0])))
-        spec = with_overrides(cockpit_spec(use_sim_time=True), [f"cockpit.port={free_port()}"])
-        node = ros.add(CockpitNode(context=ros.context, cli_args=ros_words(spec)))
-        assert labels.autostart()
-        assert node.autostart()
-        looked_at = asyncio.run(look(ros, node))
-        found = {kind: names | looked_at[kind] for kind, names in found.items()}
-        for one in (node, labels):
-            one.shut_down()
-    assert names_of(found) == names_of(allowed()["cockpit"])
+    spec = adaptation_graph(checkpoint=str(checkpoint), transport=transport)[0]
+    labels = ros.add(SegmentationNode(context=ros.context, cli_args=ros_words(spec)))
+    spec = with_overrides(cockpit_spec(use_sim_time=True), [f"cockpit.port={free_port()}"])
+    node = ros.add(CockpitNode(context=ros.context, cli_args=ros_words(spec)))
+    assert labels.autostart()
+    assert node.autostart()
+    found, expected = names_of(asyncio.run(look(ros, node, topic))), names_of(allowed()["cockpit"])
+    images = {name for name in expected["subscriber"] if "/image_raw" in name}
+    assert found["subscriber"] == expected["subscriber"] - images | {topic}
+    assert {**found, "subscriber": None} == {**expected, "subscriber": None}
+    assert topic in images
 
 
-async def look(ros: Any, node: CockpitNode) -> dict[str, set[str]]:
-    """Show the page until images are subscribed; what is used then."""
+async def look(ros: Any, node: CockpitNode, topic: str) -> dict[str, set[str]]:
+    """Show the page until a topic is subscribed; what is used then."""
     url = f"http://127.0.0.1:{node.settings.cockpit.port}/ws"
-    wait = partial(ros.wait_for, lambda: any("image" in name for name in used(node)["subscriber"]), "images")
+    wait = partial(ros.wait_for, lambda: topic in used(node)["subscriber"], topic)
     loop = asyncio.get_running_loop()
     async with aiohttp.ClientSession() as session, session.ws_connect(url):
         await loop.run_in_executor(None, wait)

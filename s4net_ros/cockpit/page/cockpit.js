@@ -3,9 +3,9 @@
 
 const CURVES = [
   ["Loss", [["loss", "L"], ["loss_source", "L_S"], ["loss_geometric", "L_G"]]],
-  ["Agreement between views", [["agreement", "current"], ["base_agreement", "base model"]]],
-  ["Score on held-out keyframes", [["score", "current"], ["base_score", "base model"]]],
-  ["mIoU on the source set", [["source_miou", "current"], ["base_source_miou", "base model"]]],
+  ["Agreement", [["agreement", "current"], ["base_agreement", "base model"]]],
+  ["Held-out score", [["score", "current"], ["base_score", "base model"]]],
+  ["Source mIoU", [["source_miou", "current"], ["base_source_miou", "base model"]]],
   ["Labels per second", [["labels_per_second", "labels/s"]]],
 ];
 const COLORS = ["#5b7ce6", "#e5862d", "#2f9e69"];
