@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -39,6 +40,7 @@ from s4net_core.io.captures.scene_folder import write_scene_folder
 from s4net_core.io.source_sets.opening import open_source_set
 from s4net_core.keyframes import KeyframeBuffer
 from s4net_core.models.checkpoint import file_sha256, read_info
+from s4net_ros import live as live_module
 from s4net_ros.conversions import image_message, stamp_ns
 from s4net_ros.graph import NodeSpec, adaptation_graph, fastdds_environment
 from s4net_ros.msg import ModelUpdate
@@ -548,6 +550,25 @@ def test_live_plans_without_a_depth_topic_where_depth_is_predicted(tmp_path: Pat
     assert plan.color_topic == COLOR
     assert [word for word in plan.player if "depth" in word] == []
     assert all({"geometry.depth": "predicted"}.items() <= spec.parameters[-1].items() for spec in plan.specs)
+
+
+@pytest.mark.parametrize(("waits", "needed"), [(False, 2), (True, 3)])
+def test_live_begins_when_the_nodes_listen_and_if_asked_a_browser_too(waits: bool, needed: int) -> None:
+    listeners = iter([0, 1, 2, 2, 3, 3])
+    seen: list[int] = []
+
+    def count(topic: str) -> int:
+        if topic == "depth":
+            return 1
+        seen.append(next(listeners))
+        return seen[-1]
+
+    plan = SimpleNamespace(color_topic="color", depth_topic="depth", specs=[None, None], wait_for_browser=waits)
+    monitor = SimpleNamespace(node=SimpleNamespace(count_subscribers=count), spin=lambda seconds: None)
+    children = SimpleNamespace(check=lambda: None)
+    assert live_module._wait_for_nodes(plan, monitor, children, [])  # type: ignore[arg-type]
+    assert seen[-1] == needed
+    assert seen.count(needed) == 1
 
 
 def test_live_takes_another_port_for_the_cockpit_where_its_own_is_in_use(
