@@ -43,6 +43,8 @@ ROUNDS = 3
 """How often learning is off and on."""
 SETTLE = 4
 """Seconds of each turn that are not counted: a step that has begun goes on in a pause."""
+FIRST_STEP = 300.0
+"""Seconds for both nodes to load their networks and make the first step, which makes the first labels."""
 SMALLEST_RATE, LARGEST_P99 = 0.85, 1.5
 """Goals: rate and 99th percentile of the time to the mask with the learner on, as shares of those without."""
 
@@ -108,14 +110,14 @@ class Camera(bench_stream.Camera):
         """Stream until both nodes work.
 
         Raises:
-            S4NetError: a node has died, or does not work after `TIMEOUT`.
+            S4NetError: a node has died, or does not work after `FIRST_STEP`.
         """
-        deadline = time.monotonic() + TIMEOUT
+        deadline = time.monotonic() + FIRST_STEP
         while not ready():
             self.stream(1, 0.0)
             children.check()
             if time.monotonic() > deadline:
-                raise S4NetError(f"{len(self.latencies)} masks and {self.status.step} steps after {TIMEOUT:.0f} s")
+                raise S4NetError(f"{len(self.latencies)} masks and {self.status.step} steps after {FIRST_STEP:.0f} s")
 
     def _answered(self, mask: Image) -> None:
         if (sent := self._sent.pop(stamp_ns(mask.header), 0.0)) > 0:

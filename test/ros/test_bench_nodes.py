@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from s4net_ros.replay import bench_learning, bench_soak, bench_start
 from s4net_ros.replay.bench_learning import Turn
 from s4net_ros.replay.bench_soak import Memory
 from s4net_ros.replay.bench_start import Start
-from s4net_ros.replay.monitor import Record
+from s4net_ros.replay.monitor import Record, StatusPoint
 
 SETTINGS = """
 model: {encoder: tu-test_resnet, encoder_weights: none, width: 64, height: 48}
@@ -110,13 +111,24 @@ def test_memory_that_grows_after_the_warm_up_is_told_and_what_caches_take_before
     first = len(times) // 3
     flat = [Memory(pss=min(n, first) * 1_000_000 + 80_000_000, rss=90_000_000) for n in range(len(times))]
     leaking = [Memory(pss=100_000_000 + 1000 * t, rss=200_000_000) for t in times]
-    table = {row.name: row for row in bench_soak.rows(times, {"flat": flat, "leaking": leaking}, Record(frames=7))}
+    history = [
+        _point(seconds=100.0, keyframes=3),
+        _point(seconds=301.0, keyframes=5),
+        _point(seconds=800.0, keyframes=9),
+    ]
+    record = Record(frames=7, history=history)
+    table = {row.name: row for row in bench_soak.rows(times, {"flat": flat, "leaking": leaking}, record)}
     rises = {name.partition(",")[0]: row.value for name, row in table.items() if "rise" in name}
     assert rises["flat: PSS"] == pytest.approx(0.0, abs=1e-6)
     assert rises["leaking: PSS"] == pytest.approx(100 * 585_000 / 100_300_000)
     assert rises["leaking: RSS"] == pytest.approx(0.0, abs=1e-6)
     assert table["leaking: PSS, rise in 0.65 h of the bag, goal 2 at most, +0.6 MB"].unit == "%"
     assert table["frames in the whole run"].value == 7
+    assert table["keyframes at the end; 5 after the warm-up"].value == 9
+
+
+def _point(**values: Any) -> StatusPoint:
+    return StatusPoint(**{**dict.fromkeys((field.name for field in fields(StatusPoint)), 0), **values})
 
 
 def test_memory_is_that_of_the_process() -> None:
