@@ -37,9 +37,9 @@ help:
 demo: build
 	@$(IN_ROOT) .venv/bin/python demo/run.py $(ARGS)
 
-# Three processes on two cores: that of the ROS tests waits for half of its time.
+# Three processes on two cores: tests of ROS wait for half of their time. Each process has a ROS domain of its own.
 test: lint
-	@$(IN_ROOT) .venv/bin/python -m pytest -n 3 --dist loadgroup $(ARGS)
+	@$(IN_ROOT) .venv/bin/python -m pytest -n 3 $(ARGS)
 
 lint: build
 	@$(IN_ROOT) tools/build.sh dev

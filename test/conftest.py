@@ -31,13 +31,11 @@ def demo() -> Path:
     return ROOT / "demo"
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: "list[pytest.Item]") -> None:
-    """Mark what needs outside data; the tests of ROS run one after the other, because some measure a rhythm."""
+def pytest_collection_modifyitems(items: "list[pytest.Item]") -> None:
+    """Mark what needs outside data."""
     for item in items:
         if "shared_data" in getattr(item, "fixturenames", ()):
             item.add_marker(OUTSIDE)
-        if config.pluginmanager.hasplugin("xdist") and Path(str(item.fspath)).parent.name == "ros":
-            item.add_marker(pytest.mark.xdist_group("ros"))
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

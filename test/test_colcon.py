@@ -1,5 +1,6 @@
 """The package in a colcon workspace: built by copy and by link, used from its install space alone, tested by colcon."""
 
+import fcntl
 import os
 import re
 import shlex
@@ -25,10 +26,9 @@ print(get_package_prefix("s4net_ros"), share_file("launch", "adapt.launch.py"), 
 print(*(module.__file__ for module in (s4net_core, s4net_ros, s4net_ros.node_base, s4net_ros.msg, s4net_ros.srv)))
 """
 
-pytestmark = [
-    pytest.mark.skipif(not COLCON.is_dir(), reason="colcon is not in this environment: run `tools/build.sh dev`"),
-    pytest.mark.xdist_group("colcon"),
-]
+pytestmark = pytest.mark.skipif(
+    not COLCON.is_dir(), reason="colcon is not in this environment: run `tools/build.sh dev`"
+)
 
 
 def environment(**more):
@@ -61,12 +61,20 @@ def build(workspace, *options, symlink):
 
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory):
-    """A workspace with the package in `linked` and in `copied`; what is compiled serves both."""
-    folder = tmp_path_factory.mktemp("workspace")
-    # A copy without .venv: CMake refuses an environment, which stands for /opt/ros here, inside of the sources.
-    shutil.copytree(ROOT, folder / "src" / NAME, ignore=shutil.ignore_patterns(".*", "build", "out", "__pycache__"))
-    build(folder, "--symlink-install", "--install-base", "linked", symlink=True)
-    build(folder, "--install-base", "copied", symlink=False)
+    """A workspace with the package in `linked` and in `copied`; all of pytest's workers share it."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "workspace"
+    built = folder / "built"
+    folder.mkdir(exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not built.exists():
+            # A copy without .venv: CMake refuses an environment, which stands for /opt/ros here, inside of the sources.
+            unwanted = shutil.ignore_patterns(".*", "build", "out", "__pycache__")
+            shutil.copytree(ROOT, folder / "src" / NAME, ignore=unwanted, dirs_exist_ok=True)
+            build(folder, "--symlink-install", "--install-base", "linked", symlink=True)
+            build(folder, "--install-base", "copied", symlink=False)
+            built.touch()
     return folder
 
 

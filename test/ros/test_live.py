@@ -566,7 +566,7 @@ def test_live_begins_when_the_nodes_listen_and_if_asked_a_browser_too(waits: boo
     plan = SimpleNamespace(color_topic="color", depth_topic="depth", specs=[None, None], wait_for_browser=waits)
     monitor = SimpleNamespace(node=SimpleNamespace(count_subscribers=count), spin=lambda seconds: None)
     children = SimpleNamespace(check=lambda: None)
-    assert live_module._wait_for_nodes(plan, monitor, children, [])  # type: ignore[arg-type]
+    assert live_module.wait_for_nodes(plan, monitor, children, [])  # type: ignore[arg-type]
     assert seen[-1] == needed
     assert seen.count(needed) == 1
 
