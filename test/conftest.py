@@ -32,7 +32,8 @@ def demo() -> Path:
 
 
 def pytest_collection_modifyitems(items: "list[pytest.Item]") -> None:
-    """Mark what needs outside data."""
+    """Mark what needs outside data. The colcon workspace is built first, or workers would wait for it at the end."""
+    items.sort(key=lambda item: item.path.name != "test_colcon.py")
     for item in items:
         if "shared_data" in getattr(item, "fixturenames", ()):
             item.add_marker(OUTSIDE)
