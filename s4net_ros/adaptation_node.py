@@ -16,12 +16,10 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from s4net_core.config import Settings, with_values
-from s4net_core.io.images.pixels import limit_pixels
 from s4net_core.learning.base_model import open_source
 from s4net_core.learning.session import Session
+from s4net_core.machine.process import prepare_process
 from s4net_core.models.base_model_file import base_model_file
 from s4net_ros.adaptation.configured import ConfiguredAdaptation
 from s4net_ros.adaptation.learner_thread import THREAD_NAME
@@ -39,9 +37,7 @@ def open_session(settings: Settings, folder: Path) -> Session:
         S4NetError: the checkpoint is missing, it or the source set cannot be used, or another node uses the folder.
     """
     file = base_model_file(settings.checkpoint, settings.model)
-    limit_pixels(settings.max_megapixels)
-    if settings.threads:
-        torch.set_num_threads(settings.threads)
+    prepare_process(settings)
     return Session(settings, file, open_source(with_values(settings, {"checkpoint": str(file)})), folder)
 
 

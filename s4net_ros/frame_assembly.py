@@ -25,10 +25,24 @@ from s4net_ros.compat import tf2_ros
 from s4net_ros.conversions import color_from_topic, depth_from_image, intrinsics_from_info, stamp_ns, transform_matrix
 from s4net_ros.diagnostics import StallWatch
 from s4net_ros.matching import ImageMatcher
+from s4net_ros.node_base import S4NetNode
 from s4net_ros.qos import stream_qos
 from s4net_ros.raw_messages import RawMessage, raw_message
 
 COLOR, DEPTH, INFO = "color", "depth", "camera_info"
+
+
+def camera_frames(node: S4NetNode[Any], watch: StallWatch) -> "FrameAssembly":
+    """What assembles the frames of the camera that the node's parameters describe."""
+    stream = node.settings.stream
+    return FrameAssembly(
+        node,
+        stream,
+        watch=watch,
+        with_depth=node.settings.geometry.from_sensor,
+        color_topic=node.transport_topic("color/image_raw", stream.color_transport),
+        depth_topic=node.transport_topic("depth/image_raw", stream.depth_transport),
+    )
 
 
 class FrameAssembly:

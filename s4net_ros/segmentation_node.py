@@ -24,7 +24,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from s4net_core.config import Settings
 from s4net_core.errors import BadFrame, S4NetError
-from s4net_core.io.images.pixels import limit_pixels
+from s4net_core.machine.process import prepare_process
 from s4net_core.streams.clock import ColorClock
 from s4net_ros import compat
 from s4net_ros.conversions import color_from_topic, stamp_ns
@@ -94,16 +94,13 @@ class SegmentationNode(S4NetNode[None]):
 
     def configure(self, undo: ExitStack) -> None:
         """Load the network and create the outputs."""
-        import torch  # takes seconds: signals and parameters are handled first
-
+        # Imports PyTorch, which takes seconds: signals and parameters are handled first.
         from s4net_core.models.base_model_file import base_model_file
         from s4net_core.models.segmenter import Segmenter
 
         settings = self.settings
         file = base_model_file(settings.checkpoint, settings.model)
-        limit_pixels(settings.max_megapixels)
-        if settings.threads:
-            torch.set_num_threads(settings.threads)
+        prepare_process(settings)
         self._segmenter = Segmenter(file, settings.device, settings)
         undo.callback(delattr, self, "_segmenter")
         space = self._segmenter.info.label_space

@@ -13,10 +13,8 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any
 
-import torch
-
 from s4net_core.config import Settings
-from s4net_core.io.images.pixels import limit_pixels
+from s4net_core.machine.process import prepare_process
 from s4net_core.models.base_model_file import base_model_file
 from s4net_core.models.segmenter import Segmenter
 from s4net_ros.mapping.configured import ConfiguredMap
@@ -42,9 +40,7 @@ class SemanticMapNode(S4NetNode[ConfiguredMap]):
         """Load the network and create the outputs."""
         settings = self.settings
         file = base_model_file(settings.checkpoint, settings.model)
-        limit_pixels(settings.max_megapixels)
-        if settings.threads:
-            torch.set_num_threads(settings.threads)
+        prepare_process(settings)
         configured = ConfiguredMap(self, Segmenter(file, settings.device, settings), undo)
         folder = state_dir(settings, self.get_namespace())
         served = Served(configured.map, configured.load, lambda: configured.frame, folder)

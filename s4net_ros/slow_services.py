@@ -2,11 +2,12 @@
 
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
 from concurrent.futures import Future as Work
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.node import Node
@@ -16,49 +17,62 @@ from s4net_core.errors import S4NetError
 from s4net_ros.worker import describe
 
 Answer = TypeVar("Answer")
-Submit = Callable[[Callable[[], str]], "Work[str]"]
-"""Hands work to another thread."""
+Served = TypeVar("Served")
 NOT_CONFIGURED = "the node is not configured"
 
 
-class SlowServices:
-    """Answers services with the result of their work; callbacks await `answer`.
+class SlowServices(Generic[Served]):
+    """Services that exist from the start of the node; their callbacks await `answer`, which does their work.
+
+    Inside a `serving` block they do what is asked for; outside they answer that the node is not configured.
 
     Args:
         node: serves, with `group` as the callback group: in its default group no other callback could run meanwhile.
+        submit: hands work to another thread, given the parts of the configured node.
     """
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: Node, submit: "Callable[[Served, Callable[[], str]], Work[str]]") -> None:
         self.group = ReentrantCallbackGroup()
+        self.served: Served | None = None
+        """Parts of the configured node that its services use; None = the node is not configured."""
         self._node = node
+        self._submit = submit
         self._waiting: set[str] = set()
         """Services whose work waits or runs: a second call is refused, so that no queue of them stops everything."""
         self._wake = node.create_guard_condition(lambda: None, callback_group=self.group)
 
-    async def answer(self, name: str, response: Answer, submit: Submit | None, work: Callable[[], str]) -> Answer:
+    @contextmanager
+    def serving(self, served: Served) -> Iterator[None]:
+        """Block in which the node is configured."""
+        self.served = served
+        try:
+            yield
+        finally:
+            self.served = None
+
+    async def answer(self, name: str, response: Answer, work: Callable[[Served], str]) -> Answer:
         """Do the work of a service and fill in ``success`` and ``message`` of its response.
 
         Args:
             name: of the service.
             response: has these two fields.
-            submit: None = the node is not configured.
             work: gives the message; the text of its error becomes the message instead.
         """
         result: Any = response
-        if submit is None or name in self._waiting:
+        served = self.served
+        if served is None or name in self._waiting:
             result.success = False
-            result.message = f"an earlier {name} has not ended yet: wait for it" if submit else NOT_CONFIGURED
+            result.message = NOT_CONFIGURED if served is None else f"an earlier {name} has not ended yet: wait for it"
             return response
         self._waiting.add(name)
         try:
-            result.success, result.message = await self._result(submit, work)
+            result.success, result.message = await self._result(self._submit(served, lambda: work(served)))
         finally:
             self._waiting.discard(name)
         return response
 
-    async def _result(self, submit: Submit, work: Callable[[], str]) -> tuple[bool, str]:
+    async def _result(self, result: "Work[str]") -> tuple[bool, str]:
         done: Future = Future()
-        result = submit(work)
         result.add_done_callback(lambda _: (done.set_result(None), self._wake.trigger()))
         await done
         try:

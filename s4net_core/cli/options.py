@@ -10,7 +10,7 @@ from rich.progress import track
 from s4net_core.config import Settings, load_settings
 from s4net_core.config.options import add_settings_file_options
 from s4net_core.errors import SettingsError
-from s4net_core.io.images.pixels import limit_pixels
+from s4net_core.machine.process import prepare_process
 
 if TYPE_CHECKING:
     from s4net_core.labels import LabelMap
@@ -31,11 +31,7 @@ def settings_from(args: argparse.Namespace) -> Settings:
         SettingsError: unknown name, wrong type, out of range, or a file that is not there.
     """
     settings = load_settings(args.settings, overrides_from(args))
-    limit_pixels(settings.max_megapixels)
-    if settings.threads:
-        import torch  # late: commands that need no network must not wait for it
-
-        torch.set_num_threads(settings.threads)
+    prepare_process(settings)
     return settings
 
 

@@ -17,7 +17,7 @@ from s4net_ros.adaptation.learner_thread import LearnerThread
 from s4net_ros.adaptation.outputs import AdaptationOutputs
 from s4net_ros.adaptation.status import NodeStatus, report, status_message
 from s4net_ros.diagnostics import DiagnosticsPublisher, Report, StallWatch
-from s4net_ros.frame_assembly import FrameAssembly
+from s4net_ros.frame_assembly import camera_frames
 from s4net_ros.frame_thread import FrameThread
 from s4net_ros.node_base import S4NetNode
 from s4net_ros.pose_corrections import PoseCorrections
@@ -71,14 +71,7 @@ class ConfiguredAdaptation:
         node, stream = self._node, self._settings.stream
         self.announce(self._session.current)
         watch = StallWatch(node, stream.stall_warning, stream.sync_slop)
-        assembly = FrameAssembly(
-            node,
-            stream,
-            watch=watch,
-            with_depth=self._settings.geometry.from_sensor,
-            color_topic=node.transport_topic("color/image_raw", stream.color_transport),
-            depth_topic=node.transport_topic("depth/image_raw", stream.depth_transport),
-        )
+        assembly = camera_frames(node, watch)
         undo.callback(assembly.destroy)
         self._assembled = lambda: Counter(assembly.skipped) + Counter(received=assembly.received)
         self._stall = watch.reason

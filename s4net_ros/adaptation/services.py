@@ -1,10 +1,8 @@
 """Services of the adaptation node: a pause is answered at once, the others between two learner steps."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 from rclpy.node import Node
 from std_srvs.srv import SetBool, Trigger
@@ -13,8 +11,6 @@ from s4net_core.learning.versions import Version
 from s4net_ros.adaptation.learner_thread import LearnerThread
 from s4net_ros.slow_services import NOT_CONFIGURED, SlowServices, path_below
 from s4net_ros.srv import SaveModel
-
-Answer = TypeVar("Answer", Trigger.Response, SaveModel.Response)
 
 
 @dataclass(frozen=True)
@@ -32,10 +28,8 @@ class Served:
     folder: Path
 
 
-class AdaptationServices:
-    """``~/pause``, ``~/reset``, ``~/rollback`` and ``~/save_model``, which exist from the start of the node.
-
-    Inside a `serving` block they do what is asked for; outside they answer that the node is not configured.
+class AdaptationServices(SlowServices[Served]):
+    """``~/pause``, ``~/reset``, ``~/rollback`` and ``~/save_model``.
 
     Services that need the learner are coroutines: while they await it, the executor serves everything else.
 
@@ -44,42 +38,29 @@ class AdaptationServices:
     """
 
     def __init__(self, node: Node) -> None:
-        self._served: Served | None = None
-        self._slow = SlowServices(node)
-        group = self._slow.group
-        node.create_service(SetBool, "~/pause", self._pause, callback_group=group)
-        node.create_service(Trigger, "~/reset", self._reset, callback_group=group)
-        node.create_service(Trigger, "~/rollback", self._rollback, callback_group=group)
-        node.create_service(SaveModel, "~/save_model", self._save_model, callback_group=group)
-
-    @contextmanager
-    def serving(self, served: Served) -> Iterator[None]:
-        """Block in which the node is configured."""
-        self._served = served
-        try:
-            yield
-        finally:
-            self._served = None
+        super().__init__(node, lambda served, work: served.learner.submit(work))
+        node.create_service(SetBool, "~/pause", self._pause, callback_group=self.group)
+        node.create_service(Trigger, "~/reset", self._reset, callback_group=self.group)
+        node.create_service(Trigger, "~/rollback", self._rollback, callback_group=self.group)
+        node.create_service(SaveModel, "~/save_model", self._save_model, callback_group=self.group)
 
     def _pause(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
-        response.success = self._served is not None
-        if self._served is None:
+        response.success = self.served is not None
+        if self.served is None:
             response.message = NOT_CONFIGURED
         elif request.data:
-            self._served.learner.pause()
+            self.served.learner.pause()
             response.message = "learning is paused"
         else:
-            self._served.learner.resume()
+            self.served.learner.resume()
             response.message = "learning goes on"
         return response
 
     async def _reset(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        return await self._answer("reset", response, lambda served: _replace(served, served.learner.session.reset))
+        return await self.answer("reset", response, lambda served: _replace(served, served.learner.session.reset))
 
     async def _rollback(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        return await self._answer(
-            "rollback", response, lambda served: _replace(served, served.learner.session.rollback)
-        )
+        return await self.answer("rollback", response, lambda served: _replace(served, served.learner.session.rollback))
 
     async def _save_model(self, request: SaveModel.Request, response: SaveModel.Response) -> SaveModel.Response:
         def save(served: Served) -> str:
@@ -87,14 +68,7 @@ class AdaptationServices:
             response.sha256 = served.learner.session.save_model(path)
             return f"written to {path}"
 
-        return await self._answer("save_model", response, save)
-
-    async def _answer(self, name: str, response: Answer, work: Callable[[Served], str]) -> Answer:
-        """Do the `work` of a service on the learner's thread."""
-        served = self._served
-        if served is None:
-            return await self._slow.answer(name, response, None, str)
-        return await self._slow.answer(name, response, served.learner.submit, lambda: work(served))
+        return await self.answer("save_model", response, save)
 
 
 def _replace(served: Served, change: Callable[[], Version]) -> str:

@@ -15,7 +15,7 @@ from s4net_core.mapping import MapPoints, SemanticMap
 from s4net_core.mapping.offline import keyframes_for
 from s4net_core.models.segmenter import Segmenter
 from s4net_ros.diagnostics import Counts, DiagnosticsPublisher, Report, StallWatch
-from s4net_ros.frame_assembly import FrameAssembly
+from s4net_ros.frame_assembly import camera_frames
 from s4net_ros.frame_thread import FrameThread
 from s4net_ros.mapping.map_thread import MapThread
 from s4net_ros.mapping.outputs import MapOutputs
@@ -85,14 +85,7 @@ class ConfiguredMap:
         updates = node.create_subscription(ModelUpdate, "model_update", receiver.offer, latched_qos())
         undo.callback(node.destroy_subscription, updates)
         watch = StallWatch(node, stream.stall_warning, stream.sync_slop)
-        assembly = FrameAssembly(
-            node,
-            stream,
-            watch=watch,
-            with_depth=self._settings.geometry.from_sensor,
-            color_topic=node.transport_topic("color/image_raw", stream.color_transport),
-            depth_topic=node.transport_topic("depth/image_raw", stream.depth_transport),
-        )
+        assembly = camera_frames(node, watch)
         undo.callback(assembly.destroy)
         corrections = PoseCorrections(node, self.keyframes, stream, assembly.look_up, moved=self._set_frame)
         undo.callback(corrections.destroy)

@@ -1,7 +1,6 @@
 """Services of the node that maps: save, load, and find the places of a class."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,32 +32,18 @@ class Served:
     folder: Path
 
 
-class MapServices:
-    """``~/save``, ``~/load`` and ``~/find``, which exist from the start of the node.
-
-    Inside a `serving` block they do what is asked for; outside they answer that the node is not configured.
+class MapServices(SlowServices[Served]):
+    """``~/save``, ``~/load`` and ``~/find``.
 
     Args:
         node: serves.
     """
 
     def __init__(self, node: Node) -> None:
-        self._node = node
-        self._served: Served | None = None
-        self._slow = SlowServices(node)
-        group = self._slow.group
-        node.create_service(MapFile, "~/save", self._save, callback_group=group)
-        node.create_service(MapFile, "~/load", self._load, callback_group=group)
-        node.create_service(FindObjects, "~/find", self._find, callback_group=group)
-
-    @contextmanager
-    def serving(self, served: Served) -> Iterator[None]:
-        """Block in which the node is configured."""
-        self._served = served
-        try:
-            yield
-        finally:
-            self._served = None
+        super().__init__(node, lambda served, work: in_thread(work))
+        node.create_service(MapFile, "~/save", self._save, callback_group=self.group)
+        node.create_service(MapFile, "~/load", self._load, callback_group=self.group)
+        node.create_service(FindObjects, "~/find", self._find, callback_group=self.group)
 
     async def _save(self, request: MapFile.Request, response: MapFile.Response) -> MapFile.Response:
         def save(served: Served) -> str:
@@ -66,7 +51,7 @@ class MapServices:
             served.map.save(path)
             return f"{len(served.map)} voxels written to {path}"
 
-        return await self._answer("save", response, save)
+        return await self.answer("save", response, save)
 
     async def _load(self, request: MapFile.Request, response: MapFile.Response) -> MapFile.Response:
         def load(served: Served) -> str:
@@ -74,7 +59,7 @@ class MapServices:
             served.load(path)
             return f"{len(served.map)} voxels read from {path}"
 
-        return await self._answer("load", response, load)
+        return await self.answer("load", response, load)
 
     async def _find(self, request: FindObjects.Request, response: FindObjects.Response) -> FindObjects.Response:
         def find(served: Served) -> str:
@@ -87,12 +72,4 @@ class MapServices:
             response.detections = detections_message(served.map.find(id), id, header)
             return f"{len(response.detections.detections)} places of {space.names[id - 1]}"
 
-        return await self._answer("find", response, find)
-
-    async def _answer(
-        self, name: str, response: MapFile.Response | FindObjects.Response, work: Callable[[Served], str]
-    ) -> MapFile.Response | FindObjects.Response:
-        served = self._served
-        if served is None:
-            return await self._slow.answer(name, response, None, str)
-        return await self._slow.answer(name, response, in_thread, lambda: work(served))
+        return await self.answer("find", response, find)

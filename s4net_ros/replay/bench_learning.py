@@ -23,20 +23,19 @@ from std_srvs.srv import SetBool
 from s4net_core.bench.camera import LENS, RATE
 from s4net_core.bench.step import offer_all
 from s4net_core.bench.table import CASES, Row, print_rows
-from s4net_core.config import Settings, load_settings
+from s4net_core.config import load_settings
 from s4net_core.errors import S4NetError
 from s4net_core.geometry.camera import resize_color
 from s4net_core.io.images.files import read_color
 from s4net_core.learning.base_model import open_source
 from s4net_core.learning.session import Session
 from s4net_ros.conversions import stamp_ns
-from s4net_ros.graph import NodeSpec, adaptation_graph
+from s4net_ros.graph import NodeSpec
 from s4net_ros.msg import AdaptationStatus
 from s4net_ros.qos import stream_qos
 from s4net_ros.replay import bench_stream
 from s4net_ros.replay.bench import FRAME, TIMEOUT
 from s4net_ros.replay.bench_process import exit_code_of
-from s4net_ros.replay.plan import with_overrides
 from s4net_ros.replay.processes import Children
 
 ROUNDS = 3
@@ -145,7 +144,7 @@ def measure(settings_file: str, overrides: Sequence[str], repeats: int, capture:
         with Session(settings, settings.checkpoint, open_source(settings), state) as session:
             offer_all(session, capture)
             session.save()
-        return rows(*_turns(settings_file, settings, overrides, repeats, Path(folder)))
+        return rows(*_turns(settings_file, overrides, repeats, Path(folder)))
 
 
 def rows(off: Sequence[Turn], on: Sequence[Turn]) -> list[Row]:
@@ -174,19 +173,10 @@ def _milliseconds(turns: Sequence[Turn], percent: float) -> float:
     return float(np.percentile([seconds for turn in turns for seconds in turn.latencies], percent)) * 1e3
 
 
-def _turns(
-    settings_file: str, settings: Settings, overrides: Sequence[str], seconds: int, folder: Path
-) -> tuple[list[Turn], list[Turn]]:
+def _turns(settings_file: str, overrides: Sequence[str], seconds: int, folder: Path) -> tuple[list[Turn], list[Turn]]:
     """What was measured without learning, and with it; `folder` has the state with its keyframes."""
-    graph = adaptation_graph(
-        settings_file=settings_file,
-        checkpoint=settings.checkpoint,
-        source_set=settings.source.path,
-        state_dir=str(folder / "state"),
-    )
-    own = ["adaptation.max_steps=0", f"stream.fixed_frame={bench_stream.FIXED}"]  # it never ends
-    own += [f"stream.{image}_reliability=reliable" for image in ("color", "depth")]
-    specs = [with_overrides(spec, [*overrides, *own]) for spec in graph]
+    never_ends = "adaptation.max_steps=0"
+    specs = bench_stream.specs_of(settings_file, [*overrides, never_ends], folder)
     segmentation, adaptation = specs
     camera = Camera(segmentation, adaptation, resize_color(read_color(FRAME), LENS.width, LENS.height))
     turns: dict[bool, list[Turn]] = {False: [], True: []}

@@ -181,11 +181,8 @@ def measure(settings_file: str, overrides: Sequence[str], repeats: int) -> list[
     return rows
 
 
-@contextmanager
-def streaming(
-    settings_file: str, overrides: Sequence[str], folder: Path
-) -> Iterator[tuple[Camera, tuple[Meter, Meter]]]:
-    """The camera, and meters of the bare subscriber and the adaptation node, which are warmed up."""
+def specs_of(settings_file: str, overrides: Sequence[str], folder: Path) -> list[NodeSpec]:
+    """The segmentation node and the adaptation node behind the bench's camera; their state lies in `folder`."""
     settings = load_settings(settings_file, overrides)
     graph = adaptation_graph(
         settings_file=settings_file,
@@ -193,9 +190,17 @@ def streaming(
         source_set=settings.source.path,
         state_dir=str(folder / "state"),
     )
-    own = ["adaptation.min_keyframes=10000", f"stream.fixed_frame={FIXED}"]  # it never learns
-    own += [f"stream.{image}_reliability=reliable" for image in ("color", "depth")]
-    spec = with_overrides(graph[1], [*overrides, *own])
+    own = [f"stream.fixed_frame={FIXED}", *(f"stream.{image}_reliability=reliable" for image in ("color", "depth"))]
+    return [with_overrides(spec, [*overrides, *own]) for spec in graph]
+
+
+@contextmanager
+def streaming(
+    settings_file: str, overrides: Sequence[str], folder: Path
+) -> Iterator[tuple[Camera, tuple[Meter, Meter]]]:
+    """The camera, and meters of the bare subscriber and the adaptation node, which are warmed up."""
+    never_learns = "adaptation.min_keyframes=10000"
+    _, spec = specs_of(settings_file, [*overrides, never_learns], folder)
     camera = Camera(spec)
     with Children(folder, {}) as children:
         peer = children.start("subscriber", [sys.executable, "-m", MODULE, "--subscribe", *camera.topics])

@@ -3,7 +3,6 @@
 import base64
 import math
 import re
-import shutil
 from html.parser import HTMLParser
 
 import cv2
@@ -80,21 +79,6 @@ def read_page(path):
     return page
 
 
-@pytest.fixture(scope="module")
-def browser():
-    """Headless Chromium."""
-    if not (shutil.which("chromium") and shutil.which("chromedriver")):
-        pytest.skip("Chromium is missing: sudo apt-get install -y chromium chromium-driver")
-    webdriver = pytest.importorskip("selenium.webdriver", reason="Selenium is missing: pip install selenium")
-    options = webdriver.ChromeOptions()
-    options.binary_location = shutil.which("chromium")
-    options.add_argument("--headless=new")
-    options.add_argument("--no-sandbox")  # root has none; the page is our own
-    driver = webdriver.Chrome(options, webdriver.ChromeService(shutil.which("chromedriver")))
-    yield driver
-    driver.quit()
-
-
 def decoded(attributes):
     data = base64.b64decode(attributes["src"].partition(",")[2])
     return cv2.cvtColor(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
@@ -146,13 +130,13 @@ class TestPage:
             ["before", "after"], ["before", "after"],
         ]  # fmt: skip
 
-    def test_keys_move_the_border_of_a_slider(self, tmp_path, browser):
+    def test_keys_move_the_border_of_a_slider(self, tmp_path, chromium):
         """Pixels as a browser draws them: one colour before, another one after."""
         before, after = (np.full(SHAPE, id, np.uint8) for id in (1, 2))
         row = PictureRow("frame", np.zeros((*SHAPE, 3), np.uint8), after, before)
         write_page(tmp_path / "report.html", HtmlPage("Slider", pictures=[row, row]))
-        browser.get((tmp_path / "report.html").as_uri())
-        first, second = browser.find_elements("class name", "slider")
+        chromium.get((tmp_path / "report.html").as_uri())
+        first, second = chromium.find_elements("class name", "slider")
 
         def shown(slider):
             """Share of the picture's middle line that has the colour of before, and of after."""

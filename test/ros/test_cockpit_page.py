@@ -1,7 +1,5 @@
 """The cockpit's page in headless Chromium: pictures, curves, a button, and a reload."""
 
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,38 +10,14 @@ pytest.importorskip("s4net_ros.msg")
 pytest.importorskip("selenium", reason="selenium is not installed: run `make test`, or pip install selenium")
 
 from cockpit_graph import HEIGHT, WIDTH, Adaptation, Camera, cockpit_node, segmentation_node
-from selenium.webdriver import Chrome, ChromeOptions, ChromeService
+from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 
-MISSING = "Chromium or its driver is not installed: sudo apt-get install chromium chromium-driver"
-FLAGS = (
-    "headless=new",
-    "no-sandbox",
-    "disable-background-networking",
-    "disable-dev-shm-usage",
-    "window-size=1400,1600",
-)
 PIXELS = """
     const canvas = document.getElementById(arguments[0]);
     const data = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
     return [canvas.width, canvas.height, Array.from(data.filter((_, i) => i % 4 < 3))];
 """
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Chrome]:
-    browser, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if not browser or not driver:
-        pytest.skip(MISSING)
-    options = ChromeOptions()
-    options.binary_location = browser
-    for flag in FLAGS:
-        options.add_argument(f"--{flag}")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    options.add_argument("--window-size=1400,1600")
-    chrome = Chrome(options=options, service=ChromeService(driver))
-    yield chrome
-    chrome.quit()
 
 
 def text(chrome: Chrome, id: str) -> str:
