@@ -82,6 +82,10 @@ class Server:
 
     def _run(self) -> None:
         self._loop.run_until_complete(self._serve())
+        if rest := asyncio.all_tasks(self._loop):  # talks with browsers that do not answer
+            for task in rest:
+                task.cancel()
+            self._loop.run_until_complete(asyncio.wait(rest, timeout=STOP_S))
         self._loop.close()
 
     async def _serve(self) -> None:
