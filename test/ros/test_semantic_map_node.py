@@ -110,7 +110,7 @@ def test_frames_become_a_map_that_a_late_listener_gets_whole(ros, start, room):
     assert np.array_equal(cloud["rgb"] & 255, points.color[:, 2])
     assert early.header.frame_id == "odom"
     grids = s.robot.listen(OccupancyGrid, "semantic_map/grid", latched_qos())
-    ros.wait_for(lambda: grids, "the grid")
+    ros.wait_for(lambda: grids and grids[-1].header == early.header, "the grid of the newest points")
     expected = grid_of(points, blocking(SUNRGBD37, Settings().map.passable)[0], Settings().map)
     assert np.array_equal(np.array(grids[-1].data).reshape(expected.cells.shape), expected.cells)
     assert BLOCKED in grids[-1].data
