@@ -29,6 +29,7 @@ WAIT_S = 120.0
 """A test fails when something has not happened after this long; a slow and busy machine needs half a minute."""
 
 N = TypeVar("N")
+R = TypeVar("R")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -67,11 +68,15 @@ class Ros:
 
         return self.add(rclpy.create_node(name, context=self.context, **options))
 
-    def on_executor(self, call: Callable[[], object]) -> None:
-        """Run a call on the executor's thread: rclpy raises there when another thread destroys what it waits for."""
+    def on_executor(self, call: Callable[[], R]) -> R:
+        """What a call gives on the executor's thread; rclpy raises there if another thread destroys what it waits for.
+
+        Whatever ends subscriptions, publishers or services of a node that spins belongs here.
+        """
         task = self._executor.create_task(call)
         self._executor.wake()
         self.wait_for(task.done, "a call on the executor's thread")
+        return task.result()
 
     def wait_for(self, condition: Callable[[], Any], what: str = "", timeout: float = WAIT_S) -> Any:
         """Wait until `condition` is true and return its value; fail the test after `timeout` seconds."""

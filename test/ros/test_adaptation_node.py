@@ -487,13 +487,13 @@ def test_deactivated_it_neither_learns_nor_listens_and_goes_on_when_activated(ro
     s.robot.wait_for_status(lambda m: m.frames_used == 1)
     s.learning.state = "learning"
     ros.wait_for(lambda: s.learning.current.number >= 1)
-    s.node.trigger_deactivate()
+    ros.on_executor(s.node.trigger_deactivate)
     ros.wait_for(lambda: not s.robot.color.get_subscription_count(), "subscription is gone")
     s.learner.settle()
     steps, heard = s.learning.steps, len(s.robot.updates)
     s.learner.settle()
     assert s.learning.steps == steps
-    s.node.trigger_activate()
+    ros.on_executor(s.node.trigger_activate)
     ros.wait_for(lambda: len(s.robot.updates) > heard, "the weights that serve, again")
     s.robot.ready()
     s.robot.show(room[8])
@@ -504,8 +504,8 @@ def test_deactivated_it_neither_learns_nor_listens_and_goes_on_when_activated(ro
 
 def test_cleaning_up_saves_and_ends_the_thread(ros, start):
     s = start()
-    s.node.trigger_deactivate()
-    s.node.trigger_cleanup()
+    ros.on_executor(s.node.trigger_deactivate)
+    ros.on_executor(s.node.trigger_cleanup)
     assert (s.learning.saves, s.learning.closed) == (1, True)
     assert adaptation_node.THREAD_NAME not in [t.name for t in threading.enumerate()]
 
@@ -522,8 +522,8 @@ def test_a_step_that_does_not_end_is_given_up_at_clean_up(ros, start, room, monk
     assert client.wait_for_service(10)
     answer = client.call_async(Trigger.Request())
     (learner,) = (thread for thread in threading.enumerate() if thread.name == adaptation_node.THREAD_NAME)
-    s.node.trigger_deactivate()
-    s.node.trigger_cleanup()
+    ros.on_executor(s.node.trigger_deactivate)
+    ros.on_executor(s.node.trigger_cleanup)
     assert (s.learning.saves, s.learning.closed) == (1, True)
     ros.wait_for(answer.done, "an answer of the service that waited for the step")
     assert not answer.result().success
@@ -537,8 +537,8 @@ def test_a_step_that_does_not_end_is_given_up_at_clean_up(ros, start, room, monk
 
 def test_configured_again_it_goes_on_with_a_session_of_its_own(ros, start, room):
     s = start()
-    s.node.trigger_deactivate()
-    s.node.trigger_cleanup()
+    ros.on_executor(s.node.trigger_deactivate)
+    ros.on_executor(s.node.trigger_cleanup)
     assert s.node.autostart()
     assert len(s.learnings) == 2
     s.robot.ready()
@@ -646,7 +646,7 @@ def test_two_nodes_do_not_share_a_state_folder(ros, real):
     assert first.autostart()
     second = ros.add(AdaptationNode(real, context=ros.context, namespace="robot2"))
     assert not second.autostart()
-    first.shut_down()
+    ros.on_executor(first.shut_down)
     assert second.autostart()
 
 
@@ -666,7 +666,7 @@ def test_it_adapts_to_a_camera_without_depth(ros, real, room, tmp_path):
     assert status.coverage > 0
     update = robot.updates[-1]
     assert load_checkpoint(update.path, sha256=update.sha256)[1].model.depth_decoder
-    assert node.trigger_deactivate() == TransitionCallbackReturn.SUCCESS
+    assert ros.on_executor(node.trigger_deactivate) == TransitionCallbackReturn.SUCCESS
 
 
 @pytest.mark.slow

@@ -420,7 +420,7 @@ class TestNode:
         async def look():
             async with websocket(f"http://127.0.0.1:{cockpit.settings.cockpit.port}") as browser:
                 await eventually(lambda: count("color/image_raw") == 2, 60)
-                assert [count(topic) for topic in costly] == [1, 1]
+                await eventually(lambda: [count(topic) for topic in costly] == [1, 1], 60)
                 values = {}
                 while not {"changed", "map"} <= {*values, *values.get("frame", {})}:
                     values |= opened(await browser.receive_bytes(timeout=60))

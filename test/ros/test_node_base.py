@@ -88,9 +88,9 @@ def test_a_lifecycle_manager_may_do_it_instead(ros):
 def test_it_can_be_stopped_and_started_again(ros):
     node = ros.add(Recorder(ros))
     node.autostart()
-    assert node.trigger_deactivate() == TransitionCallbackReturn.SUCCESS
+    assert ros.on_executor(node.trigger_deactivate) == TransitionCallbackReturn.SUCCESS
     assert not node.running
-    assert node.trigger_activate() == TransitionCallbackReturn.SUCCESS
+    assert ros.on_executor(node.trigger_activate) == TransitionCallbackReturn.SUCCESS
     assert node.running
 
 
@@ -100,13 +100,13 @@ def test_shut_down_gives_everything_back_from_every_state(ros, state):
     if state != "unconfigured":
         node.trigger_configure()
     if state == "active":
-        node.trigger_activate()
+        ros.on_executor(node.trigger_activate)
     node.calls.clear()
     undone = {"unconfigured": [], "inactive": ["cleanup"], "active": ["deactivate", "cleanup"]}[state]
-    node.shut_down()
+    ros.on_executor(node.shut_down)
     assert node.calls == undone
     assert node.state == "finalized"
-    node.shut_down()
+    ros.on_executor(node.shut_down)
     assert node.calls == undone
 
 
@@ -123,7 +123,7 @@ def test_a_refused_configuration_is_logged_cleaned_up_and_may_be_tried_again(ros
 def test_what_cannot_be_undone_is_logged_and_the_rest_is_undone_all_the_same(ros, capfd):
     node = ros.add(Recorder(ros, fail={"deactivate": RuntimeError("stuck")}))
     node.autostart()
-    node.shut_down()
+    ros.on_executor(node.shut_down)
     assert node.calls[-2:] == ["deactivate", "cleanup"]
     assert "RuntimeError: stuck" in capfd.readouterr().err
 

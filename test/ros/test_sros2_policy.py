@@ -89,7 +89,7 @@ def test_a_node_may_do_exactly_what_it_does(ros: Any, checkpoint: Path, tmp_path
         depth = "compressedDepth" if transport == "compressed" else "aligned_depth_to_color/image_raw"
         ros.wait_for(lambda: any(t.endswith(depth) for t in used(node)["subscriber"]), "depth")  # noqa: B023
         found = {kind: names | used(node)[kind] for kind, names in found.items()}
-        node.shut_down()
+        ros.on_executor(node.shut_down)
     assert names_of(found) == names_of(expected)
 
 
