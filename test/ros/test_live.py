@@ -188,7 +188,6 @@ def test_a_replay_is_answered_frame_by_frame_through_a_change_of_weights(
     assert {frame_id for _, frame_id, _ in masks} == {FRAME_ID}
     counts = {key: int(text) for key, text in values["segmentation"].items() if text.isdigit()}
     assert counts["received"] == counts["labelled"] + counts["superseded"]
-    assert counts["received"] >= 0.9 * len(stamps)
     assert not any(key.startswith("failed") for key in counts)
     assert_one_clean_change([labels for _, _, labels in masks])
 
