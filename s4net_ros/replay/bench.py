@@ -44,6 +44,8 @@ LARGER = (480, 360)
 WARM_UP = 3
 TIMEOUT = 120.0
 """Seconds for the node to load its network and answer the first frame."""
+SLOWER_RATE = 10
+"""Frames a second beside the camera's own: few enough that none waits for the one before it."""
 REPORTS = 1.5
 """Seconds after which the node has reported its counts."""
 QOS = stream_qos("reliable", 5)
@@ -84,12 +86,12 @@ class Camera(Node):
         while (left := end - time.perf_counter()) > 0:
             rclpy.spin_once(self, timeout_sec=left)
 
-    def stream(self, frames: int) -> None:
-        """Publish frames at the camera's rate."""
+    def stream(self, frames: int, rate: int) -> None:
+        """Publish so many frames, `rate` a second."""
         start = time.perf_counter()
         for n in track(range(1, frames + 1), "frames", console=Console(stderr=True), transient=True):
             self.shoot()
-            self.wait(start + n / RATE - time.perf_counter())
+            self.wait(start + n / rate - time.perf_counter())
 
     def _answered(self, mask: Image) -> None:
         if (sent := self._sent.pop(stamp_ns(mask.header), 0.0)) > 0:
@@ -105,7 +107,7 @@ def measure(settings_file: str, overrides: Sequence[str], repeats: int) -> list[
     Args:
         settings_file: YAML.
         overrides: NAME=VALUE, which win over the file. The file or these must give ``checkpoint`` and ``source.path``.
-        repeats: how often the segmenter is measured; the camera runs for as many seconds.
+        repeats: how often the segmenter is measured; the camera runs for as many seconds at each rate.
 
     Raises:
         S4NetError: the node dies or does not answer.
@@ -118,7 +120,7 @@ def measure(settings_file: str, overrides: Sequence[str], repeats: int) -> list[
     graph = adaptation_graph(
         settings_file=settings_file, checkpoint=settings.checkpoint, source_set=settings.source.path
     )
-    return rows + _node_rows(with_overrides(graph[0], overrides), picture, repeats * RATE)
+    return rows + _node_rows(with_overrides(graph[0], overrides), picture, repeats)
 
 
 def _segmenter_rows(settings: Settings, picture: NDArray[np.uint8], repeats: int) -> list[Row]:
@@ -148,24 +150,30 @@ def _segmenter_rows(settings: Settings, picture: NDArray[np.uint8], repeats: int
     ]
 
 
-def _node_rows(spec: NodeSpec, picture: NDArray[np.uint8], frames: int) -> list[Row]:
+def _node_rows(spec: NodeSpec, picture: NDArray[np.uint8], seconds: int) -> list[Row]:
     camera = Camera(spec, resize_color(picture, LENS.width, LENS.height))
     with tempfile.TemporaryDirectory() as logs, Children(Path(logs), {}) as children:
         children.start(spec.name, spec.command())
         with Console(stderr=True).status("the node loads its network"):
             wait_for_answer(camera, children, spec.name)
         camera.wait(REPORTS)
-        before = camera.report
-        camera.latencies.clear()
-        camera.stream(frames)
-        camera.wait(REPORTS)
+        rows = [row for rate in (RATE, SLOWER_RATE) for row in _rows_at(camera, rate, seconds)]
         children.check()
     camera.destroy_node()
+    return rows
+
+
+def _rows_at(camera: Camera, rate: int, seconds: int) -> list[Row]:
+    before, frames = camera.report, seconds * rate
+    camera.latencies.clear()
+    camera.stream(frames, rate)
+    camera.wait(REPORTS)
     median, p99 = np.percentile(np.array(camera.latencies) * 1e3, (50, 99))
     received, superseded = (int(camera.report[key]) - int(before[key]) for key in ("received", "superseded"))
+    inside = float(camera.report["inference_ms_median"])
     return [
-        Row("inside the node, segmentation, median", float(camera.report["inference_ms_median"]), "ms", None),
-        Row(f"colour message to mask message, {LENS.width}x{LENS.height} at {RATE} Hz, median", median, "ms", None),
+        Row(f"{LENS.width}x{LENS.height} at {rate} Hz: segmentation inside the node, median", inside, "ms", None),
+        Row("colour message to mask message, median", median, "ms", None),
         Row("the same, 99th percentile", p99, "ms", None),
         Row(f"of {frames} frames, lost in transport", frames - received, "frames", None),
         Row("left out for a newer one", superseded, "frames", None),
