@@ -8,7 +8,7 @@ from pathlib import Path
 
 from s4net_core import adapt, evaluate, load_model, save_model
 from s4net_core.config import load_settings
-from s4net_core.learning.session import Handover
+from s4net_core.learning.status import Handover
 
 DEMO = Path(__file__).resolve().parents[1] / "demo"
 

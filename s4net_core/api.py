@@ -22,7 +22,8 @@ from s4net_core.io.images.files import read_color
 from s4net_core.io.source_sets.opening import open_source_set
 from s4net_core.io.source_sets.source_set import SourceSet
 from s4net_core.learning.offline import adapt_to
-from s4net_core.learning.session import Handover, Session
+from s4net_core.learning.session import Session
+from s4net_core.learning.status import Handover
 from s4net_core.models.checkpoint import read_info, with_size_of
 from s4net_core.models.segmenter import Segmentation, Segmenter
 

@@ -18,7 +18,8 @@ from s4net_core.learning.base_model import open_source
 from s4net_core.learning.learner import StepReport
 from s4net_core.learning.offline import adapt_to, patience_of
 from s4net_core.learning.rerun_recording import RerunRecording
-from s4net_core.learning.session import Handover, Session, Status
+from s4net_core.learning.session import Session
+from s4net_core.learning.status import Handover, Status
 from s4net_core.learning.training_log import TrainingLog
 
 

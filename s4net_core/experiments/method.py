@@ -22,7 +22,8 @@ from s4net_core.io.source_sets.source_set import SourceSet
 from s4net_core.keyframes import Keyframe
 from s4net_core.learning.learner import LabelsOf
 from s4net_core.learning.offline import adapt_to
-from s4net_core.learning.session import Handover, Session, Status
+from s4net_core.learning.session import Session
+from s4net_core.learning.status import Handover, Status
 from s4net_core.models.checkpoint import file_sha256, load_checkpoint, save_checkpoint
 from s4net_core.models.predict import pick_device, predict_labels
 from s4net_core.models.segmenter import Segmenter

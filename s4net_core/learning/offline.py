@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, Mapping
 from s4net_core.config import AdaptationSettings
 from s4net_core.errors import BadFrame, LearningError, SettingsError
 from s4net_core.frames import View
-from s4net_core.learning.session import Handover, Session, Status
+from s4net_core.learning.session import Session
+from s4net_core.learning.status import Handover, Status
 from s4net_core.learning.stopping import LEARNING
 from s4net_core.learning.versions import Version
 

@@ -4,9 +4,9 @@ import copy
 import logging
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,15 +19,16 @@ from s4net_core.files import creation_time
 from s4net_core.frames import View
 from s4net_core.io.source_sets.batches import SourceBatches
 from s4net_core.io.source_sets.source_set import SourceSet, Usable, in_label_space, split
-from s4net_core.keyframes import Decision, Keyframe, KeyframeBuffer, PairCounts
+from s4net_core.keyframes import Decision, Keyframe, KeyframeBuffer
 from s4net_core.learning.base_model import check_branches
-from s4net_core.learning.guard import Guard, Health
+from s4net_core.learning.guard import Guard
 from s4net_core.learning.judge import KnownLabels
-from s4net_core.learning.learner import LabelsOf, Learner, StepReport
+from s4net_core.learning.learner import LabelsOf, Learner
 from s4net_core.learning.serving_weights import ServingWeights
 from s4net_core.learning.source_free import SourceFree
 from s4net_core.learning.state_folder import StateFolder
-from s4net_core.learning.stopping import FINISHED, LEARNING, WAITING, Stopping
+from s4net_core.learning.status import Handover, Status
+from s4net_core.learning.stopping import FINISHED, LEARNING, Stopping
 from s4net_core.learning.teacher import Teacher
 from s4net_core.learning.versions import Version, base_version
 from s4net_core.losses import median_frequency_weights
@@ -37,79 +38,12 @@ from s4net_core.models.predict import pick_device, predict_depth
 
 log = logging.getLogger(__name__)
 
-NAN = float("nan")
-NO_STEP = StepReport(0, NAN, NAN, NAN, NAN, NAN, NAN, NAN, NAN)
-NOT_MEASURED = Health(finite=True, source_miou=NAN, score=NAN, agreement=NAN, largest_share=NAN, classes=0)
 BASE_SHARE = "base_share"
 """Metric saved with a version: share of the base model in its weights, where there was no source set."""
 MAX_BROKEN_STEPS = 5
 """Losses in a row that are not finite, after which rolling back and trying again makes no sense."""
 SMALLEST_RATE_SHARE = 1 / 64
 """Share of `learner.learning_rate` below which refusals do not lower the step size."""
-
-
-@dataclass(frozen=True)
-class Handover:
-    """Outcome of one attempt to hand weights over.
-
-    Args:
-        version: the version that serves from now on.
-        reasons: why the guard refused the new weights; empty = it did not. After a refusal `version` is the last good
-            one and the learner continues from it.
-        better: whether the new weights score at least as well as those that served; otherwise `version` is the one
-            that served, and the learner goes on from its own weights.
-    """
-
-    version: Version
-    reasons: tuple[str, ...] = ()
-    better: bool = True
-
-    @property
-    def accepted(self) -> bool:
-        """Whether `version` is new."""
-        return not self.reasons and self.better
-
-
-@dataclass(frozen=True)
-class Status:
-    """What a session has done so far. Counts start when it is opened; a reset keeps them.
-
-    Args:
-        state: ``waiting``, ``learning`` or ``finished``, see `Stopping`.
-        keyframes: number in the buffer.
-        keyframe_bytes: memory of the keyframes.
-        segments: parts of the stream that hold keyframes and were not shown to be in one frame.
-        pairs: pairs of keyframes that teach each other, and those that do not although they overlap.
-        offered: views that were offered to the buffer.
-        rejected: number of offered views that did not become keyframes, by reason.
-        step: learner steps since the base model.
-        last_step: losses of the last step; NaN = none yet, or none since a reset.
-        version: number of the version that serves; 0 = base model.
-        model_path: weights file of that version.
-        handovers: number of accepted hand-overs.
-        refused: number of refused hand-overs.
-        source_left_out: number of source images that cannot be read at the moment.
-        last_refusal: reason of the last refusal; empty = none yet, or none since a reset.
-        health, base_health: the guard's last measurement of new weights and of the base model; NaN = none yet.
-    """
-
-    state: str = WAITING
-    keyframes: int = 0
-    keyframe_bytes: int = 0
-    segments: int = 0
-    pairs: PairCounts = field(default_factory=PairCounts)
-    offered: int = 0
-    rejected: Mapping[str, int] = field(default_factory=dict)
-    step: int = 0
-    last_step: StepReport = NO_STEP
-    version: int = 0
-    model_path: str = ""
-    handovers: int = 0
-    refused: int = 0
-    source_left_out: int = 0
-    last_refusal: str = ""
-    health: Health = NOT_MEASURED
-    base_health: Health = NOT_MEASURED
 
 
 class Session:

@@ -10,7 +10,8 @@ from contextlib import ExitStack
 from rclpy.impl.rcutils_logger import RcutilsLogger
 
 from s4net_core.errors import S4NetError
-from s4net_core.learning.session import Handover, Session
+from s4net_core.learning.session import Session
+from s4net_core.learning.status import Handover
 from s4net_core.learning.versions import Version
 from s4net_ros.adaptation.keyframe_markers import KeyframeMarkers
 from s4net_ros.adaptation.learner_thread import LearnerThread

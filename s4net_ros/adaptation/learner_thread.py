@@ -11,7 +11,8 @@ from typing import Any, TypeVar
 
 from s4net_core.config import Settings
 from s4net_core.errors import LearningError, S4NetError
-from s4net_core.learning.session import Handover, Session
+from s4net_core.learning.session import Session
+from s4net_core.learning.status import Handover
 from s4net_core.learning.stopping import LEARNING
 from s4net_ros.worker import describe, step_back
 

@@ -7,7 +7,7 @@ from typing import Any
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticStatus
 
-from s4net_core.learning.session import Status
+from s4net_core.learning.status import Status
 from s4net_core.streams.drops import DROP_REASONS
 from s4net_ros.diagnostics import Report
 from s4net_ros.msg import AdaptationStatus as StatusMessage

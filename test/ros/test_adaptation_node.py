@@ -32,7 +32,7 @@ from watched_learner import WatchedLearner
 from s4net_core.config import ModelSettings, Settings, to_yaml
 from s4net_core.errors import CheckpointError
 from s4net_core.keyframes import KeyframeBuffer
-from s4net_core.learning.session import NO_STEP, Handover, Status
+from s4net_core.learning.status import NO_STEP, Handover, Status
 from s4net_core.learning.versions import Version
 from s4net_core.models.build import build_network
 from s4net_core.models.checkpoint import CheckpointInfo, file_sha256, load_checkpoint, save_checkpoint

@@ -11,7 +11,7 @@ from diagnostic_msgs.msg import DiagnosticStatus
 from s4net_core.keyframes import PairCounts
 from s4net_core.learning.guard import Health
 from s4net_core.learning.learner import StepReport
-from s4net_core.learning.session import Status
+from s4net_core.learning.status import Status
 from s4net_core.streams.drops import DROP_REASONS
 from s4net_ros.adaptation.status import NodeStatus, report, status_message
 
