@@ -120,6 +120,15 @@ def test_a_recording_that_is_played_again_adds_nothing_wherever_it_begins(room) 
     assert offered(keyframes, room) == []
 
 
+def test_a_recording_that_is_played_again_adds_nothing_if_the_round_before_began_later(room) -> None:
+    keyframes = buffer()
+    offered(keyframes, room)
+    stamps = {keyframes.get(id).stamp for id in keyframes.ids()}
+    begin = next(i for i, view in enumerate(room) if view.stamp not in stamps)
+    assert offered(keyframes, room[begin + 1 :]) == []
+    assert offered(keyframes, room[begin:]) == []
+
+
 def test_a_bare_wall_shows_no_two_segments_to_fit() -> None:
     """It looks the same wherever the camera is along it, so that a new origin would go unnoticed."""
     rng, lens = np.random.default_rng(0), Intrinsics(64, 48, 50.0, 50.0, 31.5, 23.5)

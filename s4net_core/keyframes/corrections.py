@@ -1,7 +1,7 @@
 """Corrected trajectories: how far a pose graph has moved the poses that a stream gave earlier."""
 
 from bisect import bisect_left
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Mapping
 
 import numpy as np
@@ -25,7 +25,10 @@ class Trail:
     """The latest poses of a stream, in which the stamps of a corrected trajectory are looked up; and its correction."""
 
     def __init__(self) -> None:
-        self._poses: deque[tuple[int, int, NDArray[np.float64]]] = deque(maxlen=LONGEST_TRAIL)
+        self._poses: OrderedDict[int, tuple[int, NDArray[np.float64]]] = OrderedDict()
+        """By stamp, the latest last: segment, and corrected pose. Poses from before time went back are among them."""
+        self._stamps: deque[int] = deque(maxlen=LONGEST_TRAIL)
+        """Of the views since time went back, ascending."""
         self._corrections: dict[int, NDArray[np.float64]] = {}
         """By segment: maps the stream's world to the corrected one, for views to come."""
 
@@ -35,16 +38,21 @@ class Trail:
         return T_world_camera if correction is None else correction @ T_world_camera
 
     def add(self, stamp: int, segment: int, T_world_camera: NDArray[np.float64]) -> None:
-        """Remember the pose of a view; when time goes back, all earlier ones are forgotten."""
-        if self._poses and stamp <= self._poses[-1][0]:
-            self._poses.clear()
-        self._poses.append((stamp, segment, T_world_camera))
+        """Remember the pose of a view; when time goes back, earlier ones are used by `played_again` alone."""
+        if self._stamps and stamp <= self._stamps[-1]:
+            self._stamps.clear()
+        self._stamps.append(stamp)
+        self._poses[stamp] = segment, T_world_camera
+        self._poses.move_to_end(stamp)
+        if len(self._poses) > LONGEST_TRAIL:
+            self._poses.popitem(last=False)
 
     def played_again(self, stamp: int) -> tuple[int, NDArray[np.float64]] | None:
-        """Segment and pose that a view of this very stamp had, if time goes back to it; to be asked before `add`."""
-        if not self._poses or stamp > self._poses[-1][0]:
-            return None
-        return next(((segment, T) for known, segment, T in self._poses if known == stamp), None)
+        """Segment and pose that a view of this very stamp had in an earlier round; to be asked before `add`.
+
+        Not only in the round before: frames are lost where a recording begins anew, other ones each time.
+        """
+        return self._poses.get(stamp)
 
     def knots(self, path: Mapping[int, NDArray[np.float64]]) -> dict[int, Knots]:
         """Corrections at those stamps of a corrected trajectory at which the stream's pose is known, by segment.
@@ -52,19 +60,19 @@ class Trail:
         Args:
             path: corrected T_world_camera, (4, 4), by stamp, nanoseconds.
         """
-        poses = list(self._poses)
-        stamps = [stamp for stamp, _, _ in poses]
+        stamps = list(self._stamps)
         found: dict[int, Knots] = {}
         for stamp, T_corrected in path.items():
             after = bisect_left(stamps, stamp)
             if after == len(stamps):
                 continue
-            time, segment, T_after = poses[after]
+            time = stamps[after]
+            segment, T_after = self._poses[time]
             if time != stamp:
-                if after == 0 or poses[after - 1][1] != segment or time - stamps[after - 1] > LONGEST_PAUSE_NS:
+                before = stamps[after - 1] if after else time - LONGEST_PAUSE_NS - 1
+                if time - before > LONGEST_PAUSE_NS or self._poses[before][0] != segment:
                     continue
-                before = stamps[after - 1]
-                T_after = interpolate(poses[after - 1][2], T_after, (stamp - before) / (time - before))
+                T_after = interpolate(self._poses[before][1], T_after, (stamp - before) / (time - before))
             found.setdefault(segment, {})[stamp] = T_corrected @ inverse(T_after)
         return found
 
@@ -78,11 +86,9 @@ class Trail:
         for segment, own in knots.items():
             if follow:
                 self._corrections[segment] = own[max(own)] @ self._corrections.get(segment, np.eye(4))
-            chosen = [i for i, pose in enumerate(self._poses) if pose[1] == segment]
-            corrections = at(own, [self._poses[i][0] for i in chosen])
-            for i, correction in zip(chosen, corrections, strict=True):
-                stamp, _, T_world_camera = self._poses[i]
-                self._poses[i] = stamp, segment, correction @ T_world_camera
+            chosen = [stamp for stamp, (of_pose, _) in self._poses.items() if of_pose == segment]
+            for stamp, correction in zip(chosen, at(own, chosen), strict=True):
+                self._poses[stamp] = segment, correction @ self._poses[stamp][1]
 
 
 def at(knots: Knots, stamps: list[int]) -> NDArray[np.float64]:

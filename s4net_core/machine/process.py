@@ -1,4 +1,6 @@
-"""What settings ask of the whole process."""
+"""What concerns the whole process: what settings ask of it, and its memory."""
+
+import ctypes
 
 from s4net_core.config import Settings
 from s4net_core.io.images.pixels import limit_pixels
@@ -11,3 +13,14 @@ def prepare_process(settings: Settings) -> None:
         import torch  # late: commands that need no network must not wait for it
 
         torch.set_num_threads(settings.threads)
+
+
+def return_free_memory() -> None:
+    """Give free memory that lies between what is in use back to the system; takes less than 0.1 s for 0.5 GB.
+
+    The C library of GNU gives back the end of a heap by itself, but no gaps. Learning leaves many of them, because what
+    is kept lies between large tensors that are gone. Other C libraries have no such call.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)

@@ -29,8 +29,8 @@ from s4net_ros.replay.processes import Children
 
 SPEED = 4
 """Seconds of the bag played in one second."""
-SAMPLES = 60
-"""How often memory is read."""
+SAMPLES = 300
+"""How often memory is read: often enough that what comes and goes between two hand-overs looks like no trend."""
 WARM_UP = 1 / 3
 """Share of the run in which caches fill; what memory does then does not count."""
 GOAL = 2.0

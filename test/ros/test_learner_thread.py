@@ -1,5 +1,6 @@
 """The learner's thread: when it works, how it rests, and that nothing ends it silently."""
 
+import itertools
 import os
 import threading
 import time
@@ -279,6 +280,19 @@ def test_a_finished_session_is_still_saved_and_does_the_work_that_is_asked_for(s
     wait_for(lambda: learning.saves >= 2)
     assert thread.submit(lambda: 1).result(WAIT_S) == 1
     assert learning.steps == 0
+
+
+@pytest.mark.parametrize("state", ["learning", "waiting"])
+def test_free_memory_is_returned_now_and_then_and_not_after_each_step(start, monkeypatch, state):
+    returned = []
+    monkeypatch.setattr(learner_thread, "return_free_memory", lambda: returned.append(time.monotonic()))
+    monkeypatch.setattr(learner_thread, "RETURN_SECONDS", 0.05)
+    monkeypatch.setattr(learner_thread, "POLL_SECONDS", 0.002)
+    learning = Learning()
+    learning.state = state
+    start(learning)
+    wait_for(lambda: len(returned) > 3)
+    assert min(after - before for before, after in itertools.pairwise(returned)) >= 0.05
 
 
 def test_a_step_that_does_not_end_is_given_up_and_tells_nobody_any_more(start):
