@@ -29,9 +29,7 @@ BACK_OFF_AFTER = 3
 BACK_OFF_SECONDS, LONGEST_REST_SECONDS = 5.0, 300.0
 _ENDED = "the learner's thread has ended: restart the node"
 SAVE_SECONDS = 60.0
-"""Keyframes are saved this often, so that a power cut costs a minute."""
-RETURN_SECONDS = 60.0
-"""Free memory is returned this often: the steps need much of it again, and each time costs a fifth of a second."""
+"""Keyframes are saved this often, so that a power cut costs a minute; and free memory is returned."""
 
 
 class LearnerThread:
@@ -39,7 +37,7 @@ class LearnerThread:
 
     An exception inside a step pauses learning: `failure` says why until `resume` or a successful reset or roll-back.
     After an error of the file system the thread tries again by itself. It saves once a minute, after each hand-over and
-    at its end. Once a minute it returns free memory, because more and more of it would stay between what is kept.
+    at its end. When it has saved it returns free memory, because more and more of it would stay between what is kept.
 
     One lock guards all fields; nothing that takes long is done under it.
 
@@ -71,7 +69,6 @@ class LearnerThread:
         """In a row."""
         self._not_before = 0.0
         self._save_at = time.monotonic() + SAVE_SECONDS
-        self._return_at = time.monotonic() + RETURN_SECONDS
         self._thread = threading.Thread(target=self._run, name=THREAD_NAME, daemon=True)
         self._thread.start()
 
@@ -207,10 +204,8 @@ class LearnerThread:
                 self._tell(self._on_handover, handover)
             if handover is not None or started >= self._save_at:
                 self.session.save()
-                self._save_at = time.monotonic() + SAVE_SECONDS
-            if started >= self._return_at:
                 return_free_memory()
-                self._return_at = time.monotonic() + RETURN_SECONDS
+                self._save_at = time.monotonic() + SAVE_SECONDS
         except Exception as error:  # any error is logged and counted, and the thread goes on
             self._fail(error)
             return

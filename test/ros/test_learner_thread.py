@@ -282,14 +282,25 @@ def test_a_finished_session_is_still_saved_and_does_the_work_that_is_asked_for(s
     assert learning.steps == 0
 
 
-@pytest.mark.parametrize("state", ["learning", "waiting"])
-def test_free_memory_is_returned_now_and_then_and_not_after_each_step(start, monkeypatch, state):
+def test_free_memory_is_returned_after_each_handover_and_not_after_each_step(start, monkeypatch):
+    returned = []
+    monkeypatch.setattr(learner_thread, "return_free_memory", lambda: returned.append(len(events.handovers)))
+    learning = Learning()
+    _, events = start(learning)
+    wait_for(lambda: learning.steps > 3)
+    assert returned == []
+    learning.handover = SimpleNamespace(reasons=())
+    wait_for(lambda: len(returned) > 3)
+    assert returned[:3] == [1, 2, 3]
+
+
+def test_free_memory_is_returned_while_there_is_nothing_to_learn(start, monkeypatch):
     returned = []
     monkeypatch.setattr(learner_thread, "return_free_memory", lambda: returned.append(time.monotonic()))
-    monkeypatch.setattr(learner_thread, "RETURN_SECONDS", 0.05)
+    monkeypatch.setattr(learner_thread, "SAVE_SECONDS", 0.05)
     monkeypatch.setattr(learner_thread, "POLL_SECONDS", 0.002)
     learning = Learning()
-    learning.state = state
+    learning.state = "waiting"
     start(learning)
     wait_for(lambda: len(returned) > 3)
     assert min(after - before for before, after in itertools.pairwise(returned)) >= 0.05
