@@ -48,9 +48,9 @@ def test_a_call_is_answered_while_messages_stream(node: Node) -> None:
     output, client = node.create_publisher(Empty, "topic", 100), node.create_client(Trigger, "call")
     executor = StreamExecutor()
     executor.add_node(node)
-    assert client.wait_for_service(timeout_sec=5.0)
-    answer, end = client.call_async(Trigger.Request()), time.monotonic() + 5.0
-    while not answer.done() and time.monotonic() < end:
+    assert client.wait_for_service(timeout_sec=60.0)
+    answer, end = client.call_async(Trigger.Request()), time.monotonic() + 60.0
+    while not (answer.done() and received) and time.monotonic() < end:
         output.publish(Empty())
         executor.spin_on()
     assert answer.done()
