@@ -173,7 +173,7 @@ class TestServer:
 
         async def look():
             async with websocket(served.url) as browser:
-                assert opened(await browser.receive_bytes(timeout=10))["pictures"] == {"color": b"first"}
+                assert opened(await browser.receive_bytes(timeout=60))["pictures"] == {"color": b"first"}
                 for number in range(50):
                     served.board.put("pictures", {"color": b"%d" % number, "after": b"more"})
                     served.board.put("status", {"step": number})
@@ -181,7 +181,7 @@ class TestServer:
                 with pytest.raises(asyncio.TimeoutError):
                     await browser.receive(timeout=0.5)  # nothing is on its way before it has drawn
                 await browser.send_str("drawn")
-                last = opened(await browser.receive_bytes(timeout=10))
+                last = opened(await browser.receive_bytes(timeout=60))
                 assert last["status"] == {"step": 49}
                 assert last["pictures"] == {"color": b"49", "after": b"more"}
 
@@ -194,8 +194,8 @@ class TestServer:
 
         async def look():
             async with websocket(served.url) as browser:
-                await browser.receive_bytes(timeout=10)
-                assert (await browser.receive(timeout=10)).type == aiohttp.WSMsgType.CLOSE
+                await browser.receive_bytes(timeout=60)
+                assert (await browser.receive(timeout=60)).type == aiohttp.WSMsgType.CLOSE
             await eventually(lambda: served.watched == [1, 0])
 
         asyncio.run(look())
@@ -223,9 +223,9 @@ class TestServer:
                 with pytest.raises(aiohttp.WSServerHandshakeError, match="503"):
                     await session.ws_connect("/ws")
                 await browsers[0].send_str("x" * (MAX_REQUEST + 1))
-                assert (await browsers[0].receive(timeout=10)).type == aiohttp.WSMsgType.CLOSE
+                assert (await browsers[0].receive(timeout=60)).type == aiohttp.WSMsgType.CLOSE
                 await browsers[1].send_bytes(b"rollback")
-                assert (await browsers[1].receive(timeout=10)).type == aiohttp.WSMsgType.CLOSE
+                assert (await browsers[1].receive(timeout=60)).type == aiohttp.WSMsgType.CLOSE
             assert served.commands == []
 
         asyncio.run(look())
@@ -250,7 +250,7 @@ class TestServer:
                 began = time.monotonic()
                 await asyncio.get_running_loop().run_in_executor(None, served.server.stop)
                 assert time.monotonic() - began < 0.5
-                assert (await browser.receive(timeout=10)).type == aiohttp.WSMsgType.CLOSE
+                assert (await browser.receive(timeout=60)).type == aiohttp.WSMsgType.CLOSE
 
         asyncio.run(look())
         assert port_for(served.settings) == served.settings.port
