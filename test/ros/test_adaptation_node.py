@@ -429,6 +429,7 @@ def test_rollback_and_reset_announce_what_serves_then(ros, start):
     s.learning.state = "learning"
     ros.wait_for(lambda: s.learning.current.number >= 3)
     s.learning.state = "waiting"
+    s.learner.submit(lambda: None).result(60)  # the step that may run has ended
     ros.wait_for(lambda: s.robot.updates and s.robot.updates[-1].version == s.learning.current.number)
     newest = s.learning.current.number
     answer = s.robot.call(Trigger, "adaptation/rollback")

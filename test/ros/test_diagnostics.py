@@ -154,8 +154,8 @@ def test_a_second_node_of_the_same_name_that_stays_is_a_warning_until_it_is_gone
     ros.node("twin", namespace="/other")
     ros.wait_for(lambda: reports)
     assert (reports[-1].status[0].level, reports[-1].status[0].message) == (DiagnosticStatus.OK, "idle")
-    second = rclpy.create_node("twin", namespace="/robot", context=ros.context)  # the graph shows it without spinning
     begun = time.monotonic()
+    second = rclpy.create_node("twin", namespace="/robot", context=ros.context)  # the graph shows it without spinning
     ros.wait_for(lambda: reports[-1].status[0].level == DiagnosticStatus.WARN)
     assert time.monotonic() - begun > 0.3  # a process that has just died is still seen
     text = "idle; 2 nodes are named /robot/twin: end one, or give each its own namespace"

@@ -1,6 +1,5 @@
 """The executor of both nodes: cheap while messages stream, and never deaf to services."""
 
-import threading
 import time
 from collections.abc import Iterator
 from types import SimpleNamespace
@@ -63,26 +62,27 @@ def test_a_call_is_answered_while_messages_stream(node: Node) -> None:
 
 
 def test_only_the_first_message_of_a_bunch_is_followed_by_a_sleep(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(executors, "WAITED_S", 0.4)
-    monkeypatch.setattr(executors, "LOOK_S", 5.0)
-    received: list[str] = []
-    outputs = {}
-    for topic in ("first", "second"):
-        node.create_subscription(Empty, topic, lambda message, topic=topic: received.append(topic), 1)
-        outputs[topic] = node.create_publisher(Empty, topic, 1)
-    executor = StreamExecutor(bunch=0.03)
-    executor.add_node(node)
-    slept: list[float] = []
+    now, slept, received = [1.0], list[float](), list[str]()
+    outputs = {topic: node.create_publisher(Empty, topic, 1) for topic in ("first", "second")}
+
+    def first(message: Empty) -> None:
+        received.append("first")
+        now[0] += 1.0  # as if it had been waited for
 
     def sleep(seconds: float) -> None:
         slept.append(seconds)
         outputs["second"].publish(Empty())
 
-    monkeypatch.setattr(executors.time, "sleep", sleep)
-    delayed = threading.Timer(0.8, outputs["first"].publish, [Empty()])
-    delayed.start()
-    while "second" not in received:
+    node.create_subscription(Empty, "first", first, 1)
+    node.create_subscription(Empty, "second", lambda message: received.append("second"), 1)
+    monkeypatch.setattr(executors, "time", SimpleNamespace(monotonic=lambda: now[0], sleep=sleep))
+    executor = StreamExecutor(bunch=0.03)
+    executor.add_node(node)
+    while not all(output.get_subscription_count() for output in outputs.values()):
         executor.spin_on()
-    delayed.join()
+    outputs["first"].publish(Empty())
+    end = time.monotonic() + 60.0
+    while "second" not in received and time.monotonic() < end:
+        executor.spin_on()
     assert received == ["first", "second"]
     assert slept == [0.03]

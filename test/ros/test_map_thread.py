@@ -25,11 +25,12 @@ class Segmenter:
         self.info = SimpleNamespace(id=1)
         self.seen = []
         self.fail = False
-        self.go_on = threading.Event()
+        self.inside, self.go_on = threading.Event(), threading.Event()
         self.go_on.set()
 
     def segment(self, color):
-        assert self.go_on.wait(20)
+        self.inside.set()
+        assert self.go_on.wait(60)
         if self.fail:
             raise RuntimeError("out of memory")
         self.seen.append(color)
@@ -101,7 +102,7 @@ def test_weights_that_change_while_a_keyframe_is_labelled_label_it_again(start, 
     s = start()
     s.segmenter.go_on.clear()
     s.thread.poke()
-    time.sleep(0.05)
+    assert s.segmenter.inside.wait(60)
     s.segmenter.info = SimpleNamespace(id=2)
     s.segmenter.go_on.set()
     wait_for(lambda: s.thread.waiting == 0)
