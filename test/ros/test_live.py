@@ -180,14 +180,22 @@ def test_a_replay_is_answered_frame_by_frame_through_a_change_of_weights(
     update.publish(update_message(weights, file_sha256(weights), read_info(weights), Time()))
     chain.watch_until(lambda: chain.children["player"].code is not None, "end of the bag")
     values = chain.monitor.record.values
-    chain.watch_until(lambda: int(values["segmentation"]["labelled"]) == len(masks), "last masks")
+    # A busy node still has frames in its queue when the bag has ended.
+    counts: dict[str, int] = {}
+
+    def all_done() -> bool:
+        counts.update((key, int(text)) for key, text in values["segmentation"].items() if text.isdigit())
+        done = counts["labelled"] + counts["superseded"]
+        return counts["received"] == done >= 0.9 * len(stamps) and counts["labelled"] == len(masks)
+
+    chain.watch_until(all_done, "last masks")
 
     answered = [stamp for stamp, _, _ in masks]
     positions = [stamps.index(stamp) for stamp in answered]
     assert positions == sorted(set(positions))
     assert {frame_id for _, frame_id, _ in masks} == {FRAME_ID}
-    counts = {key: int(text) for key, text in values["segmentation"].items() if text.isdigit()}
     assert counts["received"] == counts["labelled"] + counts["superseded"]
+    assert counts["received"] >= 0.9 * len(stamps)
     assert not any(key.startswith("failed") for key in counts)
     assert_one_clean_change([labels for _, _, labels in masks])
 
