@@ -60,12 +60,12 @@ def chromium() -> Iterator[Any]:
 
 
 def of_ros(item: pytest.Item) -> bool:
-    """Whether a test is in the folder of the nodes."""
+    """Whether a test is in the folder of the nodes; all of them need ROS and are skipped without it."""
     return ROOT / "test" / "ros" in item.path.parents
 
 
 def pytest_collection_modifyitems(items: "list[pytest.Item]") -> None:
-    """Mark what needs outside data, and set the order: files of ROS, which wait half of their time, among the others.
+    """Mark what needs ROS or outside data; files of ROS, which wait half of their time, come among the others.
 
     The colcon workspace is built first, or workers would wait for it at the end.
     """
@@ -75,6 +75,8 @@ def pytest_collection_modifyitems(items: "list[pytest.Item]") -> None:
         before[of_ros(item)] += 1
     items.sort(key=lambda item: (item.path.name != "test_colcon.py", place[item.path]))
     for item in items:
+        if of_ros(item):
+            item.add_marker("ros")
         if "shared_data" in getattr(item, "fixturenames", ()):
             item.add_marker(OUTSIDE)
 

@@ -32,14 +32,6 @@ N = TypeVar("N")
 R = TypeVar("R")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """All tests in this folder need ROS; without it they are skipped by the fixtures below or by importorskip."""
-    here = Path(__file__).parent
-    for item in items:
-        if here in Path(str(item.fspath)).parents:
-            item.add_marker(pytest.mark.ros)
-
-
 class Ros:
     """A context of its own with an executor that spins in a thread."""
 
