@@ -69,7 +69,9 @@ class Trail:
             time = stamps[after]
             segment, T_after = self._poses[time]
             if time != stamp:
-                before = stamps[after - 1] if after else time - LONGEST_PAUSE_NS - 1
+                if after == 0:
+                    continue
+                before = stamps[after - 1]
                 if time - before > LONGEST_PAUSE_NS or self._poses[before][0] != segment:
                     continue
                 T_after = interpolate(self._poses[before][1], T_after, (stamp - before) / (time - before))

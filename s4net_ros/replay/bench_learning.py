@@ -114,7 +114,7 @@ class Camera(bench_stream.Camera):
         """Stream until `ready`.
 
         Raises:
-            S4NetError: a node has died, or does not work after `FIRST_STEP`.
+            S4NetError: a node has died, or `ready` is still false after `FIRST_STEP`.
         """
         deadline = time.monotonic() + FIRST_STEP
         while not ready():
