@@ -29,12 +29,7 @@ def settings() -> Settings:
     return from_values(
         {
             "device": "cpu",
-            "model": {
-                "encoder": "tu-mobilenetv3_small_050",
-                "encoder_weights": "none",
-                "width": WIDTH,
-                "height": HEIGHT,
-            },
+            "model": {"encoder": "tu-test_resnet", "encoder_weights": "none", "width": WIDTH, "height": HEIGHT},
             "learner": {"source_batch": 2, "target_batch": 2, "neighbours": 2, "learning_rate": 1e-3},
             "learner.lambda_geometric": 0.5,
             "guard": {"holdout": 2, "agreement_views": 3, "max_source_drop": 1.0, "max_score_drop": 1.0},

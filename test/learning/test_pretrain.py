@@ -35,7 +35,6 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.fixture
 def settings(settings):
     """Everything that is random is on: dropout, live batch norm, mirroring, zoom and colours."""
-    settings.model.encoder = "tu-test_resnet"
     settings.pretrain = settings.pretrain.model_copy(update={"steps": 4, "batch": 2, "workers": 0, "patience": 0})
     settings.pretrain.learning_rate = 1e-3
     return settings

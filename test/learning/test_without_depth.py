@@ -65,7 +65,7 @@ def test_depth_that_a_frame_has_is_not_used(settings, base, source, tmp_path, fr
 
 
 def test_a_new_view_gets_its_depth_from_the_weights_that_serve(settings, base, source, tmp_path, colors):
-    settings.learner.learning_rate = 1e-2  # so that versions differ by more than a millimetre
+    settings.learner.learning_rate = 3e-3  # so that versions differ by more than a millimetre
     session = Session(settings, base, source, tmp_path / "state")
     for frame in colors[:16]:
         session.offer(frame)
@@ -95,7 +95,7 @@ def test_versions_of_the_base_model_s_own_past_are_not_taken_for_those_learnt_he
     settings, base, source, tmp_path, colors
 ):
     """Weights adapted elsewhere may serve as base model: their version 1 is not version 1 of this session."""
-    settings.learner.learning_rate = 1e-2
+    settings.learner.learning_rate = 3e-3
     network, info = load_checkpoint(base)
     save_checkpoint(base, network, info.model_copy(update={"version": 1}))
     session = Session(settings, base, source, tmp_path / "state")
