@@ -17,7 +17,7 @@ from s4net_core.io.captures.scene_folder import write_scene_folder
 from s4net_core.models.build import build_network
 from s4net_core.models.checkpoint import CheckpointInfo, save_checkpoint
 
-MODEL = ModelSettings(encoder="tu-mobilenetv3_small_100", encoder_weights="none", width=64, height=48)
+MODEL = ModelSettings(encoder="tu-test_resnet", encoder_weights="none", width=64, height=48)
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,7 @@ from s4net_core.models.build import build_network
 from s4net_core.models.checkpoint import CheckpointInfo, save_checkpoint
 from s4net_core.models.segmenter import Segmenter
 
-MODEL = ModelSettings(encoder="tu-mobilenetv3_small_100", encoder_weights="none", width=64, height=48)
+MODEL = ModelSettings(encoder="tu-test_resnet", encoder_weights="none", width=64, height=48)
 
 
 @pytest.fixture(scope="module")

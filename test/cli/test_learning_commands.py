@@ -25,7 +25,7 @@ from s4net_core.models.predict import predict_labels
 
 SETTINGS = {
     "device": "cpu",
-    "model": {"encoder": "tu-mobilenetv3_small_050", "encoder_weights": "none", "width": 64, "height": 48},
+    "model": {"encoder": "tu-test_resnet", "encoder_weights": "none", "width": 64, "height": 48},
     "learner": {"source_batch": 2, "target_batch": 2, "neighbours": 2},
     "guard": {"holdout": 2, "agreement_views": 3, "max_source_drop": 1.0, "max_score_drop": 1.0},
     "adaptation": {"min_keyframes": 4, "handover_every": 2, "max_steps": 4},

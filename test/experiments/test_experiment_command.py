@@ -24,9 +24,11 @@ from s4net_core.models.predict import to_tensor
 
 SETTINGS = {
     "device": "cpu",
-    "model": {"encoder": "tu-mobilenetv3_small_050", "encoder_weights": "none", "width": 64, "height": 48},
+    "model": {"encoder": "tu-test_resnet", "encoder_weights": "none", "width": 64, "height": 48},
     "learner": {"source_batch": 2, "target_batch": 2, "neighbours": 2, "learning_rate": 1e-3},
     "guard": {"holdout": 2, "agreement_views": 2, "max_source_drop": 1.0, "max_score_drop": 1.0},
+    "guard.max_class_share": 1.0,
+    "guard.min_class_ratio": 0.0,
     "adaptation": {"min_keyframes": 4, "handover_every": 2, "max_steps": 2},
     "keyframes": {"min_sharpness": 0.0},
     "pretrain": {"steps": 2, "batch": 2},

@@ -26,7 +26,7 @@ from s4net_core.models.checkpoint import (
     save_checkpoint,
 )
 
-MODEL = ModelSettings(encoder="tu-mobilenetv3_small_100", encoder_weights="none", width=96, height=64)
+MODEL = ModelSettings(encoder="tu-test_resnet", encoder_weights="none", width=96, height=64)
 
 
 def new_network(seed=0, model=MODEL):
@@ -284,7 +284,7 @@ def test_description_of_a_newer_version_is_refused_with_the_entry(tmp_path, save
 def test_tensors_that_do_not_fit_leave_the_network_alone(tmp_path, saved):
     network = new_network(seed=1)
     untouched = {key: value.clone() for key, value in network.state_dict().items()}
-    other = new_network(model=MODEL.model_copy(update={"encoder": "tu-mobilenetv3_small_075"}))
+    other = new_network(model=MODEL.model_copy(update={"encoder": "tu-test_efficientnet"}))
     other.settings = MODEL  # a file that lies about its network
     save_checkpoint(saved, other)
     with pytest.raises(CheckpointError, match="tensors differ"):

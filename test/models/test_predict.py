@@ -17,7 +17,7 @@ from s4net_core.models.predict import (
 )
 from s4net_core.models.segmenter import Segmenter
 
-MODEL = ModelSettings(encoder="tu-mobilenetv3_small_100", encoder_weights="none", width=64, height=48)
+MODEL = ModelSettings(encoder="tu-test_resnet", encoder_weights="none", width=64, height=48)
 SETTINGS = Settings.model_validate({"model": MODEL.model_dump()})
 CPU = torch.device("cpu")
 

@@ -15,7 +15,7 @@ from s4net_core.models.checkpoint import CheckpointInfo, file_sha256, save_check
 from s4net_core.models.predict import to_tensor
 from s4net_core.models.segmenter import Segmenter
 
-MODEL = ModelSettings(encoder="tu-mobilenetv3_small_100", encoder_weights="none", width=64, height=48)
+MODEL = ModelSettings(encoder="tu-test_resnet", encoder_weights="none", width=64, height=48)
 CPU = torch.device("cpu")
 
 
