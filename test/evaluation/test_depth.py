@@ -5,8 +5,6 @@ import math
 import numpy as np
 import pytest
 import torch
-from sklearn import metrics as sklearn_metrics
-from torchmetrics.functional import mean_absolute_percentage_error, mean_squared_error, mean_squared_log_error
 
 from s4net_core.errors import S4NetError, ShapeError
 from s4net_core.evaluation.depth import DepthErrors
@@ -60,15 +58,17 @@ def test_per_image_scores_are_the_mean_of_each_image_s_own(errors):
     assert found.per_image.rmse != pytest.approx(found.pooled.rmse)
 
 
-def test_scores_equal_torchmetrics_and_sklearn_where_they_have_them(errors):
+def test_scores_equal_torchmetrics_and_sklearn_where_they_have_them(errors, sklearn_metrics, torchmetrics):
     truth, answer = random_pair(5)
     scores = errors.add(truth, answer)
     t, d = truth[truth > 0], answer[truth > 0]
     tensors = torch.from_numpy(d).double(), torch.from_numpy(t).double()
-    assert scores.abs_rel == pytest.approx(mean_absolute_percentage_error(*tensors).item())
-    assert scores.rmse == pytest.approx(mean_squared_error(*tensors, squared=False).item())
+    assert scores.abs_rel == pytest.approx(torchmetrics.mean_absolute_percentage_error(*tensors).item())
+    assert scores.rmse == pytest.approx(torchmetrics.mean_squared_error(*tensors, squared=False).item())
     # log1p(x - 1) = ln x
-    assert scores.rmse_log == pytest.approx(math.sqrt(mean_squared_log_error(*(x - 1 for x in tensors)).item()))
+    assert scores.rmse_log == pytest.approx(
+        math.sqrt(torchmetrics.mean_squared_log_error(*(x - 1 for x in tensors)).item())
+    )
     weighted = sklearn_metrics.mean_squared_error(t, d, sample_weight=1 / t) * (1 / t.astype(np.float64)).mean()
     assert scores.sq_rel == pytest.approx(weighted, rel=1e-5)
 

@@ -3,9 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from sklearn import metrics as sklearn_metrics
-from torchmetrics.functional.classification import multiclass_accuracy, multiclass_jaccard_index
-from torchmetrics.functional.segmentation import mean_iou
 
 from s4net_core.errors import S4NetError, ShapeError
 from s4net_core.evaluation.metrics import ConfusionMatrix, class_iou
@@ -20,7 +17,7 @@ def random_pair(seed, classes=5, shape=(20, 31), used=None):
     return label, prediction
 
 
-def test_pooled_scores_equal_sklearn_on_the_labelled_pixels():
+def test_pooled_scores_equal_sklearn_on_the_labelled_pixels(sklearn_metrics):
     pairs = [random_pair(seed) for seed in range(4)]
     matrix = ConfusionMatrix(5)
     for pair in pairs:
@@ -34,15 +31,19 @@ def test_pooled_scores_equal_sklearn_on_the_labelled_pixels():
     assert scores.fwiou == pytest.approx(sklearn_metrics.jaccard_score(label, answer, average="weighted"))
 
 
-def test_pooled_scores_equal_torchmetrics():
+def test_pooled_scores_equal_torchmetrics(torchmetrics):
     label, answer = random_pair(0)
     matrix = ConfusionMatrix(5)
     matrix.add(label, answer)
     true, predicted = torch.from_numpy(label).long() - 1, torch.from_numpy(answer).long() - 1
     kwargs = {"num_classes": 5, "average": "macro", "ignore_index": -1}
     scores = matrix.pooled()
-    assert scores.mean_accuracy == pytest.approx(multiclass_accuracy(predicted, true, **kwargs).item())
-    assert scores.miou == pytest.approx(multiclass_jaccard_index(predicted, true, **kwargs).item())
+    assert scores.mean_accuracy == pytest.approx(
+        torchmetrics.classification.multiclass_accuracy(predicted, true, **kwargs).item()
+    )
+    assert scores.miou == pytest.approx(
+        torchmetrics.classification.multiclass_jaccard_index(predicted, true, **kwargs).item()
+    )
 
 
 def images_of(counts, rng):
@@ -53,7 +54,7 @@ def images_of(counts, rng):
     return [((true[part] + 1)[None], (predicted[part] + 1)[None]) for part in (first, ~first)]
 
 
-def by_sklearn(label, answer):
+def by_sklearn(sklearn_metrics, label, answer):
     """The four scores over the classes that are true somewhere."""
     label, answer = label.ravel(), answer.ravel()
     present = np.unique(label)
@@ -64,7 +65,7 @@ def by_sklearn(label, answer):
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_random_confusion_matrices_score_as_in_sklearn_and_torchmetrics(seed):
+def test_random_confusion_matrices_score_as_in_sklearn_and_torchmetrics(sklearn_metrics, torchmetrics, seed):
     """7 classes; in some of the matrices one is never true, one never predicted, one neither."""
     rng = np.random.default_rng(seed)
     counts = rng.integers(0, 30, (7, 7)) + np.diag(rng.integers(0, 200, 7))
@@ -78,22 +79,22 @@ def test_random_confusion_matrices_score_as_in_sklearn_and_torchmetrics(seed):
         matrix.add(*image)
     np.testing.assert_array_equal(matrix.counts[:, 1:], counts)
     label, answer = (np.concatenate(parts, axis=1) for parts in zip(*images, strict=True))
-    assert list(matrix.pooled().as_dict().values()) == pytest.approx(by_sklearn(label, answer))
-    per_image = np.mean([by_sklearn(*image) for image in images], axis=0)
+    assert list(matrix.pooled().as_dict().values()) == pytest.approx(by_sklearn(sklearn_metrics, label, answer))
+    per_image = np.mean([by_sklearn(sklearn_metrics, *image) for image in images], axis=0)
     assert list(matrix.per_image_mean().as_dict().values()) == pytest.approx(per_image)
     true, predicted = (torch.from_numpy(ids).long() - 1 for ids in (label, answer))
-    iou = multiclass_jaccard_index(predicted, true, num_classes=7, average="none")
+    iou = torchmetrics.classification.multiclass_jaccard_index(predicted, true, num_classes=7, average="none")
     assert matrix.class_iou() == pytest.approx({i + 1: iou[i].item() for i in range(7) if counts[i].sum()}, abs=1e-6)
     assert class_iou(matrix.counts) == matrix.class_iou()
 
 
-def test_per_image_scores_equal_those_of_torchmetrics_for_each_image():
+def test_per_image_scores_equal_those_of_torchmetrics_for_each_image(torchmetrics):
     pairs = [random_pair(seed, used=[1, 2, 3, 4, 5]) for seed in range(3)]
     matrix = ConfusionMatrix(5)
     for pair in pairs:
         matrix.add(*pair)
     label, answer = (torch.from_numpy(np.stack(part)).long() - 1 for part in zip(*pairs, strict=True))
-    ious = mean_iou(answer, label, num_classes=5, per_class=False, input_format="index")
+    ious = torchmetrics.segmentation.mean_iou(answer, label, num_classes=5, per_class=False, input_format="index")
     assert matrix.per_image_mean().miou == pytest.approx(ious.mean().item(), abs=1e-6)
 
 

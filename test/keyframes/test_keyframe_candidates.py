@@ -84,7 +84,7 @@ def test_nobody_waits_for_a_prediction() -> None:
 
     def predict(color: np.ndarray) -> np.ndarray:
         begun.set()
-        assert go_on.wait(10)
+        assert go_on.wait(60)
         return np.full(color.shape[:2], 2.0, np.float32)
 
     keyframes = KeyframeBuffer(KeyframeSettings(), GeometrySettings(), min_overlap=0.25, predict_depth=predict)
@@ -99,10 +99,10 @@ def test_nobody_waits_for_a_prediction() -> None:
     offers = [threading.Thread(target=offer) for _ in range(2)]
     asking = threading.Thread(target=ask)
     offers[0].start()
-    assert begun.wait(10)
+    assert begun.wait(60)
     offers[1].start()
     asking.start()
-    asking.join(5)
+    asking.join(60)
     waited = asking.is_alive()
     go_on.set()
     for thread in (*offers, asking):

@@ -88,9 +88,9 @@ def test_refused_weights_leave_the_old_ones_serving(segmenter, tmp_path, monkeyp
     assert segmenter.forward(torch.zeros(2, 3, 48, 64)).shape == (2, 37, 48, 64)
 
 
-def test_frame_never_sees_a_mixture_and_frames_come_while_weights_are_exported(tmp_path):
+def test_frame_never_sees_a_mixture_and_frames_come_while_weights_are_exported(segmenter, checkpoint, tmp_path):
     paths = [saved_class(tmp_path / f"{version}", version) for version in (1, 2, 3)]
-    segmenter = Segmenter(paths[0], "cpu", new_settings())
+    segmenter.load(paths[0])
     results, stop = [], threading.Event()
 
     def label_on():
@@ -109,6 +109,7 @@ def test_frame_never_sees_a_mixture_and_frames_come_while_weights_are_exported(t
         stop.set()
         for thread in threads:
             thread.join()
+        segmenter.load(checkpoint)
     assert {result.version for result in results} >= {1, 2, 3}
     for result in results:
         assert (result.label == 2 * result.version).all()
