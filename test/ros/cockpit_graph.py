@@ -1,6 +1,9 @@
 """A small graph for tests of the cockpit: a camera, the segmentation node, and a stand-in for the adaptation node."""
 
+import itertools
+import os
 import socket
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +26,17 @@ from s4net_ros.srv import SaveModel
 from s4net_ros.weights import update_message
 
 HEIGHT, WIDTH = 45, 80
+FIRST_PORT = 20_000 + 100 * int(os.environ["ROS_DOMAIN_ID"])
+"""First of a hundred ports of this ROS domain, below those that the kernel gives to whoever asks for any."""
+_ports = itertools.cycle(range(FIRST_PORT, FIRST_PORT + 100))
 
 
 def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        return int(found.getsockname()[1])
+    """A free port that neither another of pytest's workers nor the kernel gives to anybody else meanwhile."""
+    for port in itertools.islice(_ports, 100):
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+    raise AssertionError(f"no port from {FIRST_PORT} to {FIRST_PORT + 99} is free")
 
 
 def cockpit_node(ros: Any, **settings: Any) -> CockpitNode:

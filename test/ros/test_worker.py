@@ -38,12 +38,12 @@ def test_a_busy_worker_takes_only_the_newest_of_those_that_waited():
 
     def handle(item):
         busy.set()
-        go_on.wait(10)
+        go_on.wait(60)
         done.append(item)
 
     worker = Worker("test", handle, lambda *_: None)
     worker.put(1)
-    busy.wait(10)
+    busy.wait(60)
     assert [worker.put(n) for n in (2, 3, 4)] == [False, True, True]
     go_on.set()
     while len(done) < 2:
