@@ -132,13 +132,13 @@ class TestSegmenter:
 
         def slow_load(*_):
             reading.set()
-            assert answered.wait(10)
+            assert answered.wait(60)
             return CheckpointInfo(model=MODEL, version=2)
 
         monkeypatch.setattr("s4net_core.models.runtimes.load_weights", slow_load)
         loader = threading.Thread(target=segmenter.load, args=(tmp_path / "w",))
         loader.start()
-        assert reading.wait(10)
+        assert reading.wait(60)
         assert segmenter.segment(random_color()).version == 1
         answered.set()
         loader.join()

@@ -53,7 +53,7 @@ class Robot:
 
     def call(self, kind, name, **request):
         client = self.node.create_client(kind, name)
-        assert client.wait_for_service(10)
+        assert client.wait_for_service(60)
         future = client.call_async(kind.Request(**request))
         self.ros.wait_for(future.done, f"answer of {name}")
         return future.result()

@@ -82,7 +82,7 @@ class Learning:
 
     def advance(self):
         self.inside.set()
-        assert self.gate.wait(20)
+        assert self.gate.wait(60)
         time.sleep(0.002)
         self.inside.clear()
         if self.fail:
@@ -386,7 +386,7 @@ def test_a_service_that_waits_for_the_step_holds_up_nothing_else(ros, start, roo
     s.learning.state = "learning"
     ros.wait_for(s.learning.inside.is_set)
     client = s.robot.node.create_client(Trigger, "adaptation/reset")
-    assert client.wait_for_service(10)
+    assert client.wait_for_service(60)
     reset = client.call_async(Trigger.Request())
     seen = len(s.robot.status)
     s.robot.show(room[0])
@@ -412,7 +412,7 @@ def test_a_service_whose_work_waits_refuses_a_second_call(ros, start, tmp_path):
         (SaveModel, "save_model", {"path": str(tmp_path / "saved.safetensors")}),
     ]:
         client = s.robot.node.create_client(kind, f"adaptation/{name}")
-        assert client.wait_for_service(10)
+        assert client.wait_for_service(60)
         first.append(client.call_async(kind.Request(**request)))
         second = client.call_async(kind.Request(**request))
         ros.wait_for(second.done, f"the second {name} is answered")
@@ -520,7 +520,7 @@ def test_a_step_that_does_not_end_is_given_up_at_clean_up(ros, start, room, monk
     s.learning.state, s.learning.steps = "learning", 4  # a hand-over is due
     ros.wait_for(s.learning.inside.is_set)
     client = s.robot.node.create_client(Trigger, "adaptation/rollback")
-    assert client.wait_for_service(10)
+    assert client.wait_for_service(60)
     answer = client.call_async(Trigger.Request())
     (learner,) = (thread for thread in threading.enumerate() if thread.name == adaptation_node.THREAD_NAME)
     ros.on_executor(s.node.trigger_deactivate)
@@ -529,7 +529,7 @@ def test_a_step_that_does_not_end_is_given_up_at_clean_up(ros, start, room, monk
     ros.wait_for(answer.done, "an answer of the service that waited for the step")
     assert not answer.result().success
     s.learning.gate.set()
-    learner.join(20)
+    learner.join(60)
     assert not learner.is_alive()
     assert s.learning.current.number == 1
     assert [m.version for m in s.robot.updates] == [0]
@@ -680,11 +680,11 @@ def test_the_process_adapts_saves_at_sigterm_and_resumes(ros, real, room, tmp_pa
     process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
     try:
         robot = Robot(ros)
-        ros.wait_for(lambda: robot.color.get_subscription_count(), "the process", timeout=60)
+        ros.wait_for(lambda: robot.color.get_subscription_count(), "the process")
         robot.ready()
         for frame in room[::2]:
             robot.show(frame)
-        ros.wait_for(lambda: [m for m in robot.updates if m.version >= 2], "two hand-overs", timeout=60)
+        ros.wait_for(lambda: [m for m in robot.updates if m.version >= 2], "two hand-overs")
         assert robot.call(SetBool, "adaptation/pause", data=True).success
         robot.wait_for_status(lambda m: m.state == "paused" and m.keyframes >= 3)
         told = len(robot.status)  # the step in hand may still hand over
@@ -693,7 +693,7 @@ def test_the_process_adapts_saves_at_sigterm_and_resumes(ros, real, room, tmp_pa
         assert file_sha256(update.path) == update.sha256
     finally:
         process.send_signal(signal.SIGTERM)
-        _, errors = process.communicate(timeout=20)
+        _, errors = process.communicate(timeout=60)
     assert process.returncode == 0, errors
     assert "Traceback" not in errors
     node = ros.add(AdaptationNode(real, context=ros.context))

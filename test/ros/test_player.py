@@ -231,7 +231,7 @@ def test_a_paused_player_starts_with_its_service(
 
     player = start_player(bag, "--start-paused", "--rate", "4", "--wait-for", "/count")
     client = listener.node.create_client(SetBool, "/player/pause")
-    assert client.wait_for_service(timeout_sec=10.0)
+    assert client.wait_for_service(timeout_sec=60.0)
     ros.wait_for(lambda: len(listener.clock) > 4)  # it plays nothing while its clock stands
     assert listener.counts == []
     assert set(listener.clock) == {START}

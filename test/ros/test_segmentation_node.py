@@ -125,7 +125,7 @@ def network(monkeypatch):
 
         def segment(self, color):
             control.busy.set()
-            assert control.go_on.wait(20)
+            assert control.go_on.wait(60)
             if control.fail:
                 raise control.fail
             control.seen.append(int(color[0, 0, 0]))
@@ -445,7 +445,7 @@ def test_a_slow_network_gets_the_newest_image_and_blocks_nobody(ros, start, netw
         color[0, 0, 0] = n
         camera.show(n, color)
         ros.wait_for(lambda n=n: node.counts["received"] == n)  # callbacks and services go on while the network works
-        assert network.busy.wait(10)
+        assert network.busy.wait(60)
     assert node.set_parameters([Parameter("segmentation.overlay_alpha", value=0.2)])[0].successful
     network.go_on.set()
     ros.wait_for(lambda: len(masks) == 2)
@@ -557,7 +557,7 @@ def test_new_weights_take_over_between_two_frames_and_no_frame_waits_or_is_lost(
 
     def slow_load(self, path, sha256=""):
         loading.set()
-        assert go_on.wait(20)
+        assert go_on.wait(60)
         return load(self, path, sha256)
 
     monkeypatch.setattr(Segmenter, "load", slow_load)
@@ -565,7 +565,7 @@ def test_new_weights_take_over_between_two_frames_and_no_frame_waits_or_is_lost(
     masks = camera.listen(Image, "segmentation/mask")
     camera.ready(camera.update)
     camera.update.publish(announce(make_checkpoint(class_id=9, version=1)))
-    assert loading.wait(10)
+    assert loading.wait(60)
     for n in range(1, 6):  # while the new weights are being loaded
         camera.show(n)
         ros.wait_for(lambda n=n: len(masks) == n, f"frame {n} during loading")

@@ -128,13 +128,13 @@ def test_offering_never_waits_for_loading(setup, make_checkpoint, monkeypatch):
     def load(path, sha256):
         loads.append(path)
         loading.set()
-        go_on.wait(10)
+        go_on.wait(60)
         return SimpleNamespace(version=1)
 
     monkeypatch.setattr(setup.segmenter, "load", load)
     paths = [make_checkpoint(class_id=k, version=k) for k in (5, 6, 7)]
     setup.receiver.offer(announcement(paths[0]))
-    assert loading.wait(10)
+    assert loading.wait(60)
     for path in paths[1:]:
         setup.receiver.offer(announcement(path))
     go_on.set()
@@ -148,13 +148,13 @@ def test_loading_that_hangs_is_told(setup, make_checkpoint, monkeypatch):
 
     def load(path, sha256):
         loading.set()
-        go_on.wait(10)
+        go_on.wait(60)
         return SimpleNamespace(version=1)
 
     monkeypatch.setattr(setup.segmenter, "load", load)
     path = make_checkpoint(class_id=5, version=5)
     setup.receiver.offer(announcement(path))
-    assert loading.wait(10)
+    assert loading.wait(60)
     assert f"loading {path} has taken" in setup.receiver.problem
     go_on.set()
     setup.ros.wait_for(lambda: setup.counts[UPDATES_LOADED])

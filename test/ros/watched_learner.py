@@ -4,7 +4,7 @@ import time
 
 from s4net_ros.adaptation.learner_thread import LearnerThread
 
-WAIT_S = 10.0
+WAIT_S = 60.0
 
 
 class WatchedLearner(LearnerThread):
