@@ -155,15 +155,13 @@ class KeyframeSettings(Group):
     )
     max_free_space: float = setting(
         0.04,
-        "Largest share of pixels through which another view may see farther, if both teach each other; three times as "
-        "much if each fits the views near it in time.",
+        "Largest share of pixels through which a view sees farther than one it teaches; 3 times as much under drift.",
         gt=0,
         le=1,
     )
     max_residual: float = setting(
         0.024,
-        "Largest rms difference, as a share of depth, of two views that teach each other; three times as much if each "
-        "fits the views near it in time.",
+        "Largest rms difference, as a share of depth, of views that teach each other; 3 times as much under drift.",
         gt=0,
         le=1,
     )
