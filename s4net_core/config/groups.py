@@ -155,12 +155,15 @@ class KeyframeSettings(Group):
     )
     max_free_space: float = setting(
         0.04,
-        "Largest share of pixels through which another view may see farther, if both teach each other.",
+        "Largest share of pixels through which a view sees farther than one it teaches; 3 times as much under drift.",
         gt=0,
         le=1,
     )
     max_residual: float = setting(
-        0.024, "Largest rms difference, as a share of depth, of two views that teach each other.", gt=0, le=1
+        0.024,
+        "Largest rms difference, as a share of depth, of views that teach each other; 3 times as much under drift.",
+        gt=0,
+        le=1,
     )
     candidates: int = setting(
         32, "Number of nearest keyframes whose overlap with a new keyframe is measured.", ge=1, le=1024

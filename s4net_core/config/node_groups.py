@@ -87,6 +87,10 @@ class StreamSettings(Group):
     corrected_frame: str = setting(
         "base_link", "Frame whose corrected poses arrive on pose_corrections; rtabmap's are those of its frame_id."
     )
+    corrections: Literal["path", "map_graph"] = setting(
+        "path",
+        "Type of pose_corrections: nav_msgs/Path, or rtabmap_msgs/MapGraph, whose package must be installed then.",
+    )
     sync_slop: float = setting(
         0.017,
         "Largest difference between the stamps of a colour and a depth image that belong together.",

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from enum import IntEnum
 from typing import NamedTuple
 
+import torch
+
 from s4net_core.config import GeometrySettings, KeyframeSettings
 from s4net_core.geometry.fit import constraint, fit
 from s4net_core.geometry.overlap import overlap
@@ -12,6 +14,8 @@ from s4net_core.geometry.views import Pairs, Views, joined
 CONSTRAINED = 0.008
 """Residual that a wrong pose must cause in every direction before a fitting pair proves anything. A bare wall with 2 %
 of noise reaches 0.004; of the pairs of furnished rooms, six in ten reach more than this."""
+STRAIN = 3.0
+"""Multiple of `max_free_space` and `max_residual` up to which a pair is strained, and beyond which it contradicts."""
 
 
 class Verdict(IntEnum):
@@ -23,6 +27,8 @@ class Verdict(IntEnum):
     """Nothing speaks against the pair."""
     PROVES = 2
     """The views fit, and would not at a wrong pose in any direction."""
+    STRAINED = 3
+    """The views contradict each other, but no more than drift makes views of different times do."""
 
 
 class Measured(NamedTuple):
@@ -31,6 +37,11 @@ class Measured(NamedTuple):
     of_new: float
     of_other: float
     verdict: Verdict = Verdict.FITS
+
+    @property
+    def fits(self) -> bool:
+        """Whether the depths do not contradict each other at all."""
+        return self.verdict in (Verdict.FITS, Verdict.PROVES)
 
 
 Overlaps = dict[int, Measured]
@@ -72,19 +83,20 @@ class PairGate:
         verdicts = self._verdicts(Pairs(here, there), prove) if self._from_sensor else [Verdict.FITS] * len(others)
         rows = zip(others, shares[: len(others)], shares[len(others) :], verdicts, strict=True)
         return {
-            id: Measured(of_new, of_other, verdict)
-            for id, of_new, of_other, verdict in rows
-            if of_new > 0 or of_other > 0 or verdict == Verdict.CONTRADICTS
+            id: measured
+            for id, *values in rows
+            if (measured := Measured(*values)).of_new > 0 or measured.of_other > 0 or not measured.fits
         }
 
     def _verdicts(self, pairs: Pairs, prove: bool) -> list[Verdict]:
         found = fit(pairs, self._geometry)
+        excess = torch.maximum(
+            found.free_space / self._keyframes.max_free_space, found.residual / self._keyframes.max_residual
+        )
         enough = found.compared >= self._min_overlap
-        bad = (found.free_space > self._keyframes.max_free_space) | (found.residual > self._keyframes.max_residual)
-        verdicts = [Verdict.CONTRADICTS if wrong else Verdict.FITS for wrong in (enough & bad).tolist()]
+        verdicts = torch.full(excess.shape, int(Verdict.FITS))
+        verdicts[enough & (excess > 1)] = Verdict.STRAINED
+        verdicts[enough & (excess > STRAIN)] = Verdict.CONTRADICTS
         if prove:
-            proven = enough & ~bad & (constraint(pairs, self._geometry) > CONSTRAINED)
-            verdicts = [
-                Verdict.PROVES if sure else verdict for verdict, sure in zip(verdicts, proven.tolist(), strict=True)
-            ]
-        return verdicts
+            verdicts[enough & (excess <= 1) & (constraint(pairs, self._geometry) > CONSTRAINED)] = Verdict.PROVES
+        return [Verdict(verdict) for verdict in verdicts.tolist()]

@@ -16,6 +16,9 @@ from s4net_core.keyframes.places import Places
 from s4net_core.keyframes.segments import Segments, same_pose
 from s4net_core.keyframes.view import Keyframe, coarse_view
 
+NEAR_IN_TIME = 4
+"""Keyframes whose ids differ by no more than this tell about one another whether their poses and depths are good."""
+
 
 @dataclass(frozen=True)
 class PairCounts:
@@ -23,7 +26,7 @@ class PairCounts:
 
     Args:
         usable: those that teach each other.
-        refused: those whose depths contradict each other.
+        refused: those whose depths contradict each other so that they do not teach each other.
         parted: those that fit, but lie in segments that were not shown to fit.
     """
 
@@ -34,6 +37,10 @@ class PairCounts:
 
 class Pairing:
     """Holds keyframes, measures each against those near it, and connects those that may teach each other.
+
+    Strained pairs, `Verdict.STRAINED`, teach each other if nothing speaks against either keyframe itself. A wrong pose,
+    or frozen depth, contradicts most of the views near in time. Drift of odometry contradicts views from long ago
+    alone, and labels that many views share bear it.
 
     It is not safe for threads: the buffer's lock guards it.
 
@@ -65,6 +72,8 @@ class Pairing:
         self._coarse: dict[int, Views] = {}
         self._places = Places()
         self._by_stamp: dict[int, int] = {}
+        self._doubted: set[int] = set()
+        """Keyframes that do not fit those near them in time."""
         self._counts: PairCounts | None = None
         """None = something has changed since they were counted."""
 
@@ -93,7 +102,8 @@ class Pairing:
         self._places.put(id, coarse)
         self.measured[id] = self._measure(id) if overlaps is None else overlaps
         self.nbytes += keyframe.nbytes
-        if self._judge(keyframe):
+        joined, doubts_change = self._judge(keyframe), self._doubt_around(id)
+        if joined or doubts_change:
             self._connect_all()
         else:
             self.graph.add(id, self._usable(keyframe))
@@ -108,7 +118,10 @@ class Pairing:
             del self._by_stamp[forgotten.stamp]
         self._places.remove(id)
         self.graph.remove(id)
+        self._doubted.discard(id)
         self._counts = None
+        if self._doubt_around(id):
+            self._connect_all()
 
     def join(self, first: int, second: int) -> None:
         """Two segments have been shown to be in one frame."""
@@ -166,12 +179,12 @@ class Pairing:
         return self._counts
 
     def refused(self) -> list[tuple[int, int]]:
-        """Ids of the keyframes, the newer first, whose depths contradict each other."""
+        """Ids of the keyframes, the newer first, that do not teach each other because their depths contradict."""
         return [
             (id, other)
             for id, overlaps in self.measured.items()
             for other, pair in overlaps.items()
-            if pair.verdict == Verdict.CONTRADICTS and other in self.keyframes
+            if other in self.keyframes and self._refuses(id, other, pair)
         ]
 
     def _counted(self) -> PairCounts:
@@ -180,7 +193,7 @@ class Pairing:
             for other, pair in overlaps.items():
                 if other not in self.keyframes:
                     continue
-                if pair.verdict == Verdict.CONTRADICTS:
+                if self._refuses(id, other, pair):
                     counts["refused"] += 1
                 elif max(pair.of_new, pair.of_other) >= self._min_overlap:
                     counts["usable" if self._may_teach(self.keyframes[id], other, pair) else "parted"] += 1
@@ -212,13 +225,36 @@ class Pairing:
         return {other: pair for other, pair in measured.items() if self._may_teach(keyframe, other, pair)}
 
     def _may_teach(self, keyframe: Keyframe, other: int, pair: Measured) -> bool:
-        if pair.verdict == Verdict.CONTRADICTS or other not in self.keyframes:
+        if other not in self.keyframes or self._refuses(keyframe.id, other, pair):
             return False
         return self.segments.group(keyframe.segment) == self.segments.group(self.keyframes[other].segment)
 
+    def _refuses(self, id: int, other: int, pair: Measured) -> bool:
+        strained = pair.verdict == Verdict.STRAINED
+        return pair.verdict == Verdict.CONTRADICTS or (strained and not self._doubted.isdisjoint((id, other)))
+
+    def _doubt_around(self, id: int) -> bool:
+        """Judge a keyframe that has come or gone, and those near it in time. Returns whether it changes others."""
+        near = [n for n in range(id - NEAR_IN_TIME, id + NEAR_IN_TIME + 1) if n in self.keyframes]
+        before = self._doubted - {id}
+        self._doubted = self._doubted.difference(near) | {n for n in near if self._is_doubted(n)}
+        return self._doubted - {id} != before
+
+    def _is_doubted(self, id: int) -> bool:
+        """Whether a keyframe fits fewer than half of those that are near it in time, or nothing is known of them."""
+        segment, fits = self.keyframes[id].segment, []
+        for other in range(id - NEAR_IN_TIME, id + NEAR_IN_TIME + 1):
+            pair = self.measured.get(max(id, other), {}).get(min(id, other))
+            if pair is None or other not in self.keyframes or self.keyframes[other].segment != segment:
+                continue
+            if not pair.fits or max(pair.of_new, pair.of_other) >= self._min_overlap:
+                fits.append(pair.fits)
+        return not fits or sum(fits) < len(fits) / 2
+
     def _connect_all(self) -> None:
-        """Make the graph anew from what was measured, because segments were joined or views moved."""
+        """Make the graph anew from what was measured: segments were joined, views moved, or doubts have changed."""
         self.graph = OverlapGraph(self._min_overlap)
+        self._doubted = {id for id in self.keyframes if self._is_doubted(id)}
         for id, keyframe in self.keyframes.items():
             self.graph.add(id, self._usable(keyframe))
         self._counts = None
