@@ -308,7 +308,10 @@ class GuardSettings(Group):
         0.05, "Largest fall of the mIoU on the hold-out below the base model's mIoU, absolute.", ge=0, le=1, live=True
     )
     agreement_views: int = setting(
-        12, "Number of keyframes on which the agreement between views is measured.", ge=1, le=500
+        6,
+        "Number of keyframes whose agreement with their best neighbours is measured; held-out ones come first.",
+        ge=1,
+        le=500,
     )
     max_score_drop: float = setting(
         0.05,

@@ -102,7 +102,7 @@ class Guard:
         if not all(bool(torch.isfinite(t).all()) for t in network.state_dict().values() if t.is_floating_point()):
             return NOT_FINITE, NOT_FINITE
         networks = [(network, {} if known is None else known), (self._base, self._base_labels)]
-        views = self._keyframes.views(self._spread_of_views())  # taken once: the buffer may evict some meanwhile
+        views = self._keyframes.views(self._views_to_compare())  # taken once: the buffer may evict some meanwhile
         scores = [self.score(*one) for one in networks]
         labels = [self._judge.labels(one, list(views.values()), known) for one, known in networks]
         self._base_labels = {id: label for id, label in self._base_labels.items() if id in networks[0][1]}
@@ -147,14 +147,19 @@ class Guard:
             reasons.append(f"only {health.classes} of {base.classes} classes are left")
         return tuple(reasons)
 
-    def _spread_of_views(self) -> list[int]:
-        """Ids of keyframes spread evenly over those with neighbours, and each one's best neighbour."""
-        ids = self._keyframes.trainable(self._settings.learner.min_overlap)
-        count = min(self._settings.guard.agreement_views, len(ids))
-        targets = [ids[i] for i in np.linspace(0, len(ids) - 1, count).astype(int)] if ids else []
+    def _views_to_compare(self) -> list[int]:
+        """Ids of keyframes to measure agreement on, held-out ones first, and each one's best neighbour.
+
+        The score needs the labels of held-out keyframes anyway.
+        """
+        overlap, count = self._settings.learner.min_overlap, self._settings.guard.agreement_views
+        held_out = self._keyframes.held_out(overlap)
+        others = sorted(set(self._keyframes.trainable(overlap)).difference(held_out))
+        targets = _spread(held_out, count)
+        targets += _spread(others, count - len(targets))
         views = dict.fromkeys(targets)
         for id in targets:
-            nearest = self._keyframes.overlapping(id, self._settings.learner.min_overlap)[:1]
+            nearest = self._keyframes.overlapping(id, overlap)[:1]
             views.update(dict.fromkeys(other for other, _ in nearest))
         return list(views)
 
@@ -174,6 +179,12 @@ class Guard:
         labels = self._labeller.labels(network, {(i, False): image.color for i, image in self._labelled.items()})
         truths = (image.label for image in self._labelled.values())
         return counted(zip(truths, labels, strict=True), network.label_space).pooled().miou
+
+
+def _spread(ids: list[int], count: int) -> list[int]:
+    """`count` of `ids`, or all if there are fewer, spread evenly."""
+    count = min(count, len(ids))
+    return [ids[i] for i in np.linspace(0, len(ids) - 1, count).astype(int)]
 
 
 def _health(

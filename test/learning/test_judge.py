@@ -177,3 +177,17 @@ def test_a_handover_predicts_new_keyframes_alone_for_the_base_model(
     seen.clear()
     guard.measure(adapted)
     assert sorted(key for of_base, key in seen if of_base) == keyframes.ids()[-2:]
+
+
+@pytest.mark.parametrize(
+    ("holdout", "count", "targets"),
+    [(3, 2, {2, 11}), (3, 5, {2, 5, 8, 11, 0}), (0, 2, {0, 11}), (3, 100, set(range(12)))],
+)
+def test_agreement_is_measured_on_held_out_views_first(settings, base, source, keyframes, holdout, count, targets):
+    """Their labels are predicted anyway, for the score."""
+    settings.keyframes.holdout, settings.guard.agreement_views = holdout, count
+    network = load_checkpoint(base)[0]
+    guard = Guard(network, Teacher(network, settings, CPU), source, [0, 1], keyframes, settings, CPU)
+    nearest = {keyframes.overlapping(id, settings.learner.min_overlap)[0][0] for id in targets}
+    adapted, _ = guard.measure(load_checkpoint(base)[0])
+    assert set(adapted.agreement_of) == targets | nearest
