@@ -260,7 +260,7 @@ class LearnerSettings(Group):
     )
     teacher_scale: float = setting(
         1.0,
-        "The teacher looks at each image also at this scale, and takes the mean; 1 = at its own size alone.",
+        "The teacher also looks at images at this scale (of the training size where that is smaller); 1 = once only.",
         ge=0.25,
         le=4,
     )

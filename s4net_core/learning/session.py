@@ -84,6 +84,7 @@ class Session:
         self._device = pick_device(settings.device)
         network, base = base_version(checkpoint)
         check_branches(base.path, base.info.model, settings)
+        self._trained_share = base.info.model.width / settings.model.width
         self._take_over_size(network, base)
         self._base_network = network.to(self._device).eval().requires_grad_(False)
         self._weights = ServingWeights(self._base_network)
@@ -112,7 +113,7 @@ class Session:
         if source is None and not (settings.learner.lambda_geometric or settings.learner.lambda_depth):
             raise SettingsError("nothing to learn from: set learner.lambda_geometric above 0, or name a source set")
         train, holdout = split(source, settings.guard.holdout) if source is not None else ([], [])
-        base = Teacher(self._base_network, settings, self._device)
+        base = self._teacher(self._base_network)
         self._learner = self._new_learner(base, source, train, track)
         features = self._learner.features
         self._guard = Guard(self._base_network, base, source, holdout, self.keyframes, settings, self._device, features)
@@ -129,6 +130,9 @@ class Session:
             )
         network.settings = network.settings.model_copy(update={"width": model.width, "height": model.height})
 
+    def _teacher(self, network: SegmentationNetwork) -> Teacher:
+        return Teacher(network, self.settings, self._device, trained_share=self._trained_share)
+
     def _new_learner(
         self,
         base: Teacher,
@@ -138,7 +142,7 @@ class Session:
     ) -> Learner:
         teacher = base
         if self.settings.learner.teacher_refresh:  # the guard's stays the base model
-            teacher = Teacher(copy.deepcopy(self._base_network), self.settings, self._device)
+            teacher = self._teacher(copy.deepcopy(self._base_network))
         network = copy.deepcopy(self._base_network).requires_grad_(True).to(memory_format=torch.contiguous_format)
         kept: SourceBatches | SourceFree
         if source is None:

@@ -19,6 +19,8 @@ from s4net_core.models.resampling import SMOOTH, logits_at
 
 WARPED = 8
 """Neighbours that are warped at once: with all of them, memory would grow with the number of views."""
+SAME_SCALE = 0.01
+"""Two scales that differ by less are one look."""
 
 
 @dataclass(frozen=True)
@@ -63,13 +65,17 @@ class Teacher:
         network: its own; `refresh` changes its weights.
         settings: groups `geometry` and `learner`.
         device: where the network goes.
+        trained_share: width of the images that the network was trained on, as a share of the working width.
     """
 
-    def __init__(self, network: SegmentationNetwork, settings: Settings, device: torch.device) -> None:
+    def __init__(
+        self, network: SegmentationNetwork, settings: Settings, device: torch.device, *, trained_share: float = 1.0
+    ) -> None:
         # With channels last, a CPU computes predictions in a sixth less time.
         self._network = network.to(device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
         self._settings = settings
         self._device = device
+        self._scales = _scales_of_looks(settings.learner.teacher_scale, trained_share)
         megabytes = settings.learner.teacher_cache_megabytes
         self._cache: ByteCache[int, _Prediction] = ByteCache(megabytes, lambda prediction: prediction.nbytes)
         self._labels: ByteCache[int, _Labels] = ByteCache(megabytes, lambda labels: labels.nbytes)
@@ -177,10 +183,11 @@ class Teacher:
         return predictions
 
     def _looked_at_again(self, images: Tensor, probabilities: Tensor) -> Tensor:
-        """Mean of the probabilities of images, and of those at another scale and mirrored, as the settings say."""
+        """Mean of the probabilities of images, and of those at other scales and mirrored, as the settings say."""
         learner = self._settings.learner
-        scales = [1.0] if learner.teacher_scale == 1 else [1.0, learner.teacher_scale]
-        looks = [(scale, mirrored) for scale in scales for mirrored in (False, True)[: 1 + learner.teacher_mirror]]
+        looks = [
+            (scale, mirrored) for scale in self._scales for mirrored in (False, True)[: 1 + learner.teacher_mirror]
+        ]
         total = probabilities  # the first look
         for scale, mirrored in looks[1:]:
             seen = images if scale == 1 else functional.interpolate(images, scale_factor=scale, **SMOOTH)
@@ -188,3 +195,17 @@ class Teacher:
             logits = logits_at(self._network, seen.flip(-1) if mirrored else seen, size, amp=learner.amp)
             total = total + (logits.flip(-1) if mirrored else logits).softmax(dim=1)
         return total / len(looks)
+
+
+def _scales_of_looks(teacher_scale: float, trained_share: float) -> list[float]:
+    """Scales of the working size at which the teacher looks at an image, the working size itself first.
+
+    A network knows things by their size in pixels. Where images are larger than those that it was trained on, the
+    second scale counts from the size of training, and that size is looked at too. Smaller images are not blown up to
+    the size of training, because such looks would cost more than the rest of learning.
+    """
+    if teacher_scale == 1:
+        return [1.0]
+    trained = min(trained_share, 1.0)
+    others = sorted({trained, trained * teacher_scale})
+    return [1.0, *(scale for scale in others if abs(scale - 1) > SAME_SCALE)]

@@ -124,16 +124,28 @@ def test_where_no_neighbour_sees_the_target_its_own_label_counts(settings, netwo
     assert kind == "soft" or not labels[~valid[:, 0]].any()
 
 
-@pytest.mark.parametrize(("scale", "mirror"), [(1.0, True), (1.5, False), (0.5, True)])
-def test_several_looks_count_equally(settings, network, keyframes, scale, mirror):
+@pytest.mark.parametrize(
+    ("scale", "mirror", "trained_share", "factors"),
+    [
+        (1.0, True, 1.0, [1]),
+        (1.5, False, 1.0, [1, 1.5]),
+        (0.5, True, 1.0, [1, 0.5]),
+        (1.0, True, 0.5, [1]),  # no other scale is wanted
+        (2.0, False, 0.75, [1, 0.75, 1.5]),  # images are larger than those of training
+        (2.0, False, 0.5, [1, 0.5]),  # twice the size of training is the working size
+        (1.5, False, 2.0, [1, 1.5]),  # images are smaller: nothing is blown up to the size of training
+    ],
+)
+def test_several_looks_count_equally(settings, network, keyframes, scale, mirror, trained_share, factors):
     view = keyframes.get(4)
     image = to_tensor([view.color], CPU)
     plain = Teacher(network, settings, CPU)._predict([view])[0].probabilities.float()
     settings.learner.teacher_scale, settings.learner.teacher_mirror = scale, mirror
-    probabilities = Teacher(network, settings, CPU)._predict([view])[0].probabilities.float()
+    teacher = Teacher(network, settings, CPU, trained_share=trained_share)
+    probabilities = teacher._predict([view])[0].probabilities.float()
     looks = []
     with torch.no_grad():
-        for factor in {1.0, scale}:
+        for factor in factors:
             size = [round(side * factor) for side in image.shape[2:]]
             seen = functional.interpolate(image, size=size, mode="bilinear", antialias=True)
             for turned in {False, mirror}:

@@ -206,6 +206,17 @@ def test_keyframes_of_another_size_are_left_out(start, session, settings, caplog
     assert "trained at 64x48" in caplog.text
 
 
+def test_on_images_larger_than_those_of_training_the_teacher_looks_at_the_size_of_training_too(start, settings, frames):
+    settings.learner.teacher_scale = 2.0
+    trained = settings.model.width
+    looks = []
+    for settings.model.width in (trained, 2 * trained):
+        session = start(frames, folder=f"state{settings.model.width}")
+        session.advance()
+        looks.append(session._learner._teacher._scales)
+    assert looks == [[1.0, 2.0], [1.0, 0.5]]
+
+
 def test_a_refused_version_counts_as_no_gain_and_never_as_the_best(session, monkeypatch):
     monkeypatch.setattr(session._guard, "objections", lambda health, base: ("collapsed",))
     session.advance()
