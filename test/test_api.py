@@ -47,7 +47,7 @@ def source(tmp_path):
 def test_package_offers_the_five_names_without_loading_torch(tmp_path):
     code = (
         "import sys, s4net_core; assert len(s4net_core.__all__) == 5 and not hasattr(s4net_core, 'learn'); "
-        "assert 'torch' not in sys.modules"
+        "assert 'torch' not in sys.modules; from s4net_core import load_model; assert 'torch' in sys.modules"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -235,17 +235,21 @@ class Pairing:
 
     def _doubt_around(self, id: int) -> bool:
         """Judge a keyframe that has come or gone, and those near it in time. Returns whether it changes others."""
-        near = [n for n in range(id - NEAR_IN_TIME, id + NEAR_IN_TIME + 1) if n in self.keyframes]
+        near = self._near_in_time(id)
         before = self._doubted - {id}
         self._doubted = self._doubted.difference(near) | {n for n in near if self._is_doubted(n)}
         return self._doubted - {id} != before
 
+    def _near_in_time(self, id: int) -> list[int]:
+        """Ids of the keyframes near one in time, its own among them if it is there."""
+        return [near for near in range(id - NEAR_IN_TIME, id + NEAR_IN_TIME + 1) if near in self.keyframes]
+
     def _is_doubted(self, id: int) -> bool:
         """Whether a keyframe fits fewer than half of those that are near it in time, or nothing is known of them."""
         segment, fits = self.keyframes[id].segment, []
-        for other in range(id - NEAR_IN_TIME, id + NEAR_IN_TIME + 1):
+        for other in self._near_in_time(id):
             pair = self.measured.get(max(id, other), {}).get(min(id, other))
-            if pair is None or other not in self.keyframes or self.keyframes[other].segment != segment:
+            if pair is None or self.keyframes[other].segment != segment:
                 continue
             if not pair.fits or max(pair.of_new, pair.of_other) >= self._min_overlap:
                 fits.append(pair.fits)

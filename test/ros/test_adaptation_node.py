@@ -529,7 +529,7 @@ def test_a_step_that_does_not_end_is_given_up_at_clean_up(ros, start, room, monk
     ros.wait_for(answer.done, "an answer of the service that waited for the step")
     assert not answer.result().success
     s.learning.gate.set()
-    learner.join(60)
+    learner.join(20)
     assert not learner.is_alive()
     assert s.learning.current.number == 1
     assert [m.version for m in s.robot.updates] == [0]
@@ -693,7 +693,7 @@ def test_the_process_adapts_saves_at_sigterm_and_resumes(ros, real, room, tmp_pa
         assert file_sha256(update.path) == update.sha256
     finally:
         process.send_signal(signal.SIGTERM)
-        _, errors = process.communicate(timeout=60)
+        _, errors = process.communicate(timeout=20)
     assert process.returncode == 0, errors
     assert "Traceback" not in errors
     node = ros.add(AdaptationNode(real, context=ros.context))

@@ -73,7 +73,7 @@ def test_labels_are_compared_with_those_of_the_turn_before() -> None:
 
 
 def test_labels_are_measured_beside_a_learner_that_learns(ros: Any, bench: Callable[..., str]) -> None:
-    text = bench("bench_learning", 1, "bench.ROUNDS = bench.SETTLE = 1")
+    text = bench("bench_learning", 3, "bench.ROUNDS = bench.SETTLE = 1")
     assert "learner off" in text
     assert "learner on, goal 0.67 times at least" in text
     assert float(text.partition("steps of the learner")[2].split()[0]) > 0
@@ -142,7 +142,7 @@ def test_memory_is_that_of_the_process() -> None:
 
 
 def test_a_soak_plays_the_capture_again_and_again(ros: Any, bench: Callable[..., str]) -> None:
-    text = bench("bench_soak", 0.05, "bench.SAMPLES = 6")
+    text = bench("bench_soak", 0.1, "bench.SAMPLES = 6")
     for name in ("segmentation", "adaptation", "player"):
         assert f"{name}: PSS, rise in 0.0" in text
     assert float(text.partition("frames in the whole run")[2].split()[0]) > 24
