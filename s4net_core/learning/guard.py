@@ -99,12 +99,12 @@ class Guard:
             network: its weights.
             known: as of `Judge.score`.
         """
-        if not all(bool(torch.isfinite(t).all()) for t in network.state_dict().values() if t.is_floating_point()):
+        if not _is_finite(network):
             return NOT_FINITE, NOT_FINITE
         networks = [(network, {} if known is None else known), (self._base, self._base_labels)]
         views = self._keyframes.views(self._views_to_compare())  # taken once: the buffer may evict some meanwhile
-        scores = [self.score(*one) for one in networks]
         labels = [self._judge.labels(one, list(views.values()), known) for one, known in networks]
+        scores = [self.score(*one) for one in networks]  # most of the labels that it needs are known now
         self._base_labels = {id: label for id, label in self._base_labels.items() if id in networks[0][1]}
         if self._base_source_miou is None:
             self._base_source_miou = self._source_miou(self._base)
@@ -119,8 +119,8 @@ class Guard:
         return adapted, base
 
     def score(self, network: SegmentationNetwork, known: KnownLabels | None = None) -> float:
-        """As `Judge.score`."""
-        return self._judge.score(network, known)
+        """As `Judge.score`; what the base model has said is known."""
+        return self._judge.score(network, self._base_labels if network is self._base else known)
 
     def objections(self, health: Health, base: Health) -> tuple[str, ...]:
         """Reasons against handing over; empty = none."""
@@ -179,6 +179,13 @@ class Guard:
         labels = self._labeller.labels(network, {(i, False): image.color for i, image in self._labelled.items()})
         truths = (image.label for image in self._labelled.values())
         return counted(zip(truths, labels, strict=True), network.label_space).pooled().miou
+
+
+def _is_finite(network: SegmentationNetwork) -> bool:
+    """Whether all weights are finite numbers."""
+    values = [value for value in network.state_dict().values() if value.is_floating_point()]
+    sums = torch.stack([value.sum() for value in values])  # cheaper to test; finite only if all values are
+    return bool(sums.isfinite().all()) or all(bool(value.isfinite().all()) for value in values)
 
 
 def _spread(ids: list[int], count: int) -> list[int]:

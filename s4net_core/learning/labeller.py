@@ -11,6 +11,7 @@ from s4net_core.config import Settings
 from s4net_core.learning.feature_cache import FeatureCache
 from s4net_core.models.build import SegmentationNetwork
 from s4net_core.models.predict import at_work, labels_from, predict_labels
+from s4net_core.models.resampling import aligned_upsampling, small_logits
 
 
 class Labeller:
@@ -43,10 +44,15 @@ class Labeller:
         if features is None or not features.fit(network):
             return predict_labels(network, shown, self._settings, self._device)
 
-        def logits_of(part: slice, images: Tensor) -> Tensor:
+        factor = aligned_upsampling(network)
+
+        def logits_of(part: slice, images: Tensor) -> tuple[Tensor, float | None]:
+            size = (images.shape[2], images.shape[3])
             with at_work(network, images, amp=self._settings.learner.amp):
                 maps = features.features(keys[part], images)
-                return network.decode(maps, (images.shape[2], images.shape[3])).logits.float()
+                if factor is not None and all(color.shape[:2] == size for color in shown[part]):
+                    return small_logits(network, maps), factor
+                return network.decode(maps, size).logits.float(), None
 
         with torch.no_grad():
             return labels_from(logits_of, shown, self._settings, self._device)

@@ -48,6 +48,20 @@ class _PooledBatchNorm(nn.BatchNorm2d):
         return super().forward(input)
 
 
+class _DilatedConv(nn.Conv2d):
+    """Convolution of each channel alone with 3x3 taps, which dilation may bring outside of a small feature map.
+
+    If all but the middle one always lie there, a prediction multiplies with that one: the same numbers, in a tenth of
+    the time on a CPU.
+    """
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        outside = min(self.dilation) >= max(input.shape[2:])
+        if not outside or self.training or torch.compiler.is_compiling():  # a graph takes the weights as they are
+            return super().forward(input)
+        return input * self.weight[:, :, 1, 1].view(1, -1, 1, 1)
+
+
 def build_body(model: ModelSettings, classes: int, *, from_hub: bool) -> Any:
     """Encoder, decoder and head.
 
@@ -80,7 +94,7 @@ def build_body(model: ModelSettings, classes: int, *, from_hub: bool) -> Any:
         raise SettingsError(
             f"{name} cannot be built on encoder '{model.encoder}' ({first_line(error)}): choose {fitting_encoder(name)}"
         ) from error
-    _replace_batch_norm(body.decoder)
+    _replace_layers(body.decoder)
     return body
 
 
@@ -122,8 +136,16 @@ def decoded(decoder: nn.Module, features: Sequence[torch.Tensor]) -> torch.Tenso
     return answer
 
 
-def _replace_batch_norm(decoder: nn.Module) -> None:
+def _replace_layers(decoder: nn.Module) -> None:
     for module in list(decoder.modules()):
         for name, layer in module.named_children():
             if type(layer) is nn.BatchNorm2d:
                 setattr(module, name, _PooledBatchNorm(layer.num_features, eps=layer.eps, momentum=layer.momentum))
+            elif isinstance(layer, nn.Conv2d) and _is_dilated(layer):
+                layer.__class__ = _DilatedConv
+
+
+def _is_dilated(layer: nn.Conv2d) -> bool:
+    """Whether a convolution is one that `_DilatedConv` computes."""
+    alone = layer.groups == layer.in_channels == layer.out_channels and layer.bias is None
+    return alone and (layer.kernel_size, layer.stride) == ((3, 3), (1, 1)) and (1, 1) != layer.dilation == layer.padding

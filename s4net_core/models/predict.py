@@ -37,11 +37,12 @@ def predict_labels(
     Raises:
         BadFrame: ``color_format`` when one of `colors` is something else.
     """
-    return labels_from(lambda _, images: forward(network, images, amp=settings.learner.amp), colors, settings, device)
+    amp = settings.learner.amp
+    return labels_from(lambda _, images: (forward(network, images, amp=amp), None), colors, settings, device)
 
 
 def labels_from(
-    logits_of: Callable[[slice, Tensor], Tensor],
+    logits_of: Callable[[slice, Tensor], tuple[Tensor, float | None]],
     colors: Sequence[NDArray[np.uint8]],
     settings: Settings,
     device: torch.device,
@@ -49,15 +50,16 @@ def labels_from(
     """As `predict_labels`, whatever makes the logits.
 
     Args:
-        logits_of: which of the images, and these at the working size, (B, 3, h, w) -> (B, C, h, w) float32.
+        logits_of: which of the images, and these at the working size, (B, 3, h, w) -> (B, C, ., .) float32 and their
+            `upsampling`, as `ScaledLogits` takes them.
         colors, settings, device: as `predict_labels`.
     """
     labels: list[NDArray[np.uint8]] = []
     for start in range(0, len(colors), BATCH):
         part = slice(start, start + BATCH)
-        logits = logits_of(part, working_images(colors[part], settings, device))
+        logits, upsampling = logits_of(part, working_images(colors[part], settings, device))
         for i, color in enumerate(colors[part]):
-            labels.append(to_array(ScaledLogits(logits[i : i + 1], color.shape[:2]).label))
+            labels.append(to_array(ScaledLogits(logits[i : i + 1], color.shape[:2], upsampling=upsampling).label))
     return labels
 
 

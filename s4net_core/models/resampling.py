@@ -1,5 +1,6 @@
 """Logits at another size than the image's: upsampling in the head and scaling afterwards are one map."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -31,20 +32,38 @@ def logits_at(network: SegmentationNetwork, images: Tensor, size: tuple[int, int
     Returns:
         (B, C, height, width) float32, a constant for the gradient.
     """
-    head = getattr(network.body, "segmentation_head", None)
-    if not isinstance(head, nn.Sequential) or len(head) != 3 or not _is_bilinear(head[1]):
+    upsampling = bilinear_end(network)
+    if upsampling is None:
         return F.interpolate(forward(network, images, amp=amp), size=size, **SMOOTH)
-    convolution, upsampling, _ = head  # the activation is none: networks are built without
     with at_work(network, images, amp=amp):
-        small: Tensor = convolution(decoded(network.body.decoder, network.encode(images))).float()
+        small = small_logits(network, network.encode(images))
     height, width = images.shape[2:]
     rows = _map_of_side(upsampling, small.shape[2], height, size[0]).to(small.device)
     columns = _map_of_side(upsampling, small.shape[3], width, size[1]).to(small.device)
     return rows @ (small.contiguous() @ columns.T)
 
 
-def _is_bilinear(layer: nn.Module) -> bool:
-    return isinstance(layer, nn.Upsample) and layer.mode == "bilinear"
+def bilinear_end(network: SegmentationNetwork) -> nn.Upsample | None:
+    """The bilinear upsampling in which the head ends; None = it ends otherwise."""
+    head = getattr(network.body, "segmentation_head", None)
+    if not isinstance(head, nn.Sequential) or len(head) != 3:
+        return None
+    layer = head[1]  # the activation behind it is none: networks are built without
+    return layer if isinstance(layer, nn.Upsample) and layer.mode == "bilinear" else None
+
+
+def aligned_upsampling(network: SegmentationNetwork) -> float | None:
+    """The factor of `bilinear_end` if that scales corners onto corners; None = it does not, or there is none."""
+    end = bilinear_end(network)
+    if end is None or not end.align_corners or not isinstance(end.scale_factor, float):
+        return None
+    return end.scale_factor
+
+
+def small_logits(network: SegmentationNetwork, features: Sequence[Tensor]) -> Tensor:
+    """What `bilinear_end` would upsample, (B, C, h, w) float32, from `features` that the network's `encode` gave."""
+    logits: Tensor = network.body.segmentation_head[0](decoded(network.body.decoder, features))
+    return logits.float()
 
 
 def _map_of_side(upsampling: nn.Module, before: int, cropped: int, after: int) -> Tensor:

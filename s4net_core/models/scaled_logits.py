@@ -26,18 +26,32 @@ class ScaledLogits:
     Args:
         logits: (1, C, h, w) float32, fastest in the memory format channels_last.
         size: (H, W) of the image.
+        upsampling: factor by which a network's head would scale them, corners onto corners, before what lies beyond
+            `size` on the right and at the bottom is cut off; None = they are scaled to `size`, edges onto edges.
         everywhere: interpolate at all pixels; None = on a GPU, which would have to wait to find the few.
     """
 
     label: Tensor
     """(H, W) uint8, class ids 1..C, the first of equals; 0 where logits are NaN."""
 
-    def __init__(self, logits: Tensor, size: tuple[int, int], *, everywhere: bool | None = None) -> None:
+    def __init__(
+        self,
+        logits: Tensor,
+        size: tuple[int, int],
+        *,
+        upsampling: float | None = None,
+        everywhere: bool | None = None,
+    ) -> None:
         _, classes, height, width = logits.shape
         self._own_size, self._size = (height, width), size
+        self._aligned = upsampling is not None
+        self._whole = size if upsampling is None else (int(height * upsampling), int(width * upsampling))
         self._rows = logits[0].permute(1, 2, 0).reshape(-1, classes)
-        self._y = _corners(height, size[0], _ABOVE_ABOVE_BELOW_BELOW, logits.device)
-        self._x = _corners(width, size[1], _LEFT_RIGHT_LEFT_RIGHT, logits.device)
+        y, x = (
+            _places(*sides, aligned=self._aligned, device=logits.device)
+            for sides in zip(self._own_size, self._whole, size, strict=True)
+        )
+        self._y, self._x = _corners(y, _ABOVE_ABOVE_BELOW_BELOW), _corners(x, _LEFT_RIGHT_LEFT_RIGHT)
         if logits.is_cuda if everywhere is None else everywhere:
             self.label = torch.empty(size, dtype=torch.uint8, device=logits.device)
             pixels = torch.arange(self.label.numel(), device=logits.device)
@@ -55,7 +69,8 @@ class ScaledLogits:
         the same; with the 37 classes of the demo the probability differs by less than 0.02.
         """
         log_odds = _log_odds_against(self._rows).view(1, 1, *self._own_size)
-        log_odds = F.interpolate(log_odds, size=self._size, mode="bilinear", align_corners=False)[0, 0]
+        log_odds = F.interpolate(log_odds, size=self._whole, mode="bilinear", align_corners=self._aligned)[0, 0]
+        log_odds = log_odds[: self._size[0], : self._size[1]].contiguous()
         for part in self._interpolated:
             log_odds.view(-1)[part] = _log_odds_against(self._logits_at(part))
         return log_odds.neg_().sigmoid_()
@@ -89,9 +104,15 @@ class _Corners(NamedTuple):
         return _Corners(self.at.index_select(0, lines), self.share.index_select(0, lines))
 
 
-def _corners(old: int, new: int, order: list[int], device: torch.device) -> _Corners:
-    """For `new` lines that are interpolated between two of `old` ones as `F.interpolate` does; `order` repeats them."""
-    at = torch.arange(new, dtype=torch.float32, device=device).add_(0.5).mul_(old / new).sub_(0.5).clamp_(0, old - 1)
+def _places(old: int, whole: int, new: int, *, aligned: bool, device: torch.device) -> Tensor:
+    """Where the first `new` lines lie among `old` ones that `F.interpolate` scales to `whole`, (N,) float32."""
+    lines = torch.arange(new, dtype=torch.float32, device=device)
+    places = lines * ((old - 1) / max(whole - 1, 1)) if aligned else lines.add_(0.5).mul_(old / whole).sub_(0.5)
+    return places.clamp_(0, old - 1)
+
+
+def _corners(at: Tensor, order: list[int]) -> _Corners:
+    """For lines at places `at`, each interpolated between the two lines beside it; `order` repeats these."""
     second = at.frac()
     two, shares = torch.stack((at.floor(), at.ceil()), dim=1).long(), torch.stack((1 - second, second), dim=1)
     return _Corners(two[:, order], shares[:, order])

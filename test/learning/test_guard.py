@@ -99,6 +99,13 @@ def test_weights_that_are_not_finite_are_found(guard, base):
     assert not adapted.finite
 
 
+def test_large_weights_whose_sum_overflows_are_finite(guard, base):
+    network = load_checkpoint(base)[0]
+    with torch.no_grad():
+        network.body.segmentation_head[0].weight.fill_(1e38)
+    assert guard.measure(network)[0].finite
+
+
 def test_measuring_changes_neither_weights_nor_mode(guard, base):
     network = load_checkpoint(base)[0].train()
     before = copy.deepcopy(network.state_dict())

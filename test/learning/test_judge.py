@@ -170,6 +170,8 @@ def test_a_handover_predicts_new_keyframes_alone_for_the_base_model(
     first = guard.measure(adapted)
     assert sorted(seen, key=str) == sorted([(of_base, key) for of_base in (True, False) for key in everything], key=str)
     seen.clear()
+    assert guard.score(network) == first[1].score  # it serves until the first hand-over
+    assert not seen
     assert guard.measure(adapted) == first
     assert sorted(seen, key=str) == sorted([(False, key) for key in everything], key=str)
     for frame in frames[12:14]:

@@ -10,7 +10,7 @@ from s4net_core.learning.feature_cache import FeatureCache
 from s4net_core.learning.labeller import Labeller
 from s4net_core.learning.serving_weights import ServingWeights
 from s4net_core.models.build import freeze_encoder
-from s4net_core.models.predict import predict_labels
+from s4net_core.models.predict import predict_labels, working_images
 
 CPU = torch.device("cpu")
 
@@ -50,6 +50,20 @@ def test_they_are_those_of_the_network_and_its_encoder_sees_each_image_once(sett
     assert len(np.unique(np.concatenate([label.ravel() for label in expected]))) > 5
     assert sum(counts) == len(colors)
     assert learned.training
+
+
+def test_at_the_working_size_no_logits_of_whole_images_are_made(settings, network, frames, monkeypatch):
+    colors = {i: frame.color for i, frame in enumerate(frames[:5])}
+    size = (settings.model.height, settings.model.width)
+    assert {color.shape[:2] for color in colors.values()} == {size}
+    features = FeatureCache(network, 100)
+    with torch.no_grad():
+        maps = features.features(list(colors), working_images(list(colors.values()), settings, CPU))
+        whole = network.eval().decode(maps, size).logits.argmax(dim=1) + 1
+    assert len(whole.unique()) > 5
+    monkeypatch.setattr(network, "decode", None)
+    found = np.stack(Labeller(features, settings, CPU).labels(network, colors))
+    assert (found == whole.numpy()).mean() > 0.9999  # rounding decides where two classes are equally probable
 
 
 def test_a_network_with_another_encoder_sees_the_images_itself(settings, network, colors):

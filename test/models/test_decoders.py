@@ -4,6 +4,8 @@ from typing import get_args
 
 import pytest
 import torch
+from torch import nn
+from torch.nn import functional
 
 from s4net_core.config import ModelSettings
 from s4net_core.config.groups import Architecture
@@ -54,6 +56,26 @@ def test_it_learns_from_one_image_and_is_the_same_after_saving(architecture, tmp
             assert found.shape == (2, CLASSES, height, width)
             assert torch.isfinite(found).all()
             torch.testing.assert_close(found, network(images))
+
+
+def test_taps_that_lie_outside_of_a_small_map_are_left_out_of_predictions(monkeypatch):
+    network = new_network("deeplabv3plus").eval()
+    dilated = [module for module in network.modules() if isinstance(module, nn.Conv2d) and module.dilation[0] >= 12]
+    assert [module.dilation for module in dilated] == [(12, 12), (24, 24), (36, 36)]
+    computed, conv = [], nn.Conv2d.forward
+    monkeypatch.setattr(nn.Conv2d, "forward", lambda self, map: computed.append(self) or conv(self, map))
+    for shape, taps_inside in (((8, 12), 0), ((12, 12), 0), ((3, 13), 1), ((25, 13), 2), ((40, 50), 3)):
+        for module in dilated:
+            map = torch.randn(2, module.in_channels, *shape)
+            expected = functional.conv2d(
+                map, module.weight, padding=module.padding, dilation=module.dilation, groups=len(map[0])
+            )
+            with torch.no_grad():
+                assert torch.equal(module(map), expected)
+        assert len(computed) == taps_inside
+        computed.clear()
+    dilated[0].train()(torch.randn(2, dilated[0].in_channels, 8, 12))
+    assert computed == [dilated[0]]
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)

@@ -71,6 +71,19 @@ def test_labels_of_random_logits_are_those_of_interpolated_logits(size, everywhe
     assert torch.equal(scaled.label[clear].long(), whole.argmax(dim=0)[clear] + 1)
 
 
+@pytest.mark.parametrize("size", [(52, 76), (50, 73), (1, 1)])
+@pytest.mark.parametrize("everywhere", [False, True], ids=["between classes", "everywhere"])
+def test_upsampled_corners_onto_corners_and_cut_they_are_those_of_interpolated_logits(size, everywhere):
+    logits = random_logits(13, 19, classes=2)
+    height, width = size
+    whole = F.interpolate(logits, scale_factor=4, mode="bilinear", align_corners=True)[0, :, :height, :width].softmax(0)
+    clear = whole.amax(dim=0) > 0.5 + 1e-5  # rounding decides about the others
+    scaled = ScaledLogits(logits, size, upsampling=4.0, everywhere=everywhere)
+    assert clear.float().mean() > 0.99
+    assert torch.equal(scaled.label[clear].long(), whole.argmax(dim=0)[clear] + 1)
+    torch.testing.assert_close(scaled.confidence, whole.amax(dim=0), rtol=0, atol=1e-3)
+
+
 def test_confidence_of_two_classes_is_exact_up_to_rounding():
     logits = random_logits(classes=2)
     expected = interpolated(logits, (97, 131)).softmax(dim=0).amax(dim=0)
