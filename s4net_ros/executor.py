@@ -3,6 +3,7 @@
 import time
 from typing import Any
 
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.service import Service
@@ -65,3 +66,15 @@ class StreamExecutor(SingleThreadedExecutor):
             time.sleep(self._bunch)
         else:
             self.waits = True
+
+
+class HeldBack(MutuallyExclusiveCallbackGroup):
+    """Subscriptions whose messages stay with the middleware while `held`: it keeps the newest and drops the others."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.held = False
+
+    def can_execute(self, entity: Any) -> bool:
+        """As of the base class; executors leave an entity out of the next wait if this is False."""
+        return not self.held and super().can_execute(entity)

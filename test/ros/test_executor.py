@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 
 import pytest
@@ -11,11 +11,11 @@ pytest.importorskip("rclpy", reason="the nodes need rclpy")
 
 import rclpy
 from rclpy.node import Node
-from std_msgs.msg import Empty
+from std_msgs.msg import Empty, Int32
 from std_srvs.srv import Trigger
 
 from s4net_ros import executor as executors
-from s4net_ros.executor import LOOK_S, StreamExecutor
+from s4net_ros.executor import LOOK_S, HeldBack, StreamExecutor
 
 
 @pytest.fixture
@@ -91,3 +91,29 @@ def test_it_sleeps_after_the_first_message_and_then_only_when_nothing_is_left(
     while not executor.waits and time.monotonic() < end:
         executor.spin_on()
     assert len(sleeps) == 2  # a node to which nothing comes does not wake up for nothing
+
+
+def test_of_messages_that_are_held_back_the_newest_are_there_when_they_are_wanted(node: Node) -> None:
+    group, numbers, others = HeldBack(), list[int](), list[int]()
+    node.create_subscription(Int32, "held", lambda message: numbers.append(message.data), 3, callback_group=group)
+    node.create_subscription(Int32, "other", lambda message: others.append(message.data), 100)
+    outputs = [node.create_publisher(Int32, topic, 100) for topic in ("held", "other")]
+    executor = StreamExecutor()
+    executor.add_node(node)
+
+    def spin(done: Callable[[], bool]) -> None:
+        end = time.monotonic() + 60.0
+        while not done() and time.monotonic() < end:
+            executor.spin_on()
+        assert done()
+
+    spin(lambda: all(output.get_subscription_count() for output in outputs))
+    group.held = True
+    for number in range(10):
+        for output in outputs:
+            output.publish(Int32(data=number))
+    spin(lambda: len(others) == 10)
+    assert numbers == []
+    group.held = False
+    spin(lambda: len(numbers) == 3)
+    assert numbers == [7, 8, 9]
