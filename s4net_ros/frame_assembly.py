@@ -61,8 +61,8 @@ class FrameAssembly:
     Construct and `destroy` it on the executor's thread; `wait` and `poll` on one other thread. Stamps of colour
     define the time, see `ColorClock`. When they jump back, synchroniser, transform buffer and listener begin anew.
 
-    At rest one pair is taken in each `wait` that runs to its end. It is the oldest one that the QoS keeps, so when the
-    camera moves again, the frames that follow are all there, and not even those of one `wait` are missing before them.
+    At rest one pair is taken after each `wait` that runs to its end. It is the oldest one that the QoS keeps: when the
+    camera moves again, those that follow are still there, and no more are missing than came between two looks.
 
     Args:
         node: makes the subscriptions.
