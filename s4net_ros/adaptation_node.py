@@ -50,7 +50,7 @@ class AdaptationNode(S4NetNode[ConfiguredAdaptation]):
         options: as of `S4NetNode`.
     """
 
-    bunch = 0.03
+    bunch = 0.05
 
     def __init__(
         self,

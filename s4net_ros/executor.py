@@ -3,6 +3,7 @@
 import time
 from typing import Any
 
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.service import Service
@@ -10,8 +11,6 @@ from rclpy.waitable import Waitable
 
 LOOK_S = 0.1
 """Seconds between two looks at services and events of QoS while messages stream; otherwise a call is seen at once."""
-WAITED_S = 0.002
-"""A callback that comes this long after the one before is the first of a bunch."""
 
 
 class StreamExecutor(SingleThreadedExecutor):
@@ -21,7 +20,7 @@ class StreamExecutor(SingleThreadedExecutor):
     which four bring messages at camera rate. Services and events of QoS are left out of most waits.
 
     Args:
-        bunch: seconds to sleep after the first message of a bunch, so that one wait finds all others; 0 = do not.
+        bunch: seconds to sleep when everything that has come is done, so that one wait finds much; 0 = do not.
     """
 
     def __init__(self, bunch: float = 0.0) -> None:
@@ -29,6 +28,9 @@ class StreamExecutor(SingleThreadedExecutor):
         self._bunch = bunch
         self._everything = True
         self._look_at = 0.0
+        self.waits = True
+        """Whether nothing has come for a while, so that `spin_on` waits instead of sleeping."""
+        self._found = self._in_round = self._in_bunch = False
 
     def get_nodes(self) -> list[Node]:
         """As of the base class, which calls this before each wait."""
@@ -42,9 +44,37 @@ class StreamExecutor(SingleThreadedExecutor):
         """As of the base class, which leaves an entity out of the next wait if this is False."""
         return (self._everything or not isinstance(entity, (Service, Waitable))) and super().can_execute(entity)
 
+    def wait_for_ready_callbacks(self, *args: Any, **kwargs: Any) -> Any:
+        """As of the base class, which raises if nothing is ready."""
+        found = super().wait_for_ready_callbacks(*args, **kwargs)
+        self._found = True
+        return found
+
     def spin_on(self) -> None:
-        """Wait at most `LOOK_S` for a callback, and do it."""
-        started = time.monotonic()
-        self.spin_once(timeout_sec=LOOK_S)
-        if self._bunch and time.monotonic() - started > WAITED_S:
+        """Do a callback. If none is left, sleep, or wait at most `LOOK_S` for one."""
+        self._found = False
+        self.spin_once(timeout_sec=LOOK_S if self.waits else 0.0)
+        if self._found:
+            self._in_round = self._in_bunch = True
+            if self.waits and self._bunch:
+                self.waits = False
+                time.sleep(self._bunch)
+        elif self._in_round:  # rclpy took one message of each topic at most; there may be more
+            self._in_round = False
+        elif self._in_bunch and self._bunch:
+            self._in_bunch = False
             time.sleep(self._bunch)
+        else:
+            self.waits = True
+
+
+class HeldBack(MutuallyExclusiveCallbackGroup):
+    """Subscriptions whose messages stay with the middleware while `held`: it keeps the newest and drops the others."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.held = False
+
+    def can_execute(self, entity: Any) -> bool:
+        """As of the base class; executors leave an entity out of the next wait if this is False."""
+        return not self.held and super().can_execute(entity)

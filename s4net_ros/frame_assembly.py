@@ -2,15 +2,18 @@
 
 Callbacks only hand messages over, so an error can never stop a synchroniser and the executor never waits. Poses, checks
 and counting happen in `poll`, on the caller's thread. Images are neither deserialised nor decoded before they are used.
+While the camera stands still, most of them are left to the middleware, which drops them.
 """
 
 import threading
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
 from numpy.typing import NDArray
 from rclpy.duration import Duration
 from rclpy.node import Node
+from rclpy.subscription import Subscription
 from rclpy.time import Time
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
@@ -19,17 +22,23 @@ from s4net_core.errors import BadFrame
 from s4net_core.frames import LazyView
 from s4net_core.io.bags.messages import picture_of
 from s4net_core.streams.assembler import FrameAssembler, Picture
+from s4net_core.streams.rest import Rest
 from s4net_core.streams.transforms import TransformReason, TransformUnavailable
 from s4net_ros import compat
 from s4net_ros.compat import tf2_ros
 from s4net_ros.conversions import color_from_topic, depth_from_image, intrinsics_from_info, stamp_ns, transform_matrix
 from s4net_ros.diagnostics import StallWatch
+from s4net_ros.executor import HeldBack
 from s4net_ros.matching import ImageMatcher
 from s4net_ros.node_base import S4NetNode
 from s4net_ros.qos import stream_qos
 from s4net_ros.raw_messages import RawMessage, raw_message
 
 COLOR, DEPTH, INFO = "color", "depth", "camera_info"
+DEEPEST_QUEUE = 10
+"""Depth of the QoS up to which images may wait at rest: a deeper queue would fill with old ones."""
+MOST_LEFT_OUT = 100
+"""Between two images of one publisher, at rest; numbers that lie farther apart are of two publishers."""
 
 
 def camera_frames(node: S4NetNode[Any], watch: StallWatch) -> "FrameAssembly":
@@ -39,6 +48,7 @@ def camera_frames(node: S4NetNode[Any], watch: StallWatch) -> "FrameAssembly":
         node,
         stream,
         watch=watch,
+        rest=Rest(node.settings.keyframes),
         with_depth=node.settings.geometry.from_sensor,
         color_topic=node.transport_topic("color/image_raw", stream.color_transport),
         depth_topic=node.transport_topic("depth/image_raw", stream.depth_transport),
@@ -51,10 +61,14 @@ class FrameAssembly:
     Construct and `destroy` it on the executor's thread; `wait` and `poll` on one other thread. Stamps of colour
     define the time, see `ColorClock`. When they jump back, synchroniser, transform buffer and listener begin anew.
 
+    At rest one pair is taken after each `wait` that runs to its end. It is the oldest one that the QoS keeps: when the
+    camera moves again, those that follow are still there, and no more are missing than came between two looks.
+
     Args:
         node: makes the subscriptions.
         stream: settings; reliability and queue depth become the QoS.
         watch: is told which messages arrive, to explain stalls; None = no watch.
+        rest: tells when the camera is at rest; None = never, as with a queue that is deeper than `DEEPEST_QUEUE`.
         with_depth: False = depth is not subscribed, and every colour image becomes a frame without depth.
         color_topic, depth_topic: names for the transports of `stream`, see `S4NetNode.transport_topic`.
         info_topic: camera_info of the colour camera.
@@ -66,6 +80,7 @@ class FrameAssembly:
         stream: StreamSettings,
         *,
         watch: StallWatch | None = None,
+        rest: Rest | None = None,
         with_depth: bool = True,
         color_topic: str = "color/image_raw",
         depth_topic: str = "depth/image_raw",
@@ -78,12 +93,18 @@ class FrameAssembly:
         self._matcher = ImageMatcher(stream, self._on_pair)
         self._with_depth = with_depth
         self._arrival = threading.Event()
+        self._rest = rest if stream.queue_depth <= DEEPEST_QUEUE else None
+        self._at_rest = self._leaving_out = False
+        self._number: int | None = None
+        self._group = HeldBack()
         self._buffer = self._new_buffer()
         self._listener: Any = tf2_ros.TransformListener(self._buffer, node)
         self._color_type = Image if stream.color_transport == "raw" else CompressedImage
         self._depth_type = Image if stream.depth_transport == "raw" else CompressedImage
         self._subscriptions = {
-            COLOR: self._subscribe(COLOR, self._color_type, color_topic, self._on_color, stream.color_reliability),
+            COLOR: self._subscribe(
+                COLOR, self._color_type, color_topic, _informed(self._on_color), stream.color_reliability
+            ),
             INFO: self._subscribe(INFO, CameraInfo, info_topic, self._on_info, stream.color_reliability),
         }
         self._rectified = stream.is_rectified(self._subscriptions[COLOR].topic_name)
@@ -95,7 +116,7 @@ class FrameAssembly:
 
     @property
     def received(self) -> int:
-        """Colour images that arrived."""
+        """Colour images that arrived; also those that were left out at rest, if the middleware numbers its messages."""
         return self._assembler.received
 
     @property
@@ -122,6 +143,8 @@ class FrameAssembly:
         """Block for at most `timeout` seconds. Returns whether colour with its depth has come since the last `wait`."""
         arrived = self._arrival.wait(timeout)
         self._arrival.clear()
+        if not arrived:
+            self._look_again()
         return arrived
 
     def poll(self) -> LazyView | None:
@@ -130,9 +153,20 @@ class FrameAssembly:
         Poll ten times a second even if `wait` is silent: a transform or camera_info can complete a view too.
         """
         view = self._assembler.poll()
-        if view is not None and self._watch is not None:
+        if view is None:
+            return None
+        if self._watch is not None:
             self._watch.frame()
+        self._at_rest = self._rest is not None and self._rest.see(view.stamp, view.T_world_camera)
+        if not self._at_rest:
+            self._look_again()
         return view
+
+    def _look_again(self) -> None:
+        if self._group.held:
+            self._group.held = False
+            if (executor := self._node.executor) is not None:
+                executor.wake()
 
     def look_up(self, target: str, source: str) -> NDArray[Any]:
         """Newest transform (4, 4) that maps coordinates of `source` to `target`.
@@ -155,11 +189,12 @@ class FrameAssembly:
         self._arrival.set()
 
     def _subscribe(self, name: str, kind: type, topic: str, callback: Any, reliability: str) -> Any:
-        options = {}
+        options: dict[str, Any] = {}
         if self._watch is not None:
             setting = f"stream.{DEPTH if name == DEPTH else COLOR}_reliability"
             options["event_callbacks"] = self._watch.events(name, setting)
         qos = stream_qos(reliability, self._stream.queue_depth)
+        options["callback_group"] = self._group
         subscription = self._node.create_subscription(kind, topic, callback, qos, raw=name != INFO, **options)
         if self._watch is not None:
             self._watch.follow(name, subscription)
@@ -170,10 +205,10 @@ class FrameAssembly:
 
     # Callbacks, on the executor's thread.
 
-    def _on_color(self, data: bytes) -> None:
+    def _on_color(self, data: bytes, info: Mapping[str, Any]) -> None:
         message = raw_message(data, self._color_type)
         stamp = self._arrived(COLOR, message)
-        if self._assembler.see_color(stamp):
+        if self._assembler.see_color(stamp, self._left_out(info)):
             self._begin_anew()
             return
         if self._listener is None:
@@ -193,8 +228,19 @@ class FrameAssembly:
         self._assembler.add_camera_info(stamp, lambda: intrinsics_from_info(message, rectified=self._rectified))
 
     def _on_pair(self, color: RawMessage, depth: RawMessage | None) -> None:
-        self._assembler.add_pair(picture_of(color, _color), None if depth is None else picture_of(depth, _depth))
+        self._group.held = self._leaving_out = at_rest = self._at_rest
+        depth_picture = None if depth is None else picture_of(depth, _depth)
+        self._assembler.add_pair(picture_of(color, _color), depth_picture, at_rest=at_rest)
         self._arrival.set()
+
+    def _left_out(self, info: Mapping[str, Any]) -> int:
+        """Colour images that the middleware has dropped at rest since the one before."""
+        number, before = info.get("publication_sequence_number"), self._number
+        self._number = number
+        if not self._leaving_out or number is None or before is None:
+            return 0
+        left_out = number - before - 1
+        return left_out if 0 < left_out <= MOST_LEFT_OUT else 0
 
     def _arrived(self, name: str, message: Any) -> int:
         stamp = stamp_ns(message.header)
@@ -205,6 +251,7 @@ class FrameAssembly:
     def _begin_anew(self) -> None:
         """Forget everything after a jump back. tf is subscribed again once time has settled: no old transform stays."""
         self._matcher.begin_anew()
+        self._at_rest = False
         if self._listener is not None:
             self._stop_listening()
             self._buffer = self._new_buffer()
@@ -233,6 +280,11 @@ class FrameAssembly:
     def _look_up(self, buffer: Any, color: Picture) -> NDArray[Any]:
         found = buffer.lookup_transform(self._stream.fixed_frame, color.frame_id, Time(nanoseconds=color.stamp))
         return transform_matrix(found.transform)
+
+
+def _informed(callback: Callable[[Any, Mapping[str, Any]], None]) -> Callable[..., None]:
+    """A callback of rclpy that also takes what is known of a message; in ROS 2 Humble this is nothing."""
+    return callback if hasattr(Subscription, "CallbackType") else lambda message: callback(message, {})
 
 
 def _color(raw: RawMessage) -> NDArray[Any]:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from s4net_core.errors import BadFrame
-from s4net_core.frames import Frame, Intrinsics, LazyView, check_pose, decoded
+from s4net_core.frames import MAX_ROTATION_ERROR, Frame, Intrinsics, LazyView, check_pose, decoded
 
 LENS = Intrinsics(7, 5, 6.0, 6.5, 3.0, 2.0)
 
@@ -103,6 +103,32 @@ def test_a_lazy_view_tells_once_that_it_cannot_be_used():
 def test_a_lazy_view_has_a_rigid_pose():
     with pytest.raises(BadFrame, match="no proper rotation"):
         LazyView(1, turned(2.0), frame)
+
+
+def test_a_rotation_that_is_not_quite_one_is_judged_as_by_its_matrix_products() -> None:
+    rng = np.random.default_rng(0)
+    verdicts = []
+    for _ in range(400):
+        T = np.eye(4)
+        R = np.linalg.qr(rng.normal(size=(3, 3)))[0] * rng.choice([-1, 1])
+        T[:3, :3] = R = R + rng.normal(scale=rng.choice([1e-5, 4e-4]), size=(3, 3))
+        rigid = np.abs(R @ R.T - np.eye(3)).max() <= MAX_ROTATION_ERROR and np.linalg.det(R) > 0
+        if not rigid:
+            with pytest.raises(BadFrame, match="no proper rotation"):
+                check_pose(T)
+        else:
+            check_pose(T)
+        verdicts.append(rigid)
+    assert 100 < sum(verdicts) < 200  # the others are mirrored or too far off
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("place", [(0, 1), (1, 3), (3, 3)])
+def test_a_pose_with_a_number_that_is_none_is_refused(place: tuple[int, int], value: float) -> None:
+    T = np.eye(4)
+    T[place] = value
+    with pytest.raises(BadFrame, match="finite"):
+        check_pose(T)
 
 
 def test_a_pose_nowhere_on_earth_is_refused() -> None:

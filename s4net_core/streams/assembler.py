@@ -16,7 +16,7 @@ from s4net_core.config import StreamSettings
 from s4net_core.errors import BadFrame
 from s4net_core.frames import Frame, Intrinsics, LazyView, check_aligned
 from s4net_core.streams.clock import TIME_JUMP_NS, ColorClock
-from s4net_core.streams.drops import DROP_REASONS
+from s4net_core.streams.drops import AT_REST, DROP_REASONS
 from s4net_core.streams.transforms import TransformUnavailable
 
 WAITING_QUEUES = 4
@@ -109,15 +109,21 @@ class FrameAssembler:
         with self._lock:
             return dict(self._details)
 
-    def see_color(self, stamp: int) -> bool:
+    def see_color(self, stamp: int, left_out: int = 0) -> bool:
         """Announce a colour image before it is matched, so that unmatched ones and jumps of time are seen.
+
+        Args:
+            stamp: of the image, nanoseconds.
+            left_out: colour images since the one before that nobody looked at, because the camera is at rest.
 
         Returns:
             Whether time has just gone back (see `ColorClock`): this image and all waiting ones are dropped. Make a new
             synchroniser and a new transform buffer before you add anything else.
         """
         with self._lock:
-            self.received += 1
+            self.received += 1 + left_out
+            if left_out:
+                self._drop(AT_REST, DROP_REASONS[AT_REST], left_out)
             if self._clock.see(stamp):
                 self._begin_anew()
                 return True
@@ -142,12 +148,18 @@ class FrameAssembler:
             else:
                 self._infos.append(_Info(stamp, stamp, value))
 
-    def add_pair(self, color: Picture, depth: Picture | None) -> None:
-        """A colour image, announced by `see_color`, and the depth image that belongs to it; None = no depth camera."""
+    def add_pair(self, color: Picture, depth: Picture | None, *, at_rest: bool = False) -> None:
+        """A colour image, announced by `see_color`, and the depth image that belongs to it; None = no depth camera.
+
+        `at_rest` tells that some depth images were not looked at: colour before this one does not wait for them.
+        """
         with self._lock:
             if color.stamp not in self._unmatched:  # counted as unmatched before its partner came
                 return
             del self._unmatched[color.stamp]
+            for stamp in [stamp for stamp in self._unmatched if at_rest and stamp < color.stamp]:
+                del self._unmatched[stamp]
+                self._drop(AT_REST, DROP_REASONS[AT_REST])
             self._pairs.append((color, depth))
             if len(self._pairs) > WAITING_QUEUES * self.stream.sync_queue:
                 missing, self._missing = self._missing, None
@@ -204,8 +216,8 @@ class FrameAssembler:
         self._infos = deque(list(self._infos)[-1:], self._infos.maxlen)
         self._missing = self._last_stamp = None
 
-    def _drop(self, reason: str, message: str) -> None:
-        self._skipped[reason] += 1
+    def _drop(self, reason: str, message: str, count: int = 1) -> None:
+        self._skipped[reason] += count
         self._details[reason] = message
 
     def _drop_unmatched(self) -> None:

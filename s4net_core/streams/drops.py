@@ -1,9 +1,13 @@
 """Why frames are dropped: the same words live, offline, in status, diagnostics and pages."""
 
+AT_REST = "at_rest"
+"""The one reason that is no fault of anything: nobody has to be warned."""
+
 DROP_REASONS: dict[str, str] = {
     "unmatched": "colour had no depth of the same time: set enable_sync:=true or raise stream.sync_slop; harmless when "
     "depth is slower than colour",
     "backlog": "this machine is too slow for the stream: lower the camera's rate or resolution",
+    AT_REST: "the camera stands still: at most ten frames a second are looked at; harmless",
     "time_jump": "time went back (looped bag, restarted simulation): frames of half a second are dropped, all goes on; "
     "if it happens again and again: do two publishers share the colour topic?",
     "out_of_order": "stamp is not newer than the last frame's: do two publishers share the colour topic?",

@@ -13,6 +13,7 @@ from s4net_core.errors import S4NetError
 from s4net_core.learning.session import Session
 from s4net_core.learning.status import Handover
 from s4net_core.learning.versions import Version
+from s4net_core.streams.drops import AT_REST
 from s4net_ros.adaptation.keyframe_markers import KeyframeMarkers
 from s4net_ros.adaptation.learner_thread import LearnerThread
 from s4net_ros.adaptation.outputs import AdaptationOutputs
@@ -145,7 +146,7 @@ class ConfiguredAdaptation:
     def _log_drops(self, details: dict[str, str]) -> None:
         """Log the newest detail of each reason for dropped frames, at most once in `LOG_AGAIN_S`."""
         now, counts = time.monotonic(), self._assembled()
-        del counts["received"]
+        del counts["received"], counts[AT_REST]
         for reason, count in counts.items():
             before, at = self._logged.get(reason, (0, -LOG_AGAIN_S))
             if count != before and now - at >= LOG_AGAIN_S:

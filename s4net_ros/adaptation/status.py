@@ -8,7 +8,7 @@ from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticStatus
 
 from s4net_core.learning.status import Status
-from s4net_core.streams.drops import DROP_REASONS
+from s4net_core.streams.drops import AT_REST, DROP_REASONS
 from s4net_ros.diagnostics import Report
 from s4net_ros.msg import AdaptationStatus as StatusMessage
 
@@ -107,7 +107,7 @@ def report(session: Status, node: NodeStatus) -> Report:
         return Report(DiagnosticStatus.ERROR, f"learning is paused: {node.failure}", values)
     if node.stall:
         return Report(DiagnosticStatus.WARN, node.stall, values)
-    unusable = {reason: count for reason, count in node.dropped.items() if reason in DROP_REASONS}
+    unusable = {r: count for r, count in node.dropped.items() if r in DROP_REASONS and r != AT_REST}
     if unusable and not session.offered:
         worst = max(unusable, key=lambda reason: unusable[reason])
         text = f"none of {node.received} frames could be used; {worst} ({unusable[worst]}): {DROP_REASONS[worst]}"

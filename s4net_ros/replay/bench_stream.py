@@ -27,6 +27,7 @@ from s4net_core.bench.camera import LENS, RATE
 from s4net_core.bench.table import CASES, Row, print_rows
 from s4net_core.config import load_settings
 from s4net_core.errors import S4NetError
+from s4net_core.streams.drops import AT_REST
 from s4net_ros.conversions import camera_info_message, image_message, transform_message
 from s4net_ros.graph import NodeSpec, adaptation_graph
 from s4net_ros.msg import AdaptationStatus
@@ -50,6 +51,8 @@ CASES_AND_GOALS = {"standing still": (0.0, 10.0), "driving": (SPEED, 30.0)}
 FRAME, FIXED = "camera_color_optical_frame", "odom"
 KINDS = (Image, Image, CameraInfo)
 BARE_STATUS = "/bench_subscriber/status"
+MOST_LOST = 0.5
+"""Share of the frames that a busy machine may lose; at rest the node leaves out more than that."""
 MODULE = "s4net_ros.replay.bench_stream"
 
 
@@ -79,6 +82,8 @@ class Camera(Node):
         ]
         self._tf = self.create_publisher(TFMessage, "/tf", QUEUE)
         self._T_world_camera = np.eye(4)
+        self.published = 0
+        """Frames so far."""
 
     @property
     def subscribers(self) -> int:
@@ -104,33 +109,36 @@ class Camera(Node):
         for output, message in zip(self._outputs, self._messages, strict=True):
             message.header.stamp = stamp
             output.publish(message)
+        self.published += 1
         return int(now.nanoseconds)
 
 
 class Meter:
-    """CPU time that a process takes for a frame, from one of its status messages to the next.
-
-    Frames that are lost on a busy machine cost nothing, so what counts is the number that the process has received.
+    """CPU time that a process takes for a published frame, from one of its status messages to the next.
 
     Args:
-        node: subscribes.
+        camera: publishes, and subscribes to the status.
         topic: of the process' status.
         pid: of the process.
     """
 
-    def __init__(self, node: Node, topic: str, pid: int) -> None:
+    def __init__(self, camera: Camera, topic: str, pid: int) -> None:
         self.shares: list[float] = []
         """Per cent of a core at `RATE`, for each interval between two messages."""
+        self.looked_at: list[float] = []
+        """Frames that the process looked at, as a share of those that were published, for each interval."""
         self.status = AdaptationStatus()
-        self._pid, self._before = pid, (0, 0.0)
-        node.create_subscription(AdaptationStatus, topic, self._hear, QoSProfile(depth=QUEUE))
+        self._camera, self._pid, self._before = camera, pid, (0, 0, 0.0)
+        camera.create_subscription(AdaptationStatus, topic, self._hear, QoSProfile(depth=QUEUE))
 
     def _hear(self, status: AdaptationStatus) -> None:
         self.status = status
-        now = status.frames_received, cpu_seconds(self._pid)
-        frames, seconds = (new - old for new, old in zip(now, self._before, strict=True))
+        left_out = dict(zip(status.drop_reasons, status.drop_counts, strict=True)).get(AT_REST, 0)
+        now = self._camera.published, status.frames_received - left_out, cpu_seconds(self._pid)
+        frames, looked_at, seconds = (new - old for new, old in zip(now, self._before, strict=True))
         if frames >= RATE // 2:
             self.shares.append(100 * seconds / frames * RATE)
+            self.looked_at.append(looked_at / frames)
         self._before = now
 
 
@@ -159,7 +167,7 @@ def measure(settings_file: str, overrides: Sequence[str], repeats: int) -> list[
         repeats: seconds of each kind.
 
     Raises:
-        S4NetError: the node dies or does not subscribe, or takes no keyframes.
+        S4NetError: the node dies or does not subscribe, takes no keyframes, or loses frames while the robot drives.
     """
     rows = []
     with tempfile.TemporaryDirectory() as folder, streaming(settings_file, overrides, Path(folder)) as (camera, meters):
@@ -168,13 +176,19 @@ def measure(settings_file: str, overrides: Sequence[str], repeats: int) -> list[
             before = node.status.keyframes
             for meter in meters:
                 meter.shares.clear()
+                meter.looked_at.clear()
             camera.stream(repeats, speed)
             if not bare.shares or not node.shares:
-                raise S4NetError(f"too few frames arrive in {repeats} s: give more --repeats, or free the machine")
+                raise S4NetError(f"too few frames are sent in {repeats} s: give more --repeats, or free the machine")
+            looked_at = {"the subscriber": bare.looked_at, **({"the node": node.looked_at} if speed else {})}
+            for program, shares in looked_at.items():
+                if (share := statistics.median(shares)) < 1 - MOST_LOST:
+                    raise S4NetError(f"{name}: {program} takes only {share:.0%} of the frames: free the machine")
             values, peer = node.shares, statistics.median(bare.shares)
             taken = node.status.keyframes - before
             rows.append(Row(f"{name}: bare subscriber of rclpy", peer, "% of a core", None))
-            text = f"{name}, {taken} new keyframes: node, {min(values):.1f} to {max(values):.1f}, goal {goal:g} at most"
+            spread = f"{min(values):.1f} to {max(values):.1f}, {statistics.median(node.looked_at):.0%} looked at"
+            text = f"{name}, {taken} new keyframes: node, {spread}, goal {goal:g} at most"
             rows.append(Row(text, statistics.median(values), "% of a core", peer / statistics.median(values)))
         if not node.status.keyframes:
             raise S4NetError(f"the node took no keyframes: {node.status}")

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -20,6 +21,7 @@ pytest.importorskip("s4net_ros.msg")
 import numpy as np
 import torch
 from diagnostic_msgs.msg import DiagnosticStatus
+from rcl_interfaces.msg import Log
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile
@@ -39,10 +41,13 @@ from s4net_core.models.checkpoint import CheckpointInfo, file_sha256, load_check
 from s4net_ros import adaptation_node
 from s4net_ros.adaptation import configured
 from s4net_ros.adaptation_node import AdaptationNode
+from s4net_ros.frame_assembly import DEEPEST_QUEUE
 from s4net_ros.msg import ModelUpdate
 from s4net_ros.srv import SaveModel
 
 WIDTH, HEIGHT = 64, 48
+WARN = 30
+"""Of rcl_interfaces/Log, whose constants are bytes in some distributions."""
 
 
 class Learning:
@@ -249,6 +254,48 @@ def test_a_frame_that_the_keyframes_choke_on_does_not_end_the_stream(ros, start,
     s.learning.fail_offer = None
     s.robot.show(room[6])
     ros.wait_for(lambda: len(s.learning.keyframes) == 1, "the next frame")
+
+
+def test_at_rest_few_frames_are_looked_at_and_all_of_them_once_it_drives(ros, settings, start, room):
+    settings.stream.queue_depth = DEEPEST_QUEUE
+    s = start()
+    log = s.robot.listen(Log, "/rosout", 100)
+    step = round(SECOND / 30)
+    shown = count()
+
+    def show(x):
+        """One frame of a camera at 30 Hz that is `x` metres to the side of where it stood."""
+        T = room[0].T_world_camera.copy()
+        T[:3, 3] += x * T[:3, 0]
+        frame = dataclasses.replace(room[0], stamp=room[0].stamp + next(shown) * step, T_world_camera=T)
+        s.robot.show(frame)
+        time.sleep(1 / 30)
+        return frame.stamp
+
+    def at_rest(message):
+        return dict(zip(message.drop_reasons, message.drop_counts, strict=True)).get("at_rest", 0)
+
+    def new_status():
+        before = len(s.robot.status)
+        return ros.wait_for(lambda: s.robot.status[before + 1 :], "two more messages")[-1]
+
+    ros.wait_for(lambda: show(0.0) and s.robot.status and at_rest(s.robot.status[-1]) >= 60, "frames left out")
+    standing = s.robot.status[-1]
+    assert standing.keyframes == 1
+    assert standing.frames_used <= standing.frames_received - 60
+
+    stamps = [show(0.02 * i) for i in range(1, 31)]  # 0.6 m/s
+    s.robot.wait_for_status(lambda m: m.frames_received >= len(stamps) + standing.frames_received, "all frames")
+    driving = new_status()
+    assert driving.keyframes == 1 + 3
+    kept = [s.learning.keyframes.get(id).stamp for id in s.learning.keyframes.ids()[1:]]
+    assert kept[0] - stamps[7] <= 0.1 * SECOND  # of 0.16 m
+    left_out = at_rest(driving)
+    for i in range(31, 61):
+        show(0.02 * i)
+    assert at_rest(new_status()) == left_out
+    assert set(driving.drop_reasons) == {"at_rest"}
+    assert [line.msg for line in log if line.level >= WARN and line.name == "adaptation"] == []
 
 
 def test_time_that_goes_back_costs_no_keyframes_and_frames_go_on(ros, start, room):

@@ -44,6 +44,14 @@ def test_when_no_frame_can_be_used_it_says_why_and_what_to_do():
     assert DROP_REASONS["depth_size"] in found.message
 
 
+def test_rest_is_not_blamed_for_frames_that_cannot_be_used():
+    found = report(Status(), node(dropped={"at_rest": 28, "no_depth": 2}))
+    assert found.level == DiagnosticStatus.WARN
+    assert "no_depth (2)" in found.message
+    assert report(Status(), node(dropped={"at_rest": 30})).level == DiagnosticStatus.OK
+    assert found.values["dropped.at_rest"] == 28
+
+
 @pytest.mark.parametrize(
     ("changes", "level", "text"),
     [

@@ -4,6 +4,8 @@ import os
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,6 +13,7 @@ import pytest
 pytest.importorskip("rclpy", reason="the node needs rclpy")
 pytest.importorskip("s4net_ros.msg", reason="messages are not built: run `make build`")
 
+from s4net_core.errors import S4NetError
 from s4net_ros.msg import AdaptationStatus
 from s4net_ros.replay import bench_stream
 
@@ -22,18 +25,50 @@ def test_cpu_time_is_that_of_the_process() -> None:
     assert bench_stream.cpu_seconds(os.getpid()) - before == pytest.approx(0.2, abs=0.1)
 
 
-def test_a_share_counts_the_frames_that_have_arrived(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Node:
+def test_a_share_counts_the_frames_that_were_published(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Camera:
+        published = 0
+
         def create_subscription(self, kind: type, topic: str, callback: Any, qos: Any) -> None:
             self.hear = callback
 
     seconds = iter([5.0, 5.1, 5.9, 6.2])
     monkeypatch.setattr(bench_stream, "cpu_seconds", lambda pid: next(seconds))
-    node = Node()
-    meter = bench_stream.Meter(node, "status", 1)  # type: ignore[arg-type]
-    for received in (100, 110, 140, 170):  # of 10 frames in a second, a share would say nothing
-        node.hear(AdaptationStatus(frames_received=received))
+    camera = Camera()
+    meter = bench_stream.Meter(camera, "status", 1)  # type: ignore[arg-type]
+    # Of 10 frames in a second, a share would say nothing.
+    for camera.published, received, at_rest in ((100, 90, 0), (110, 100, 0), (140, 115, 0), (170, 145, 20)):
+        reasons = {"drop_reasons": ["at_rest", "no_pose"], "drop_counts": [at_rest, 7]}
+        camera.hear(AdaptationStatus(frames_received=received, **reasons))
     assert meter.shares[1:] == pytest.approx([80.0, 30.0])
+    assert meter.looked_at[1:] == pytest.approx([15 / 30, 10 / 30])
+
+
+@pytest.mark.parametrize(
+    ("node_takes", "fault"),
+    [
+        ({0.0: 0.3, 0.5: 0.9}, None),
+        ({0.0: 0.3, 0.5: 0.4}, "driving: the node takes only 40%"),
+        (None, "the subscriber"),
+    ],
+)
+def test_it_fails_when_frames_are_lost_while_the_robot_drives(
+    monkeypatch: pytest.MonkeyPatch, node_takes: dict[float, float] | None, fault: str | None
+) -> None:
+    def meter() -> SimpleNamespace:
+        return SimpleNamespace(shares=[], looked_at=[], status=AdaptationStatus(keyframes=1))
+
+    bare, node = meter(), meter()
+
+    class Camera:
+        def stream(self, seconds: float, speed: float) -> None:
+            for one, takes in ((bare, 1.0 if node_takes else 0.4), (node, (node_takes or {}).get(speed, 1.0))):
+                one.shares.append(10.0)
+                one.looked_at.append(takes)
+
+    monkeypatch.setattr(bench_stream, "streaming", lambda *_: nullcontext((Camera(), (bare, node))))
+    with nullcontext() if fault is None else pytest.raises(S4NetError, match=fault):
+        assert len(bench_stream.measure("", [], 1)) == 4
 
 
 def test_the_node_and_a_bare_subscriber_are_measured_at_rest_and_driving(ros: Any) -> None:

@@ -1,7 +1,8 @@
 """The executor of both nodes: cheap while messages stream, and never deaf to services."""
 
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 
 import pytest
@@ -10,11 +11,11 @@ pytest.importorskip("rclpy", reason="the nodes need rclpy")
 
 import rclpy
 from rclpy.node import Node
-from std_msgs.msg import Empty
+from std_msgs.msg import Empty, Int32
 from std_srvs.srv import Trigger
 
 from s4net_ros import executor as executors
-from s4net_ros.executor import LOOK_S, StreamExecutor
+from s4net_ros.executor import LOOK_S, HeldBack, StreamExecutor
 
 
 @pytest.fixture
@@ -61,28 +62,58 @@ def test_a_call_is_answered_while_messages_stream(node: Node) -> None:
     assert received
 
 
-def test_only_the_first_message_of_a_bunch_is_followed_by_a_sleep(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
-    now, slept, received = [1.0], list[float](), list[str]()
-    outputs = {topic: node.create_publisher(Empty, topic, 1) for topic in ("first", "second")}
-
-    def first(message: Empty) -> None:
-        received.append("first")
-        now[0] += 1.0  # as if it had been waited for
+def test_it_sleeps_after_the_first_message_and_then_only_when_nothing_is_left(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    received, sleeps = Counter[str](), list[tuple[float, Counter[str]]]()
+    outputs = {topic: node.create_publisher(Empty, topic, 10) for topic in ("first", "second")}
+    for topic in outputs:
+        node.create_subscription(Empty, topic, lambda message, topic=topic: received.update([topic]), 10)
 
     def sleep(seconds: float) -> None:
-        slept.append(seconds)
-        outputs["second"].publish(Empty())
+        sleeps.append((seconds, received.copy()))
+        if len(sleeps) == 1:
+            for topic, count in (("first", 2), ("second", 7)):
+                for _ in range(count):
+                    outputs[topic].publish(Empty())
+            time.sleep(0.5)  # until all have come
 
-    node.create_subscription(Empty, "first", first, 1)
-    node.create_subscription(Empty, "second", lambda message: received.append("second"), 1)
-    monkeypatch.setattr(executors, "time", SimpleNamespace(monotonic=lambda: now[0], sleep=sleep))
+    monkeypatch.setattr(executors, "time", SimpleNamespace(monotonic=time.monotonic, sleep=sleep))
     executor = StreamExecutor(bunch=0.03)
     executor.add_node(node)
-    while not all(output.get_subscription_count() for output in outputs.values()):
+    end = time.monotonic() + 60.0
+    while not all(output.get_subscription_count() for output in outputs.values()) and time.monotonic() < end:
         executor.spin_on()
     outputs["first"].publish(Empty())
-    end = time.monotonic() + 60.0
-    while "second" not in received and time.monotonic() < end:
+    while len(sleeps) < 2 and time.monotonic() < end:
         executor.spin_on()
-    assert received == ["first", "second"]
-    assert slept == [0.03]
+    assert sleeps == [(0.03, {"first": 1}), (0.03, {"first": 3, "second": 7})]
+    while not executor.waits and time.monotonic() < end:
+        executor.spin_on()
+    assert len(sleeps) == 2  # a node to which nothing comes does not wake up for nothing
+
+
+def test_of_messages_that_are_held_back_the_newest_are_there_when_they_are_wanted(node: Node) -> None:
+    group, numbers, others = HeldBack(), list[int](), list[int]()
+    node.create_subscription(Int32, "held", lambda message: numbers.append(message.data), 3, callback_group=group)
+    node.create_subscription(Int32, "other", lambda message: others.append(message.data), 100)
+    outputs = [node.create_publisher(Int32, topic, 100) for topic in ("held", "other")]
+    executor = StreamExecutor()
+    executor.add_node(node)
+
+    def spin(done: Callable[[], bool]) -> None:
+        end = time.monotonic() + 60.0
+        while not done() and time.monotonic() < end:
+            executor.spin_on()
+        assert done()
+
+    spin(lambda: all(output.get_subscription_count() for output in outputs))
+    group.held = True
+    for number in range(10):
+        for output in outputs:
+            output.publish(Int32(data=number))
+    spin(lambda: len(others) == 10)
+    assert numbers == []
+    group.held = False
+    spin(lambda: len(numbers) == 3)
+    assert numbers == [7, 8, 9]

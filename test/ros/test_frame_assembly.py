@@ -1,6 +1,8 @@
 """Topics to frames: with a stand-in for the node, so that arrival is exact, and once over real topics."""
 
+import inspect
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -19,14 +21,15 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 from tf2_msgs.msg import TFMessage
 
-from s4net_core.config import StreamSettings
+from s4net_core.config import KeyframeSettings, StreamSettings
 from s4net_core.errors import BadFrame
 from s4net_core.frames import Frame, Intrinsics, LazyView, decoded
 from s4net_core.io.images.codec import encode_compressed_color, encode_compressed_depth
 from s4net_core.streams.assembler import WAITING_QUEUES
+from s4net_core.streams.rest import Rest
 from s4net_ros.conversions import camera_info_message, image_message, transform_message
 from s4net_ros.diagnostics import StallWatch
-from s4net_ros.frame_assembly import FrameAssembly
+from s4net_ros.frame_assembly import DEEPEST_QUEUE, FrameAssembly
 from s4net_ros.frame_thread import FrameThread
 from s4net_ros.qos import latched_qos
 
@@ -39,8 +42,9 @@ INTRINSICS = Intrinsics(W, H, 8.0, 8.0, 4.5, 2.5)
 
 
 class Subscription:
-    def __init__(self, topic: str, callback: Callable[[Any], None], qos: Any, raw: bool) -> None:
+    def __init__(self, topic: str, callback: Callable[..., None], qos: Any, raw: bool, group: Any) -> None:
         self.topic_name, self.callback, self.qos_profile, self.raw = topic, callback, qos, raw
+        self.callback_group = group
 
 
 class Node:
@@ -49,14 +53,25 @@ class Node:
     A topic without a subscription loses its messages.
     """
 
+    executor = None
+
     def __init__(self) -> None:
         self.subscriptions: dict[str, Subscription] = {}
         self.latched: list[Any] = []
+        self.sent = Counter[str]()
 
     def create_subscription(
-        self, msg_type: type, topic: str, callback: Any, qos_profile: Any, *, raw: bool = False, **_: Any
+        self,
+        msg_type: type,
+        topic: str,
+        callback: Any,
+        qos_profile: Any,
+        *,
+        raw: bool = False,
+        callback_group: Any = None,
+        **_: Any,
     ) -> Subscription:
-        self.subscriptions[topic] = Subscription(topic, callback, qos_profile, raw)
+        self.subscriptions[topic] = Subscription(topic, callback, qos_profile, raw, callback_group)
         for message in self.latched if topic == "/tf_static" else ():
             callback(message)
         return self.subscriptions[topic]
@@ -74,8 +89,12 @@ class Node:
     def deliver(self, topic: str, message: Any) -> None:
         if topic == "/tf_static":
             self.latched.append(message)
+        self.sent[topic] += 1
         if subscription := self.subscriptions.get(topic):
-            subscription.callback(serialize_message(message) if subscription.raw else message)
+            given = [serialize_message(message) if subscription.raw else message]
+            if len(inspect.signature(subscription.callback).parameters) == 2:
+                given.append({"publication_sequence_number": self.sent[topic]})
+            subscription.callback(*given)
 
 
 def header(stamp: int, frame: str = FRAME) -> Header:
@@ -99,10 +118,10 @@ def transform(parent: str, child: str, stamp: int, x: float) -> TFMessage:
 class Camera:
     """A camera on a moving base, as topics; tests change one thing at a time."""
 
-    def __init__(self, *, with_depth: bool = True, **settings: Any) -> None:
+    def __init__(self, *, with_depth: bool = True, rest: Rest | None = None, **settings: Any) -> None:
         self.node = Node()
         stream = StreamSettings(**settings)
-        self.assembly = FrameAssembly(self.node, stream, with_depth=with_depth)  # type: ignore[arg-type]
+        self.assembly = FrameAssembly(self.node, stream, rest=rest, with_depth=with_depth)  # type: ignore[arg-type]
         self.node.deliver("/tf_static", transform("base", FRAME, 0, 0.5))
         self.frames: list[Frame] = []
 
@@ -125,6 +144,24 @@ class Camera:
     @property
     def stamps(self) -> list[int]:
         return [frame.stamp for frame in self.frames]
+
+    @property
+    def held(self) -> bool:
+        """Whether images stay with the middleware; what images and camera_info have in common."""
+        topics = ("color/image_raw", "depth/image_raw", "color/camera_info")
+        groups = {self.node.subscriptions[topic].callback_group for topic in topics if topic in self.node.subscriptions}
+        (group,) = groups
+        assert self.node.subscriptions["/tf"].callback_group is not group
+        return group.held
+
+    def stand(self, seconds: int = 2) -> int:
+        """Show the same view, until the camera is at rest. Returns the next stamp."""
+        stamps = range(S, S + seconds * S, STEP)
+        for stamp in stamps:
+            self.shoot(stamp)
+            self.assembly.wait(0.0)
+            self.assembly.wait(0.0)
+        return stamps[-1] + STEP
 
 
 def test_four_topics_become_a_frame():
@@ -315,6 +352,96 @@ def test_destroy_leaves_no_subscription():
     camera.assembly.destroy()
     assert camera.node.subscriptions == {}
     assert camera.assembly.wait(0.0)  # wakes whoever waits
+
+
+class TestRest:
+    @pytest.mark.parametrize("with_depth", [True, False])
+    def test_images_are_held_back_after_each_pair_until_the_wait_runs_out(self, with_depth: bool):
+        camera = Camera(rest=Rest(KeyframeSettings()), with_depth=with_depth)
+        stamp = camera.stand()
+        for _ in range(3):
+            assert not camera.held
+            camera.shoot(stamp)
+            assert camera.held
+            assert camera.assembly.wait(0.0)  # what came ends it
+            assert camera.held
+            assert not camera.assembly.wait(0.0)
+            stamp += STEP
+
+    def test_the_first_view_that_has_moved_ends_it_and_no_later_one_is_held_back(self):
+        camera = Camera(rest=Rest(KeyframeSettings()))
+        stamp = camera.stand()
+        camera.shoot(stamp)
+        assert camera.held
+        for i in range(1, 60):
+            camera.shoot(stamp + i * STEP, x=0.02 * i)
+            assert not camera.held
+
+    def test_a_camera_that_moves_is_never_held_back(self):
+        camera = Camera(rest=Rest(KeyframeSettings()))
+        for i in range(60):
+            camera.shoot(S + i * STEP, x=0.02 * i)
+            assert not camera.held
+
+    def test_colour_that_the_middleware_dropped_is_counted_and_told_in_no_other_word(self):
+        camera = Camera(rest=Rest(KeyframeSettings()))
+        stamp, before = camera.stand(), camera.assembly.received
+        camera.shoot(stamp)
+        camera.node.sent["color/image_raw"] += 2
+        camera.shoot(stamp + 3 * STEP)
+        camera.node.sent["color/image_raw"] += 1
+        camera.shoot(stamp + 5 * STEP, x=1.0)
+        camera.shoot(stamp + 6 * STEP, x=2.0)
+        camera.node.sent["color/image_raw"] += 1  # lost on its way
+        camera.shoot(stamp + 8 * STEP, x=3.0)
+        assert camera.assembly.skipped == {"at_rest": 3}
+        assert camera.assembly.received == before + 5 + 3
+
+    @pytest.mark.parametrize("jump", [-50, 5000])
+    def test_numbers_of_another_publisher_count_nothing(self, jump: int):
+        camera = Camera(rest=Rest(KeyframeSettings()))
+        stamp, before = camera.stand(), camera.assembly.received
+        camera.node.sent["color/image_raw"] += jump
+        camera.shoot(stamp)
+        assert (camera.assembly.skipped, camera.assembly.received) == ({}, before + 1)
+
+    def test_a_middleware_that_does_not_number_its_messages(self, monkeypatch: pytest.MonkeyPatch):
+        """As in ROS 2 Humble, whose rclpy gives callbacks nothing but the message."""
+        monkeypatch.delattr("rclpy.subscription.Subscription.CallbackType")
+        camera = Camera(rest=Rest(KeyframeSettings()))
+        stamp, before = camera.stand(), camera.assembly.received
+        camera.node.sent["color/image_raw"] += 2
+        camera.shoot(stamp)
+        assert (camera.held, camera.assembly.received) == (True, before + 1)
+
+    def test_colour_and_depth_that_were_cut_off_at_other_places_still_meet(self):
+        camera = Camera(rest=Rest(KeyframeSettings()))
+        stamp = camera.stand()
+        camera.node.deliver("/tf", transform("odom", "base", stamp + 9 * STEP, 0.0))
+        camera.node.deliver("color/image_raw", color_message(stamp))
+        camera.node.deliver("depth/image_raw", depth_message(stamp + STEP))
+        assert not camera.held
+        camera.node.deliver("color/camera_info", camera_info_message(INTRINSICS, header(stamp + STEP)))
+        camera.node.deliver("color/image_raw", color_message(stamp + STEP))
+        camera.poll()
+        assert (camera.held, camera.stamps[-1]) == (True, stamp + STEP)
+        assert camera.assembly.skipped == {"at_rest": 1}
+
+    def test_a_jump_of_time_ends_it(self):
+        camera = Camera(rest=Rest(KeyframeSettings()))
+        stamp = camera.stand(seconds=5)
+        camera.shoot(stamp)
+        camera.assembly.wait(0.0)
+        camera.assembly.wait(0.0)
+        camera.node.deliver("color/image_raw", color_message(S))
+        camera.node.deliver("color/image_raw", color_message(2 * S))
+        camera.node.deliver("depth/image_raw", depth_message(2 * S))
+        assert not camera.held
+
+    def test_a_queue_that_would_fill_with_old_images_is_never_held_back(self):
+        camera = Camera(rest=Rest(KeyframeSettings()), queue_depth=DEEPEST_QUEUE + 1)
+        camera.shoot(camera.stand())
+        assert not camera.held
 
 
 def test_over_real_topics_with_the_stall_watch(ros):

@@ -423,6 +423,33 @@ class TestPoseFirst:
         assert np.array_equal(view.decode().color, view.decode().color)
 
 
+class TestRest:
+    """Some images stay with the middleware while the camera stands still."""
+
+    def test_images_that_nobody_looked_at_are_counted(self):
+        camera = Camera()
+        camera.shoot(S)
+        camera.assembler.see_color(S + 3 * STEP, left_out=2)
+        camera.expected += 3
+        camera.assembler.add_pair(color_at(S + 3 * STEP), depth_at(S + 3 * STEP))
+        camera.assembler.add_transform("odom", "base", S + 3 * STEP, pose(0.0))
+        camera.poll()
+        assert camera.stamps == [S, S + 3 * STEP]
+        assert camera.end() == {"at_rest": 2}
+
+    def test_colour_whose_depth_was_left_out_does_not_wait_for_it(self):
+        camera = Camera()
+        early, pair, late = S, S + STEP, S + 2 * STEP
+        for stamp in (early, pair, late):
+            camera.expected += 1
+            camera.assembler.see_color(stamp)
+        camera.assembler.add_pair(color_at(pair), depth_at(pair), at_rest=True)
+        assert camera.assembler.skipped == {"at_rest": 1}
+        camera.assembler.add_pair(color_at(early), depth_at(early))  # it comes all the same: counted once
+        assert camera.assembler.waiting == 2
+        assert camera.end() == {"at_rest": 1, "unmatched": 1, "no_camera_info": 1}
+
+
 class TestTimeGoingBack:
     @pytest.mark.parametrize("tf_history", [30.0, 1.0], ids=["jump within tf_history", "farther"])
     @pytest.mark.parametrize("lags", LAGS, ids=lambda lags: "-".join(lags))
