@@ -52,7 +52,7 @@ FRAME, FIXED = "camera_color_optical_frame", "odom"
 KINDS = (Image, Image, CameraInfo)
 BARE_STATUS = "/bench_subscriber/status"
 MOST_LOST = 0.5
-"""Share of the frames that a busy machine may lose; at rest the node leaves out more than that."""
+"""Share of the frames that a busy machine may lose in an interval that counts; at rest the node leaves out more."""
 MODULE = "s4net_ros.replay.bench_stream"
 
 
@@ -141,6 +141,11 @@ class Meter:
             self.looked_at.append(looked_at / frames)
         self._before = now
 
+    def leave_out_losses(self) -> None:
+        """Forget the intervals in which more than `MOST_LOST` of the frames were not looked at: those cost nothing."""
+        kept = [one for one in zip(self.shares, self.looked_at, strict=True) if one[1] >= 1 - MOST_LOST]
+        self.shares, self.looked_at = [share for share, _ in kept], [looked_at for _, looked_at in kept]
+
 
 class BareSubscriber(Node):
     """Takes the messages of a camera, as any node in Python must, and only counts them."""
@@ -180,10 +185,10 @@ def measure(settings_file: str, overrides: Sequence[str], repeats: int) -> list[
             camera.stream(repeats, speed)
             if not bare.shares or not node.shares:
                 raise S4NetError(f"too few frames are sent in {repeats} s: give more --repeats, or free the machine")
-            looked_at = {"the subscriber": bare.looked_at, **({"the node": node.looked_at} if speed else {})}
-            for program, shares in looked_at.items():
-                if (share := statistics.median(shares)) < 1 - MOST_LOST:
-                    raise S4NetError(f"{name}: {program} takes only {share:.0%} of the frames: free the machine")
+            for program, meter in {"the subscriber": bare, **({"the node": node} if speed else {})}.items():
+                if (most := max(meter.looked_at)) < 1 - MOST_LOST:
+                    raise S4NetError(f"{name}: {program} takes only {most:.0%} of the frames: free the machine")
+                meter.leave_out_losses()
             values, peer = node.shares, statistics.median(bare.shares)
             taken = node.status.keyframes - before
             rows.append(Row(f"{name}: bare subscriber of rclpy", peer, "% of a core", None))

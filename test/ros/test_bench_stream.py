@@ -42,6 +42,9 @@ def test_a_share_counts_the_frames_that_were_published(monkeypatch: pytest.Monke
         camera.hear(AdaptationStatus(frames_received=received, **reasons))
     assert meter.shares[1:] == pytest.approx([80.0, 30.0])
     assert meter.looked_at[1:] == pytest.approx([15 / 30, 10 / 30])
+    meter.leave_out_losses()
+    assert meter.shares[1:] == pytest.approx([80.0])
+    assert meter.looked_at[1:] == pytest.approx([15 / 30])
 
 
 @pytest.mark.parametrize(
@@ -56,7 +59,8 @@ def test_it_fails_when_frames_are_lost_while_the_robot_drives(
     monkeypatch: pytest.MonkeyPatch, node_takes: dict[float, float] | None, fault: str | None
 ) -> None:
     def meter() -> SimpleNamespace:
-        return SimpleNamespace(shares=[], looked_at=[], status=AdaptationStatus(keyframes=1))
+        status = AdaptationStatus(keyframes=1)
+        return SimpleNamespace(shares=[], looked_at=[], status=status, leave_out_losses=lambda: None)
 
     bare, node = meter(), meter()
 
