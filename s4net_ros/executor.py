@@ -30,7 +30,9 @@ class StreamExecutor(SingleThreadedExecutor):
         self._look_at = 0.0
         self.waits = True
         """Whether nothing has come for a while, so that `spin_on` waits instead of sleeping."""
-        self._found = self._in_round = self._in_bunch = False
+        self._found = False
+        self._idle = 2
+        """Waits in a row that have found nothing."""
 
     def get_nodes(self) -> list[Node]:
         """As of the base class, which calls this before each wait."""
@@ -54,17 +56,13 @@ class StreamExecutor(SingleThreadedExecutor):
         """Do a callback. If none is left, sleep, or wait at most `LOOK_S` for one."""
         self._found = False
         self.spin_once(timeout_sec=LOOK_S if self.waits else 0.0)
-        if self._found:
-            self._in_round = self._in_bunch = True
-            if self.waits and self._bunch:
-                self.waits = False
-                time.sleep(self._bunch)
-        elif self._in_round:  # rclpy took one message of each topic at most; there may be more
-            self._in_round = False
-        elif self._in_bunch and self._bunch:
-            self._in_bunch = False
+        self._idle = 0 if self._found else self._idle + 1
+        if not self._bunch:
+            return
+        if (self._found and self.waits) or self._idle == 2:  # rclpy took one message of each topic: there may be more
+            self.waits = False
             time.sleep(self._bunch)
-        else:
+        elif self._idle > 2:
             self.waits = True
 
 

@@ -62,7 +62,8 @@ class FrameAssembly:
     define the time, see `ColorClock`. When they jump back, synchroniser, transform buffer and listener begin anew.
 
     At rest one pair is taken after each `wait` that runs to its end. It is the oldest one that the QoS keeps: when the
-    camera moves again, those that follow are still there, and no more are missing than came between two looks.
+    camera moves again, those that follow are still there. The rest lasts until the first view that has moved, so that
+    more are missing where transforms come late.
 
     Args:
         node: makes the subscriptions.
@@ -101,11 +102,12 @@ class FrameAssembly:
         self._listener: Any = tf2_ros.TransformListener(self._buffer, node)
         self._color_type = Image if stream.color_transport == "raw" else CompressedImage
         self._depth_type = Image if stream.depth_transport == "raw" else CompressedImage
+        # rclpy takes messages in this order: camera_info comes before a pair that holds back what has not been taken.
         self._subscriptions = {
+            INFO: self._subscribe(INFO, CameraInfo, info_topic, self._on_info, stream.color_reliability),
             COLOR: self._subscribe(
                 COLOR, self._color_type, color_topic, _informed(self._on_color), stream.color_reliability
             ),
-            INFO: self._subscribe(INFO, CameraInfo, info_topic, self._on_info, stream.color_reliability),
         }
         self._rectified = stream.is_rectified(self._subscriptions[COLOR].topic_name)
         if with_depth:
@@ -228,9 +230,9 @@ class FrameAssembly:
         self._assembler.add_camera_info(stamp, lambda: intrinsics_from_info(message, rectified=self._rectified))
 
     def _on_pair(self, color: RawMessage, depth: RawMessage | None) -> None:
-        self._group.held = self._leaving_out = at_rest = self._at_rest
         depth_picture = None if depth is None else picture_of(depth, _depth)
-        self._assembler.add_pair(picture_of(color, _color), depth_picture, at_rest=at_rest)
+        self._assembler.add_pair(picture_of(color, _color), depth_picture, at_rest=self._leaving_out)
+        self._group.held = self._leaving_out = self._at_rest
         self._arrival.set()
 
     def _left_out(self, info: Mapping[str, Any]) -> int:

@@ -116,7 +116,10 @@ class StreamSettings(Group):
         "best_effort", "QoS reliability of the subscription to depth."
     )
     queue_depth: int = setting(
-        5, "QoS depth of the adaptation node's subscriptions to colour and depth, in messages.", ge=1, le=1000
+        5,
+        "QoS depth of the adaptation node's subscriptions to images; above 10, none is left out at rest.",
+        ge=1,
+        le=1000,
     )
     color_transport: Literal["raw", "compressed"] = setting(
         "raw", "Transport of the colour image that nodes subscribe to."

@@ -59,7 +59,7 @@ class _DilatedConv(nn.Conv2d):
         outside = min(self.dilation) >= max(input.shape[2:])
         if not outside or self.training or torch.compiler.is_compiling():  # a graph takes the weights as they are
             return super().forward(input)
-        return input * self.weight[:, :, 1, 1].view(1, -1, 1, 1)
+        return input * self.weight[:, :, 1, 1].view(1, -1, 1, 1).to(input.dtype)
 
 
 def build_body(model: ModelSettings, classes: int, *, from_hub: bool) -> Any:
@@ -141,11 +141,12 @@ def _replace_layers(decoder: nn.Module) -> None:
         for name, layer in module.named_children():
             if type(layer) is nn.BatchNorm2d:
                 setattr(module, name, _PooledBatchNorm(layer.num_features, eps=layer.eps, momentum=layer.momentum))
-            elif isinstance(layer, nn.Conv2d) and _is_dilated(layer):
+            elif type(layer) is nn.Conv2d and _is_dilated(layer):
                 layer.__class__ = _DilatedConv
 
 
 def _is_dilated(layer: nn.Conv2d) -> bool:
     """Whether a convolution is one that `_DilatedConv` computes."""
     alone = layer.groups == layer.in_channels == layer.out_channels and layer.bias is None
-    return alone and (layer.kernel_size, layer.stride) == ((3, 3), (1, 1)) and (1, 1) != layer.dilation == layer.padding
+    zeros_outside = layer.padding_mode == "zeros" and (1, 1) != layer.dilation == layer.padding
+    return alone and zeros_outside and (layer.kernel_size, layer.stride) == ((3, 3), (1, 1))

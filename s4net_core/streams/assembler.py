@@ -151,7 +151,8 @@ class FrameAssembler:
     def add_pair(self, color: Picture, depth: Picture | None, *, at_rest: bool = False) -> None:
         """A colour image, announced by `see_color`, and the depth image that belongs to it; None = no depth camera.
 
-        `at_rest` tells that some depth images were not looked at: colour before this one does not wait for them.
+        `at_rest` tells that some depth images since the pair before were not looked at: colour before this one does not
+        wait for them.
         """
         with self._lock:
             if color.stamp not in self._unmatched:  # counted as unmatched before its partner came

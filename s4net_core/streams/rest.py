@@ -20,7 +20,8 @@ class Rest:
 
     def __init__(self, keyframes: KeyframeSettings) -> None:
         self._distance = TOLERANCE * keyframes.min_translation
-        self._cosine = np.cos(np.radians(TOLERANCE * keyframes.min_rotation))
+        self._turn = 2 * np.sqrt(2) * np.sin(np.radians(TOLERANCE * keyframes.min_rotation) / 2)
+        """Distance of two rotation matrices, as the norm of their difference, that are so far apart."""
         self._since = 0
         self._T_world_camera: NDArray[np.float64] | None = None
 
@@ -35,6 +36,6 @@ class Rest:
         before = self._T_world_camera
         if before is None:
             return True
-        distance = np.linalg.norm(T_world_camera[:3, 3] - before[:3, 3])
-        cosine = (np.vdot(T_world_camera[:3, :3], before[:3, :3]) - 1) / 2
-        return bool(distance >= self._distance or cosine <= self._cosine)
+        difference = T_world_camera - before
+        far = np.linalg.norm(difference[:3, 3]) >= self._distance
+        return bool(far or np.linalg.norm(difference[:3, :3]) >= self._turn)

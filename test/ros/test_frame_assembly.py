@@ -13,6 +13,7 @@ import pytest
 pytest.importorskip("rclpy", reason="frame assembly needs rclpy")
 pytest.importorskip("tf2_msgs.msg", reason="tf2_msgs is not built: run `make build`")
 
+import rclpy
 import rclpy.logging
 from looped_streams import LAGS, around_a_jump, looped
 from rclpy.serialization import serialize_message
@@ -29,6 +30,7 @@ from s4net_core.streams.assembler import WAITING_QUEUES
 from s4net_core.streams.rest import Rest
 from s4net_ros.conversions import camera_info_message, image_message, transform_message
 from s4net_ros.diagnostics import StallWatch
+from s4net_ros.executor import StreamExecutor
 from s4net_ros.frame_assembly import DEEPEST_QUEUE, FrameAssembly
 from s4net_ros.frame_thread import FrameThread
 from s4net_ros.qos import latched_qos
@@ -397,6 +399,42 @@ class TestRest:
         assert camera.assembly.skipped == {"at_rest": 3}
         assert camera.assembly.received == before + 5 + 3
 
+    @pytest.mark.parametrize("with_depth", [True, False])
+    def test_camera_info_does_not_grow_old(self, with_depth: bool):
+        """Over real topics: of those that have come, the executor takes none after the pair that holds them back."""
+        rclpy.init()
+        node, robot = rclpy.create_node("adaptation"), rclpy.create_node("robot")
+        try:
+            assembly = FrameAssembly(node, StreamSettings(), rest=Rest(KeyframeSettings()), with_depth=with_depth)
+            executor = StreamExecutor()
+            executor.add_node(node)
+            kinds = {"color/camera_info": CameraInfo, "color/image_raw": Image, "depth/image_raw": Image}
+            outputs = {topic: robot.create_publisher(kind, topic, 10) for topic, kind in kinds.items()}
+            outputs |= {"/tf": robot.create_publisher(TFMessage, "/tf", 10)}
+            waited_for = [output for topic, output in outputs.items() if with_depth or not topic.startswith("depth")]
+            end = time.monotonic() + 60.0
+            while not all(output.get_subscription_count() for output in waited_for) and time.monotonic() < end:
+                time.sleep(0.01)
+            stamps, views = [S + i * S // 2 for i in range(16)], list[int]()
+            for stamp in stamps:
+                outputs["/tf"].publish(transform("odom", FRAME, stamp, 0.0))
+                outputs["depth/image_raw"].publish(depth_message(stamp))
+                outputs["color/image_raw"].publish(color_message(stamp))
+                outputs["color/camera_info"].publish(camera_info_message(INTRINSICS, header(stamp)))
+                time.sleep(0.02)  # until all have come
+                assembly.wait(0.0)
+                assembly.wait(0.0)  # what was held back is wanted again
+                for _ in range(5):
+                    executor.spin_on()
+                while (view := assembly.poll()) is not None:
+                    views.append(view.stamp)
+        finally:
+            node.destroy_node()
+            robot.destroy_node()
+            rclpy.try_shutdown()
+        assert "camera_info_stale" not in assembly.skipped
+        assert stamps[-1] - views[-1] <= S
+
     @pytest.mark.parametrize("jump", [-50, 5000])
     def test_numbers_of_another_publisher_count_nothing(self, jump: int):
         camera = Camera(rest=Rest(KeyframeSettings()))
@@ -417,6 +455,10 @@ class TestRest:
     def test_colour_and_depth_that_were_cut_off_at_other_places_still_meet(self):
         camera = Camera(rest=Rest(KeyframeSettings()))
         stamp = camera.stand()
+        camera.shoot(stamp)
+        stamp += STEP
+        camera.assembly.wait(0.0)
+        camera.assembly.wait(0.0)
         camera.node.deliver("/tf", transform("odom", "base", stamp + 9 * STEP, 0.0))
         camera.node.deliver("color/image_raw", color_message(stamp))
         camera.node.deliver("depth/image_raw", depth_message(stamp + STEP))

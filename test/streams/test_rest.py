@@ -62,4 +62,5 @@ def test_time_that_goes_back_ends_the_rest():
 @pytest.mark.parametrize("name", ["min_translation", "min_rotation"])
 def test_where_every_view_is_new_no_camera_is_at_rest(name: str):
     settings = KeyframeSettings(**{name: 0.0})
-    assert not any(answers(Rest(settings), [pose()] * MANY))
+    for degrees in np.random.default_rng(0).uniform(-180, 180, 20):
+        assert not any(answers(Rest(settings), [pose(degrees=degrees)] * MANY))
