@@ -13,7 +13,8 @@ from s4net_core.io.captures.scannet import PAPER_SCENES
 
 FOLDER = Path(__file__).resolve().parents[2] / "config" / "experiments"
 ROOMS = FOLDER / "rooms.yaml"
-FILES = sorted(set(FOLDER.glob("*.yaml")) - {ROOMS})
+POSES = sorted(FOLDER.glob("poses-*.yaml"))
+FILES = sorted(set(FOLDER.glob("*.yaml")) - {ROOMS, *POSES})
 ABLATIONS = {
     "boundary-mask": "geometry.boundary_mask",
     "cross-entropy": "learner.geometric_weights",
@@ -126,6 +127,16 @@ def test_the_method_called_s4net_there_is_what_the_demo_does():
     rooms = load_experiment(ROOMS).shared_settings()
     assert (rooms.learner, rooms.geometry) == (demo.learner, demo.geometry)
     assert rooms.adaptation.max_steps == demo.adaptation.max_steps
+
+
+@pytest.mark.parametrize("path", POSES, ids=lambda path: path.stem)
+def test_poses_that_lie_are_all_that_differs_from_the_six_rooms(path):
+    experiment, rooms = load_experiment(path), load_experiment(ROOMS)
+    name = f"{path.stem.replace('-', '_')}.txt"
+    assert experiment.places() == [place.model_copy(update={"poses": name}) for place in rooms.places()]
+    assert experiment.methods == rooms.methods[:1]
+    ignored = {"title", "table", "control", "methods", "scenes"}
+    assert experiment.model_dump(exclude=ignored) == rooms.model_dump(exclude=ignored)
 
 
 class TestPaper:
