@@ -2,22 +2,20 @@
 
     .venv/bin/python tools/poses/corrected.py DATA/rendered/T1 demo/weights/base.safetensors --seed 0
 
-learns a room twice, as config/experiments/rooms.yaml says: with true poses, and with those of `spoiled.drift`, while a
-path of true poses moves the keyframes after every 30 frames. It has every fifth pose, and ends where the camera is
-then. Prints one line of JSON.
+learns a room twice, as config/experiments/rooms.yaml says: with true poses, and with ``poses_drift.txt`` of spoiled.py,
+while a path of true poses moves the keyframes after every 30 frames. It has every fifth pose, and ends where the camera
+is then. Prints one line of JSON.
 """
 
 import argparse
 import json
 import tempfile
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
-from spoiled import Trajectory, drift, read
+from spoiled import Trajectory, read
 
-from s4net_core.config import Settings
 from s4net_core.evaluation.evaluate import evaluate, evaluate_agreement
 from s4net_core.experiments.experiment import load_experiment
 from s4net_core.frames import Frame
@@ -34,14 +32,7 @@ EVERY, PART = 30, 5
 """A path comes after so many frames, and has the pose of every so many."""
 
 
-def frames(scan: Path, settings: Settings, poses: Trajectory) -> Iterator[Frame]:
-    """The frames of a scan with other poses."""
-    capture = open_views(scan, settings)
-    for frame, pose in zip(capture, poses, strict=True):
-        yield replace(frame, T_world_camera=pose)
-
-
-def corrected(session: Session, views: Iterator[Frame], true: Trajectory) -> Iterator[Frame]:
+def corrected(session: Session, views: Iterable[Frame], true: Trajectory) -> Iterator[Frame]:
     """The views; between them the keyframes of the session are moved to a path of true poses."""
     path = {}
     for number, view in enumerate(views):
@@ -78,16 +69,15 @@ def main() -> None:
     source = open_source_set(REPOSITORY / "demo/source")
     scan = args.room / "scan1"
     _, true = read(scan / "poses.txt")
-    spoiled = drift(true, np.random.default_rng(0))
     stamps = [frame.stamp for frame in open_views(scan, settings)]
     second = open_views(args.room / "scan2", settings, labels=SUNRGBD37)
     out: dict[str, object] = {"room": args.room.name, "seed": args.seed}
     out["base"] = evaluate(Segmenter(args.base, settings.device, settings), second).pooled.miou
     buffers, segmenters = {}, {}
-    for name, poses in {"true": true, "path": spoiled}.items():
+    for name, poses in {"true": "", "path": "poses_drift.txt"}.items():
         with tempfile.TemporaryDirectory() as folder, Session(settings, args.base, source, folder) as session:
-            views = frames(scan, settings, poses)
-            version = adapt_to(session, corrected(session, views, true) if name == "path" else views)
+            views = open_views(scan, settings, poses=poses)
+            version = adapt_to(session, corrected(session, views, true) if poses else views)
             segmenters[name] = Segmenter(version.path, settings.device, settings)
             out[f"{name}: segments"] = session.status.segments
             out[f"{name}: pairs"] = str(session.status.pairs)
