@@ -68,6 +68,7 @@ class Experiment(_Part):
         table: experiments with the same name here are rows of one table.
         source: labelled source set.
         scenes: places; instead, `scannet` may be the folder ``scans`` of ScanNet, for the paper's six scenes.
+        poses: as of `Scene`, for all places that name none of their own.
         every: n; scans are measured on every n-th frame.
         bases: weights files of base models by name, each of which is adapted; empty = one is trained on the source set
             first.
@@ -85,6 +86,7 @@ class Experiment(_Part):
     table: str
     source: str
     scenes: tuple[Scene, ...] = ()
+    poses: str = ""
     scannet: str = ""
     every: int = Field(default=1, ge=1)
     bases: dict[str, str] = {}
@@ -129,8 +131,10 @@ class Experiment(_Part):
 
     def places(self) -> list[Scene]:
         """`scenes`, or the paper's six of ScanNet."""
-        if not self.scannet:
-            return list(self.scenes)
+        scenes = self._paper_scenes() if self.scannet else self.scenes
+        return [scene.model_copy(update={"poses": scene.poses or self.poses}) for scene in scenes]
+
+    def _paper_scenes(self) -> list[Scene]:
         scans = Path(self.scannet)
         paths = {scene: [str(paper_scan(scans, scene, number)) for number in (1, 2)] for scene in PAPER_SCENES}
         return [

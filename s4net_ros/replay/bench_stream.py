@@ -172,7 +172,8 @@ def measure(settings_file: str, overrides: Sequence[str], repeats: int) -> list[
         repeats: seconds of each kind.
 
     Raises:
-        S4NetError: the node dies or does not subscribe, takes no keyframes, or loses frames while the robot drives.
+        S4NetError: the node dies or does not subscribe, takes no keyframes, or never takes half of the frames while the
+            robot drives.
     """
     rows = []
     with tempfile.TemporaryDirectory() as folder, streaming(settings_file, overrides, Path(folder)) as (camera, meters):

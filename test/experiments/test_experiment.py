@@ -8,7 +8,7 @@ import yaml
 from s4net_core.config import load_settings
 from s4net_core.errors import SettingsError
 from s4net_core.evaluation.summary import SEGMENTATION
-from s4net_core.experiments.experiment import SCANS, SUPERVISED, load_experiment
+from s4net_core.experiments.experiment import SCANS, SUPERVISED, Experiment, load_experiment
 from s4net_core.io.captures.scannet import PAPER_SCENES
 
 FOLDER = Path(__file__).resolve().parents[2] / "config" / "experiments"
@@ -129,13 +129,19 @@ def test_the_method_called_s4net_there_is_what_the_demo_does():
     assert rooms.adaptation.max_steps == demo.adaptation.max_steps
 
 
+def test_poses_are_for_all_places_without_their_own():
+    scenes = [{**SMALL["scenes"][0], "poses": own} for own in ("", "own.txt")]
+    experiment = Experiment.model_validate({**SMALL, "scenes": scenes, "poses": "all.txt"})
+    assert [place.poses for place in experiment.places()] == ["all.txt", "own.txt"]
+
+
 @pytest.mark.parametrize("path", POSES, ids=lambda path: path.stem)
 def test_poses_that_lie_are_all_that_differs_from_the_six_rooms(path):
     experiment, rooms = load_experiment(path), load_experiment(ROOMS)
     name = f"{path.stem.replace('-', '_')}.txt"
     assert experiment.places() == [place.model_copy(update={"poses": name}) for place in rooms.places()]
     assert experiment.methods == rooms.methods[:1]
-    ignored = {"title", "table", "control", "methods", "scenes"}
+    ignored = {"title", "table", "control", "methods", "poses"}
     assert experiment.model_dump(exclude=ignored) == rooms.model_dump(exclude=ignored)
 
 
