@@ -34,7 +34,6 @@ class PoseCorrections:
         keyframes: what is moved.
         stream: `fixed_frame`, `corrected_frame` whose poses the messages hold, and `corrections`, their type.
         look_up: gives the place of the camera in `corrected_frame`.
-        moved: called on the thread with the name of the frame in which keyframes are after they have moved.
 
     Raises:
         SettingsError: the type of the messages is not installed.
@@ -46,14 +45,11 @@ class PoseCorrections:
         keyframes: KeyframeBuffer,
         stream: StreamSettings,
         look_up: LookUp,
-        *,
-        moved: Callable[[str], None] = lambda frame: None,
     ) -> None:
         self._node = node
         self._keyframes = keyframes
         self._stream = stream
         self._look_up = look_up
-        self._moved = moved
         of_graphs = stream.corrections == "map_graph"
         kind = map_graph() if of_graphs else Path
         self._poses_of: Callable[[Any], dict[int, Pose]] = GraphPoses() if of_graphs else poses_of_path
@@ -81,9 +77,8 @@ class PoseCorrections:
         poses = {stamp: _matrix(pose) @ T_corrected_camera for stamp, pose in stamped.items()}
         # In another frame than the stream's, e.g. map instead of odom, views to come have to be moved as well.
         frame = message.header.frame_id.removeprefix("/")
-        follow = frame != self._stream.fixed_frame.removeprefix("/")
-        if moved := self._keyframes.move(poses, follow=follow):
-            self._moved(frame)
+        other = "" if frame == self._stream.fixed_frame.removeprefix("/") else frame
+        if moved := self._keyframes.move(poses, frame=other):
             self._node.get_logger().info(f"{moved} keyframes moved to the corrected poses of {TOPIC}")
 
     def _failed(self, corrections: Corrections, error: Exception) -> None:

@@ -106,16 +106,16 @@ def overlaps(keyframes: KeyframeBuffer) -> dict[int, dict[int, float]]:
 def test_known_points_are_seen_where_the_corrected_poses_say(true, drifted) -> None:
     keyframes = filled(drifted)
     assert worst_pixel(keyframes, true) > 5
-    assert keyframes.move(path(true), follow=True) > len(keyframes) / 2
+    assert keyframes.move(path(true), frame="map") > len(keyframes) / 2
     assert worst_pixel(keyframes, true) < 1
-    assert keyframes.move(path(true), follow=True) == 0
+    assert keyframes.move(path(true), frame="map") == 0
 
 
 def test_overlaps_are_those_of_a_run_without_drift(true, drifted) -> None:
     keyframes = filled(drifted)
     undrifted = same_views(keyframes, true)
     refused = keyframes.pairs.refused
-    keyframes.move(path(true, every=1), follow=True)
+    keyframes.move(path(true, every=1), frame="map")
     assert keyframes.pairs.refused < refused
     assert keyframes.pairs == undrifted.pairs
     new, wanted = overlaps(keyframes), overlaps(undrifted)
@@ -131,7 +131,7 @@ def test_views_agree_as_in_a_run_without_drift(true, drifted) -> None:
     labels, undrifted = cubes(keyframes, true), same_views(keyframes, true)
     wanted = agreement(labels, undrifted, settings).mean
     assert wanted - agreement(labels, keyframes, settings).mean > 0.05
-    keyframes.move(path(true), follow=True)
+    keyframes.move(path(true), frame="map")
     assert agreement(labels, keyframes, settings).mean == pytest.approx(wanted, abs=0.01)
 
 
@@ -141,14 +141,36 @@ def test_views_that_stay_are_compared_anew_with_an_older_one_that_moved(true) ->
     nudge = np.eye(4)
     nudge[:3, 3] = (0.02, 0.0, 0.0)
     path_of_two = {true[0].stamp: nudge @ true[0].T_world_camera, true[1].stamp: true[1].T_world_camera}
-    assert keyframes.move(path_of_two, follow=False) == 1
+    assert keyframes.move(path_of_two) == 1
     assert len(before) > 1
     assert set(overlaps(keyframes)[0]) == before
 
 
+def test_a_view_that_stays_is_compared_with_an_older_one_that_comes_near(true) -> None:
+    away = np.eye(4)
+    away[:3, 3] = (50.0, 0.0, 0.0)
+    keyframes = buffer()
+    first = keyframes.offer(replace(true[0], T_world_camera=away @ true[0].T_world_camera)).id
+    second = keyframes.offer(true[8]).id
+    assert overlaps(keyframes) == {first: {}, second: {}}
+    assert keyframes.move({f.stamp: f.T_world_camera for f in (true[0], true[8])}) == 1
+    assert overlaps(keyframes) == overlaps(filled([true[0], true[8]]))
+    assert set(overlaps(keyframes)[second]) == {first}
+
+
+def test_the_world_of_the_keyframes_is_told_until_they_are_cleared(true, drifted) -> None:
+    keyframes = filled(drifted)
+    assert keyframes.move(path(true)) > 0
+    assert keyframes.frame == ""
+    assert keyframes.move(path(drifted), frame="map") > 0
+    assert keyframes.frame == "map"
+    keyframes.clear()
+    assert keyframes.frame == ""
+
+
 def test_views_to_come_are_corrected_as_the_newest_one_is(true, drifted) -> None:
     keyframes = filled(drifted[:40])
-    keyframes.move(path(true[:40]), follow=True)
+    keyframes.move(path(true[:40]), frame="map")
     error = inverse(drift(39 / FRAMES))
     decision = keyframes.offer(drifted[50])
     assert decision.id is not None
@@ -157,7 +179,7 @@ def test_views_to_come_are_corrected_as_the_newest_one_is(true, drifted) -> None
 
 def test_views_to_come_stay_where_the_stream_puts_them_if_it_is_corrected_itself(true, drifted) -> None:
     keyframes = filled(drifted[:40])
-    keyframes.move(path(true[:40]), follow=False)
+    keyframes.move(path(true[:40]))
     decision = keyframes.offer(true[50])
     assert decision.id is not None
     np.testing.assert_array_equal(keyframes.get(decision.id).T_world_camera, true[50].T_world_camera)
@@ -166,7 +188,7 @@ def test_views_to_come_stay_where_the_stream_puts_them_if_it_is_corrected_itself
 def test_a_moved_view_has_another_key_and_an_unmoved_one_its_own(true, drifted) -> None:
     keyframes = filled(drifted)
     before = {id: keyframes.get(id).key for id in keyframes.ids()}
-    keyframes.move(path(true), follow=True)
+    keyframes.move(path(true), frame="map")
     assert keyframes.get(0).key == before[0]
     last = keyframes.ids()[-1]
     assert keyframes.get(last).key == (last, 1)
@@ -174,14 +196,14 @@ def test_a_moved_view_has_another_key_and_an_unmoved_one_its_own(true, drifted) 
 
 def test_a_path_of_other_times_moves_nothing(true, drifted) -> None:
     keyframes = filled(drifted)
-    assert keyframes.move({stamp + 10**12: T for stamp, T in path(true).items()}, follow=True) == 0
-    assert keyframes.move({}, follow=True) == 0
+    assert keyframes.move({stamp + 10**12: T for stamp, T in path(true).items()}, frame="map") == 0
+    assert keyframes.move({}, frame="map") == 0
 
 
 def test_moved_keyframes_are_saved_where_they_are(true, drifted, tmp_path: Path) -> None:
     keyframes = filled(drifted)
     keyframes.save(tmp_path)
-    keyframes.move(path(true), follow=True)
+    keyframes.move(path(true), frame="map")
     keyframes.save(tmp_path)
     restored = buffer()
     assert restored.load(tmp_path) == []

@@ -39,19 +39,34 @@ def quaternion_of(T: NDArray[np.float64]) -> tuple[float, float, float, float]:
     return (x, y, z, w) if w >= 0 else (-x, -y, -z, -w)
 
 
-def interpolate(T_a: NDArray[np.float64], T_b: NDArray[np.float64], share: float) -> NDArray[np.float64]:
-    """Interpolate two (4, 4) transforms: translation linearly, rotation along the shortest arc; share 0 = `T_a`."""
-    from scipy.spatial.transform import Rotation, Slerp
+def interpolate(
+    T_a: NDArray[np.float64], T_b: NDArray[np.float64], share: float | NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Interpolate two transforms: translation linearly, rotation along the shortest arc.
 
-    T = np.eye(4)
-    T[:3, 3] = (1 - share) * T_a[:3, 3] + share * T_b[:3, 3]
-    T[:3, :3] = Slerp([0.0, 1.0], Rotation.from_matrix(np.stack((T_a[:3, :3], T_b[:3, :3]))))(share).as_matrix()
+    Args:
+        T_a, T_b: (4, 4), or (N, 4, 4) for N pairs at once.
+        share: 0 = `T_a`, 1 = `T_b`; (N,) for N pairs.
+
+    Returns:
+        As `T_a`.
+    """
+    from scipy.spatial.transform import Rotation
+
+    part = np.expand_dims(share, -1)
+    a, b = Rotation.from_matrix(T_a[..., :3, :3]), Rotation.from_matrix(T_b[..., :3, :3])
+    T = np.zeros(T_a.shape)
+    T[..., :3, :3] = (a * Rotation.from_rotvec(part * (a.inv() * b).as_rotvec())).as_matrix()
+    T[..., :3, 3] = (1 - part) * T_a[..., :3, 3] + part * T_b[..., :3, 3]
+    T[..., 3, 3] = 1
     return T
 
 
 def inverse(T: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Inverse of a rigid (4, 4) transform."""
-    T_inverse = np.eye(4)
-    T_inverse[:3, :3] = T[:3, :3].T
-    T_inverse[:3, 3] = -T[:3, :3].T @ T[:3, 3]
+    """Inverse of rigid transforms, (..., 4, 4)."""
+    R_inverse = np.swapaxes(T[..., :3, :3], -1, -2)
+    T_inverse = np.zeros(T.shape)
+    T_inverse[..., :3, :3] = R_inverse
+    T_inverse[..., :3, 3] = -(R_inverse @ T[..., :3, 3:])[..., 0]
+    T_inverse[..., 3, 3] = 1
     return T_inverse

@@ -77,6 +77,7 @@ class KeyframeBuffer(KeyframeQueries):
         from_sensor = self._predict_depth is None
         self._pairing = Pairing(self._settings, self._geometry, min_overlap=self._min_overlap, from_sensor=from_sensor)
         self._trail = Trail()
+        self._frame = ""
         self._evicted = 0
         self._recent_sharpness: deque[float] = deque(maxlen=self._settings.sharpness_window)
 
@@ -91,6 +92,7 @@ class KeyframeBuffer(KeyframeQueries):
             KeyframeError: it has another size than the keyframes, or is larger than the whole buffer may be.
         """
         with self._lock:
+            pairing = self._pairing
             segment, T_world_camera = self._follow(view)
             if self._pairing.is_known(T_world_camera, segment):
                 return Decision(None, "known_view")
@@ -105,9 +107,11 @@ class KeyframeBuffer(KeyframeQueries):
         if depth is not None:
             depth = usable_depth(depth, self._geometry.min_depth, self._geometry.max_depth)
         with self._lock:
+            if self._pairing is not pairing:  # cleared or loaded meanwhile: segments are counted anew
+                segment, _ = self._follow(view)
             return self._take(frame, depth, segment)
 
-    def move(self, path: Mapping[int, NDArray[np.float64]], *, follow: bool) -> int:
+    def move(self, path: Mapping[int, NDArray[np.float64]], *, frame: str = "") -> int:
         """Move keyframes to where a corrected trajectory puts them, and measure anew what has moved.
 
         The correction is known at those stamps of the trajectory at which the stream gave a pose, and interpolated
@@ -115,7 +119,8 @@ class KeyframeBuffer(KeyframeQueries):
 
         Args:
             path: corrected T_world_camera, (4, 4), by stamp, nanoseconds; the stamps need not be those of keyframes.
-            follow: whether views to come need the newest correction too: the stream goes on in the old world.
+            frame: name of the world of the trajectory if it is another one than the stream's: views to come are brought
+                there by the newest correction. Empty = the stream's own.
 
         Returns:
             Number of keyframes that have moved.
@@ -131,14 +136,20 @@ class KeyframeBuffer(KeyframeQueries):
             moved = moved_poses(pairing.keyframes, knots)
             if not moved:
                 return 0
-            self._trail.move(knots, follow=follow)
+            self._trail.move(knots, follow=bool(frame))
+            self._frame = frame
             stale = pairing.move(moved)
         for id in stale:  # one at a time, so that nobody waits long
             with self._lock:
-                pairing.measure_again(id)
+                pairing.measure_again(id, moved)
         with self._lock:
             pairing.judge_all()
         return len(moved)
+
+    @property
+    def frame(self) -> str:
+        """Name of the world in which the keyframes are since `move`; empty = the stream's own."""
+        return self._frame
 
     @property
     def evicted(self) -> int:

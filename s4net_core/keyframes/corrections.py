@@ -61,21 +61,28 @@ class Trail:
             path: corrected T_world_camera, (4, 4), by stamp, nanoseconds.
         """
         stamps = list(self._stamps)
-        found: dict[int, Knots] = {}
-        for stamp, T_corrected in path.items():
+        known = []  # stamp, segment, the poses around it, and how far it lies between them
+        for stamp in path:
             after = bisect_left(stamps, stamp)
             if after == len(stamps):
                 continue
             time = stamps[after]
             segment, T_after = self._poses[time]
-            if time != stamp:
-                if after == 0:
-                    continue
+            if time == stamp:
+                known.append((stamp, segment, T_after, T_after, 1.0))
+            elif after > 0:
                 before = stamps[after - 1]
-                if time - before > LONGEST_PAUSE_NS or self._poses[before][0] != segment:
-                    continue
-                T_after = interpolate(self._poses[before][1], T_after, (stamp - before) / (time - before))
-            found.setdefault(segment, {})[stamp] = T_corrected @ inverse(T_after)
+                segment_before, T_before = self._poses[before]
+                if time - before <= LONGEST_PAUSE_NS and segment_before == segment:
+                    known.append((stamp, segment, T_before, T_after, (stamp - before) / (time - before)))
+        if not known:
+            return {}
+        found: dict[int, Knots] = {}
+        of_path, segments, poses_before, poses_after, shares = zip(*known, strict=True)
+        T_stream = interpolate(np.stack(poses_before), np.stack(poses_after), np.array(shares))
+        corrections = np.stack([path[stamp] for stamp in of_path]) @ inverse(T_stream)
+        for stamp, segment, correction in zip(of_path, segments, corrections, strict=True):
+            found.setdefault(segment, {})[stamp] = correction
         return found
 
     def move(self, knots: Mapping[int, Knots], *, follow: bool) -> None:

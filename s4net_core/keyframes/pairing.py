@@ -1,7 +1,7 @@
 """Keyframes and what was measured between them: who sees whom, and who may teach whom."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -141,28 +141,48 @@ class Pairing:
             self.keyframes[id] = replace(keyframe, T_world_camera=T_world_camera, revision=keyframe.revision + 1)
             self._coarse[id] = coarse_view(self.keyframes[id], self._settings.coarse_width)
             self._places.put(id, self._coarse[id])
-        stale = set(moved)
-        for id, overlaps in self.measured.items():
-            kept = {
-                other: pair
-                for other, pair in overlaps.items()
-                if other in old
-                and same_pose(
-                    inverse(old[id]) @ old[other],
-                    inverse(self.keyframes[id].T_world_camera) @ self.keyframes[other].T_world_camera,
-                )
-            }
-            if any(other in old and other not in kept for other in overlaps):
-                stale.add(id)
-            self.measured[id] = kept
+        changed = self._changed_pairs(old, moved)
+        for id, other in changed:
+            del self.measured[id][other]
         self._connect_all()
-        return sorted(stale)
+        return sorted({*moved, *(id for id, _ in changed)})
 
-    def measure_again(self, id: int) -> None:
-        """Measure the pairs of a keyframe that `move` has forgotten; `judge_all` must follow."""
-        if id in self.keyframes:
-            self.measured[id] |= self._measure(id)
-            self._counts = None
+    def _changed_pairs(self, old: Mapping[int, NDArray[np.float64]], moved: Collection[int]) -> list[tuple[int, int]]:
+        """Measured pairs, the newer first, whose relative pose is not what it was when all had their `old` poses."""
+        pairs = [
+            (id, other)
+            for id, overlaps in self.measured.items()
+            for other in overlaps
+            if other in old and (id in moved or other in moved)
+        ]
+        if not pairs:
+            return []
+
+        def relative(T_world_camera: Callable[[int], NDArray[np.float64]]) -> NDArray[np.float64]:
+            T_first, T_second = (np.stack([T_world_camera(id) for id in ids]) for ids in zip(*pairs, strict=True))
+            return inverse(T_first) @ T_second
+
+        # All at once: a room has thousands of pairs, and the caller holds the buffer's lock.
+        same = same_pose(relative(old.__getitem__), relative(lambda id: self.keyframes[id].T_world_camera))
+        return [pair for pair, as_before in zip(pairs, same, strict=True) if not as_before]
+
+    def measure_again(self, id: int, moved: Collection[int]) -> None:
+        """Measure the pairs of a keyframe that are not known since `move`; `judge_all` must follow.
+
+        Args:
+            id: one of those that `move` has returned; it may be gone.
+            moved: ids of the keyframes that have moved: one of them may have come near newer ones that have not.
+        """
+        if id not in self.keyframes:
+            return
+        self.measured[id] |= self._measure(id)
+        if id in moved:
+            near = self._nearest(id, lambda other: other > id and other not in moved and id not in self.measured[other])
+            for prove, newer in enumerate(near):
+                for other in newer:
+                    pair = self._gate.measure(self._coarse[other], {id: self._coarse[id]}, prove=bool(prove))
+                    self.measured[other] |= pair
+        self._counts = None
 
     def judge_all(self) -> None:
         """Judge all pairs anew, because poses were corrected, and connect those that may teach each other."""
@@ -201,14 +221,18 @@ class Pairing:
 
     def _measure(self, id: int) -> Overlaps:
         """Overlaps of a keyframe with the nearest older ones of its own segment, and with the nearest of others."""
-        keyframe, new = self.keyframes[id], self._coarse[id]
-        segment, known = keyframe.segment, self.measured.get(id, {})
-        near = [other for other in self._places.nearest(new) if other < id and other not in known]
-        own = [id for id in near if self.segments.group(self.keyframes[id].segment) == self.segments.group(segment)]
-        others = [id for id in near if id not in set(own)][: self._settings.candidates]
-        own = own[: self._settings.candidates]
+        new, known = self._coarse[id], self.measured.get(id, {})
+        own, others = self._nearest(id, lambda other: other < id and other not in known)
         measured = self._gate.measure(new, {id: self._coarse[id] for id in own}, prove=False)
         return measured | self._gate.measure(new, {id: self._coarse[id] for id in others}, prove=True)
+
+    def _nearest(self, id: int, wanted: Callable[[int], bool]) -> tuple[list[int], list[int]]:
+        """Ids of the wanted keyframes nearest to one: of its own frame, and of others; `candidates` each at most."""
+        group = self.segments.group(self.keyframes[id].segment)
+        own, others = list[int](), list[int]()
+        for other in filter(wanted, self._places.nearest(self._coarse[id])):
+            (own if self.segments.group(self.keyframes[other].segment) == group else others).append(other)
+        return own[: self._settings.candidates], others[: self._settings.candidates]
 
     def _judge(self, keyframe: Keyframe) -> bool:
         """Take pairs of a new keyframe as evidence about their segments. Returns whether any are joined by it."""

@@ -133,7 +133,8 @@ class Segments:
         seconds = (stamp - last_stamp) / 1e9
         if seconds < 0:
             return True
-        step = (seconds, *difference(T_last, T_world_camera))
+        distance, angle = difference(T_last, T_world_camera)
+        step = (seconds, float(distance), float(angle))
         usual = [statistics.median(values) for values in zip(*self._steps, strict=True)]
         self._steps.append(step)
         if not usual:  # of a slow or coarse capture, the first step alone says nothing
@@ -144,17 +145,19 @@ class Segments:
         return any(value > max(limit, UNUSUAL * often) for value, limit, often in zip(step, limits, usual, strict=True))
 
 
-def same_pose(T_first: NDArray[np.float64], T_second: NDArray[np.float64]) -> bool:
-    """Whether two poses, (4, 4), of the same stamp come from the same recording."""
+def same_pose(T_first: NDArray[np.float64], T_second: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Whether two poses, (..., 4, 4) -> (...), of the same stamp come from the same recording."""
     distance, angle = difference(T_first, T_second)
-    return distance < SAME_PLACE and angle < SAME_DIRECTION
+    return (distance < SAME_PLACE) & (angle < SAME_DIRECTION)
 
 
-def difference(T_first: NDArray[np.float64], T_second: NDArray[np.float64]) -> tuple[float, float]:
-    """Distance, metres, and angle, degrees, between two poses, (4, 4)."""
-    cosine = (np.trace(T_first[:3, :3].T @ T_second[:3, :3]) - 1) / 2
-    distance = float(np.linalg.norm(T_first[:3, 3] - T_second[:3, 3]))
-    return distance, float(np.degrees(np.arccos(np.clip(cosine, -1.0, 1.0))))
+def difference(
+    T_first: NDArray[np.float64], T_second: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Distance, metres, and angle, degrees, between two poses, (..., 4, 4) -> (...)."""
+    cosine = (np.einsum("...ij,...ij->...", T_first[..., :3, :3], T_second[..., :3, :3]) - 1) / 2
+    distance = np.linalg.norm(T_first[..., :3, 3] - T_second[..., :3, 3], axis=-1)
+    return np.asarray(distance), np.asarray(np.degrees(np.arccos(np.clip(cosine, -1.0, 1.0))))
 
 
 def _ordered(first: int, second: int) -> tuple[int, int]:

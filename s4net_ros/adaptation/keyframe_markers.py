@@ -37,7 +37,7 @@ class KeyframeMarkers:
 
     Args:
         keyframes: buffer whose keyframes are drawn.
-        frame_id: world frame of the keyframes' poses.
+        frame_id: world frame of the stream's poses.
         measured: gives the agreement, 0..1, by keyframe as it was measured last; older values of others stay.
     """
 
@@ -47,7 +47,7 @@ class KeyframeMarkers:
         self._keyframes = keyframes
         self._measured = measured
         self._agreement: dict[int, float] = {}
-        self._frame_id = frame_id
+        self._stream_frame = self._frame_id = frame_id
         self._drawn: dict[int, _Drawn] = {}
         self._refused: list[tuple[int, int]] = []
         self._complete_at = -math.inf
@@ -60,6 +60,7 @@ class KeyframeMarkers:
             now: seconds of a clock that never goes back.
             newcomer: whether a new listener has come, who needs everything.
         """
+        self._frame_id = self._keyframes.frame or self._stream_frame
         views = self._keyframes.views(self._keyframes.ids())
         self._agreement = {id: share for id, share in {**self._agreement, **self._measured()}.items() if id in views}
         gone = [id for id in self._drawn if id not in views]
@@ -84,7 +85,7 @@ class KeyframeMarkers:
         return messages
 
     def _key(self, keyframe: Keyframe) -> tuple[object, ...]:
-        return (*keyframe.key, self._agreement.get(keyframe.id))
+        return (*keyframe.key, self._agreement.get(keyframe.id), self._frame_id)
 
     def _frustum(self, keyframe: Keyframe) -> Marker:
         color = agreement_color(self._agreement.get(keyframe.id))
@@ -133,7 +134,7 @@ class KeyframeMarkers:
 
 @dataclass(frozen=True)
 class _Drawn:
-    """A keyframe as it is drawn; another key means that it has moved, or agrees more or less than before."""
+    """A keyframe as it is drawn; another key means that it or its frame has moved, or that it agrees more or less."""
 
     key: tuple[object, ...]
     stamp: int

@@ -46,8 +46,6 @@ class ConfiguredMap:
         self._segmenter = segmenter
         self.map = SemanticMap(segmenter.info.label_space, self._settings.map)
         self.keyframes = keyframes_for(segmenter, self._settings)
-        self.frame = self._settings.stream.fixed_frame
-        """Name of the map's frame; another one once poses were corrected in it."""
         self.counts = Counts()
         self._outputs = MapOutputs(node, segmenter.info.label_space, self._settings.map)
         undo.callback(self._outputs.destroy)
@@ -57,6 +55,11 @@ class ConfiguredMap:
         self._waiting: Callable[[], int] = int
         undo.callback(DiagnosticsPublisher(node, self._report).destroy)
 
+    @property
+    def frame(self) -> str:
+        """Name of the map's frame; another one than the stream's once poses were corrected in it."""
+        return self.keyframes.frame or self._settings.stream.fixed_frame
+
     def load(self, path: Path) -> None:
         """Put a saved map in the place of this one. The keyframes are forgotten: their votes may be in it already.
 
@@ -65,7 +68,6 @@ class ConfiguredMap:
         """
         self.map.load(path)
         self.keyframes.clear()
-        self.frame = self._settings.stream.fixed_frame
 
     def activate(self, undo: ExitStack) -> None:
         """Start the threads, then the subscriptions that feed them."""
@@ -87,7 +89,7 @@ class ConfiguredMap:
         watch = StallWatch(node, stream.stall_warning, stream.sync_slop)
         assembly = camera_frames(node, watch)
         undo.callback(assembly.destroy)
-        corrections = PoseCorrections(node, self.keyframes, stream, assembly.look_up, moved=self._set_frame)
+        corrections = PoseCorrections(node, self.keyframes, stream, assembly.look_up)
         undo.callback(corrections.destroy)
         frames = FrameThread(assembly, self._offer, partial(self._failed, "frame not used"))
         undo.callback(self._stop, frames)
@@ -112,9 +114,6 @@ class ConfiguredMap:
 
     def _publish(self, points: MapPoints) -> None:
         self._outputs.publish(points, self.frame)
-
-    def _set_frame(self, frame: str) -> None:
-        self.frame = frame
 
     def _failed(self, what: str, error: Exception) -> None:
         text = str(error) if isinstance(error, S4NetError) else "".join(traceback.format_exception(error))

@@ -34,6 +34,15 @@ def test_slerp_takes_the_shortest_arc_around_a_general_axis():
     np.testing.assert_allclose(middle[:3, :3], np.diag([-1.0, -1.0, 1.0]), atol=1e-12)  # through pi, not through 0
 
 
+def test_several_pairs_at_once_are_interpolated_and_inverted_as_each_alone():
+    T_a, T_b = pose_matrix((1, 2, 3), (0.1, -0.4, 0.3, 0.8)), pose_matrix((-1, 0, 2), (0.5, 0.1, 0.0, 0.6))
+    shares = np.array([0.0, 0.25, 0.5, 1.0])
+    several = interpolate(np.stack([T_a] * 4), np.stack([T_b] * 4), shares)
+    np.testing.assert_allclose(several, [interpolate(T_a, T_b, share) for share in shares], atol=1e-12)
+    np.testing.assert_allclose(several[[0, 3]], [T_a, T_b], atol=1e-12)
+    np.testing.assert_allclose(inverse(several), [inverse(T) for T in several], atol=1e-12)
+
+
 def test_inverse_undoes_a_pose():
     T = pose_matrix((1, 2, 3), (0.1, -0.4, 0.3, 0.8))
     np.testing.assert_allclose(inverse(T), np.linalg.inv(T), atol=1e-12)

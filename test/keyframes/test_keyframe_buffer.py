@@ -166,6 +166,22 @@ def test_clearing_forgets_everything_but_never_reuses_an_id() -> None:
     assert keyframes.offer(view()).id == 5
 
 
+def test_a_view_that_is_decoded_while_the_buffer_is_cleared_begins_a_new_world() -> None:
+    keyframes, frame = filled([view(stamp=10 * SECOND)]), view(x=1.0, stamp=5 * SECOND)  # time goes back: segment 1
+
+    class Decoded:
+        stamp, T_world_camera, frame_id = frame.stamp, frame.T_world_camera, frame.frame_id
+
+        def decode(self) -> Frame:
+            keyframes.clear()
+            return frame
+
+    id = keyframes.offer(Decoded()).id
+    assert id is not None
+    assert keyframes.get(id).segment == 0
+    assert keyframes.offer(frame).reason == "known_view"
+
+
 def test_offers_queries_and_saves_from_several_threads_do_not_disturb_each_other(tmp_path: Path) -> None:
     frames, keyframes, failures = corridor(120), buffer(max_megabytes=1), []
 

@@ -138,7 +138,7 @@ def test_voxels_move_with_the_keyframes() -> None:
     shifted = {frame.stamp: np.array(frame.T_world_camera) for frame in FRAMES}
     for i, T in enumerate(shifted.values()):
         T[:3, 3] += (0.01 * i, 0.4, 0.0)
-    assert keyframes.move(shifted, follow=False)
+    assert keyframes.move(shifted)
     assert found.update(keyframes)
     assert contents(found) != before
     assert contents(found) == contents(mapped(keyframes, labels))

@@ -124,11 +124,27 @@ def test_a_moved_keyframe_is_drawn_where_it_is(buffer, frames):
     markers.messages(0.0)
     T = frames[1].T_world_camera.copy()
     T[0, 3] += 0.5
-    buffer.move({frames[0].stamp: frames[0].T_world_camera, frames[1].stamp: T}, follow=False)
+    buffer.move({frames[0].stamp: frames[0].T_world_camera, frames[1].stamp: T})
     (message,) = markers.messages(1.0)
     (marker,) = (m for m in message.markers if m.ns == "keyframes/frustum")
     assert marker.id == ids[1]
     np.testing.assert_allclose(xyz([marker.pose.position])[0], T[:3, 3])
+
+
+def test_keyframes_that_moved_to_another_world_are_all_drawn_there(buffer, frames):
+    markers = KeyframeMarkers(buffer, "odom")
+    drawn = [(ADD, buffer.offer(frame).id) for frame in frames[:2]]
+    markers.messages(0.0)
+    T = frames[1].T_world_camera.copy()
+    T[0, 3] += 0.5
+    buffer.move({frames[0].stamp: frames[0].T_world_camera, frames[1].stamp: T}, frame="map")
+    (message,) = markers.messages(1.0)
+    assert actions(message) == drawn  # the first as well, which has not moved
+    assert {marker.header.frame_id for marker in message.markers} == {"map"}
+    buffer.clear()
+    buffer.offer(frames[2])
+    (message,) = markers.messages(2.0)
+    assert {marker.header.frame_id for marker in message.markers} == {"odom"}
 
 
 def test_the_colour_of_a_keyframe_tells_how_far_it_agrees_with_others(buffer, frames):

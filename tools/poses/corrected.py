@@ -41,7 +41,7 @@ def corrected(session: Session, views: Iterable[Frame], true: Trajectory) -> Ite
         if arrives or number % PART == 0:
             path[view.stamp] = true[number]
         if arrives:
-            session.keyframes.move(path, follow=True)
+            session.keyframes.move(path, frame="map")
 
 
 def largest_offset(keyframes: KeyframeBuffer, true: dict[int, np.ndarray]) -> float:
