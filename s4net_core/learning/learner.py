@@ -351,6 +351,7 @@ class Learner:
         count = settings.target_images(self.network.settings.architecture)
         if self._source_free is not None:
             count = max(count, settings.source_batch)  # targets take the place of the source images
+            self._source_free.forget(but=set(self._keyframes.ids()))  # rooms that were left long ago weigh nothing
             # A few views a step, because their labels are made for it: a step must not last for a minute.
             for view, label in itertools.islice(self.targets(but=self._source_free.is_counted), count):
                 self._source_free.count(view, label)

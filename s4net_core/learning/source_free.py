@@ -1,7 +1,7 @@
 """What stands in for a source set where there is none: the base model's own predictions of the keyframes."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 import torch
@@ -47,9 +47,9 @@ class SourceFree:
         pixels = np.bincount(label.ravel(), minlength=classes + 1)[1 : classes + 1]
         self._pixels[view.id] = view.key, pixels
 
-    def forget(self) -> None:
-        """Forget what was counted."""
-        self._pixels.clear()
+    def forget(self, but: Collection[int] = ()) -> None:
+        """Forget the labels that were counted, except of the views with these ids."""
+        self._pixels = {id: counted for id, counted in self._pixels.items() if id in but}
 
     @property
     def class_weights(self) -> Tensor:

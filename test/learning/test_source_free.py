@@ -79,6 +79,20 @@ def test_class_weights_follow_from_the_labels_of_all_views_each_counted_once(mak
     torch.testing.assert_close(weights[-1], expected)
 
 
+def test_views_that_were_evicted_no_longer_count(make, settings, keyframes):
+    settings.learner.target_batch = len(keyframes)  # all views are counted at the first step
+    learner = make()
+    learner.step()
+    labels, gone = {view.id: label for view, label in learner.targets()}, keyframes.ids()[0]
+    before = learner._geometric_weights
+    keyframes._pairing.remove(gone)
+    learner.step()
+    left = [label for id, label in labels.items() if id != gone]
+    expected = median_frequency_weights(left, CLASSES) ** settings.learner.class_weight_power
+    torch.testing.assert_close(learner._geometric_weights, expected)
+    assert not torch.equal(learner._geometric_weights, before)
+
+
 def test_a_view_that_has_moved_is_counted_anew_and_a_restart_forgets_all(settings, base, keyframes):
     network, _ = load_checkpoint(base)
     source = SourceFree(network, Teacher(copy.deepcopy(network), settings, CPU), settings.learner)
