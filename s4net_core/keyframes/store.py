@@ -1,4 +1,8 @@
-"""Keyframes on disk: one .npz file each, written once, and an index of the valid files. Nothing is unpickled."""
+"""Keyframes on disk. Nothing is unpickled.
+
+There is one .npz file each, written once: a pose graph moves keyframes again and again, and their images stay. The poses
+and pairs of all are in one more .npz file, and an index names the valid files.
+"""
 
 import hashlib
 import io
@@ -11,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from s4net_core.errors import KeyframeError
 from s4net_core.files import open_regular, read_json, remove_temporaries, write_atomically
@@ -19,9 +24,10 @@ from s4net_core.keyframes.gate import Measured, Overlaps, Verdict
 from s4net_core.keyframes.view import Keyframe
 
 INDEX = "index.json"
-VERSION = 1
+VERSION = 2
 MAX_BYTES = 1 << 28
-"""Largest content of a keyframe's file; the largest images of `model.width` and `model.height` have a third of it."""
+"""Largest content of a file; the largest images of `model.width` and `model.height` have a third of it."""
+REMEDY = "delete the folder to start with no keyframes"
 DAMAGE = (
     *(OSError, EOFError, KeyError, TypeError, ValueError, MemoryError, OverflowError, RecursionError),
     *(zipfile.BadZipFile, zlib.error, struct.error, NotImplementedError),
@@ -51,18 +57,22 @@ class Saved:
 
 
 def write(folder: Path, saved: Saved) -> None:
-    """Bring `folder` up to date: new keyframes first, then the index, then old files are deleted.
+    """Bring `folder` up to date: new files first, then the index, then old files are deleted.
 
     Raises:
         KeyframeError: the folder cannot be written.
     """
     try:
         remove_temporaries(folder)
-        names = {}
-        for keyframe, overlaps in saved.keyframes:
-            names[keyframe.id] = _file_name(keyframe, overlaps)
-            if not (folder / names[keyframe.id]).exists():
-                write_atomically(folder / names[keyframe.id], _packed(keyframe, overlaps))
+        # Named by content too, so that another buffer's keyframe is not taken for this one.
+        names = {f"keyframe_{keyframe.id:06d}_{keyframe.digest}.npz": keyframe for keyframe, _ in saved.keyframes}
+        for name, keyframe in names.items():
+            if not (folder / name).exists():
+                write_atomically(folder / name, _packed(keyframe))
+        places = _packed_places(saved.keyframes)
+        places_name = f"places_{hashlib.blake2b(places, digest_size=8).hexdigest()}.npz"
+        if not (folder / places_name).exists():
+            write_atomically(folder / places_name, places)
         index = {
             "version": VERSION,
             "next_id": saved.next_id,
@@ -70,11 +80,12 @@ def write(folder: Path, saved: Saved) -> None:
             "predicted_depth": saved.predicted,
             "segment": saved.segment,
             "joined": saved.joined,
-            "files": list(names.values()),
+            "places": places_name,
+            "files": list(names),
         }
         write_atomically(folder / INDEX, json.dumps(index, indent=1))
-        for path in folder.glob("keyframe_*.npz"):
-            if path.name not in names.values():
+        for path in (*folder.glob("keyframe_*.npz"), *folder.glob("places_*.npz")):
+            if path.name not in (*names, places_name):
                 path.unlink()
     except OSError as error:
         raise KeyframeError(f"keyframes cannot be saved in {folder}: {error}") from error
@@ -84,14 +95,15 @@ def read(folder: Path) -> tuple[Saved, list[str]]:
     """What `folder` holds, and what is wrong with each file that had to be left out.
 
     Raises:
-        KeyframeError: there is no index, or it is damaged or of an unknown version.
+        KeyframeError: there is no index, or it or the file of poses and pairs is damaged or of an unknown version.
     """
     index = _read_index(folder / INDEX)
+    places = _read_places(folder / Path(index["places"]).name)
     found: dict[int, tuple[Keyframe, Overlaps]] = {}
     problems = []
     for name in index["files"]:
         try:
-            keyframe, overlaps = _read_keyframe(folder / Path(name).name)
+            keyframe, overlaps = _read_keyframe(folder / Path(name).name, places)
         except DAMAGE as error:
             problems.append(f"keyframe file {folder / name} is damaged or missing and is left out: {error}")
             continue
@@ -110,22 +122,21 @@ def read(folder: Path) -> tuple[Saved, list[str]]:
 
 
 def _read_index(path: Path) -> dict[str, Any]:
-    remedy = "delete the folder to start with no keyframes"
     try:
         index = read_json(path)
     except OSError as error:
         raise KeyframeError(f"no saved keyframes at {path}: {error}") from error
     except ValueError as error:
-        raise KeyframeError(f"keyframe index {path} is damaged ({error}): {remedy}") from error
+        raise KeyframeError(f"keyframe index {path} is damaged ({error}): {REMEDY}") from error
     version = index.get("version") if isinstance(index, dict) else None
     if version != VERSION:
-        raise KeyframeError(f"keyframe index {path} has version {version}, known is {VERSION}: {remedy}")
+        raise KeyframeError(f"keyframe index {path} has version {version}, known is {VERSION}: {REMEDY}")
     whole = all(isinstance(index.get(key), int) for key in ("next_id", "evicted"))
     whole = whole and isinstance(index.get("predicted_depth"), bool) and isinstance(index.get("files"), list)
-    if not whole or not all(isinstance(file, str) for file in index["files"]):
-        raise KeyframeError(f"keyframe index {path} lacks next_id, evicted, predicted_depth or files: {remedy}")
+    if not whole or not all(isinstance(file, str) for file in (index.get("places"), *index["files"])):
+        raise KeyframeError(f"keyframe index {path} lacks next_id, evicted, predicted_depth, places or files: {REMEDY}")
     if not isinstance(index.get("segment", 0), int) or not _are_pairs(index.get("joined", [])):
-        raise KeyframeError(f"keyframe index {path} has a segment or joined segments that are no numbers: {remedy}")
+        raise KeyframeError(f"keyframe index {path} has a segment or joined segments that are no numbers: {REMEDY}")
     return dict(index)
 
 
@@ -135,13 +146,51 @@ def _are_pairs(value: Any) -> bool:
     return pairs and all(isinstance(number, int) for pair in value for number in pair)
 
 
-def _file_name(keyframe: Keyframe, overlaps: Overlaps) -> str:
-    """Named by content too, so that another buffer's keyframe, or one before it moved, is not taken for this one."""
-    measured = hashlib.blake2b(repr(sorted(overlaps.items())).encode(), digest_size=4).hexdigest()
-    return f"keyframe_{keyframe.id:06d}_{keyframe.digest}_{measured}.npz"
+@dataclass(frozen=True)
+class _Place:
+    """What corrections change of a keyframe: pose, (4, 4), segment, revision, and the pairs with older ones."""
+
+    T_world_camera: NDArray[np.float64]
+    segment: int
+    revision: int
+    overlaps: Overlaps
 
 
-def _packed(keyframe: Keyframe, overlaps: Overlaps) -> bytes:
+def _packed_places(keyframes: list[tuple[Keyframe, Overlaps]]) -> bytes:
+    """Content of the file of poses and pairs."""
+    pairs = [(keyframe.id, other, pair) for keyframe, overlaps in keyframes for other, pair in overlaps.items()]
+    file = io.BytesIO()
+    np.savez(
+        file,
+        id=np.array([keyframe.id for keyframe, _ in keyframes], dtype=np.int64),
+        T_world_camera=np.array([keyframe.T_world_camera for keyframe, _ in keyframes]).reshape(-1, 4, 4),
+        segment=np.array([keyframe.segment for keyframe, _ in keyframes], dtype=np.int64),
+        revision=np.array([keyframe.revision for keyframe, _ in keyframes], dtype=np.int64),
+        pairs=np.array([(id, other) for id, other, _ in pairs], dtype=np.int64).reshape(-1, 2),
+        shares=np.array([pair[:2] for _, _, pair in pairs], dtype=np.float64).reshape(-1, 2),
+        verdicts=np.array([pair.verdict for _, _, pair in pairs], dtype=np.int64),
+    )
+    return file.getvalue()
+
+
+def _read_places(path: Path) -> dict[int, _Place]:
+    """By id of the keyframe; raises KeyframeError."""
+    try:
+        data = _read_arrays(path)
+        poses, numbers = data["T_world_camera"], (data[name].tolist() for name in ("id", "segment", "revision"))
+        places = {
+            int(id): _Place(T, int(segment), int(revision), {})
+            for T, id, segment, revision in zip(poses, *numbers, strict=True)
+        }
+        measured = (data[name].tolist() for name in ("pairs", "shares", "verdicts"))
+        for (id, other), (of_new, of_other), verdict in zip(*measured, strict=True):
+            places[id].overlaps[other] = Measured(float(of_new), float(of_other), Verdict(verdict))
+    except DAMAGE as error:
+        raise KeyframeError(f"poses of the keyframes in {path} are damaged or missing ({error}): {REMEDY}") from error
+    return places
+
+
+def _packed(keyframe: Keyframe) -> bytes:
     """Content of a keyframe's file."""
     lens = keyframe.intrinsics
     file = io.BytesIO()
@@ -153,38 +202,34 @@ def _packed(keyframe: Keyframe, overlaps: Overlaps) -> bytes:
         depth_mm=keyframe.depth_mm,
         lens=np.array([lens.fx, lens.fy, lens.cx, lens.cy]),
         distortion=np.array(lens.distortion, dtype=np.float64),
-        T_world_camera=keyframe.T_world_camera,
         frame_id=np.array(keyframe.frame_id),
-        segment=keyframe.segment,
-        revision=keyframe.revision,
-        others=np.array(list(overlaps), dtype=np.int64),
-        shares=np.array([pair[:2] for pair in overlaps.values()], dtype=np.float64).reshape(-1, 2),
-        verdicts=np.array([pair.verdict for pair in overlaps.values()], dtype=np.int64),
     )
     return file.getvalue()
 
 
-def _read_keyframe(path: Path) -> tuple[Keyframe, Overlaps]:
+def _read_keyframe(path: Path, places: dict[int, _Place]) -> tuple[Keyframe, Overlaps]:
+    data = _read_arrays(path)
+    color, depth_mm = data["color"], data["depth_mm"]
+    if depth_mm.dtype != np.uint16 or depth_mm.shape != color.shape[:2]:
+        raise ValueError(f"depth is {depth_mm.shape} {depth_mm.dtype}, colour {color.shape} {color.dtype}")
+    fx, fy, cx, cy = data["lens"].tolist()
+    height, width = depth_mm.shape
+    lens = Intrinsics(width, height, fx, fy, cx, cy, tuple(data["distortion"].tolist()))
+    id, stamp, frame_id = int(data["id"]), int(data["stamp"]), str(data["frame_id"])
+    if id not in places:
+        raise ValueError(f"keyframe {id} has no pose")
+    place = places[id]
+    Frame(stamp, color, None, place.T_world_camera, lens, frame_id)  # its checks refuse damaged values
+    keyframe = Keyframe(id, stamp, color, depth_mm, lens, place.T_world_camera, frame_id, place.segment, place.revision)
+    return keyframe, place.overlaps
+
+
+def _read_arrays(path: Path) -> dict[str, NDArray[Any]]:
+    """Arrays of an .npz file; raises one of `DAMAGE`."""
     with open_regular(path) as file, np.load(file, allow_pickle=False) as data:
         if not isinstance(data, np.lib.npyio.NpzFile) or data.zip is None:
             raise ValueError("it is no .npz file")
         size: int = sum(entry.file_size for entry in data.zip.infolist())
         if size > MAX_BYTES:
             raise ValueError(f"it unpacks to {size} bytes")
-        color, depth_mm = data["color"], data["depth_mm"]
-        if depth_mm.dtype != np.uint16 or depth_mm.shape != color.shape[:2]:
-            raise ValueError(f"depth is {depth_mm.shape} {depth_mm.dtype}, colour {color.shape} {color.dtype}")
-        fx, fy, cx, cy = data["lens"].tolist()
-        height, width = depth_mm.shape
-        lens = Intrinsics(width, height, fx, fy, cx, cy, tuple(data["distortion"].tolist()))
-        T_world_camera = data["T_world_camera"]
-        frame_id, stamp = str(data["frame_id"]), int(data["stamp"])
-        Frame(stamp, color, None, T_world_camera, lens, frame_id)  # its checks refuse damaged values
-        place = [int(data[name]) if name in data else 0 for name in ("segment", "revision")]  # none in older files
-        keyframe = Keyframe(int(data["id"]), stamp, color, depth_mm, lens, T_world_camera, frame_id, *place)
-        others, shares = data["others"].tolist(), data["shares"].tolist()
-        verdicts = data["verdicts"].tolist() if "verdicts" in data else [Verdict.FITS] * len(others)
-        return keyframe, {
-            other: Measured(float(share[0]), float(share[1]), Verdict(verdict))
-            for other, share, verdict in zip(others, shares, verdicts, strict=True)
-        }
+        return dict(data)

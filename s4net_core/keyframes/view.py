@@ -67,9 +67,9 @@ class Keyframe:
 
     @cached_property
     def digest(self) -> str:
-        """Short hash of images and pose; names the keyframe across buffers, which `id` does not."""
-        digest = hashlib.blake2b(digest_size=8)
-        for array in (self.color, self.depth_mm, self.T_world_camera):
+        """Short hash of what no correction changes; names the keyframe across buffers, which `id` does not."""
+        digest = hashlib.blake2b(repr((self.stamp, self.intrinsics, self.frame_id)).encode(), digest_size=8)
+        for array in (self.color, self.depth_mm):
             digest.update(np.ascontiguousarray(array).data)
         return digest.hexdigest()
 

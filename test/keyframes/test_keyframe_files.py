@@ -31,11 +31,11 @@ def test_saving_again_writes_only_what_is_new_and_deletes_what_was_evicted(tmp_p
     frames = corridor(80)
     keyframes = filled(frames[:60], max_megabytes=1)
     keyframes.save(tmp_path)
-    written = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.npz")}
+    written = {path: path.stat().st_mtime_ns for path in tmp_path.glob("keyframe_*.npz")}
     for frame in frames[60:]:
         keyframes.offer(frame)
     keyframes.save(tmp_path)
-    now = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.npz")}
+    now = {path: path.stat().st_mtime_ns for path in tmp_path.glob("keyframe_*.npz")}
     assert len(now) == len(keyframes)
     assert all(now[path] == stamp for path, stamp in written.items() if path in now)
     assert set(written) - set(now)
@@ -54,7 +54,7 @@ def test_what_a_crash_left_half_written_goes_with_the_next_save(
     assert [path.suffix for path in tmp_path.iterdir()] == [".tmp"]
     keyframes.save(tmp_path)
     assert not list(tmp_path.glob("*.tmp"))
-    assert len(list(tmp_path.iterdir())) == 3
+    assert len(list(tmp_path.iterdir())) == 4
 
 
 def test_another_buffer_saved_into_the_same_folder_replaces_the_first(tmp_path: Path) -> None:
@@ -85,7 +85,7 @@ DAMAGES = [
 def test_a_damaged_keyframe_is_reported_and_left_out(tmp_path: Path, damage: str) -> None:
     keyframes = filled(corridor(6))
     keyframes.save(tmp_path)
-    path = sorted(tmp_path.glob("*.npz"))[2]
+    path = sorted(tmp_path.glob("keyframe_*.npz"))[2]
     content = bytearray(path.read_bytes())
     if damage == "missing":
         path.unlink()
@@ -107,8 +107,11 @@ def test_a_damaged_keyframe_is_reported_and_left_out(tmp_path: Path, damage: str
         with path.open("wb") as file:
             np.save(file, TEXTURE)
     elif damage == "pose":
-        with np.load(path) as data:
-            np.savez(path, **{**data, "T_world_camera": np.full((4, 4), np.nan)})
+        (places,) = tmp_path.glob("places_*.npz")
+        with np.load(places) as data:
+            T = data["T_world_camera"].copy()
+            T[2] = np.nan
+            np.savez(places, **{**data, "T_world_camera": T})
     else:
         content[3000] ^= 0xFF
         path.write_bytes({"truncated": content[: len(content) // 2], "empty": b"", "flipped": content}[damage])
@@ -124,7 +127,7 @@ def test_a_damaged_keyframe_is_reported_and_left_out(tmp_path: Path, damage: str
 def test_a_second_keyframe_of_the_same_id_is_reported_and_left_out(tmp_path: Path) -> None:
     filled(corridor(3)).save(tmp_path / "a")
     filled(corridor(3, start=9)).save(tmp_path / "b")
-    copied = sorted((tmp_path / "b").glob("*.npz"))[1]
+    copied = sorted((tmp_path / "b").glob("keyframe_*.npz"))[1]
     (tmp_path / "a" / copied.name).write_bytes(copied.read_bytes())
     index = json.loads((tmp_path / "a" / "index.json").read_text())
     index["files"].append(copied.name)
@@ -148,10 +151,12 @@ def test_saved_keyframes_of_another_size_are_left_out_with_one_reason(tmp_path: 
     ("text", "message"),
     [
         ('{"version": 99, "next_id": 0, "evicted": 0, "files": []}', "version 99"),
-        ('{"version": 1, "next_id"', "damaged"),
+        ('{"version": 2, "next_id"', "damaged"),
         ("[]", "version None"),
-        ('{"version": 1, "next_id": 3, "evicted": 0}', "lacks"),
-        ('{"version": 1, "next_id": 3, "evicted": 0, "files": []}', "lacks.*predicted_depth"),
+        ('{"version": 2, "next_id": 3, "evicted": 0}', "lacks"),
+        ('{"version": 2, "next_id": 3, "evicted": 0, "files": []}', "lacks.*predicted_depth"),
+        ('{"version": 2, "next_id": 3, "evicted": 0, "predicted_depth": false, "files": []}', "lacks.*places"),
+        ('{"version": 1, "next_id": 3, "evicted": 0, "predicted_depth": false, "files": []}', "version 1, known is 2"),
     ],
 )
 def test_an_index_that_cannot_be_read_is_an_error_with_a_remedy(tmp_path: Path, text: str, message: str) -> None:
@@ -164,6 +169,55 @@ def test_an_index_that_cannot_be_read_is_an_error_with_a_remedy(tmp_path: Path, 
     assert len(keyframes) == 3  # what was there is kept
 
 
+@pytest.mark.parametrize("damage", ["missing", "empty", "truncated", "shapes", "stranger"])
+def test_damaged_poses_are_an_error_with_a_remedy(tmp_path: Path, damage: str) -> None:
+    filled(corridor(3)).save(tmp_path)
+    (path,) = tmp_path.glob("places_*.npz")
+    content = path.read_bytes()
+    with np.load(path) as data:
+        places = dict(data)
+    if damage == "missing":
+        path.unlink()
+    elif damage == "shapes":
+        np.savez(path, **{**places, "segment": places["segment"][1:]})
+    elif damage == "stranger":
+        np.savez(path, **{**places, "pairs": places["pairs"] + 1})
+    else:
+        path.write_bytes(content[: len(content) // 2] if damage == "truncated" else b"")
+    keyframes = filled(corridor(2))
+    with pytest.raises(KeyframeError, match=rf"{path.name} are damaged or missing .* delete the folder"):
+        keyframes.load(tmp_path)
+    assert len(keyframes) == 2  # what was there is kept
+
+
+def test_a_keyframe_without_a_pose_is_reported_and_left_out(tmp_path: Path) -> None:
+    keyframes = filled(corridor(3))
+    keyframes.save(tmp_path)
+    (path,) = tmp_path.glob("places_*.npz")
+    with np.load(path) as data:
+        places, kept = dict(data), data["pairs"].max(axis=1) < 2
+    of_first_two = {name: places[name][:2] for name in ("id", "T_world_camera", "segment", "revision")}
+    np.savez(path, **of_first_two, **{name: places[name][kept] for name in ("pairs", "shares", "verdicts")})
+    (problem,) = buffer().load(tmp_path)
+    assert "keyframe 2 has no pose" in problem
+
+
+def test_moved_keyframes_are_saved_without_their_images(tmp_path: Path) -> None:
+    frames = corridor(6)
+    keyframes = filled(frames)
+    keyframes.save(tmp_path)
+    written = {path: path.stat().st_mtime_ns for path in tmp_path.glob("keyframe_*.npz")}
+    nudge = np.eye(4)
+    nudge[:3, 3] = (0.0, 0.05, 0.0)
+    assert keyframes.move({frame.stamp: nudge @ frame.T_world_camera for frame in frames}) == 6
+    keyframes.save(tmp_path)
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.glob("keyframe_*.npz")} == written
+    assert len(list(tmp_path.glob("places_*.npz"))) == 1
+    restored = buffer()
+    assert restored.load(tmp_path) == []
+    assert contents(restored) == contents(keyframes)
+
+
 def test_loading_from_nowhere_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(KeyframeError, match="no saved keyframes"):
         buffer().load(tmp_path / "nothing")
@@ -172,7 +226,7 @@ def test_loading_from_nowhere_is_an_error(tmp_path: Path) -> None:
 def test_a_file_name_in_the_index_cannot_leave_the_folder(tmp_path: Path) -> None:
     filled(corridor(1)).save(tmp_path / "a")
     filled(corridor(1, start=9)).save(tmp_path / "b")
-    stranger = next((tmp_path / "a").glob("*.npz"))
+    stranger = next((tmp_path / "a").glob("keyframe_*.npz"))
     index = json.loads((tmp_path / "b" / "index.json").read_text())
     index["files"].append(f"../a/{stranger.name}")
     (tmp_path / "b" / "index.json").write_text(json.dumps(index))

@@ -55,7 +55,11 @@ def test_views_that_cannot_be_decoded_are_left_out_and_counted_where_they_come_f
 
 def test_what_was_collected_is_saved_before_anything_is_learnt(session, frames, tmp_path):
     saved = []
-    adapt_to(session, frames, on_step=lambda status: saved.append(len(list(tmp_path.glob("state/*/keyframes/*.npz")))))
+    adapt_to(
+        session,
+        frames,
+        on_step=lambda status: saved.append(len(list(tmp_path.glob("state/*/keyframes/keyframe_*.npz")))),
+    )
     assert saved[0] == len(session.keyframes)
 
 
