@@ -68,7 +68,12 @@ ARGUMENTS = (
         "Transport of both images: raw, or compressed colour with compressedDepth.",
         (FROM_SETTINGS, "raw", "compressed"),
     ),
-    Argument("settings_file", "", "Settings of both nodes, plain or as ROS parameters; empty = config/adapt.yaml."),
+    Argument(
+        "settings_file",
+        "",
+        "Settings of all nodes, plain or as ROS parameters: a changed copy of config/adapt.yaml, whose place it takes; "
+        "empty = config/adapt.yaml.",
+    ),
     Argument("use_sim_time", "false", "Follow /clock instead of the wall clock.", TRUE_FALSE),
     Argument("autostart", "true", "Configure and activate the nodes; false = a lifecycle manager does.", TRUE_FALSE),
     Argument("respawn", "false", "Start a node again after it has died.", TRUE_FALSE),

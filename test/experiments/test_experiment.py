@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
@@ -10,6 +11,8 @@ from s4net_core.errors import SettingsError
 from s4net_core.evaluation.summary import SEGMENTATION
 from s4net_core.experiments.experiment import SCANS, SUPERVISED, Experiment, load_experiment
 from s4net_core.io.captures.scannet import PAPER_SCENES
+from s4net_core.io.source_sets.source_set import LabelledImage
+from s4net_core.learning.augment import Augmentation
 
 FOLDER = Path(__file__).resolve().parents[2] / "config" / "experiments"
 ROOMS = FOLDER / "rooms.yaml"
@@ -158,6 +161,19 @@ class TestPaper:
             assert settings.adaptation.max_steps or settings.adaptation.patience
             if settings.geometry.depth == "predicted":
                 assert settings.model.depth_decoder
+
+    @pytest.mark.parametrize("stand_in", ["", "rendered"])
+    @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+    def test_pre_training_mirrors_images_and_changes_nothing_else(self, path, stand_in):
+        settings = load_experiment(path, stand_in).shared_settings()
+        random = np.random.default_rng(0)
+        color, label = (random.integers(1, 38, (8, 12, *rest), dtype=np.uint8) for rest in ((3,), ()))
+        depth = random.random((8, 12), dtype=np.float32)
+        augment = Augmentation(settings.pretrain, 12, 8, mirror=settings.learner.mirror)
+        image = LabelledImage(color, label, depth)
+        seen = {tuple(part.numpy().tobytes() for part in augment(image, seed)) for seed in range(20)}
+        parts = (color.transpose(2, 0, 1), label, depth)
+        assert seen == {tuple(part[..., ::step].tobytes() for part in parts) for step in (1, -1)}
 
     @pytest.mark.parametrize("place", ["scannet", "room"])
     @pytest.mark.parametrize("network", ["DeepLabV3+", "PSPNet"])
