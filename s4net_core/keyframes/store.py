@@ -1,7 +1,7 @@
 """Keyframes on disk. Nothing is unpickled.
 
-There is one .npz file each, written once: a pose graph moves keyframes again and again, and their images stay. The poses
-and pairs of all are in one more .npz file, and an index names the valid files.
+Each has one .npz file, written once: a pose graph moves keyframes again and again, but not their images. The poses and
+pairs of all are in one more .npz file, and an index names the valid files.
 """
 
 import hashlib
