@@ -1,5 +1,6 @@
 """What a live run counts, when it stops, and what it says about itself."""
 
+import argparse
 import json
 import math
 from dataclasses import replace
@@ -15,7 +16,7 @@ from rich.console import Console
 from s4net_core.config import Settings
 from s4net_ros.replay import evaluation, report
 from s4net_ros.replay.monitor import HandedOver, Record, StatusPoint
-from s4net_ros.replay.plan import Limits
+from s4net_ros.replay.plan import Limits, add_arguments, make_plan
 
 NAN = math.nan
 POINT = StatusPoint(0.0, "waiting", 0, 0, NAN, NAN, NAN, 0, 0, 0, NAN, NAN, NAN, NAN, NAN, NAN)
@@ -90,9 +91,22 @@ def test_the_first_limit_that_is_reached_ends_the_run(
     assert limits.reached(record, seconds) == reason
 
 
-def test_a_learner_that_has_finished_ends_the_run(record: Record) -> None:
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["bag"], "learning finished after 9 steps"),
+        (["--seconds", "1000"], "learning finished after 9 steps"),
+        ([], ""),
+    ],
+)
+def test_a_learner_that_has_finished_ends_the_run_unless_a_camera_is_labelled_until_ctrl_c(
+    record: Record, monkeypatch: pytest.MonkeyPatch, words: list[str], reason: str
+) -> None:
+    monkeypatch.setattr("s4net_ros.replay.plan._bag_transports", lambda *_: [])
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
     record.history.append(point(9, 2, state="finished"))
-    assert Limits(seconds=1000).reached(record, 1.0) == "learning finished after 9 steps"
+    assert make_plan(parser.parse_args(words)).limits.reached(record, 1.0) == reason
 
 
 def test_what_was_missed_is_named(record: Record) -> None:
