@@ -617,6 +617,17 @@ def test_a_restart_knows_for_how_long_nothing_has_gained(patient, start, monkeyp
     assert again.state == "finished"
 
 
+def test_a_restart_without_the_newest_version_forgets_the_gain_that_is_lost_with_it(patient, start, monkeypatch):
+    measured_as(patient, monkeypatch, 0.5, 0.6, 0.55)
+    for _ in range(3):
+        patient.advance()
+    assert patient.current.number == 2
+    patient.current.path.write_bytes(b"cut off")
+    again = start()
+    assert again.current.number == 1
+    assert again.stopping.patience.metrics == {"best_score_gain": pytest.approx(0.1), "handovers_without_gain": 0}
+
+
 def test_a_rollback_forgets_the_gain_that_it_gives_up(patient, monkeypatch):
     measured_as(patient, monkeypatch, 0.5, 0.8, 0.6, 0.59, 0.58)
     for _ in range(2):
