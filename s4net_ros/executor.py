@@ -1,4 +1,4 @@
-"""The executor of both nodes, for topics at camera rate."""
+"""The executor of all nodes, for topics at camera rate."""
 
 import time
 from typing import Any

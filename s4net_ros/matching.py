@@ -1,4 +1,4 @@
-"""Matches colour with depth by message_filters, for both nodes."""
+"""Matches colour with depth by message_filters, for all nodes that need depth."""
 
 from collections.abc import Callable
 from typing import Any

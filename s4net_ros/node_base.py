@@ -1,4 +1,4 @@
-"""Base of both nodes: lifecycle, settings, clock jumps, and running until a signal comes."""
+"""Base of all nodes: lifecycle, settings, clock jumps, and running until a signal comes."""
 
 import gc
 import signal

@@ -27,7 +27,7 @@ def stream_qos(reliability: str, depth: int) -> QoSProfile:
 
 
 def latched_qos() -> QoSProfile:
-    """For label_info and model_update: late joiners get the last message too."""
+    """For what is published when it changes, as weights, classes and maps: late joiners get the last message too."""
     return QoSProfile(
         history=HistoryPolicy.KEEP_LAST,
         depth=1,

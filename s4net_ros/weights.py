@@ -96,9 +96,9 @@ class WeightsReceiver:
         if message.sha256 and message.sha256 == self._serving:
             self.last_refusal = ""  # a roll-back to what serves here ends what was wrong with a later version
             return
-        _check(message, self._segmenter.info.model)
         self._loading = message.path, time.monotonic()
         try:
+            _check(message, self._segmenter.info.model)
             info = self._segmenter.load(message.path, message.sha256)
         finally:
             self._loading = None

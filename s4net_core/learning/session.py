@@ -92,7 +92,7 @@ class Session:
         self._status = Status()
         self._offered, self._rejected = 0, Counter[str]()
         self._broken_steps = self._refusals = 0
-        self._advancing = False
+        self._advancing = self._owes_handover = False
         self._folder = StateFolder(folder, base, settings)
         try:
             self._prepare(None if source is None else in_label_space(source, network.label_space), track)
@@ -238,8 +238,8 @@ class Session:
 
     @property
     def state(self) -> str:
-        """``waiting``, ``learning`` or ``finished``, see `Stopping`; the last hand-over still belongs to learning."""
-        return LEARNING if self._advancing else self.stopping.state(self._learner.steps)
+        """``waiting``, ``learning`` or ``finished``, see `Stopping`; a hand-over that is due is still learning."""
+        return LEARNING if self._advancing or self._owes_handover else self.stopping.state(self._learner.steps)
 
     def advance(self) -> Handover | None:
         """One learner step and, every `adaptation.handover_every` steps, an attempt to hand the weights over.
@@ -247,7 +247,8 @@ class Session:
         A loss that is not finite counts as a refusal: the learner goes back to the last good weights.
 
         Raises:
-            CheckpointError: weights cannot be written; the last good version keeps serving.
+            CheckpointError: weights cannot be written; the last good version keeps serving. The next call makes no step
+                and tries this hand-over again.
             LearningError: the loss was not finite several times in a row.
             SessionClosed: the session was closed before or during the call.
         """
@@ -259,6 +260,8 @@ class Session:
                 self._advancing = False
 
     def _advance(self) -> Handover | None:
+        if self._owes_handover:
+            return self.handover()
         try:
             report = self._learner.step()
         except LearningError as error:
@@ -269,7 +272,8 @@ class Session:
         self._broken_steps = 0
         self._status = replace(self._status, last_step=report)
         every, finished = self.settings.adaptation.handover_every, self.stopping.state(report.step) == FINISHED
-        return self.handover() if report.step % every == 0 or finished else None
+        self._owes_handover = report.step % every == 0 or finished
+        return self.handover() if self._owes_handover else None
 
     def time_step(self) -> float:
         """One learner step without a hand-over, to measure its cost.
@@ -295,28 +299,35 @@ class Session:
             SessionClosed: as `advance`.
         """
         with self._call():
-            learned, labels = self._learner.result(), KnownLabels()
-            health, base = self._guard.measure(learned, labels)
-            self._status = replace(self._status, health=health, base_health=base)
-            objections = self._guard.objections(health, base)
-            if objections:
-                self.stopping.patience.note_refusal()
-                return self._refuse(objections)
-            self._refusals = 0
-            self.stopping.patience.note(health.score - base.score)
-            serves = self._guard.score(self._weights.current, self._weights.labels)  # on the keyframes of this moment
-            if health.score < serves:
-                with self._folder.write() as versions:
-                    versions.note(self.stopping.patience.metrics)
-                return Handover(self.current, better=False)
-            metrics = {"source_miou": health.source_miou, "agreement": health.agreement, "score": health.score}
-            if self._learner.base_share:
-                metrics[BASE_SHARE] = self._learner.base_share
+            handover = self._handover()
+            self._owes_handover = False
+            return handover
+
+    def _handover(self) -> Handover:
+        learned, labels = self._learner.result(), KnownLabels()
+        health, base = self._guard.measure(learned, labels)
+        self._status = replace(self._status, health=health, base_health=base)
+        objections = self._guard.objections(health, base)
+        if objections:
+            self.stopping.patience.note_refusal()
+            return self._refuse(objections)
+        self._refusals = 0
+        patience = self.stopping.patience.after(health.score - base.score)  # counts when it is written, see `advance`
+        serves = self._guard.score(self._weights.current, self._weights.labels)  # on the keyframes of this moment
+        if health.score < serves:
             with self._folder.write() as versions:
-                version = versions.add(learned, self._learner.steps, metrics | self.stopping.patience.metrics)
-            self._weights.take(learned.state_dict(), labels)
-            self._status = replace(self._status, handovers=self._status.handovers + 1)
-            return Handover(version)
+                versions.note(patience)
+            self.stopping.patience.recall(patience)
+            return Handover(self.current, better=False)
+        metrics = {"source_miou": health.source_miou, "agreement": health.agreement, "score": health.score}
+        if self._learner.base_share:
+            metrics[BASE_SHARE] = self._learner.base_share
+        with self._folder.write() as versions:
+            version = versions.add(learned, self._learner.steps, metrics | patience)
+        self.stopping.patience.recall(patience)
+        self._weights.take(learned.state_dict(), labels)
+        self._status = replace(self._status, handovers=self._status.handovers + 1)
+        return Handover(version)
 
     def _refuse(self, reasons: tuple[str, ...]) -> Handover:
         steps = self._learner.steps
@@ -340,6 +351,7 @@ class Session:
         """Continue from the current version's file; if it is damaged, from the version before."""
         versions = self._folder.versions
         self._broken_steps = 0
+        self._owes_handover = False
         self._weights.take_base()
         while self.current.number:
             try:

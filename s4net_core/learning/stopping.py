@@ -31,21 +31,20 @@ class Patience:
         """Whether the score has not risen for `limit` hand-overs."""
         return 0 < self.limit <= self._without_gain
 
-    def note(self, gain: float) -> None:
-        """Count one hand-over.
+    def after(self, gain: float) -> dict[str, float]:
+        """`metrics` with one more hand-over, which counts when they were written and are given to `recall`.
 
         Args:
             gain: score minus the base model's on the same keyframes, which change while a robot drives;
                 NaN = it could not be measured, or the weights were refused.
         """
         if gain > self._best + self._settings.min_gain:
-            self._best, self._without_gain = gain, 0
-        else:
-            self._without_gain += 1
+            return {BEST_GAIN: gain, WITHOUT_GAIN: 0}
+        return {BEST_GAIN: self._best, WITHOUT_GAIN: self._without_gain + 1}
 
     def note_refusal(self) -> None:
         """Count one hand-over whose weights the guard refused: no gain, whatever was measured."""
-        self.note(math.nan)
+        self.recall(self.after(math.nan))
 
     @property
     def metrics(self) -> dict[str, float]:

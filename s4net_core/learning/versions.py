@@ -116,7 +116,7 @@ class VersionStore:
             log.warning("%s is damaged (%s): starting from the base model", path, error)
             self._last_number = max((int(p.stem) for p in self._weights() if p.stem.isdigit()), default=0)
             return
-        self._last_number, self.steps, self.since = last_number, steps, since
+        self._last_number, self.steps = last_number, steps
         for number, sha256 in known:
             try:
                 _, info = load_checkpoint(self._path(number), expect=self._good[0].info, sha256=sha256)
@@ -124,6 +124,8 @@ class VersionStore:
                 log.warning("version %d is left out: %s", number, error)
                 continue
             self._good.append(Version(number, self._path(number), sha256, info))
+        if self.current.number == (known[-1][0] if known else 0):  # it says nothing of an earlier version
+            self.since = since
 
     def _path(self, number: int) -> Path:
         return self._folder / "weights" / f"{number:06d}.safetensors"

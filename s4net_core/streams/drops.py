@@ -21,6 +21,7 @@ DROP_REASONS: dict[str, str] = {
     "no_depth": "no pixel has depth: is the depth camera covered, too near, or its emitter off?",
     "color_format": "colour is damaged or in an encoding that is not read: use rgb8, bgr8, rgba8, bgra8, mono8, "
     "jpeg or png",
+    "image_size": "an image has more than max_megapixels million pixels: make it smaller, or raise max_megapixels",
     "depth_format": "depth is damaged or in an encoding that is not read: use 16UC1, 32FC1 or compressedDepth png",
     "no_pose": "no transform from the fixed frame to the camera at the image's time: check stream.fixed_frame, that "
     "tracking runs, and raise stream.pose_wait if it is slow",

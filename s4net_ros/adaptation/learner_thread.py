@@ -39,7 +39,8 @@ class LearnerThread:
     After an error of the file system the thread tries again by itself. It saves once a minute, after each hand-over and
     at its end. When it has saved it returns free memory, because more and more of it would stay between what is kept.
 
-    One lock guards all fields; nothing that takes long is done under it.
+    One lock guards all fields. Steps, saving and submitted work are done without it. The callbacks, which log and
+    publish, are made under it: none may come after `stop` has given the thread up.
 
     Args:
         session: learns; other threads may call only its `offer`, `status`, `save` and `close`.

@@ -107,10 +107,11 @@ def report(session: Status, node: NodeStatus) -> Report:
         return Report(DiagnosticStatus.ERROR, f"learning is paused: {node.failure}", values)
     if node.stall:
         return Report(DiagnosticStatus.WARN, node.stall, values)
-    unusable = {r: count for r, count in node.dropped.items() if r in DROP_REASONS and r != AT_REST}
+    unusable = {r: count for r, count in node.dropped.items() if r != AT_REST}
     if unusable and not session.offered:
         worst = max(unusable, key=lambda reason: unusable[reason])
-        text = f"none of {node.received} frames could be used; {worst} ({unusable[worst]}): {DROP_REASONS[worst]}"
+        remedy = DROP_REASONS.get(worst, "see the node's log")
+        text = f"none of {node.received} frames could be used; {worst} ({unusable[worst]}): {remedy}"
         return Report(DiagnosticStatus.WARN, text, values)
     progress = f"{session.keyframes} keyframes, step {session.step}, weights version {session.version}"
     text = f"{state_of(session, node)}: {progress}"

@@ -4,9 +4,6 @@ import threading
 from collections.abc import Mapping, MutableMapping
 from typing import Any
 
-MAX_POINTS = 400
-"""Points of a curve that are kept. When there are more, every second one of them is dropped."""
-
 
 class Board:
     """Newest values by name. What nobody has read is replaced, so a slow reader gets the newest and never a queue."""
@@ -38,30 +35,3 @@ class Board:
             fresh = {name: value for name, (change, value) in self._values.items() if seen.get(name) != change}
             seen.update((name, self._values[name][0]) for name in fresh)
             return fresh
-
-
-class History:
-    """Curves over time that span the whole run in bounded memory: the longer the run, the farther apart its points."""
-
-    def __init__(self, most: int = MAX_POINTS) -> None:
-        self._most = most
-        self._points: list[dict[str, float | None]] = []
-        self._every = 1
-        self._offered = 0
-
-    def add(self, point: dict[str, float | None]) -> None:
-        """Offer a point; the newest one is always kept, to be replaced by the next if it falls between two others."""
-        if self._offered % self._every and self._points:
-            self._points[-1] = point
-        else:
-            self._points.append(point)
-        self._offered += 1
-        if len(self._points) > self._most:
-            self._points = self._points[::2]
-            self._every *= 2
-
-    @property
-    def curves(self) -> dict[str, list[float | None]]:
-        """Values by name, all lists of the same length; None = not measured."""
-        names = dict.fromkeys(name for point in self._points for name in point)
-        return {name: [point.get(name) for point in self._points] for name in names}

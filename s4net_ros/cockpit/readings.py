@@ -12,7 +12,8 @@ from geometry_msgs.msg import Point, Quaternion
 from visualization_msgs.msg import Marker
 
 from s4net_core.streams.drops import DROP_REASONS
-from s4net_ros.cockpit.board import Board, History
+from s4net_ros.cockpit.board import Board
+from s4net_ros.history import History
 from s4net_ros.msg import AdaptationStatus, ModelUpdate
 
 CURVES = (
@@ -30,6 +31,8 @@ LABELLED, SUPERSEDED, FAILED = "labelled", "superseded", "failed."
 SUPERSEDED_HELP = "a newer image came first: the camera is faster than the labelling; harmless"
 REJECTED_HELP = "not dropped: the view was complete, but became no keyframe"
 MAP = "map"
+MAX_POINTS = 400
+"""Points of a curve that are kept."""
 MAX_VERSIONS = 50
 MAX_KEYFRAMES = 2000
 MIN_INTERVAL_S = 0.5
@@ -48,7 +51,7 @@ class Readings:
     def __init__(self, board: Board, segmentation: str, adaptation: str) -> None:
         self._board = board
         self._names = {segmentation: "segmentation", adaptation: "adaptation"}
-        self._history = History()
+        self._history: History[dict[str, Any]] = History(MAX_POINTS)
         self._versions: deque[dict[str, Any]] = deque(maxlen=MAX_VERSIONS)
         self._drops: dict[str, list[dict[str, Any]]] = {}
         self._nodes: dict[str, dict[str, str]] = {}
@@ -59,7 +62,8 @@ class Readings:
         self._board.put("status", {name: number(getattr(message, name)) for name in SHOWN})
         point = {name: number(getattr(message, name)) for name in CURVES}
         self._history.add({"time": time.time(), **point, "labels_per_second": number(self._rate.value)})
-        self._board.put("curves", self._history.curves)
+        points = self._history.points
+        self._board.put("curves", {name: [point[name] for point in points] for name in points[-1]})
         dropped = zip(message.drop_reasons, message.drop_counts, strict=False)
         rejected = zip(message.rejected_reasons, message.rejected_counts, strict=False)
         drops = [drop("adaptation", reason, count, DROP_REASONS.get(reason, "")) for reason, count in dropped]

@@ -92,7 +92,7 @@ def rows(times: Sequence[float], memory: dict[str, list[Memory]], record: Record
             text = f"{name}: {kind.upper()}, rise in {hours:.2f} h of the bag, goal {GOAL:g} at most, {rise:+.1f} MB"
             table.append(Row(text, 100 * rise / start, "%", None))
     status = record.status
-    kept = [point.keyframes for point in record.history if point.seconds >= counted[0]]
+    kept = [point.keyframes for point in record.history.points if point.seconds >= counted[0]]
     if kept:  # caches grow with them
         table.append(Row(f"keyframes at the end; {kept[0]} after the warm-up", kept[-1], "", None))
     done = [("frames", record.frames), ("masks", record.labelled), ("steps", status.step if status else 0)]

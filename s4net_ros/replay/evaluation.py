@@ -90,8 +90,8 @@ def write_pages(
 
 def _curves(record: Record) -> list[Curve]:
     """Losses over steps, agreement and hold-out score over hand-overs."""
-    points = {point.step: point for point in record.history if point.step}
-    measured = {(p.handovers, p.refused): p for p in record.history if p.handovers or p.refused}
+    points = {point.step: point for point in record.history.points if point.step}
+    measured = {(p.handovers, p.refused): p for p in record.history.points if p.handovers or p.refused}
 
     def series(chosen: Mapping[Any, Any], name: str) -> tuple[list[float], list[float]]:
         return [p.step for p in chosen.values()], [getattr(p, name) for p in chosen.values()]

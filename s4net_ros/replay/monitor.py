@@ -16,6 +16,7 @@ from std_srvs.srv import SetBool
 
 from s4net_core.errors import S4NetError
 from s4net_ros.graph import NodeSpec
+from s4net_ros.history import History
 from s4net_ros.msg import AdaptationStatus, ModelUpdate
 from s4net_ros.qos import latched_qos
 
@@ -24,6 +25,8 @@ NODE = "live_monitor"
 SEGMENTATION, ADAPTATION = "segmentation", "adaptation"
 SEGMENTATION_DROPS = ("superseded", "failed.")
 """Prefixes of the segmentation node's counters of frames without labels."""
+MAX_REPORTS = 3600
+"""Reports of the adaptation node that are kept: all of an hour; those of a longer run lie farther apart."""
 LOSS_WINDOW = 5
 """Loss is noisy: the first and the last value are means over this many reports."""
 
@@ -71,7 +74,8 @@ class Record:
         labelled: masks that came back.
         dropped: node -> reason -> frames.
         values: node -> its newest values in /diagnostics.
-        history: reports of the adaptation node, once a second.
+        history: reports of the adaptation node, once a second at first.
+        accepted: the first report after the last hand-over; later ones may describe weights that were refused.
         updates: announcements of weights; the first one names the weights that served at the start.
         last_refusal: why the guard last refused weights.
     """
@@ -80,14 +84,21 @@ class Record:
     labelled: int = 0
     dropped: dict[str, dict[str, int]] = field(default_factory=dict)
     values: dict[str, dict[str, str]] = field(default_factory=dict)
-    history: list[StatusPoint] = field(default_factory=list)
+    history: History[StatusPoint] = field(default_factory=lambda: History(MAX_REPORTS))
+    accepted: StatusPoint | None = None
     updates: list[HandedOver] = field(default_factory=list)
     last_refusal: str = ""
+
+    def add(self, report: StatusPoint) -> None:
+        """Take a report of the adaptation node."""
+        if report.handovers > self.handovers:
+            self.accepted = report
+        self.history.add(report)
 
     @property
     def status(self) -> StatusPoint | None:
         """The last report."""
-        return self.history[-1] if self.history else None
+        return self.history.points[-1] if self.history.points else None
 
     @property
     def handovers(self) -> int:
@@ -96,7 +107,7 @@ class Record:
 
     def loss(self) -> tuple[float, float]:
         """Loss at the beginning and at the end; NaN before the first step."""
-        values = list({point.step: point.loss for point in self.history if math.isfinite(point.loss)}.values())
+        values = list({point.step: point.loss for point in self.history.points if math.isfinite(point.loss)}.values())
         window = max(1, min(LOSS_WINDOW, len(values) // 2))
         return _mean(values[:window]), _mean(values[-window:])
 
@@ -109,16 +120,8 @@ class Record:
         Returns:
             NaN for what was not measured.
         """
-        found = self._last_accepted()
+        found = self.accepted
         return (getattr(found, f"base_{measured}"), getattr(found, measured)) if found else (math.nan, math.nan)
-
-    def _last_accepted(self) -> StatusPoint | None:
-        """The first report after the last hand-over; later reports may already describe weights that were refused."""
-        earlier = [None, *self.history][: len(self.history)]
-        for before, after in zip(reversed(earlier), reversed(self.history), strict=True):
-            if after.handovers > (before.handovers if before else 0):
-                return after
-        return None
 
 
 def _mean(values: Sequence[float]) -> float:
@@ -206,7 +209,7 @@ class Monitor:
 
     def _on_status(self, message: AdaptationStatus) -> None:
         names = [name for name in StatusPoint.__dataclass_fields__ if name != "seconds"]
-        self.record.history.append(StatusPoint(self.seconds, **{name: getattr(message, name) for name in names}))
+        self.record.add(StatusPoint(self.seconds, **{name: getattr(message, name) for name in names}))
         self.record.dropped[ADAPTATION] = dict(zip(message.drop_reasons, map(int, message.drop_counts), strict=True))
         self.record.last_refusal = message.last_refusal
 
@@ -230,7 +233,7 @@ class Monitor:
 
 def as_json(record: Record) -> dict[str, Any]:
     """History and updates for a file; NaN becomes None, which JSON knows."""
-    return {"updates": [_plain(update) for update in record.updates], "history": [_plain(p) for p in record.history]}
+    return {"updates": [_plain(it) for it in record.updates], "history": [_plain(it) for it in record.history.points]}
 
 
 def _plain(point: StatusPoint | HandedOver) -> dict[str, Any]:

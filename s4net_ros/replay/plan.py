@@ -33,17 +33,19 @@ LEFT_OUT = ("use_sim_time", "rviz", "semantic_map", "settings_file", "autostart"
 
 @dataclass(frozen=True)
 class Limits:
-    """When to stop; 0 = no such limit.
+    """When to stop; 0 = no such limit. The end of learning stops a bag too, and a camera if it has any limit.
 
     Args:
         seconds: time after the first frame.
         versions: weights handed over.
         steps: learner steps.
+        bag: whether a bag is played, and no camera runs.
     """
 
     seconds: float = 0.0
     versions: int = 0
     steps: int = 0
+    bag: bool = False
 
     @property
     def learning(self) -> bool:
@@ -62,7 +64,7 @@ class Limits:
             return f"{record.handovers} versions handed over"
         if status and self.steps and status.step >= self.steps:
             return f"{status.step} steps"
-        if status and status.state == "finished":
+        if status and status.state == "finished" and (self.bag or self.any):
             return f"learning finished after {status.step} steps"
         return f"{seconds:.0f} seconds" if self.seconds and seconds >= self.seconds else ""
 
@@ -118,7 +120,7 @@ def make_plan(args: argparse.Namespace) -> Plan:
         overrides += _bag_transports(args.bag, arguments, with_depth)
     settings = load_settings(file, [*_as_overrides(arguments), *overrides])
     specs = [with_overrides(spec, overrides) for spec in adaptation_graph(**arguments)]
-    limits = Limits(args.seconds, args.versions, args.steps)
+    limits = Limits(args.seconds, args.versions, args.steps, bag=args.bag is not None)
     color, depth = _input_topics(specs[0], settings)
     player = []
     if args.bag:
@@ -152,7 +154,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--loop", action=argparse.BooleanOptionalAction, help="play again at the end; default: with one of the limits"
     )
-    limits = parser.add_argument_group("limits", "without one: the end of the bag, or Ctrl-C")
+    limits = parser.add_argument_group("limits", "without one: the end of the bag or of learning; Ctrl-C for a camera")
     limits.add_argument("--seconds", type=float, default=0.0, metavar="S", help="stop this long after the first frame")
     limits.add_argument("--versions", type=int, default=0, metavar="N", help="stop after N versions were handed over")
     limits.add_argument("--steps", type=int, default=0, metavar="N", help="stop after N steps of the learner")

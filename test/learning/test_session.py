@@ -502,6 +502,61 @@ def test_new_weights_are_compared_with_those_that_serve_now(session, monkeypatch
     assert session.advance().accepted == accepted
 
 
+def leave_owing(session):
+    """Learn up to the first hand-over, which finds the disk full."""
+
+    def full(path, data):
+        raise OSError(28, "No space left on device")
+
+    session.advance()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("s4net_core.files.write_atomically", full)
+        with pytest.raises(CheckpointError, match="No space left"):
+            session.advance()
+
+
+@pytest.mark.parametrize(("score", "accepted", "without_gain"), [(0.6, True, 0), (0.3, False, 1)])
+@pytest.mark.parametrize(
+    ("limit", "state"), [("keyframes", "waiting"), ("max_steps", "finished"), ("none", "learning")]
+)
+def test_a_hand_over_that_found_the_disk_full_is_tried_again_without_a_step_and_counts_once(
+    session, settings, monkeypatch, score, accepted, without_gain, limit, state
+):
+    if limit == "keyframes":
+        settings.adaptation.steps_per_keyframe = 2.5 / len(session.keyframes)
+    if limit == "max_steps":
+        settings.adaptation.max_steps = 2
+    measured_as(session, monkeypatch, score, score)
+    leave_owing(session)
+    assert session.status.state == "learning"
+    assert session.stopping.patience.metrics == {"best_score_gain": 0.0, "handovers_without_gain": 0}
+    assert session.advance().accepted == accepted
+    assert (session.status.step, session.status.state) == (2, state)
+    assert session.status.version == accepted
+    counted = {"best_score_gain": pytest.approx(0.2) if accepted else 0.0, "handovers_without_gain": without_gain}
+    assert session.stopping.patience.metrics == counted
+    assert {name: session._metrics[name] for name in counted} == counted  # as written
+
+
+@pytest.mark.parametrize(("leave", "step"), [("rollback", 3), ("reset", 1)])
+def test_a_rollback_or_a_reset_forgets_the_hand_over_that_could_not_be_written(session, frames, leave, step):
+    leave_owing(session)
+    getattr(session, leave)()
+    for frame in frames:
+        session.offer(frame)
+    assert session.advance() is None
+    assert session.status.step == step
+
+
+def test_after_a_restart_the_steps_whose_hand_over_could_not_be_written_are_made_again(session, start, settings):
+    settings.adaptation.max_steps = 2
+    leave_owing(session)
+    session.save()
+    again = start()
+    assert (again.status.step, again.status.state) == (0, "learning")
+    assert [handover.version.number for handover in run_to_end(again)] == [1]
+
+
 def test_given_labels_reach_the_learner(settings, base, source, frames, tmp_path):
     asked = []
     with Session(settings, base, source, tmp_path / "state", labels_of=lambda view: asked.append(view.id)) as session:
@@ -560,6 +615,17 @@ def test_a_restart_knows_for_how_long_nothing_has_gained(patient, start, monkeyp
     assert again.state == "learning"
     assert len(run_to_end(again)) == 1
     assert again.state == "finished"
+
+
+def test_a_restart_without_the_newest_version_forgets_the_gain_that_is_lost_with_it(patient, start, monkeypatch):
+    measured_as(patient, monkeypatch, 0.5, 0.6, 0.55)
+    for _ in range(3):
+        patient.advance()
+    assert patient.current.number == 2
+    patient.current.path.write_bytes(b"cut off")
+    again = start()
+    assert again.current.number == 1
+    assert again.stopping.patience.metrics == {"best_score_gain": pytest.approx(0.1), "handovers_without_gain": 0}
 
 
 def test_a_rollback_forgets_the_gain_that_it_gives_up(patient, monkeypatch):

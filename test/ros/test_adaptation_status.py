@@ -44,6 +44,12 @@ def test_when_no_frame_can_be_used_it_says_why_and_what_to_do():
     assert DROP_REASONS["depth_size"] in found.message
 
 
+def test_a_reason_that_is_not_documented_is_told_as_well():
+    found = report(Status(), node(dropped={"new_reason": 28, "unmatched": 2}))
+    assert found.level == DiagnosticStatus.WARN
+    assert "new_reason (28): see the node's log" in found.message
+
+
 def test_rest_is_not_blamed_for_frames_that_cannot_be_used():
     found = report(Status(), node(dropped={"at_rest": 28, "no_depth": 2}))
     assert found.level == DiagnosticStatus.WARN

@@ -112,12 +112,9 @@ def test_memory_that_grows_after_the_warm_up_is_told_and_what_caches_take_before
     first = len(times) // 3
     flat = [Memory(pss=min(n, first) * 1_000_000 + 80_000_000, rss=90_000_000) for n in range(len(times))]
     leaking = [Memory(pss=100_000_000 + 1000 * t, rss=200_000_000) for t in times]
-    history = [
-        _point(seconds=100.0, keyframes=3),
-        _point(seconds=301.0, keyframes=5),
-        _point(seconds=800.0, keyframes=9),
-    ]
-    record = Record(frames=7, history=history)
+    record = Record(frames=7)
+    for seconds, keyframes in ((100.0, 3), (301.0, 5), (800.0, 9)):
+        record.add(_point(seconds=seconds, keyframes=keyframes))
     table = {row.name: row for row in bench_soak.rows(times, {"flat": flat, "leaking": leaking}, record)}
     rises = {name.partition(",")[0]: row.value for name, row in table.items() if "rise" in name}
     assert rises["flat: PSS"] == pytest.approx(0.0, abs=1e-6)

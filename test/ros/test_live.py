@@ -43,9 +43,10 @@ from s4net_core.models.checkpoint import file_sha256, read_info
 from s4net_ros import live as live_module
 from s4net_ros.conversions import image_message, stamp_ns
 from s4net_ros.graph import NodeSpec, adaptation_graph, fastdds_environment
+from s4net_ros.history import History
 from s4net_ros.msg import ModelUpdate
 from s4net_ros.qos import latched_qos
-from s4net_ros.replay.monitor import Monitor
+from s4net_ros.replay.monitor import MAX_REPORTS, Monitor
 from s4net_ros.replay.plan import add_arguments, make_plan
 from s4net_ros.replay.processes import Children
 from s4net_ros.weights import update_message
@@ -252,8 +253,8 @@ def test_labels_flow_without_the_learner_and_it_resumes_where_it_was(
     record = chain.monitor.record
     chain.watch_until(lambda: record.handovers >= 1, "weights handed over")
     chain.watch_until(lambda: list(chain.state.glob("*/keyframes/index.json")), "keyframes on disk")
-    chain.watch_until(lambda: sum(point.seconds > 0 for point in record.history) > 4, "five reports")
-    reports = np.diff([point.seconds for point in record.history if point.seconds > 0])
+    chain.watch_until(lambda: sum(point.seconds > 0 for point in record.history.points) > 4, "five reports")
+    reports = np.diff([point.seconds for point in record.history.points if point.seconds > 0])
     assert 0.5 < np.median(reports) < 1.5  # once a second, on a busy machine as well
     version = record.status.version
 
@@ -267,12 +268,12 @@ def test_labels_flow_without_the_learner_and_it_resumes_where_it_was(
     # Without a camera, everything that it knows comes from its folder.
     chain.children["player"].send(signal.SIGINT)
     chain.children["player"].wait(WAIT_S)
-    record.history.clear()
+    record.history = History(MAX_REPORTS)
     record.updates.clear()
     chain.start("adaptation")
-    chain.watch_until(lambda: record.history and record.updates, "first report after the restart")
-    assert record.history[0].keyframes >= 4
-    assert record.history[0].version >= version
+    chain.watch_until(lambda: record.status and record.updates, "first report after the restart")
+    assert record.history.points[0].keyframes >= 4
+    assert record.history.points[0].version >= version
     resumed = record.updates[0].version
     assert resumed >= version
     assert Path(record.updates[0].path).is_file()

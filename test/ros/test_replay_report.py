@@ -1,5 +1,6 @@
 """What a live run counts, when it stops, and what it says about itself."""
 
+import argparse
 import json
 import math
 from dataclasses import replace
@@ -14,8 +15,8 @@ from rich.console import Console
 
 from s4net_core.config import Settings
 from s4net_ros.replay import evaluation, report
-from s4net_ros.replay.monitor import HandedOver, Record, StatusPoint
-from s4net_ros.replay.plan import Limits
+from s4net_ros.replay.monitor import MAX_REPORTS, HandedOver, Record, StatusPoint
+from s4net_ros.replay.plan import Limits, add_arguments, make_plan
 
 NAN = math.nan
 POINT = StatusPoint(0.0, "waiting", 0, 0, NAN, NAN, NAN, 0, 0, 0, NAN, NAN, NAN, NAN, NAN, NAN)
@@ -30,15 +31,15 @@ def point(step: int, handovers: int = 0, **values: object) -> StatusPoint:
 def record() -> Record:
     """Steps 1 to 8, two versions handed over, then a refusal whose measurement must not count."""
     record = Record(frames=100, labelled=90, dropped={"segmentation": {"superseded": 10}, "adaptation": {}})
-    record.history = [POINT, *(point(step, keyframes=step) for step in range(1, 5))]
-    record.history += [
+    for one in (
+        POINT,
+        *(point(step, keyframes=step) for step in range(1, 5)),
         point(5, 1, agreement=0.61, base_agreement=0.60),
         point(6, 1, agreement=0.61, base_agreement=0.60),
-    ]
-    record.history += [point(7, 2, agreement=0.70, base_agreement=0.62)]
-    record.history += [
-        point(8, 2, agreement=0.10, base_agreement=0.63, refused=1, source_miou=0.3, base_source_miou=0.4)
-    ]
+        point(7, 2, agreement=0.70, base_agreement=0.62),
+        point(8, 2, agreement=0.10, base_agreement=0.63, refused=1, source_miou=0.3, base_source_miou=0.4),
+    ):
+        record.add(one)
     record.updates = [HandedOver(1.0, 0, "base", "a" * 64, NAN, NAN), HandedOver(2.5, 1, "one", "b" * 64, 0.4, 0.61)]
     record.last_refusal = "agreement fell"
     return record
@@ -49,7 +50,10 @@ def test_loss_is_a_mean_of_the_first_and_of_the_last_reports(record: Record) -> 
 
 
 def test_a_step_that_is_reported_twice_counts_once() -> None:
-    assert Record(history=[point(1), point(1), point(3)]).loss() == (9.0, 7.0)
+    record = Record()
+    for step in (1, 1, 3):
+        record.add(point(step))
+    assert record.loss() == (9.0, 7.0)
 
 
 def test_agreement_is_of_the_last_weights_that_were_handed_over_not_of_refused_ones(record: Record) -> None:
@@ -57,8 +61,27 @@ def test_agreement_is_of_the_last_weights_that_were_handed_over_not_of_refused_o
     assert all(map(math.isnan, record.before_after("source_miou")))
 
 
+def test_a_run_of_days_is_recorded_in_bounded_memory_and_its_last_hand_over_is_known_exactly(record: Record) -> None:
+    for step in range(9, 2 * 86_400):
+        accepted = step == 100_000
+        record.add(point(step, 2 + (step >= 100_000), agreement=0.8 if accepted else 0.1, base_agreement=0.62))
+        assert record.status is not None
+        assert record.status.step == step
+    assert len(record.history.points) <= MAX_REPORTS
+    assert record.history.points[0] == POINT
+    assert record.before_after("agreement") == (0.62, 0.8)
+
+
+def test_a_node_that_was_started_again_counts_from_zero(record: Record) -> None:
+    record.add(point(9, 0))
+    assert record.before_after("agreement") == (0.62, 0.70)
+    record.add(point(10, 1, agreement=0.5, base_agreement=0.4))
+    assert record.before_after("agreement") == (0.4, 0.5)
+
+
 def test_nothing_measured_is_nan_and_none_in_json(tmp_path: Path) -> None:
-    empty = Record(history=[POINT])
+    empty = Record()
+    empty.add(POINT)
     assert all(map(math.isnan, (*empty.loss(), *empty.before_after("agreement"))))
     summary = report.summarise(empty, "interrupted", 3.0, tmp_path)
     report.write(summary, empty, tmp_path)
@@ -90,9 +113,22 @@ def test_the_first_limit_that_is_reached_ends_the_run(
     assert limits.reached(record, seconds) == reason
 
 
-def test_a_learner_that_has_finished_ends_the_run(record: Record) -> None:
-    record.history.append(point(9, 2, state="finished"))
-    assert Limits(seconds=1000).reached(record, 1.0) == "learning finished after 9 steps"
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["bag"], "learning finished after 9 steps"),
+        (["--seconds", "1000"], "learning finished after 9 steps"),
+        ([], ""),
+    ],
+)
+def test_a_learner_that_has_finished_ends_the_run_unless_a_camera_is_labelled_until_ctrl_c(
+    record: Record, monkeypatch: pytest.MonkeyPatch, words: list[str], reason: str
+) -> None:
+    monkeypatch.setattr("s4net_ros.replay.plan._bag_transports", lambda *_: [])
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    record.add(point(9, 2, state="finished"))
+    assert make_plan(parser.parse_args(words)).limits.reached(record, 1.0) == reason
 
 
 def test_what_was_missed_is_named(record: Record) -> None:

@@ -142,16 +142,25 @@ def test_offering_never_waits_for_loading(setup, make_checkpoint, monkeypatch):
     assert loads == [str(paths[0]), str(paths[2])]  # the one in between was out of date before its turn
 
 
-def test_loading_that_hangs_is_told(setup, make_checkpoint, monkeypatch):
+@pytest.mark.parametrize("hangs", ["look", "load"])
+def test_loading_that_hangs_is_told(setup, make_checkpoint, monkeypatch, hangs):
+    """A dead network file system already hangs when it is asked whether the file is there."""
     monkeypatch.setattr(weights, "SLOW_S", 0.0)
     loading, go_on = threading.Event(), threading.Event()
 
-    def load(path, sha256):
-        loading.set()
-        go_on.wait(60)
-        return SimpleNamespace(version=1)
+    def hanging(access):
+        def slow(*args):
+            loading.set()
+            go_on.wait(60)
+            return access(*args)
 
-    monkeypatch.setattr(setup.segmenter, "load", load)
+        return slow
+
+    if hangs == "look":
+        path = SimpleNamespace(isabs=os.path.isabs, exists=hanging(os.path.exists))
+        monkeypatch.setattr(weights, "os", SimpleNamespace(path=path))
+    else:
+        monkeypatch.setattr(setup.segmenter, "load", hanging(setup.segmenter.load))
     path = make_checkpoint(class_id=5, version=5)
     setup.receiver.offer(announcement(path))
     assert loading.wait(60)

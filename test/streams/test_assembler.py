@@ -540,6 +540,7 @@ class TestReasons:
         for name in (
             "frames.py",
             "io/images/codec.py",
+            "io/images/pixels.py",
             "io/bags/messages.py",
             "streams/assembler.py",
             "geometry/poses.py",
