@@ -18,7 +18,7 @@ from s4net_ros.conversions import depth_from_image
 from s4net_ros.diagnostics import Counts
 from s4net_ros.matching import ImageMatcher
 from s4net_ros.publishers import SegmentationPublishers
-from s4net_ros.worker import Worker
+from s4net_ros.worker import Worker, for_log
 
 if TYPE_CHECKING:
     from s4net_core.models.segmenter import Segmentation
@@ -149,4 +149,4 @@ class PointsThread:
 
     def _failed(self, _: bool, error: Exception) -> None:
         self._counts.add(f"points_skipped.{type(error).__name__}")
-        self._warn(type(error).__name__, f"no points: {type(error).__name__}: {error}")
+        self._warn(type(error).__name__, f"no points: {for_log(error)}")

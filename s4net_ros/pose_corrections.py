@@ -15,7 +15,7 @@ from s4net_core.geometry.poses import pose_matrix
 from s4net_core.keyframes import KeyframeBuffer
 from s4net_ros.pose_graph import GraphPoses, map_graph, poses_of_path
 from s4net_ros.qos import OUTPUT_DEPTH
-from s4net_ros.worker import Worker
+from s4net_ros.worker import Worker, for_log, stop_or_warn
 
 LookUp = Callable[[str, str], NDArray[np.float64]]
 """Names of two frames -> newest transform (4, 4) that maps coordinates of the second to the first; raises BadFrame."""
@@ -59,7 +59,7 @@ class PoseCorrections:
     def destroy(self) -> None:
         """End the subscription and the thread."""
         self._node.destroy_subscription(self._subscription)
-        self._worker.stop()
+        stop_or_warn(self._worker, self._node.get_logger())
 
     def _receive(self, message: Any) -> None:
         """On the executor's thread, which sees all messages: the stamps of a graph's nodes follow from each of them."""
@@ -82,10 +82,8 @@ class PoseCorrections:
             self._node.get_logger().info(f"{moved} keyframes moved to the corrected poses of {TOPIC}")
 
     def _failed(self, corrections: Corrections, error: Exception) -> None:
-        text = str(error) if isinstance(error, S4NetError) else repr(error)
-        self._node.get_logger().error(
-            f"{len(corrections[0].poses)} poses of {TOPIC} are not used: {text}", throttle_duration_sec=LOG_AGAIN_S
-        )
+        text = f"{len(corrections[0].poses)} poses of {TOPIC} are not used: {for_log(error)}"
+        self._node.get_logger().error(text, throttle_duration_sec=LOG_AGAIN_S)
 
 
 def _matrix(pose: object) -> NDArray[np.float64]:

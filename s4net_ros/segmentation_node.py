@@ -12,7 +12,6 @@ if __name__ == "__main__":  # until there is a node, a signal ends this program 
 import math
 import sys
 import time
-import traceback
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from rclpy.subscription import Subscription
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from s4net_core.config import Settings
-from s4net_core.errors import BadFrame, S4NetError
+from s4net_core.errors import BadFrame
 from s4net_core.machine.process import prepare_process
 from s4net_core.streams.clock import ColorClock
 from s4net_ros import compat
@@ -35,7 +34,7 @@ from s4net_ros.points import DepthMessage, Labelled, Match, PointsThread
 from s4net_ros.publishers import SegmentationPublishers
 from s4net_ros.qos import latched_qos, stream_qos
 from s4net_ros.weights import WeightsReceiver
-from s4net_ros.worker import Worker
+from s4net_ros.worker import Worker, describe, for_log, stop_or_warn
 
 if TYPE_CHECKING:
     from s4net_core.models.segmenter import Segmenter
@@ -140,8 +139,7 @@ class SegmentationNode(S4NetNode[None]):
 
     def _stop(self, thread: str) -> None:
         """End a thread and release it, and with it the network that it holds."""
-        if not getattr(self, thread).stop():
-            self.get_logger().warning("a thread did not end in time: it is left to finish its last item")
+        stop_or_warn(getattr(self, thread), self.get_logger())
         delattr(self, thread)
 
     # Callbacks: they only count and hand over.
@@ -191,11 +189,8 @@ class SegmentationNode(S4NetNode[None]):
         """Count and log a frame that could not be labelled; the worker goes on with the next."""
         reason = error.reason if isinstance(error, BadFrame) else type(error).__name__
         self.counts.add(f"failed.{reason}")
-        self._last_failure = str(error) if isinstance(error, S4NetError) else f"{type(error).__name__}: {error}"
-        text = f"frame {stamp_ns(item.message.header)} not labelled: {self._last_failure}"
-        if not isinstance(error, S4NetError):  # unforeseen: log where
-            text += "\n" + "".join(traceback.format_exception(error))
-        self._log_now_and_then(reason, text)
+        self._last_failure = describe(error)
+        self._log_now_and_then(reason, f"frame {stamp_ns(item.message.header)} not labelled: {for_log(error)}")
 
     def _log_now_and_then(self, reason: str, text: str) -> None:
         now = time.monotonic()

@@ -3,8 +3,11 @@
 import errno
 import os
 import threading
+import traceback
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
+
+from rclpy.impl.rcutils_logger import RcutilsLogger
 
 from s4net_core.errors import S4NetError
 
@@ -12,6 +15,14 @@ T = TypeVar("T")
 
 JOIN_S = 4.0
 """Seconds that a thread gets at shutdown to finish its item; ``ros2 launch`` kills after 5 s."""
+
+
+class Stoppable(Protocol):
+    """What has a thread of its own."""
+
+    def stop(self) -> bool:
+        """End the thread; returns whether it has ended in time."""
+        ...
 
 
 class Worker(Generic[T]):
@@ -68,6 +79,17 @@ def step_back(niceness: int) -> None:
     """Make this thread, and those that PyTorch starts for it, at least as nice as this; Linux counts it by thread."""
     own = threading.get_native_id()
     os.setpriority(os.PRIO_PROCESS, own, max(niceness, os.getpriority(os.PRIO_PROCESS, own)))
+
+
+def stop_or_warn(thread: Stoppable, logger: RcutilsLogger) -> None:
+    """End a thread of a node, and say so if it does not end in time."""
+    if not thread.stop():
+        logger.warning("a thread did not end in time: it is left to finish its last item")
+
+
+def for_log(error: BaseException) -> str:
+    """An error for the log. Our own errors keep their text; of others, which nobody foresaw, it says where they are."""
+    return str(error) if isinstance(error, S4NetError) else "".join(traceback.format_exception(error))
 
 
 def describe(error: BaseException) -> str:

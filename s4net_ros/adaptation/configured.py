@@ -2,7 +2,6 @@
 
 import threading
 import time
-import traceback
 from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -23,7 +22,7 @@ from s4net_ros.frame_assembly import camera_frames
 from s4net_ros.frame_thread import FrameThread
 from s4net_ros.node_base import S4NetNode
 from s4net_ros.pose_corrections import PoseCorrections
-from s4net_ros.worker import JOIN_S
+from s4net_ros.worker import JOIN_S, for_log, stop_or_warn
 
 LOG_AGAIN_S = 10.0
 """Seconds between two log lines about the same reason for dropped frames; the counts miss none."""
@@ -81,7 +80,7 @@ class ConfiguredAdaptation:
         corrections = PoseCorrections(node, self._session.keyframes, stream, assembly.look_up)
         undo.callback(corrections.destroy)
         frames = FrameThread(assembly, self._session.offer, self._frame_failed)
-        undo.callback(self._stop_frames, frames)
+        undo.callback(stop_or_warn, frames, self._log)
         node.start_housekeeping(period, lambda: self._keep_house(assembly.details), undo)
         self.learner.set_active(True)
         undo.callback(self.learner.set_active, False)
@@ -91,10 +90,6 @@ class ConfiguredAdaptation:
     def _end_counting(self) -> None:
         self._earlier += self._assembled()
         self._assembled, self._stall = Counter, str
-
-    def _stop_frames(self, frames: FrameThread) -> None:
-        if not frames.stop():
-            self._log.warning("the frame thread did not end in time: it is left to finish its frame")
 
     def _stop_learner(self) -> None:
         """Stop the thread. A step that does not end in time finds a closed session: it cannot save or hand over."""
@@ -116,8 +111,7 @@ class ConfiguredAdaptation:
 
     def _frame_failed(self, error: Exception) -> None:
         """The assembly has counted the frame already."""
-        text = str(error) if isinstance(error, S4NetError) else "".join(traceback.format_exception(error))
-        self._log.error(f"frame not used: {text}", throttle_duration_sec=LOG_AGAIN_S)
+        self._log.error(f"frame not used: {for_log(error)}", throttle_duration_sec=LOG_AGAIN_S)
 
     def _on_handover(self, handover: Handover) -> None:
         version = handover.version

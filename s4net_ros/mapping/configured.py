@@ -1,6 +1,5 @@
 """The node that maps while it is configured: keyframes and their map, the network that labels, outputs and counts."""
 
-import traceback
 from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -9,7 +8,6 @@ from pathlib import Path
 
 from diagnostic_msgs.msg import DiagnosticStatus
 
-from s4net_core.errors import S4NetError
 from s4net_core.frames import View
 from s4net_core.mapping import MapPoints, SemanticMap
 from s4net_core.mapping.offline import keyframes_for
@@ -24,6 +22,7 @@ from s4net_ros.node_base import S4NetNode
 from s4net_ros.pose_corrections import PoseCorrections
 from s4net_ros.qos import latched_qos
 from s4net_ros.weights import WeightsReceiver
+from s4net_ros.worker import for_log, stop_or_warn
 
 POKE_S = 0.5
 """Seconds within which new weights, moved keyframes and joined segments reach the map."""
@@ -81,9 +80,9 @@ class ConfiguredMap:
             publish=self._publish,
             failed=partial(self._failed, "keyframe not mapped"),
         )
-        undo.callback(self._stop, thread)
+        undo.callback(stop_or_warn, thread, node.get_logger())
         receiver = WeightsReceiver(self._segmenter, self.counts, node.get_logger())
-        undo.callback(self._stop, receiver)
+        undo.callback(stop_or_warn, receiver, node.get_logger())
         updates = node.create_subscription(ModelUpdate, "model_update", receiver.offer, latched_qos())
         undo.callback(node.destroy_subscription, updates)
         watch = StallWatch(node, stream.stall_warning, stream.sync_slop)
@@ -92,7 +91,7 @@ class ConfiguredMap:
         corrections = PoseCorrections(node, self.keyframes, stream, assembly.look_up)
         undo.callback(corrections.destroy)
         frames = FrameThread(assembly, self._offer, partial(self._failed, "frame not used"))
-        undo.callback(self._stop, frames)
+        undo.callback(stop_or_warn, frames, node.get_logger())
         node.start_housekeeping(POKE_S, lambda: self._keep_house(thread), undo)
         self._assembled = lambda: Counter(assembly.skipped) + Counter(received=assembly.received)
         self._waiting = lambda: thread.waiting
@@ -101,10 +100,6 @@ class ConfiguredMap:
 
     def _forget_threads(self) -> None:
         self._assembled, self._waiting, self._problem = Counter, int, str
-
-    def _stop(self, thread: MapThread | WeightsReceiver | FrameThread) -> None:
-        if not thread.stop():
-            self._node.get_logger().warning("a thread did not end in time: it is left to finish its last item")
 
     # On the threads.
 
@@ -116,8 +111,7 @@ class ConfiguredMap:
         self._outputs.publish(points, self.frame)
 
     def _failed(self, what: str, error: Exception) -> None:
-        text = str(error) if isinstance(error, S4NetError) else "".join(traceback.format_exception(error))
-        self._node.get_logger().error(f"{what}: {text}", throttle_duration_sec=LOG_AGAIN_S)
+        self._node.get_logger().error(f"{what}: {for_log(error)}", throttle_duration_sec=LOG_AGAIN_S)
 
     # Housekeeping, on the executor's thread.
 
