@@ -265,7 +265,8 @@ class LearnerSettings(Group):
         le=4,
     )
     teacher_mirror: bool = setting(
-        False, "Whether the teacher looks at each image also mirrored left to right, and takes the mean."
+        False,
+        "Whether the teacher mirrors every second look left to right: of one view the first, of the next the second.",
     )
     feature_cache_megabytes: int = setting(
         1024,

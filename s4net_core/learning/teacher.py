@@ -168,8 +168,7 @@ class Teacher:
     def _fresh(self, views: list[Keyframe]) -> list[_Prediction]:
         """Predictions that are not cached."""
         images = to_tensor([view.color for view in views], self._device)
-        outputs = all_outputs(self._network, images, amp=self._settings.learner.amp)
-        probabilities = self._looked_at_again(images, outputs.logits.softmax(dim=1))
+        probabilities, depths = self._looks(images, [view.id for view in views])
         label = probabilities.max(dim=1).indices  # on a CPU `argmax` takes three times as long
         inner = away_from_borders(label, self._settings.geometry.border_width)
         ids = (label + 1).to(torch.uint8).unsqueeze(1)
@@ -178,23 +177,34 @@ class Teacher:
         for i in range(len(views)):
             one = slice(i, i + 1)
             # Copies: a slice would keep the whole batch in memory.
-            depth = None if outputs.depth is None else outputs.depth[one].clone()
+            depth = None if depths is None else depths[one].clone()
             predictions.append(_Prediction(kept[one].clone(), ids[one].clone(), inner[one].clone(), depth))
         return predictions
 
-    def _looked_at_again(self, images: Tensor, probabilities: Tensor) -> Tensor:
-        """Mean of the probabilities of images, and of those at other scales and mirrored, as the settings say."""
+    def _looks(self, images: Tensor, ids: list[int]) -> tuple[Tensor, Tensor | None]:
+        """Mean of the probabilities over looks at all scales, and the depth of the first look, if there is any.
+
+        With `learner.teacher_mirror` every second look is a mirrored one, in odd views the first, in even views the
+        second. So each view costs one look a scale, and the views of a place see it both ways at each scale.
+        """
         learner = self._settings.learner
-        looks = [
-            (scale, mirrored) for scale in self._scales for mirrored in (False, True)[: 1 + learner.teacher_mirror]
-        ]
-        total = probabilities  # the first look
-        for scale, mirrored in looks[1:]:
-            seen = images if scale == 1 else functional.interpolate(images, scale_factor=scale, **SMOOTH)
-            size = (images.shape[2], images.shape[3])
-            logits = logits_at(self._network, seen.flip(-1) if mirrored else seen, size, amp=learner.amp)
-            total = total + (logits.flip(-1) if mirrored else logits).softmax(dim=1)
-        return total / len(looks)
+        turned = torch.tensor([learner.teacher_mirror and id % 2 == 1 for id in ids], device=self._device)
+        turned = turned.view(-1, 1, 1, 1)
+        outputs = all_outputs(self._network, _mirrored(images, turned), amp=learner.amp)
+        total = _mirrored(outputs.logits, turned).softmax(dim=1)
+        depth = None if outputs.depth is None else _mirrored(outputs.depth, turned)
+        size = (images.shape[2], images.shape[3])
+        for scale in self._scales[1:]:
+            turned = turned ^ learner.teacher_mirror
+            seen = functional.interpolate(_mirrored(images, turned), scale_factor=scale, **SMOOTH)
+            logits = logits_at(self._network, seen, size, amp=learner.amp)
+            total = total + _mirrored(logits, turned).softmax(dim=1)
+        return total / len(self._scales), depth
+
+
+def _mirrored(images: Tensor, turned: Tensor) -> Tensor:
+    """Images (B, ., H, W), left to right the other way round where `turned`, (B, 1, 1, 1) bool, says so."""
+    return torch.where(turned, images.flip(-1), images)
 
 
 def _scales_of_looks(teacher_scale: float, trained_share: float) -> list[float]:

@@ -12,6 +12,7 @@ from s4net_core.geometry.warp import correspond, merge, sample, sample_mask
 from s4net_core.keyframes import KeyframeBuffer, views_of
 from s4net_core.learning import teacher as module
 from s4net_core.learning.teacher import Teacher
+from s4net_core.models.build import build_network
 from s4net_core.models.predict import predict_labels, to_tensor
 
 CPU = torch.device("cpu")
@@ -137,20 +138,31 @@ def test_where_no_neighbour_sees_the_target_its_own_label_counts(settings, netwo
     ],
 )
 def test_several_looks_count_equally(settings, network, keyframes, scale, mirror, trained_share, factors):
-    view = keyframes.get(4)
-    image = to_tensor([view.color], CPU)
-    plain = Teacher(network, settings, CPU)._predict([view])[0].probabilities.float()
     settings.learner.teacher_scale, settings.learner.teacher_mirror = scale, mirror
     teacher = Teacher(network, settings, CPU, trained_share=trained_share)
-    probabilities = teacher._predict([view])[0].probabilities.float()
-    looks = []
-    with torch.no_grad():
-        for factor in factors:
-            size = [round(side * factor) for side in image.shape[2:]]
-            seen = functional.interpolate(image, size=size, mode="bilinear", antialias=True)
-            for turned in {False, mirror}:
+    views = [keyframes.get(id) for id in (4, 5)]
+    found = teacher._predict(views)  # in one batch
+    for view, prediction in zip(views, found, strict=True):
+        image = to_tensor([view.color], CPU)
+        looks = []
+        with torch.no_grad():
+            for i, factor in enumerate(factors):
+                size = [round(side * factor) for side in image.shape[2:]]
+                seen = functional.interpolate(image, size=size, mode="bilinear", antialias=True)
+                turned = mirror and (view.id + i) % 2 == 1  # every second look, another one in the next view
                 logits = network(seen.flip(3)).flip(3) if turned else network(seen)
                 at_size = functional.interpolate(logits, size=image.shape[2:], mode="bilinear", antialias=True)
                 looks.append(at_size.softmax(dim=1))
-    torch.testing.assert_close(probabilities, torch.stack(looks).mean(dim=0), rtol=2e-3, atol=2e-4)
-    assert (probabilities - plain).abs().max() > 0.01
+        expected = torch.stack(looks).mean(dim=0)
+        torch.testing.assert_close(prediction.probabilities.float(), expected, rtol=2e-3, atol=2e-4)
+
+
+def test_a_mirrored_first_look_gives_the_depth_of_the_view_as_it_is(settings, keyframes):
+    settings.learner.teacher_mirror, settings.model.depth_decoder = True, True
+    network = build_network(settings.model).eval()
+    view = keyframes.get(5)
+    depth = Teacher(network, settings, CPU)._predict([view])[0].depth
+    image = to_tensor([view.color], CPU)
+    with torch.no_grad():
+        torch.testing.assert_close(depth, network.outputs(image.flip(3)).depth.flip(3), rtol=1e-6, atol=1e-6)
+        assert not torch.allclose(depth, network.outputs(image).depth, rtol=1e-5)
