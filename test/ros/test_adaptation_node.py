@@ -521,6 +521,13 @@ def test_services_answer_before_the_node_is_configured(ros, settings):
 # Lifecycle.
 
 
+@pytest.mark.parametrize(("rate", "told"), [(1e-5, True), (5e-4, False)])
+def test_a_learning_rate_for_runs_offline_is_told(ros, settings, start, capfd, rate, told):
+    settings.learner.learning_rate = rate
+    start()
+    assert ("start from a copy of config/adapt.yaml" in capfd.readouterr().err) == told
+
+
 def test_it_refuses_to_start_without_a_base_model(ros, settings):
     nothing = settings.model_copy(update={"checkpoint": ""})
     with pytest.raises(ValueError, match="checkpoint is empty"):
