@@ -81,10 +81,9 @@ class GeometrySettings(Group):
     depth: Literal["sensor", "predicted"] = setting(
         "sensor", "Depth of the views: of a depth camera, or predicted by the network (model.depth_decoder)."
     )
-    boundary_mask: bool = setting(True, "Whether pixels near a border between predicted segments are ignored.")
     boundary_radius: int = setting(
         2,
-        "Distance from a border between predicted segments up to which boundary_mask ignores pixels.",
+        "Distance from a border between predicted segments up to which pixels are ignored; 0 = none are.",
         unit="px",
         ge=0,
         le=64,
@@ -100,11 +99,6 @@ class GeometrySettings(Group):
     def from_sensor(self) -> bool:
         """Whether the views have depth of a depth camera."""
         return self.depth == "sensor"
-
-    @property
-    def border_width(self) -> int:
-        """Pixels to either side of a border between segments that do not count: 0 without the boundary mask."""
-        return self.boundary_radius if self.boundary_mask else 0
 
 
 class KeyframeSettings(Group):

@@ -131,7 +131,7 @@ class Teacher:
         """Sum of the predictions of the neighbours at the target's pixels."""
         predictions = self._predict(neighbours)
         pairs = Pairs(self._views([target]).repeated(len(neighbours)), self._views(neighbours))
-        usable = torch.cat([p.inner for p in predictions]) if self._settings.geometry.border_width else None
+        usable = torch.cat([p.inner for p in predictions]) if self._settings.geometry.boundary_radius else None
         probabilities = torch.cat([p.probabilities for p in predictions])
         return merge_sampled(probabilities, correspond(pairs, self._settings.geometry), usable)
 
@@ -170,7 +170,7 @@ class Teacher:
         images = to_tensor([view.color for view in views], self._device)
         probabilities, depths = self._looks(images, [view.id for view in views])
         label = probabilities.max(dim=1).indices  # on a CPU `argmax` takes three times as long
-        inner = away_from_borders(label, self._settings.geometry.border_width)
+        inner = away_from_borders(label, self._settings.geometry.boundary_radius)
         ids = (label + 1).to(torch.uint8).unsqueeze(1)
         kept = probabilities.to(torch.float16, memory_format=torch.channels_last)
         predictions = []

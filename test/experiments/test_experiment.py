@@ -19,7 +19,7 @@ ROOMS = FOLDER / "rooms.yaml"
 POSES = sorted(FOLDER.glob("poses-*.yaml"))
 FILES = sorted(set(FOLDER.glob("*.yaml")) - {ROOMS, *POSES})
 ABLATIONS = {
-    "boundary-mask": "geometry.boundary_mask",
+    "boundary-mask": "geometry.boundary_radius",
     "cross-entropy": "learner.geometric_weights",
     "geometric-loss": "learner.lambda_geometric",
     "merge": "learner.merge",

@@ -240,7 +240,7 @@ UNLABELLED_VIEWS = {"loss", "loss_geometric", "coverage"}
 @pytest.mark.parametrize(
     ("setting", "value", "changes"),
     [
-        ("geometry.boundary_mask", False, UNLABELLED_VIEWS),
+        ("geometry.boundary_radius", 0, UNLABELLED_VIEWS),
         ("geometry.occlusion_threshold", 0.005, UNLABELLED_VIEWS),
         ("learner.neighbours", 1, UNLABELLED_VIEWS),
         ("learner.min_overlap", 0.9, UNLABELLED_VIEWS),
@@ -276,11 +276,8 @@ def test_class_weights_of_the_source_are_tempered_and_no_others(make, settings, 
 
 def test_without_the_boundary_mask_more_pixels_count(make, settings):
     masked = make().step().coverage
-    settings.geometry.boundary_mask = False
-    unmasked = make().step().coverage
-    assert unmasked > masked
-    settings.geometry.boundary_mask, settings.geometry.boundary_radius = True, 0
-    assert make().step().coverage == unmasked
+    settings.geometry.boundary_radius = 0
+    assert make().step().coverage > masked
 
 
 def test_soft_labels_are_the_mean_of_what_the_neighbours_say(make, settings):
