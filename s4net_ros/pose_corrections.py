@@ -59,7 +59,7 @@ class PoseCorrections:
     def destroy(self) -> None:
         """End the subscription and the thread."""
         self._node.destroy_subscription(self._subscription)
-        stop_or_warn(self._worker, self._node.get_logger())
+        stop_or_warn(TOPIC, self._worker, self._node.get_logger())
 
     def _receive(self, message: Any) -> None:
         """On the executor's thread, which sees all messages: the stamps of a graph's nodes follow from each of them."""

@@ -115,8 +115,8 @@ class SegmentationNode(S4NetNode[None]):
         self._worker = Worker("label frames", self._label, self._failed)
         self._points = PointsThread(self._outputs, self.settings.stream, self.counts, self._log_now_and_then)
         self._receiver = WeightsReceiver(self._segmenter, self.counts, self.get_logger())
-        for thread in ("_points", "_receiver", "_worker"):
-            undo.callback(self._stop, thread)
+        for name, attribute in (("points", "_points"), ("weights", "_receiver"), ("frames", "_worker")):
+            undo.callback(self._stop, name, attribute)
         self._outputs.publish_label_info()
         self._watch, self._camera_info = self._new_watch(), None
         stream = self.settings.stream
@@ -137,10 +137,10 @@ class SegmentationNode(S4NetNode[None]):
         undo.callback(self._subscribe_depth, False)
         self.start_housekeeping(HOUSEKEEPING_S, self._keep_house, undo)
 
-    def _stop(self, thread: str) -> None:
+    def _stop(self, name: str, attribute: str) -> None:
         """End a thread and release it, and with it the network that it holds."""
-        stop_or_warn(getattr(self, thread), self.get_logger())
-        delattr(self, thread)
+        stop_or_warn(name, getattr(self, attribute), self.get_logger())
+        delattr(self, attribute)
 
     # Callbacks: they only count and hand over.
 

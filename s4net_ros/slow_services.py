@@ -1,7 +1,6 @@
 """Services whose work takes long: it is done on another thread, and the executor serves everything else meanwhile."""
 
 import threading
-import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
 from concurrent.futures import Future as Work
@@ -14,7 +13,7 @@ from rclpy.node import Node
 from rclpy.task import Future
 
 from s4net_core.errors import S4NetError
-from s4net_ros.worker import describe
+from s4net_ros.worker import describe, for_log
 
 Answer = TypeVar("Answer")
 Served = TypeVar("Served")
@@ -81,7 +80,7 @@ class SlowServices(Generic[Served]):
             return False, "the node was shut down first"
         except Exception as error:
             if not isinstance(error, S4NetError | OSError):
-                self._node.get_logger().error("".join(traceback.format_exception(error)))
+                self._node.get_logger().error(for_log(error))
             return False, describe(error)
 
 

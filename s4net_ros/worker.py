@@ -81,10 +81,10 @@ def step_back(niceness: int) -> None:
     os.setpriority(os.PRIO_PROCESS, own, max(niceness, os.getpriority(os.PRIO_PROCESS, own)))
 
 
-def stop_or_warn(thread: Stoppable, logger: RcutilsLogger) -> None:
+def stop_or_warn(name: str, thread: Stoppable, logger: RcutilsLogger) -> None:
     """End a thread of a node, and say so if it does not end in time."""
     if not thread.stop():
-        logger.warning("a thread did not end in time: it is left to finish its last item")
+        logger.warning(f"the thread for {name} did not end in time: it is left to finish its last item")
 
 
 def for_log(error: BaseException) -> str:

@@ -207,6 +207,7 @@ def test_moved_keyframes_are_saved_where_they_are(true, drifted, tmp_path: Path)
     keyframes.save(tmp_path)
     restored = buffer()
     assert restored.load(tmp_path) == []
+    assert restored.frame == "map"
     assert overlaps(restored) == overlaps(keyframes)
     assert restored.pairs == keyframes.pairs
     assert worst_pixel(restored, true) < 1

@@ -260,7 +260,7 @@ class LearnerSettings(Group):
     )
     teacher_mirror: bool = setting(
         False,
-        "Whether the teacher mirrors every second look left to right: of one view the first, of the next the second.",
+        "Whether the teacher mirrors every second look, in turns from view to view; at one scale it then looks twice.",
     )
     feature_cache_megabytes: int = setting(
         1024,

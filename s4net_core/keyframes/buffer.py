@@ -178,10 +178,12 @@ class KeyframeBuffer(KeyframeQueries):
                 saved = store.Saved(
                     self._next_id,
                     self._evicted,
-                    [(k, self._pairing.measured[k.id]) for k in self._pairing.keyframes.values()],
+                    # Copies: a correction may change the pairs while they are written.
+                    [(k, dict(self._pairing.measured[k.id])) for k in self._pairing.keyframes.values()],
                     predicted=self._predict_depth is not None,
                     segment=self._pairing.segments.current,
                     joined=self._pairing.segments.joined,
+                    frame=self._frame,
                 )
             store.write(Path(folder), saved)
 
@@ -207,7 +209,7 @@ class KeyframeBuffer(KeyframeQueries):
         with self._lock:
             self._forget()
             self._next_id = max(self._next_id, saved.next_id)
-            self._evicted = saved.evicted
+            self._evicted, self._frame = saved.evicted, saved.frame
             same_frame = self._settings.after_restart == "keep"
             self._pairing.segments.restore(saved.segment, saved.joined, same_frame=same_frame)
             for keyframe, overlaps in keyframes:

@@ -122,12 +122,13 @@ def moved_poses(keyframes: Mapping[int, Keyframe], knots: Mapping[int, Knots]) -
         keyframes: by id.
         knots: corrections by segment.
     """
-    moved = {}
+    moved = dict[int, NDArray[np.float64]]()
     for segment, own in knots.items():
         concerned = [keyframe for keyframe in keyframes.values() if keyframe.segment == segment]
-        corrections = at(own, [keyframe.stamp for keyframe in concerned])
-        for keyframe, correction in zip(concerned, corrections, strict=True):
-            T_world_camera = correction @ keyframe.T_world_camera
-            if not same_pose(keyframe.T_world_camera, T_world_camera):
-                moved[keyframe.id] = T_world_camera
+        if not concerned:
+            continue
+        before = np.stack([keyframe.T_world_camera for keyframe in concerned])
+        after = at(own, [keyframe.stamp for keyframe in concerned]) @ before
+        stays = same_pose(before, after)
+        moved |= {keyframe.id: T for keyframe, T, same in zip(concerned, after, stays, strict=True) if not same}
     return moved

@@ -45,7 +45,7 @@ class Measured(NamedTuple):
 
 
 Overlaps = dict[int, Measured]
-"""Measurements of one new keyframe by the id of the other."""
+"""Measurements of one keyframe by the id of the other."""
 
 
 class PairGate:
@@ -67,17 +67,20 @@ class PairGate:
         self._min_overlap = min_overlap
         self._from_sensor = from_sensor
 
-    def measure(self, new: Views, others: Mapping[int, Views], *, prove: bool) -> Overlaps:
-        """Compare a new view with others, in one batch; pairs that see nothing of each other are left out.
+    def measure(self, view: Views, others: Mapping[int, Views], *, prove: bool, newer: bool = False) -> Overlaps:
+        """Compare a view with others, in one batch; pairs that see nothing of each other are left out.
 
         Args:
-            new: one view, coarse depth.
+            view: one view, coarse depth.
             others: one view each, of the same size.
+            newer: whether the others are newer than the view, and not older.
             prove: whether `Verdict.PROVES` is asked for, which costs three times as much.
         """
         if not others:
             return {}
-        there, here = joined(list(others.values())), new.repeated(len(others))
+        here, there = view.repeated(len(others)), joined(list(others.values()))
+        if newer:
+            here, there = there, here
         pairs = Pairs(joined([here, there]), joined([there, here]))
         shares = overlap(pairs, self._geometry, occlusion=self._from_sensor).tolist()
         verdicts = self._verdicts(Pairs(here, there), prove) if self._from_sensor else [Verdict.FITS] * len(others)

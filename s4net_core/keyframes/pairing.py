@@ -139,7 +139,7 @@ class Pairing:
         for id, T_world_camera in moved.items():
             keyframe = self.keyframes[id]
             self.keyframes[id] = replace(keyframe, T_world_camera=T_world_camera, revision=keyframe.revision + 1)
-            self._coarse[id] = coarse_view(self.keyframes[id], self._settings.coarse_width)
+            self._coarse[id] = replace(self._coarse[id], T_world_camera=T_world_camera[None])
             self._places.put(id, self._coarse[id])
         changed = self._changed_pairs(old, moved)
         for id, other in changed:
@@ -178,10 +178,10 @@ class Pairing:
         self.measured[id] |= self._measure(id)
         if id in moved:
             near = self._nearest(id, lambda other: other > id and other not in moved and id not in self.measured[other])
-            for prove, newer in enumerate(near):
-                for other in newer:
-                    pair = self._gate.measure(self._coarse[other], {id: self._coarse[id]}, prove=bool(prove))
-                    self.measured[other] |= pair
+            for prove, newer in zip((False, True), near, strict=True):
+                views = {other: self._coarse[other] for other in newer}
+                for other, pair in self._gate.measure(self._coarse[id], views, prove=prove, newer=True).items():
+                    self.measured[other][id] = pair
         self._counts = None
 
     def judge_all(self) -> None:

@@ -42,10 +42,11 @@ class Saved:
     Args:
         next_id: of the next new keyframe.
         evicted: keyframes forgotten so far.
-        keyframes: in the order of their ids, each with the overlaps that were measured when it came in.
+        keyframes: in the order of their ids, each with what was measured of it and older ones.
         predicted: whether their depth was predicted; False = from a depth camera.
         segment: the newest.
         joined: segments that were shown to fit, see `Segments.joined`.
+        frame: as of `KeyframeBuffer`.
     """
 
     next_id: int
@@ -54,6 +55,7 @@ class Saved:
     predicted: bool
     segment: int = 0
     joined: list[tuple[int, int]] = field(default_factory=list)
+    frame: str = ""
 
 
 def write(folder: Path, saved: Saved) -> None:
@@ -80,6 +82,7 @@ def write(folder: Path, saved: Saved) -> None:
             "predicted_depth": saved.predicted,
             "segment": saved.segment,
             "joined": saved.joined,
+            "frame": saved.frame,
             "places": places_name,
             "files": list(names),
         }
@@ -116,9 +119,10 @@ def read(folder: Path) -> tuple[Saved, list[str]]:
         found[keyframe.id] = keyframe, overlaps
     next_id = max([index["next_id"], *(id + 1 for id in found)])
     keyframes = [found[id] for id in sorted(found)]
-    segment = max([index.get("segment", 0), *(keyframe.segment for keyframe, _ in keyframes)])
-    joined = [(first, second) for first, second in index.get("joined", [])]
-    return Saved(next_id, index["evicted"], keyframes, index["predicted_depth"], segment, joined), problems
+    segment = max([index["segment"], *(keyframe.segment for keyframe, _ in keyframes)])
+    joined = [(first, second) for first, second in index["joined"]]
+    predicted, frame = index["predicted_depth"], index["frame"]
+    return Saved(next_id, index["evicted"], keyframes, predicted, segment, joined, frame), problems
 
 
 def _read_index(path: Path) -> dict[str, Any]:
@@ -133,9 +137,12 @@ def _read_index(path: Path) -> dict[str, Any]:
         raise KeyframeError(f"keyframe index {path} has version {version}, known is {VERSION}: {REMEDY}")
     whole = all(isinstance(index.get(key), int) for key in ("next_id", "evicted"))
     whole = whole and isinstance(index.get("predicted_depth"), bool) and isinstance(index.get("files"), list)
-    if not whole or not all(isinstance(file, str) for file in (index.get("places"), *index["files"])):
-        raise KeyframeError(f"keyframe index {path} lacks next_id, evicted, predicted_depth, places or files: {REMEDY}")
-    if not isinstance(index.get("segment", 0), int) or not _are_pairs(index.get("joined", [])):
+    texts = (index.get("places"), index.get("frame"), *index["files"]) if whole else ()
+    if not whole or not all(isinstance(text, str) for text in texts):
+        raise KeyframeError(
+            f"keyframe index {path} lacks next_id, evicted, predicted_depth, places, frame or files: {REMEDY}"
+        )
+    if not isinstance(index.get("segment"), int) or not _are_pairs(index.get("joined")):
         raise KeyframeError(f"keyframe index {path} has a segment or joined segments that are no numbers: {REMEDY}")
     return dict(index)
 

@@ -76,6 +76,8 @@ class Teacher:
         self._settings = settings
         self._device = device
         self._scales = _scales_of_looks(settings.learner.teacher_scale, trained_share)
+        if settings.learner.teacher_mirror and len(self._scales) == 1:
+            self._scales *= 2  # one of the two looks is mirrored
         megabytes = settings.learner.teacher_cache_megabytes
         self._cache: ByteCache[int, _Prediction] = ByteCache(megabytes, lambda prediction: prediction.nbytes)
         self._labels: ByteCache[int, _Labels] = ByteCache(megabytes, lambda labels: labels.nbytes)
@@ -188,23 +190,25 @@ class Teacher:
         second. So each view costs one look a scale, and the views of a place see it both ways at each scale.
         """
         learner = self._settings.learner
-        turned = torch.tensor([learner.teacher_mirror and id % 2 == 1 for id in ids], device=self._device)
-        turned = turned.view(-1, 1, 1, 1)
+        turned = [learner.teacher_mirror and id % 2 == 1 for id in ids]
         outputs = all_outputs(self._network, _mirrored(images, turned), amp=learner.amp)
         total = _mirrored(outputs.logits, turned).softmax(dim=1)
         depth = None if outputs.depth is None else _mirrored(outputs.depth, turned)
         size = (images.shape[2], images.shape[3])
         for scale in self._scales[1:]:
-            turned = turned ^ learner.teacher_mirror
+            turned = [before != learner.teacher_mirror for before in turned]
             seen = functional.interpolate(_mirrored(images, turned), scale_factor=scale, **SMOOTH)
             logits = logits_at(self._network, seen, size, amp=learner.amp)
             total = total + _mirrored(logits, turned).softmax(dim=1)
         return total / len(self._scales), depth
 
 
-def _mirrored(images: Tensor, turned: Tensor) -> Tensor:
-    """Images (B, ., H, W), left to right the other way round where `turned`, (B, 1, 1, 1) bool, says so."""
-    return torch.where(turned, images.flip(-1), images)
+def _mirrored(images: Tensor, turned: list[bool]) -> Tensor:
+    """Images (B, ., H, W), left to right the other way round where `turned`, one an image, says so."""
+    if not any(turned):
+        return images
+    which = torch.tensor(turned, device=images.device).view(-1, 1, 1, 1)
+    return torch.where(which, images.flip(-1), images)
 
 
 def _scales_of_looks(teacher_scale: float, trained_share: float) -> list[float]:

@@ -80,7 +80,7 @@ class ConfiguredAdaptation:
         corrections = PoseCorrections(node, self._session.keyframes, stream, assembly.look_up)
         undo.callback(corrections.destroy)
         frames = FrameThread(assembly, self._session.offer, self._frame_failed)
-        undo.callback(stop_or_warn, frames, self._log)
+        undo.callback(stop_or_warn, "frames", frames, self._log)
         node.start_housekeeping(period, lambda: self._keep_house(assembly.details), undo)
         self.learner.set_active(True)
         undo.callback(self.learner.set_active, False)

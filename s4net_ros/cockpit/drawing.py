@@ -2,7 +2,6 @@
 
 import math
 import time
-import traceback
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,7 @@ from s4net_core.errors import S4NetError
 from s4net_ros.cockpit.board import Board
 from s4net_ros.cockpit.server import PICTURES
 from s4net_ros.conversions import color_from_topic, stamp_ns
+from s4net_ros.worker import for_log
 
 if TYPE_CHECKING:  # imports torch, which takes seconds and memory
     from s4net_ros.cockpit.comparison import Comparison
@@ -70,7 +70,7 @@ class Drawing:
         self.rest_until = time.monotonic() + TRY_AGAIN_S
         self._board.put(NOTE, f"a frame is not shown: {error}")
         if not isinstance(error, S4NetError):  # unforeseen: log where
-            self._logger.error("".join(traceback.format_exception(error)))
+            self._logger.error(for_log(error))
 
     def _load(self) -> None:
         from s4net_ros.cockpit.comparison import Comparison

@@ -80,9 +80,9 @@ class ConfiguredMap:
             publish=self._publish,
             failed=partial(self._failed, "keyframe not mapped"),
         )
-        undo.callback(stop_or_warn, thread, node.get_logger())
+        undo.callback(stop_or_warn, "the map", thread, node.get_logger())
         receiver = WeightsReceiver(self._segmenter, self.counts, node.get_logger())
-        undo.callback(stop_or_warn, receiver, node.get_logger())
+        undo.callback(stop_or_warn, "weights", receiver, node.get_logger())
         updates = node.create_subscription(ModelUpdate, "model_update", receiver.offer, latched_qos())
         undo.callback(node.destroy_subscription, updates)
         watch = StallWatch(node, stream.stall_warning, stream.sync_slop)
@@ -91,7 +91,7 @@ class ConfiguredMap:
         corrections = PoseCorrections(node, self.keyframes, stream, assembly.look_up)
         undo.callback(corrections.destroy)
         frames = FrameThread(assembly, self._offer, partial(self._failed, "frame not used"))
-        undo.callback(stop_or_warn, frames, node.get_logger())
+        undo.callback(stop_or_warn, "frames", frames, node.get_logger())
         node.start_housekeeping(POKE_S, lambda: self._keep_house(thread), undo)
         self._assembled = lambda: Counter(assembly.skipped) + Counter(received=assembly.received)
         self._waiting = lambda: thread.waiting

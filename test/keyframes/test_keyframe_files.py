@@ -11,7 +11,7 @@ from walls import TEXTURE, buffer, contents, corridor, filled, view
 
 from s4net_core.config import GeometrySettings, KeyframeSettings
 from s4net_core.errors import KeyframeError
-from s4net_core.keyframes import KeyframeBuffer
+from s4net_core.keyframes import KeyframeBuffer, store
 
 
 def test_saved_keyframes_come_back_and_go_on_as_if_nothing_had_happened(tmp_path: Path) -> None:
@@ -216,6 +216,29 @@ def test_moved_keyframes_are_saved_without_their_images(tmp_path: Path) -> None:
     restored = buffer()
     assert restored.load(tmp_path) == []
     assert contents(restored) == contents(keyframes)
+
+
+def test_poses_and_pairs_that_are_saved_are_of_one_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    frames = corridor(6)
+    keyframes = filled(frames)
+    before = contents(keyframes)
+    assert keyframes.overlapping(1, 0.0)
+    apart = np.eye(4)
+    apart[:3, 3] = (0.0, 50.0, 0.0)
+    write = store.write
+
+    def move_and_write(folder: Path, saved: store.Saved) -> None:
+        assert keyframes.move(
+            {f.stamp: (apart if i == 1 else np.eye(4)) @ f.T_world_camera for i, f in enumerate(frames)}
+        )
+        write(folder, saved)
+
+    monkeypatch.setattr(store, "write", move_and_write)
+    keyframes.save(tmp_path)
+    assert not keyframes.overlapping(1, 0.0)
+    restored = buffer()
+    assert restored.load(tmp_path) == []
+    assert contents(restored) == before
 
 
 def test_loading_from_nowhere_is_an_error(tmp_path: Path) -> None:

@@ -128,10 +128,10 @@ def test_where_no_neighbour_sees_the_target_its_own_label_counts(settings, netwo
 @pytest.mark.parametrize(
     ("scale", "mirror", "trained_share", "factors"),
     [
-        (1.0, True, 1.0, [1]),
+        (1.0, True, 1.0, [1, 1]),
         (1.5, False, 1.0, [1, 1.5]),
         (0.5, True, 1.0, [1, 0.5]),
-        (1.0, True, 0.5, [1]),  # no other scale is wanted
+        (1.0, True, 0.5, [1, 1]),  # no other scale is wanted
         (2.0, False, 0.75, [1, 0.75, 1.5]),  # images are larger than those of training
         (2.0, False, 0.5, [1, 0.5]),  # twice the size of training is the working size
         (1.5, False, 2.0, [1, 1.5]),  # images are smaller: nothing is blown up to the size of training
