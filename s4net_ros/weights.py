@@ -3,7 +3,6 @@
 import os
 import re
 import time
-import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +13,7 @@ from s4net_core.config import ModelSettings
 from s4net_core.errors import CheckpointError, S4NetError
 from s4net_ros.diagnostics import Counts
 from s4net_ros.msg import ModelUpdate
-from s4net_ros.worker import Worker
+from s4net_ros.worker import Worker, for_log
 
 if TYPE_CHECKING:  # torch takes seconds to import; nothing here needs it
     from s4net_core.models.checkpoint import CheckpointInfo
@@ -110,7 +109,7 @@ class WeightsReceiver:
     def _refused(self, message: ModelUpdate, error: Exception) -> None:
         self._counts.add(UPDATES_REFUSED)
         self.last_refusal = f"version {message.version}: {_shortened(str(error))}"
-        text = _shortened(str(error)) if isinstance(error, S4NetError) else "".join(traceback.format_exception(error))
+        text = _shortened(str(error)) if isinstance(error, S4NetError) else for_log(error)
         self._logger.error(f"weights version {message.version} refused, the old ones keep serving: {text}")
 
 
