@@ -14,6 +14,7 @@ from s4net_core.geometry.warp import Merged, away_from_borders, correspond, merg
 from s4net_core.keyframes import Keyframe, views_of
 from s4net_core.learning.byte_cache import ByteCache
 from s4net_core.models.build import SegmentationNetwork
+from s4net_core.models.folding import folded
 from s4net_core.models.predict import BATCH, all_outputs, to_tensor
 from s4net_core.models.resampling import SMOOTH, logits_at
 
@@ -62,17 +63,16 @@ class Teacher:
     """Predicts without gradient and caches until `refresh`, because the same neighbours are drawn again and again.
 
     Args:
-        network: its own; `refresh` changes its weights.
+        network: moved to `device` and copied.
         settings: groups `geometry` and `learner`.
-        device: where the network goes.
+        device: where to compute.
         trained_share: width of the images that the network was trained on, as a share of the working width.
     """
 
     def __init__(
         self, network: SegmentationNetwork, settings: Settings, device: torch.device, *, trained_share: float = 1.0
     ) -> None:
-        # With channels last, a CPU computes predictions in a sixth less time.
-        self._network = network.to(device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
+        self._network = folded(network.to(device))
         self._settings = settings
         self._device = device
         self._scales = _scales_of_looks(settings.learner.teacher_scale, trained_share)
@@ -84,7 +84,7 @@ class Teacher:
 
     def refresh(self, network: SegmentationNetwork) -> None:
         """Θ' ← Θ."""
-        self._network.load_state_dict(network.state_dict())
+        self._network = folded(network)
         self.forget()
 
     def forget(self) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 from s4net_core.config import Settings
 from s4net_core.models.build import SegmentationNetwork
 from s4net_core.models.checkpoint import CheckpointInfo, file_sha256, largest_file, load_checkpoint, load_weights
+from s4net_core.models.folding import folded
 from s4net_core.models.onnx_model import OnnxModel, OnnxTemplate, compare_with_torch, pick_provider
 from s4net_core.models.predict import forward
 
@@ -49,17 +50,18 @@ class TorchBackend:
     """
 
     def __init__(self, checkpoint: str | Path, device: torch.device, settings: Settings) -> None:
-        network, self.info = load_checkpoint(checkpoint, device=device)
-        self.network = network.to(memory_format=torch.channels_last)  # faster on CPUs and on tensor cores
+        self.network, self.info = load_checkpoint(checkpoint, device=device)
+        self._folded = folded(self.network)
         self._amp = settings.learner.amp
 
     def logits(self, images: Tensor) -> Tensor:
         """As `Backend`."""
-        return forward(self.network, images, amp=self._amp)
+        return forward(self._folded, images, amp=self._amp)
 
     def load(self, path: str | Path, sha256: str) -> None:
         """As `Backend`."""
         self.info = load_weights(self.network, path, sha256)
+        self._folded = folded(self.network)
 
     def twin(self) -> "TorchBackend":
         """As `Backend`."""

@@ -480,6 +480,7 @@ def test_bench_live_times_the_node_with_the_settings_of_the_command_line(
     text = " ".join(done.stdout.replace("│", " ").split())
     for words in (
         "bare forward pass at 64x48",
+        "the segmenter's own forward pass",
         "Segmenter at 480x360",
         "colour message to mask message",
     ):
