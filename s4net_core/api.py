@@ -86,7 +86,7 @@ def adapt(
     Raises:
         CaptureError, SourceSetError: data that cannot be read.
         LearningError: too few views overlap, or the loss is repeatedly not finite.
-        SettingsError: no setting ends learning (`adaptation.max_steps` or `adaptation.patience`).
+        SettingsError: no setting ends learning.
         S4NetError: another run or a node uses `state_dir`, or the folder cannot be written.
     """
     settings = with_values(model.settings, values)

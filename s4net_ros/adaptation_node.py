@@ -68,12 +68,6 @@ class AdaptationNode(S4NetNode[ConfiguredAdaptation]):
         session = self._make(self.settings, folder)
         configured = ConfiguredAdaptation(self, session, undo)
         undo.enter_context(self._own_services.serving(Served(configured.learner, configured.announce, folder)))
-        rate = self.settings.learner.learning_rate
-        if rate <= Settings().learner.learning_rate:  # so it is if a file of a few lines replaces config/adapt.yaml
-            self.get_logger().warning(
-                f"learner.learning_rate is {rate:g}: that is for long runs offline, and a robot gains nothing by it in "
-                "minutes; start from a copy of config/adapt.yaml (docs/robot.md)"
-            )
         status = session.status
         self.get_logger().info(f"{status.keyframes} keyframes, weights version {status.version} ({status.model_path})")
         return configured

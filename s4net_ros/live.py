@@ -32,7 +32,7 @@ SETTLE = 1.5  # s after the end, for the last labels and the last version
 EPILOG = """examples:
   s4net live recording --checkpoint base.safetensors --source-set source          # plays the bag once
   s4net live recording --settings demo.yaml --versions 3 --evaluate scan2         # loops until the third version
-  s4net live --settings adapt.yaml                                                # a running camera, until Ctrl-C
+  s4net live --settings mine.yaml                                                 # a running camera, until Ctrl-C
 """
 
 

@@ -61,11 +61,11 @@ class TestLoadModel:
         assert load_model(checkpoint, from_values({"model.height": 32})).settings.model.height == 32
 
     def test_keywords_go_on_top_of_settings_and_change_nothing_else(self, checkpoint):
-        settings = from_values({"seed": 3, "learner": {"neighbours": 7}})
+        settings = from_values({"seed": 3, "learner": {"neighbours": 7, "learning_rate": 1e-3}})
         model = load_model(checkpoint, settings, learner={"learning_rate": 1e-4}, device="cpu")
         assert (model.settings.seed, model.settings.learner.neighbours) == (3, 7)
         assert (model.settings.learner.learning_rate, model.settings.device) == (1e-4, "cpu")
-        assert settings.learner.learning_rate == 1e-5
+        assert settings.learner.learning_rate == 1e-3
 
     @pytest.mark.parametrize("values", [{"learner": {"rate": 1}}, {"learner": {"learning_rate": 2}}, {"colour": 1}])
     def test_a_setting_that_cannot_be_is_refused_with_its_name(self, checkpoint, values):
@@ -123,7 +123,9 @@ class TestAdapt:
         network = build_network(ModelSettings(architecture="transformers", encoder=str(tmp_path / "segformer")))
         save_checkpoint(tmp_path / "base.safetensors", network)
         base = load_model(tmp_path / "base.safetensors", from_values(SETTINGS))
-        adapted = adapt(base, make_room_frames(16, seed=5), source)
+        with pytest.raises(SettingsError, match=r"cannot be divided: set learner.trained to all, .* 3e-5"):
+            adapt(base, make_room_frames(16, seed=5), source)
+        adapted = adapt(base, make_room_frames(16, seed=5), source, learner={"trained": "all", "learning_rate": 3e-5})
         assert (adapted.info.version, adapted.info.model.encoder) == (2, "segformer")
         save_model(adapted, tmp_path / "adapted.safetensors")
         assert base.load(tmp_path / "adapted.safetensors").version == 2  # as the node takes it over

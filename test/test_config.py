@@ -10,6 +10,7 @@ from typing import get_args
 
 import pytest
 import yaml
+from paper import paper_settings
 
 from s4net_core import config
 from s4net_core.config import (
@@ -30,9 +31,12 @@ ROOT = Path(__file__).parents[1]
 LEAVES = {leaf.name: leaf for leaf in leaves(Settings())}
 
 
-def test_the_defaults_are_the_papers():
-    settings = Settings()
+def test_the_experiments_have_the_papers_values():
+    settings = paper_settings()
     learner = settings.learner
+    assert (learner.trained, learner.weight_average, learner.class_weight_power) == ("all", 0, 1)
+    assert (learner.merge_target, learner.teacher_scale, learner.teacher_mirror) == (False, 1, False)
+    assert settings.geometry.boundary_radius == 2
     assert (learner.learning_rate, learner.lambda_geometric, learner.teacher_refresh) == (1e-5, 0.01, 100)
     assert (learner.source_batch, learner.target_images("deeplabv3plus")) == (4, 4)
     assert (learner.neighbours, learner.min_overlap) == (4, 0.25)

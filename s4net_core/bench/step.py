@@ -71,12 +71,15 @@ def bench_step(settings: Settings, capture: Path, *, steps: int = 20) -> list[Ro
                 times[name].append(seconds_of(session.time_step))
             if done in due:
                 times["handover"].append(seconds_of(ours.handover))
+        used = min(filter(None, (ours.stopping.last_step, learner.teacher_refresh)), default=STEPS_OF_LABELS)
         keyframes = len(ours.keyframes)
-    return _rows(settings, times, f"{learner.source_batch} + {target_batch} images", count, keyframes)
+    return _rows(settings, times, f"{learner.source_batch} + {target_batch} images", count, keyframes, used)
 
 
-def _rows(settings: Settings, times: dict[str, list[float]], images: str, count: int, keyframes: int) -> list[Row]:
-    used = _steps_of_labels(settings, keyframes)
+def _rows(
+    settings: Settings, times: dict[str, list[float]], images: str, count: int, keyframes: int, used: int
+) -> list[Row]:
+    """The rows; labels of so many `keyframes` are `used` for so many steps."""
     medians = {name: statistics.median(of_kind) for name, of_kind in times.items()}
     first, *later = times.pop("handover")
     again = statistics.median(later or [first])
@@ -139,10 +142,3 @@ def _spread(seconds: Iterable[float]) -> str:
     values = sorted(seconds)
     low, high = values[len(values) // 4], values[-1 - len(values) // 4]
     return f"half of them {low * 1e3:.0f} to {high * 1e3:.0f} ms"
-
-
-def _steps_of_labels(settings: Settings, keyframes: int) -> int:
-    """Number of steps for which labels are used once they are made."""
-    adaptation, refresh = settings.adaptation, settings.learner.teacher_refresh
-    planned = adaptation.max_steps or round(adaptation.steps_per_keyframe * keyframes)
-    return min(filter(None, (planned, refresh)), default=STEPS_OF_LABELS)

@@ -35,7 +35,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--until-converged",
         action="store_true",
-        help="do not limit the number of steps; short for --set adaptation.max_steps=0",
+        help="go on until the score on held-out keyframes rises no more; short for --set adaptation.max_steps=0 "
+        "and adaptation.steps_per_keyframe=0",
     )
     parser.add_argument(
         "--rerun",
@@ -52,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
     """Adapt to the whole capture and write the version that serves at the end."""
     settings = learning_settings_from(args, source_free=True)
     if args.until_converged:
-        settings.adaptation.max_steps = 0
+        settings.adaptation.max_steps, settings.adaptation.steps_per_keyframe = 0, 0.0
     # These raise on unusable input. They are called before an old state is removed.
     patience_of(settings.adaptation)
     creation_time()
@@ -67,8 +68,8 @@ def run(args: argparse.Namespace) -> int:
 def _adapt(args: argparse.Namespace, session: Session, capture: Capture, recording: RerunRecording) -> None:
     console = Console()
     progress = progress_bar(console, loss=True, transient=False)
-    first, limit = session.status.step, session.settings.adaptation.max_steps or None
-    task = progress.add_task("adapt", start=False, total=limit, completed=first, loss=float("nan"))
+    first = session.status.step
+    task = progress.add_task("adapt", start=False, total=None, completed=first, loss=float("nan"))
 
     def show_collected(rejected: Mapping[str, int]) -> None:
         left_out = dict(Counter(capture.skipped) + Counter(rejected))
@@ -84,6 +85,7 @@ def _adapt(args: argparse.Namespace, session: Session, capture: Capture, recordi
                 f"{status.pairs.parted} pairs between them are left out"
             )
         recording.begin(session)
+        progress.update(task, total=session.stopping.last_step)
         progress.start_task(task)
         progress.start()  # only now, because reading the frames shows its own bar
 

@@ -82,7 +82,7 @@ class GeometrySettings(Group):
         "sensor", "Depth of the views: of a depth camera, or predicted by the network (model.depth_decoder)."
     )
     boundary_radius: int = setting(
-        2,
+        0,
         "Distance from a border between predicted segments up to which pixels are ignored; 0 = none are.",
         unit="px",
         ge=0,
@@ -181,18 +181,23 @@ class KeyframeSettings(Group):
 
 
 class LearnerSettings(Group):
-    """One step of S4-Net; the defaults are the paper's."""
+    """One step of S4-Net; the defaults are for minutes on a robot, and ``config/experiments/base`` has the paper's."""
 
     trained: Literal["all", "decoder"] = setting(
-        "all",
+        "decoder",
         "What learns: the whole network, as in the paper, or its decoders alone; then the encoder sees an image once.",
     )
-    learning_rate: float = setting(1e-5, "Step size of Adam during adaptation.", gt=0, le=1, live=True)
+    learning_rate: float = setting(
+        5e-4, "Step size of Adam during adaptation; the paper's is 1e-5.", gt=0, le=1, live=True
+    )
     lambda_geometric: float = setting(
-        0.01, "Weight λ of the geometric loss; 0 = none, which is the control experiment.", ge=0, le=100
+        1.0,
+        "Weight λ of the geometric loss; 0 = none, which is the control experiment; the paper's is 0.01.",
+        ge=0,
+        le=100,
     )
     source_batch: int = setting(
-        4,
+        8,
         "Number of labelled source images in each step; without a source set, smallest number of target images.",
         ge=1,
         le=64,
@@ -229,37 +234,37 @@ class LearnerSettings(Group):
         "Target of a pixel from its neighbours' predictions: the most probable class, or their mean probabilities.",
     )
     class_weight_power: float = setting(
-        1.0,
+        0.5,
         "Exponent of the class weights in the loss on source images: 1 = median frequency, as in the paper; 0 = none.",
         ge=0,
         le=1,
     )
     neighbours: int = setting(
-        4,
+        0,
         "Number of neighbouring views, drawn at each step, whose predictions are merged for a target image; 0 = all.",
         ge=0,
         le=32,
     )
     merge_target: bool = setting(
-        False, "Whether the teacher's prediction of the target image itself is merged with those of its neighbours."
+        True, "Whether the teacher's prediction of the target image itself is merged with those of its neighbours."
     )
     min_overlap: float = setting(
-        0.25, "Smallest overlap of a neighbouring view with the target view, as a share of the target view.", gt=0, le=1
+        0.1, "Smallest overlap of a neighbouring view with the target view, as a share of the target view.", gt=0, le=1
     )
     teacher_refresh: int = setting(
-        100,
+        0,
         "Number of steps between two copies of the learner's weights to the teacher; 0 = it stays the base model.",
         unit="steps",
         ge=0,
     )
     teacher_scale: float = setting(
-        1.0,
+        2.0,
         "The teacher also looks at images at this scale (of the training size where that is smaller); 1 = once only.",
         ge=0.25,
         le=4,
     )
     teacher_mirror: bool = setting(
-        False,
+        True,
         "Whether the teacher mirrors every second look, in turns from view to view; at one scale it then looks twice.",
     )
     feature_cache_megabytes: int = setting(
@@ -280,7 +285,7 @@ class LearnerSettings(Group):
         "frozen", "Batch norm during adaptation: frozen = the checkpoint's statistics, live = each batch's own."
     )
     weight_average: float = setting(
-        0.0,
+        0.95,
         "Decay of the average over steps that is handed over as weights; 0 = the last step's weights, as in the paper.",
         ge=0,
         lt=1,
@@ -331,10 +336,10 @@ class AdaptationSettings(Group):
     """The loop around the learner."""
 
     min_keyframes: int = setting(8, "Number of keyframes with which learning starts.", ge=2, le=10000)
-    handover_every: int = setting(25, "Number of steps between two hand-overs of weights.", unit="steps", ge=1)
-    max_steps: int = setting(500, "Number of steps after which learning stops; 0 = no limit.", unit="steps", ge=0)
+    handover_every: int = setting(20, "Number of steps between two hand-overs of weights.", unit="steps", ge=1)
+    max_steps: int = setting(0, "Number of steps after which learning stops; 0 = no limit.", unit="steps", ge=0)
     steps_per_keyframe: float = setting(
-        0.0,
+        2.0,
         "Steps per keyframe after which learning waits for more keyframes; 0 = it never waits.",
         unit="steps",
         ge=0,

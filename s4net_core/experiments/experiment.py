@@ -124,7 +124,9 @@ class Experiment(_Part):
                 )
         for chosen in self.methods:
             try:
-                self.method_settings(chosen)
+                settings = self.method_settings(chosen)
+                if chosen.kind == "tent" and not settings.adaptation.max_steps:
+                    raise SettingsError("entropy has no end of its own: set adaptation.max_steps")
             except SettingsError as error:
                 raise SettingsError(f"method {chosen.name}: {error}") from error
         return self

@@ -71,6 +71,8 @@ def patience_of(adaptation: AdaptationSettings) -> int:
         SettingsError: nothing would ever end learning.
     """
     patience = adaptation.patience or adaptation.offline_patience
-    if not patience and not adaptation.max_steps:
-        raise SettingsError("learning would never end: set adaptation.max_steps or adaptation.patience")
+    if not patience and not adaptation.max_steps and not adaptation.steps_per_keyframe:
+        raise SettingsError(
+            "learning would never end: set adaptation.steps_per_keyframe, adaptation.max_steps or adaptation.patience"
+        )
     return patience

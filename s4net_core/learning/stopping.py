@@ -64,7 +64,7 @@ class Stopping:
       for `patience.limit` hand-overs. That limit is `adaptation.patience`; the offline loop, which has seen the whole
       capture, sets it to `adaptation.offline_patience` where that is 0.
     - ``waiting``, until more keyframes come: there are fewer than `adaptation.min_keyframes`, or none of them overlap,
-      or each keyframe taken so far has had its `adaptation.steps_per_keyframe`.
+      or each keyframe taken so far has had its `adaptation.steps_per_keyframe`, in whole hand-overs.
     - ``learning`` otherwise.
 
     Args:
@@ -84,7 +84,12 @@ class Stopping:
         """``waiting``, ``learning`` or ``finished`` after so many learner steps."""
         if 0 < self._adaptation.max_steps <= steps or self.patience.exhausted:
             return FINISHED
-        return LEARNING if not self._has_learnt_the_views(steps) and self.enough_views else WAITING
+        return LEARNING if steps < (self._last_of_views or math.inf) and self.enough_views else WAITING
+
+    @property
+    def last_step(self) -> int | None:
+        """The step after which learning waits or is over, with the views of now; None = no number of steps ends it."""
+        return min(filter(None, (self._adaptation.max_steps, self._last_of_views)), default=None)
 
     @property
     def enough_views(self) -> bool:
@@ -92,11 +97,11 @@ class Stopping:
         enough = len(self._keyframes) >= self._adaptation.min_keyframes
         return enough and self._keyframes.any_trainable(self._min_overlap)
 
-    def _has_learnt_the_views(self, steps: int) -> bool:
+    @property
+    def _last_of_views(self) -> int | None:
+        """The step after which all views have had theirs; None = they have no number."""
         if not self._adaptation.steps_per_keyframe:
-            return False
+            return None
         due = self._adaptation.steps_per_keyframe * (len(self._keyframes) + self._keyframes.evicted)
-        whole = (
-            int(due) // self._adaptation.handover_every * self._adaptation.handover_every
-        )  # steps end in a hand-over
-        return steps - self.steps_before_views >= whole
+        handovers = max(int(due) // self._adaptation.handover_every, 1)  # steps that are not handed over are lost
+        return self.steps_before_views + handovers * self._adaptation.handover_every

@@ -257,7 +257,10 @@ def freeze_encoder(network: SegmentationNetwork) -> None:
         SettingsError: a network of transformers has no encoder of its own.
     """
     if isinstance(network.body, TransformersBody) and not network.body.divided:
-        raise SettingsError("this network of transformers cannot be divided: set learner.trained to all")
+        raise SettingsError(
+            "this network of transformers cannot be divided: set learner.trained to all, and learner.learning_rate to "
+            "3e-5 or less, because all of it learns then"
+        )
     network._encoder_frozen = True
     network.body.encoder.eval().requires_grad_(False)
 

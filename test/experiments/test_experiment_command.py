@@ -212,10 +212,18 @@ def test_data_that_are_not_there_are_all_named_before_anything_runs(data, tmp_pa
 
 
 def test_an_adaptation_without_end_is_refused(data, tmp_path, capsys):
-    names = ("max_steps", "patience", "offline_patience")
+    names = ("max_steps", "steps_per_keyframe", "patience", "offline_patience")
     endless = [word for name in names for word in ("--set", f"adaptation.{name}=0")]
     assert main(["experiment", write(tmp_path), "--data", str(data), "--out", f"{tmp_path}/out", *endless]) == 2
     assert "method S4-Net: learning would never end" in capsys.readouterr().err
+
+
+def test_tent_without_an_end_is_refused_before_anything_runs(data, tmp_path, capsys):
+    endless = {"name": "TENT", "kind": "tent", "settings": {"adaptation.max_steps": 0}}
+    file = write(tmp_path, methods=[endless], paper={})
+    assert main(["experiment", file, "--data", str(data), "--out", f"{tmp_path}/out"]) == 2
+    assert "TENT: entropy has no end of its own: set adaptation.max_steps" in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "out").exists()
 
 
 def test_methods_beside_s4net_are_run_and_measured(data, tmp_path, monkeypatch):

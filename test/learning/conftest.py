@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from paper import paper_settings
 from scenes import make_room_frames, make_source_images, write_source_set
 
-from s4net_core.config import Settings, from_values
+from s4net_core.config import Settings, with_values
 from s4net_core.keyframes import KeyframeBuffer
 from s4net_core.models.build import build_network
 from s4net_core.models.checkpoint import save_checkpoint
@@ -25,8 +26,10 @@ def one_thread():
 
 @pytest.fixture
 def settings() -> Settings:
-    """Small everywhere; the guard lets everything pass, and no keyframe is held out, unless a test says otherwise."""
-    return from_values(
+    """The paper's, but small everywhere; the guard lets everything pass, and no keyframe is held out, unless a test
+    says otherwise."""
+    return with_values(
+        paper_settings(),
         {
             "device": "cpu",
             "model": {"encoder": "tu-test_resnet", "encoder_weights": "none", "width": WIDTH, "height": HEIGHT},
@@ -35,9 +38,9 @@ def settings() -> Settings:
             "guard": {"holdout": 2, "agreement_views": 3, "max_source_drop": 1.0, "max_score_drop": 1.0},
             "guard.max_class_share": 1.0,
             "guard.min_class_ratio": 0.0,
-            "adaptation": {"min_keyframes": 4, "handover_every": 2, "max_steps": 6},
+            "adaptation": {"min_keyframes": 4, "handover_every": 2, "max_steps": 6, "patience": 0},
             "keyframes": {"min_sharpness": 0.0, "holdout": 0},
-        }
+        },
     )
 
 

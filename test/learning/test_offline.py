@@ -80,6 +80,7 @@ def test_without_patience_it_is_that_of_somebody_who_waits(session, settings, fr
 
 def test_it_does_not_begin_what_would_never_end(session, settings, frames):
     settings.adaptation.max_steps = settings.adaptation.patience = settings.adaptation.offline_patience = 0
+    settings.adaptation.steps_per_keyframe = 0
     with pytest.raises(SettingsError, match="would never end"):
         adapt_to(session, frames)
     assert session.status.offered == 0

@@ -255,6 +255,20 @@ def test_learning_waits_for_new_keyframes_when_it_has_learnt_those_it_has(settin
     assert session.status.state == "learning"
 
 
+def test_views_that_are_too_few_for_a_hand_over_still_get_one(settings, start, frames):
+    settings.adaptation.max_steps, settings.adaptation.handover_every = 0, 20
+    settings.adaptation.steps_per_keyframe = 0.5
+    session = start(frames[:12])
+    assert len(session.keyframes) < 40
+    assert session.stopping.last_step == 20
+    run_to_end(session)
+    assert (session.status.step, session.status.state) == (20, "waiting")
+    settings.adaptation.max_steps = 10
+    assert session.stopping.last_step == 10
+    settings.adaptation.max_steps = settings.adaptation.steps_per_keyframe = 0
+    assert session.stopping.last_step is None
+
+
 def test_averaged_weights_are_what_is_handed_over(settings, start, frames):
     settings.learner.weight_average = 0.9
     session = start(frames)

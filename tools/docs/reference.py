@@ -46,9 +46,8 @@ s4net adapt CAPTURE OUT --settings mine.yaml --set learner.neighbours=8
 ros2 run s4net_ros adaptation_node --ros-args --params-file mine.yaml -p learner.neighbours:=8
 ```
 
-A settings file names only what differs from the defaults. For a robot, copy `config/adapt.yaml` and change the copy: a
-file takes its place. `s4net` and the launch files read both forms
-below; `ros2 run` reads only the second:
+A settings file names only what differs from the defaults. `s4net` and the launch files read both forms below;
+`ros2 run` reads only the second:
 
 ```yaml
 learner:
