@@ -71,7 +71,7 @@ ARGUMENTS = (
     Argument(
         "settings_file",
         "",
-        "File of the settings that shall not have their defaults, plain or as ROS parameters; empty = config/adapt.yaml.",
+        "File of settings that shall not have their defaults, plain or as ROS parameters; empty = config/adapt.yaml.",
     ),
     Argument("use_sim_time", "false", "Follow /clock instead of the wall clock.", TRUE_FALSE),
     Argument("autostart", "true", "Configure and activate the nodes; false = a lifecycle manager does.", TRUE_FALSE),

@@ -5,6 +5,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
@@ -13,14 +14,13 @@ from s4net_core.cli.output import progress_bar, tracked
 from s4net_core.cli.state_options import add_training_options, prepare_state_folder
 from s4net_core.files import creation_time
 from s4net_core.frames import Capture
-from s4net_core.io.captures.opening import open_views
-from s4net_core.learning.base_model import open_source
-from s4net_core.learning.learner import StepReport
-from s4net_core.learning.offline import adapt_to, patience_of
-from s4net_core.learning.rerun_recording import RerunRecording
-from s4net_core.learning.session import Session
-from s4net_core.learning.status import Handover, Status
 from s4net_core.learning.training_log import TrainingLog
+
+if TYPE_CHECKING:
+    from s4net_core.learning.learner import StepReport
+    from s4net_core.learning.rerun_recording import RerunRecording
+    from s4net_core.learning.session import Session
+    from s4net_core.learning.status import Handover, Status
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -52,6 +52,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Adapt to the whole capture and write the version that serves at the end."""
     settings = learning_settings_from(args, source_free=True)
+    from s4net_core.io.captures.opening import open_views
+    from s4net_core.learning.base_model import open_source
+    from s4net_core.learning.offline import patience_of
+    from s4net_core.learning.rerun_recording import RerunRecording
+    from s4net_core.learning.session import Session
+
     if args.until_converged:
         settings.adaptation.max_steps, settings.adaptation.steps_per_keyframe = 0, 0.0
     # These raise on unusable input. They are called before an old state is removed.
@@ -65,7 +71,9 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _adapt(args: argparse.Namespace, session: Session, capture: Capture, recording: RerunRecording) -> None:
+def _adapt(args: argparse.Namespace, session: "Session", capture: Capture, recording: "RerunRecording") -> None:
+    from s4net_core.learning.offline import adapt_to
+
     console = Console()
     progress = progress_bar(console, loss=True, transient=False)
     first = session.status.step
@@ -89,11 +97,11 @@ def _adapt(args: argparse.Namespace, session: Session, capture: Capture, recordi
         progress.start_task(task)
         progress.start()  # only now, because reading the frames shows its own bar
 
-    def show_step(status: Status) -> None:
+    def show_step(status: "Status") -> None:
         progress.update(task, completed=status.step, loss=status.last_step.loss)
         write_curves(status.step, _step_values(status.last_step))
 
-    def show_handover(handover: Handover) -> None:
+    def show_handover(handover: "Handover") -> None:
         status = session.status
         console.print(_describe(status, handover))
         write_curves(status.step, _handover_values(status))
@@ -119,7 +127,7 @@ def _adapt(args: argparse.Namespace, session: Session, capture: Capture, recordi
     console.print(f"{args.output}: version {version.number}, sha256 {sha256[:12]}")
 
 
-def _step_values(report: StepReport) -> dict[str, float]:
+def _step_values(report: "StepReport") -> dict[str, float]:
     values = {
         "loss/total": report.loss,
         "loss/source": report.loss_source,
@@ -131,7 +139,7 @@ def _step_values(report: StepReport) -> dict[str, float]:
     return values | {f"loss/depth_{name}": value for name, value in of_depth.items() if value}
 
 
-def _handover_values(status: Status) -> dict[str, float]:
+def _handover_values(status: "Status") -> dict[str, float]:
     return {
         "score/adapted": status.health.score,
         "score/base": status.base_health.score,
@@ -144,7 +152,7 @@ def _handover_values(status: Status) -> dict[str, float]:
     }
 
 
-def _describe(status: Status, handover: Handover) -> str:
+def _describe(status: "Status", handover: "Handover") -> str:
     number, new, base = handover.version.number, status.health, status.base_health
     if handover.reasons:
         return f"step {status.step}: refused, back to version {number}: {'; '.join(handover.reasons)}"

@@ -5,11 +5,6 @@ import os
 import sys
 from pathlib import Path
 
-from s4net_core.bench.geometry import bench_neighbours, bench_warp
-from s4net_core.bench.ingest import bench_ingest
-from s4net_core.bench.mapping import bench_map
-from s4net_core.bench.source import bench_source
-from s4net_core.bench.step import bench_step
 from s4net_core.bench.table import CASES, print_rows
 from s4net_core.cli.options import (
     add_learning_options,
@@ -19,7 +14,6 @@ from s4net_core.cli.options import (
     settings_from,
 )
 from s4net_core.errors import SettingsError
-from s4net_core.models.predict import pick_device
 
 DEMO = Path(__file__).resolve().parents[2] / "demo"
 ROS_CASES = {
@@ -59,11 +53,19 @@ def run(args: argparse.Namespace) -> int:
     if args.learning and args.case != "live":
         raise SettingsError(f"--learning belongs to the case live, not to {args.case}")
     if args.case in ("warp", "neighbours"):
-        device = str(pick_device(settings_from(args).device))
+        settings = settings_from(args)
+        from s4net_core.bench.geometry import bench_neighbours, bench_warp
+        from s4net_core.models.predict import pick_device
+
+        device = str(pick_device(settings.device))
         rows = bench_warp(repeats=args.repeats, device=device) if args.case == "warp" else bench_neighbours()
     elif args.case == "ingest":
+        from s4net_core.bench.ingest import bench_ingest
+
         rows = bench_ingest(repeats=args.repeats)
     elif args.case == "map":
+        from s4net_core.bench.mapping import bench_map
+
         rows = bench_map(repeats=args.repeats)
     else:
         if args.settings is None:
@@ -77,8 +79,12 @@ def run(args: argparse.Namespace) -> int:
             given = [str(args.settings), str(number), str(args.capture), *overrides_from(args)]
             os.execv(sys.executable, [sys.executable, "-m", ROS_CASES[case], *given])
         if args.case == "source":
+            from s4net_core.bench.source import bench_source
+
             rows = bench_source(settings, repeats=args.repeats)
         else:
+            from s4net_core.bench.step import bench_step
+
             rows = bench_step(settings, args.capture, steps=args.repeats)
     print_rows(CASES[args.case], rows)
     return 0

@@ -10,8 +10,6 @@ from s4net_core.cli.experiment import show_progress
 from s4net_core.cli.options import add_learning_options, add_poses_option, learning_settings_from, positive
 from s4net_core.errors import SettingsError
 from s4net_core.evaluation.tables import to_markdown
-from s4net_core.experiments.comparison import comparison, comparison_table
-from s4net_core.experiments.run import ExperimentRun
 from s4net_core.files import read_text, write_result
 
 
@@ -33,6 +31,9 @@ def run(args: argparse.Namespace) -> int:
     if len(scans) < len(args.scenes):
         raise SettingsError(f"scenes {[str(path) for path in args.scenes]} end in equal names: rename a folder")
     before = _content(args.output) if args.output else ""
+    from s4net_core.experiments.comparison import comparison, comparison_table
+    from s4net_core.experiments.run import ExperimentRun
+
     experiment = comparison(settings, str(args.capture), scans, seeds, poses=args.poses)
     with tempfile.TemporaryDirectory() as out, show_progress(Console(stderr=True)) as show:
         report = ExperimentRun(experiment, Path(), Path(out), on_progress=show).report()

@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
 from rich.console import Console
 
@@ -19,13 +19,10 @@ from s4net_core.cli.options import (
 )
 from s4net_core.cli.output import add_force_option, complete_folder, left_out, say_written, tracked
 from s4net_core.frames import Frame
-from s4net_core.geometry.camera import rescale_frame
-from s4net_core.io.bags.writer import write_bag
-from s4net_core.io.captures.opening import open_capture
-from s4net_core.io.captures.scene_folder import write_scene_folder
-from s4net_core.io.source_sets.files import write_source_set
-from s4net_core.io.source_sets.opening import open_source_set
-from s4net_core.io.source_sets.source_set import LabelledImage, Split
+from s4net_core.io.source_sets import Split
+
+if TYPE_CHECKING:
+    from s4net_core.io.source_sets.source_set import LabelledImage
 
 EPILOG = """examples:
   s4net convert rgbd_dataset_freiburg1_xyz fr1_xyz                   # a bag for `s4net play` or `ros2 bag play`
@@ -87,6 +84,10 @@ def run(args: argparse.Namespace) -> int:
 
 def _convert_capture(args: argparse.Namespace, output: Path, console: Console) -> str:
     stream = settings_from(args).stream
+    from s4net_core.io.bags.writer import write_bag
+    from s4net_core.io.captures.opening import open_capture
+    from s4net_core.io.captures.scene_folder import write_scene_folder
+
     capture = open_capture(
         args.source,
         stream=stream,
@@ -112,18 +113,23 @@ def _convert_capture(args: argparse.Namespace, output: Path, console: Console) -
 
 
 def _convert_source_set(args: argparse.Namespace, output: Path, console: Console) -> str:
+    from s4net_core.io.source_sets.files import write_source_set
+    from s4net_core.io.source_sets.opening import open_source_set
+
     source = open_source_set(args.source, split=args.split, with_depth=not args.no_depth, map_labels=labels_from(args))
     positions = range(0, len(source), args.stride)
     images = (_resized(source[position], args.size) for position in tracked(positions, "converting", console))
     return f"{write_source_set(output, images, quality=args.quality, label_space=source.label_space)} labelled images"
 
 
-def _resized(image: LabelledImage, size: tuple[int, int] | None) -> LabelledImage:
+def _resized(image: "LabelledImage", size: tuple[int, int] | None) -> "LabelledImage":
     return image.resized(*size) if size else image
 
 
 def _prepared(frames: Iterable[Frame], args: argparse.Namespace) -> Iterator[Frame]:
     """Frames as they are written: resized, restamped, with or without depth."""
+    from s4net_core.geometry.camera import rescale_frame
+
     first = None
     for index, frame in enumerate(frames):
         first = frame.stamp if first is None else first

@@ -9,15 +9,8 @@ from s4net_core.cli.options import add_poses_option, add_settings_options, setti
 from s4net_core.cli.output import progress_bar
 from s4net_core.config import Settings
 from s4net_core.errors import SettingsError
-from s4net_core.evaluation.page import write_page
-from s4net_core.evaluation.summary import summary_tables
 from s4net_core.evaluation.tables import to_markdown, to_rich
-from s4net_core.experiments.evaluate_capture import evaluate_capture
-from s4net_core.experiments.evaluate_scenes import evaluate_scenes
-from s4net_core.experiments.report import write_experiment_report
 from s4net_core.files import write_result
-from s4net_core.io.captures.opening import open_views
-from s4net_core.models.checkpoint import read_info, with_size_of
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -73,6 +66,9 @@ def _evaluate_scenes(args: argparse.Namespace, settings: Settings) -> None:
         scene: {f"Scan {number}": path for number, path in enumerate(paths.split(","), start=1)}
         for scene, paths in scenes.items()
     }
+    from s4net_core.experiments.evaluate_scenes import evaluate_scenes
+    from s4net_core.experiments.report import write_experiment_report
+
     report = evaluate_scenes(networks, scans, settings, poses=args.poses)
     if args.markdown:
         print(report.markdown())
@@ -101,6 +97,12 @@ def _evaluate_capture(args: argparse.Namespace, settings: Settings) -> None:
         raise SettingsError("give --checkpoint and --capture, or --network and --scene")
     if args.out:
         raise SettingsError("--out belongs to --network and --scene: give --report, --json or --csv FILE")
+    from s4net_core.evaluation.page import write_page
+    from s4net_core.evaluation.summary import summary_tables
+    from s4net_core.experiments.evaluate_capture import evaluate_capture
+    from s4net_core.io.captures.opening import open_views
+    from s4net_core.models.checkpoint import read_info, with_size_of
+
     files = {"base": args.baseline, "adapted": args.checkpoint} if args.baseline else {"network": args.checkpoint}
     info = read_info(args.checkpoint)
     settings = with_size_of(settings, info)

@@ -4,14 +4,16 @@ import argparse
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
 
 from s4net_core.cli.options import add_settings_options, settings_from
-from s4net_core.experiments.experiment import load_experiment
-from s4net_core.experiments.run import Progress, run_experiments
+
+if TYPE_CHECKING:
+    from s4net_core.experiments.run import Progress
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,6 +34,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run every experiment, go on where an earlier call stopped, print and write the tables."""
     overrides = settings_from(args).model_dump(exclude_unset=True)
+    from s4net_core.experiments.experiment import load_experiment
+    from s4net_core.experiments.run import run_experiments
+
     experiments = {path.stem: load_experiment(path, args.stand_in) for path in args.files}
     console = Console(stderr=True)
     with show_progress(console) as show:
@@ -49,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 @contextmanager
-def show_progress(console: Console) -> Iterator[Progress]:
+def show_progress(console: Console) -> "Iterator[Progress]":
     """A progress bar as `ExperimentRun.on_progress`: takes the activity, the steps done and the steps in total."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Bar(*columns, console=console, transient=True) as bar:

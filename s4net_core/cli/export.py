@@ -8,8 +8,6 @@ from rich.console import Console
 from s4net_core.cli.options import add_settings_options, settings_from
 from s4net_core.errors import ExportError
 from s4net_core.files import write_result
-from s4net_core.models.checkpoint import file_sha256, load_checkpoint, with_size_of
-from s4net_core.models.onnx_model import OPSET, OnnxModel, compare_with_torch, export_onnx
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,11 +19,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Export, compare with PyTorch, write; the image size is the checkpoint's unless the settings give one."""
-    console = Console()
+    settings, console = settings_from(args), Console()
+    from s4net_core.models.checkpoint import file_sha256, load_checkpoint, with_size_of
+    from s4net_core.models.onnx_model import OPSET, OnnxModel, compare_with_torch, export_onnx
+
     with Console(stderr=True).status("exporting, and comparing with PyTorch"):
         sha256 = file_sha256(args.checkpoint)
         network, info = load_checkpoint(args.checkpoint, sha256=sha256)
-        model = with_size_of(settings_from(args), info).model
+        model = with_size_of(settings, info).model
         data = export_onnx(network, info, model.width, model.height, sha256)
         compared = compare_with_torch(OnnxModel(data), network)
     console.print(

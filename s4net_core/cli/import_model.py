@@ -9,8 +9,6 @@ from rich.console import Console
 
 from s4net_core.classes import NATIVE
 from s4net_core.cli.options import add_classes, add_classes_option, add_settings_options, settings_from
-from s4net_core.models.build import build_network
-from s4net_core.models.checkpoint import save_checkpoint
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,6 +28,9 @@ def run(args: argparse.Namespace) -> int:
     logging.getLogger("huggingface_hub").propagate = False  # it has a handler of its own
     add_classes(args)
     settings = settings_from(args)
+    from s4net_core.models.build import build_network
+    from s4net_core.models.checkpoint import save_checkpoint
+
     model = settings.model.model_copy(
         update={"architecture": "transformers", "encoder": args.network, "encoder_weights": "imagenet"}
     )

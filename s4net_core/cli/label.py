@@ -11,10 +11,7 @@ from rich.console import Console
 from s4net_core.cli.options import add_poses_option, add_quality_option, add_settings_options, positive, settings_from
 from s4net_core.cli.output import add_force_option, complete_folder, left_out, say_written, tracked
 from s4net_core.frames import Frame
-from s4net_core.io.captures.labelled_scene import EXTRAS, write_labelled_scene
-from s4net_core.io.captures.opening import open_views
-from s4net_core.models.checkpoint import read_info, with_size_of
-from s4net_core.models.segmenter import Segmenter
+from s4net_core.io.captures import EXTRAS
 
 EPILOG = """OUTPUT is a scene folder: color/, depth/, poses, label/N.png (class ids, 0 = unlabelled), and beside them
 label_color/N.png, overlay/N.jpg and labelme/N.json, where the network's labels can be corrected by hand:
@@ -67,6 +64,11 @@ def run(args: argparse.Namespace) -> int:
     if args.min_confidence is not None:
         args.overrides.append(f"segmentation.min_confidence={args.min_confidence}")
     settings = settings_from(args)
+    from s4net_core.io.captures.labelled_scene import write_labelled_scene
+    from s4net_core.io.captures.opening import open_views
+    from s4net_core.models.checkpoint import read_info, with_size_of
+    from s4net_core.models.segmenter import Segmenter
+
     settings = with_size_of(settings, read_info(args.checkpoint))
     segmenter = Segmenter(args.checkpoint, settings.device, settings)
     capture = open_views(args.capture, settings, poses=args.poses, stride=args.stride)

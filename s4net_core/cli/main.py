@@ -116,7 +116,7 @@ def _parser() -> argparse.ArgumentParser:
 def command_parser(name: str) -> argparse.ArgumentParser:
     """Parser of the sub-command `name`. A command with `ros` needs rclpy for this."""
     command = COMMANDS[name]
-    module = importlib.import_module(command.module)  # late: `s4net doctor` must not wait for torch
+    module = importlib.import_module(command.module)  # late: `s4net doctor` must run where NumPy does not
     parser = argparse.ArgumentParser(prog=f"s4net {name}", description=command.help[0].upper() + command.help[1:] + ".")
     module.add_arguments(parser)
     return parser

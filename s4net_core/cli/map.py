@@ -3,6 +3,7 @@
 import argparse
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
@@ -11,12 +12,10 @@ from s4net_core.cli.output import left_out, tracked
 from s4net_core.config import Settings
 from s4net_core.errors import CaptureError, SettingsError
 from s4net_core.frames import Capture
-from s4net_core.io.captures.opening import open_views
 from s4net_core.labels import LabelSpace
-from s4net_core.mapping.map_file import write_ply
-from s4net_core.mapping.offline import MapScore, map_of, score_map
-from s4net_core.models.checkpoint import read_info, with_size_of
-from s4net_core.models.segmenter import Segmenter
+
+if TYPE_CHECKING:
+    from s4net_core.mapping.offline import MapScore
 
 EPILOG = """OUTPUT.npz holds all votes and is what the node semantic_map loads; OUTPUT.ply is a point cloud with colour,
 label (class id) and confidence, in binary PLY, e.g. for Open3D or CloudCompare.
@@ -45,6 +44,11 @@ def run(args: argparse.Namespace) -> int:
     if args.output.suffix not in (".npz", ".ply"):
         raise SettingsError(f"output {args.output} ends neither in .npz nor in .ply: name a file of one of the two")
     settings = settings_from(args)
+    from s4net_core.mapping.map_file import write_ply
+    from s4net_core.mapping.offline import map_of, score_map
+    from s4net_core.models.checkpoint import read_info, with_size_of
+    from s4net_core.models.segmenter import Segmenter
+
     settings = with_size_of(settings, read_info(args.checkpoint))
     segmenter = Segmenter(args.checkpoint, settings.device, settings)
     labels = segmenter.info.label_space
@@ -72,6 +76,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _open(args: argparse.Namespace, settings: Settings, space: LabelSpace, console: Console) -> Capture:
     """The capture, with its labels unless they are of other classes: a map can be made without them."""
+    from s4net_core.io.captures.opening import open_views
+
     try:
         return open_views(args.capture, settings, labels=space, poses=args.poses, stride=args.stride)
     except CaptureError as error:
@@ -80,7 +86,7 @@ def _open(args: argparse.Namespace, settings: Settings, space: LabelSpace, conso
         return capture
 
 
-def _say(score: MapScore, console: Console) -> None:
+def _say(score: "MapScore", console: Console) -> None:
     console.print(
         f"pixel accuracy on {score.frames} labelled frames: {score.frame:.1%} of single frames, {score.map:.1%} of the "
         f"map read back into them (it answers for {score.answered:.1%} of the pixels; for the others the frame's label "

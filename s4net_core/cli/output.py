@@ -12,7 +12,6 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn, track
 
 from s4net_core.errors import CaptureError
-from s4net_core.io.bags.storage import is_bag
 
 Item = TypeVar("Item")
 
@@ -84,5 +83,7 @@ def _check_paths(source: Path, output: Path, force: bool) -> None:
         return
     if not force:
         raise CaptureError(f"{output} exists already: give another folder, or --force to replace it")
+    from s4net_core.io.bags.storage import is_bag
+
     if not output.is_dir() or not (is_bag(output) or (output / "color").is_dir() or not any(output.iterdir())):
         raise CaptureError(f"{output} is neither a capture nor a source set, so --force does not remove it")

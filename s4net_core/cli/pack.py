@@ -3,18 +3,19 @@
 import argparse
 import time
 from pathlib import Path
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
 from rich.console import Console
 from rich.progress import Progress
 
 from s4net_core.cli.options import add_labels_option, add_settings_options, labels_from, settings_from
 from s4net_core.errors import SourceSetError
-from s4net_core.io.source_sets.opening import official_parts, open_source_set
-from s4net_core.io.source_sets.pack_writer import write_pack
-from s4net_core.io.source_sets.packed import SUFFIX
-from s4net_core.io.source_sets.source_set import SourceSet, Split
+from s4net_core.io.source_sets import Split
 
+if TYPE_CHECKING:
+    from s4net_core.io.source_sets.source_set import SourceSet
+
+SUFFIX = ".s4pack"
 EPILOG = f"""examples:
   s4net pack SUNRGBD sunrgbd{SUFFIX}                                   # 480x360, both parts of the split, exact
   s4net pack SUNRGBD sunrgbd{SUFFIX} --split train --quality 95         # a quarter of the size
@@ -47,6 +48,8 @@ def run(args: argparse.Namespace) -> int:
     """Pack at `model.width` x `model.height`."""
     model = settings_from(args).model
     _check(args)
+    from s4net_core.io.source_sets.pack_writer import write_pack
+
     parts = _parts(args)
     console = Console()
     start = time.monotonic()
@@ -74,8 +77,10 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _parts(args: argparse.Namespace) -> dict[str, SourceSet]:
+def _parts(args: argparse.Namespace) -> "dict[str, SourceSet]":
     """Parts of the official split to pack; the only key is "all" where the source set has no split."""
+    from s4net_core.io.source_sets.opening import official_parts, open_source_set
+
     official = official_parts(args.source)
     splits: tuple[Split, ...] = (args.split,) if official and args.split != "all" else official or ("all",)
     labels = labels_from(args)

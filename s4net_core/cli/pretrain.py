@@ -2,6 +2,7 @@
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
@@ -10,9 +11,9 @@ from s4net_core.cli.options import add_classes, add_classes_option, add_settings
 from s4net_core.cli.output import progress_bar
 from s4net_core.cli.state_options import add_training_options, state_file
 from s4net_core.files import creation_time
-from s4net_core.io.source_sets.opening import open_source_set, open_test_set
-from s4net_core.learning.devices import training_fabric
-from s4net_core.learning.pretraining import Pretraining, Score, TrainingReport
+
+if TYPE_CHECKING:
+    from s4net_core.learning.pretraining import Score, TrainingReport
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,6 +30,10 @@ def run(args: argparse.Namespace) -> int:
     """Train, and print every measurement."""
     add_classes(args)
     settings = settings_from(args)
+    from s4net_core.io.source_sets.opening import open_source_set, open_test_set
+    from s4net_core.learning.devices import training_fabric
+    from s4net_core.learning.pretraining import Pretraining
+
     space = label_space_of(settings.model.label_space)
     creation_time()  # raises on a bad SOURCE_DATE_EPOCH, before an old state is removed
     state = state_file(args)
@@ -38,10 +43,10 @@ def run(args: argparse.Namespace) -> int:
     with progress_bar(console, loss=True, transient=False) as progress:
         task = progress.add_task("pretrain", total=settings.pretrain.steps, loss=float("nan"))
 
-        def show(report: TrainingReport) -> None:
+        def show(report: "TrainingReport") -> None:
             progress.update(task, completed=report.step, loss=report.loss)
 
-        def tell(score: Score) -> None:
+        def tell(score: "Score") -> None:
             best = ", the best so far" if score.best else ""
             scores = f"mIoU {score.miou:.3f}, pixel accuracy {score.pixel_accuracy:.3f}"
             console.print(f"step {score.step}: {scores} on {score.images} test images{best}")

@@ -3,6 +3,7 @@
 import argparse
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
@@ -10,11 +11,11 @@ from s4net_core.cli.options import add_quality_option, add_settings_options, pos
 from s4net_core.cli.output import add_force_option, complete_folder, left_out, progress_bar, say_written, tracked
 from s4net_core.config import Settings
 from s4net_core.errors import CaptureError
-from s4net_core.io.captures.opening import open_capture
-from s4net_core.io.captures.scene_folder import write_scene_folder
 from s4net_core.io.captures.trajectory import write_tum_poses
-from s4net_core.io.captures.unposed import UnposedCapture, open_rgbd
-from s4net_core.registration.register import Registration, register, trajectory_error
+
+if TYPE_CHECKING:
+    from s4net_core.io.captures.unposed import UnposedCapture
+    from s4net_core.registration.register import Registration
 
 EPILOG = """Image features give a first alignment of two views, and Open3D's RGB-D odometry refines it. Views are also
 tied to earlier views of the same place. A pose graph then fits all ties. Views that cannot be tied to the rest
@@ -55,6 +56,9 @@ def run(args: argparse.Namespace) -> int:
         message = f"{_summary(args, settings, found)}{left_out(images.skipped)}"
         console.print(f"{args.output}: {message}", highlight=False, soft_wrap=True)
         return 0
+    from s4net_core.io.captures.opening import open_capture
+    from s4net_core.io.captures.scene_folder import write_scene_folder
+
     with complete_folder(args.capture, args.output, force=args.force) as folder:
         _, found = _register(args, settings, console)
         capture = open_capture(args.capture, stream=settings.stream, poses=found, stride=args.stride)
@@ -65,7 +69,10 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _register(args: argparse.Namespace, settings: Settings, console: Console) -> tuple[UnposedCapture, Registration]:
+def _register(args: argparse.Namespace, settings: Settings, console: Console) -> "tuple[UnposedCapture, Registration]":
+    from s4net_core.io.captures.unposed import open_rgbd
+    from s4net_core.registration.register import register
+
     images = open_rgbd(args.capture, stream=settings.stream, stride=args.stride)
     count = min(len(images), args.frames or len(images))
     with progress_bar(console) as progress:
@@ -74,13 +81,16 @@ def _register(args: argparse.Namespace, settings: Settings, console: Console) ->
     return images, found
 
 
-def _summary(args: argparse.Namespace, settings: Settings, found: Registration) -> str:
+def _summary(args: argparse.Namespace, settings: Settings, found: "Registration") -> str:
     summary = (
         f"{len(found.poses)} of {found.frames} images registered ({len(found.poses) / found.frames:.0%}), "
         f"{found.keyframes} keyframes, {found.loops} loops closed, {found.pruned} dropped; "
         f"fitness {found.fitness:.3f}, inlier RMSE {found.rmse * 1000:.1f} mm"
     )
     if args.check:
+        from s4net_core.io.captures.opening import open_capture
+        from s4net_core.registration.register import trajectory_error
+
         capture = open_capture(args.capture, stream=settings.stream, stride=args.stride)
         true = {frame.stamp: frame.T_world_camera for frame in islice(capture, args.frames)}
         summary += f", trajectory error {trajectory_error(found.poses, true) * 1000:.1f} mm"

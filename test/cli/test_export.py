@@ -32,7 +32,7 @@ def test_onnx_file_is_written_and_the_comparison_printed(checkpoint, capsys):
 def test_graph_that_answers_otherwise_is_not_written(checkpoint, capsys, monkeypatch):
     worse = Comparison(logit_error=1.0, largest_logit=2.0, equal_labels=0.4, images=4)
     for name, result in (("export_onnx", b"graph"), ("OnnxModel", None), ("compare_with_torch", worse)):
-        monkeypatch.setattr(f"s4net_core.cli.export.{name}", lambda *_, result=result: result)
+        monkeypatch.setattr(f"s4net_core.models.onnx_model.{name}", lambda *_, result=result: result)
     assert main(["export", "base.safetensors", "net.onnx"]) == 2
     assert "answers otherwise than PyTorch: logits of up to 2 differ by up to 1, 40.00%" in capsys.readouterr().err
     assert not (checkpoint.parent / "net.onnx").exists()

@@ -134,3 +134,30 @@ def test_listing_commands_loads_neither_torch_nor_ros(tmp_path: Path) -> None:
     result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     assert "learner:" in result.stdout
+
+
+def test_no_command_loads_what_is_slow_before_it_parses() -> None:
+    code = """
+import sys
+from s4net_core.cli.main import COMMANDS, command_parser
+slow = {"torch", "timm", "segmentation_models_pytorch", "matplotlib", "scipy", "cv2", "open3d", "rosbags"}
+for name, command in COMMANDS.items():
+    if not command.ros:
+        command_parser(name)
+        loaded = slow & sys.modules.keys()
+        print(name, *sorted(loaded))
+        slow -= loaded
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines() == [name for name, command in COMMANDS.items() if not command.ros]
+
+
+def test_mistyped_setting_is_refused_before_torch_loads() -> None:
+    code = (
+        "import sys; from s4net_core.cli.main import main; main(['adapt', 'room', 'out', '--set', 'learner.sped=1']); "
+        "sys.exit('torch' in sys.modules)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "learner.sped" in result.stderr
+    assert result.returncode == 0, result.stderr

@@ -103,7 +103,8 @@ def test_a_bad_value_is_refused_and_changes_nothing(ros):
     (result,) = node.set_parameters([zero])
     assert not result.successful
     assert "learner.learning_rate = 0.0" in result.reason
-    assert node.settings.learner.learning_rate == node.get_parameter("learner.learning_rate").value == Settings().learner.learning_rate
+    assert node.settings.learner.learning_rate == Settings().learner.learning_rate
+    assert node.get_parameter("learner.learning_rate").value == Settings().learner.learning_rate
 
 
 def test_a_set_of_changes_is_taken_whole_or_not_at_all(ros):

@@ -2,20 +2,17 @@
 
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
-from typing import Literal
 
 from s4net_core.classes import write_classes
 from s4net_core.errors import CaptureError
 from s4net_core.frames import Frame
+from s4net_core.io.captures import EXTRAS, Extra
 from s4net_core.io.captures.scene_folder import color_suffix, write_scene_folder
 from s4net_core.io.images.files import write_color
 from s4net_core.io.label_files.labelme import write_labelme
 from s4net_core.io.label_files.lookup import LABELME_FOLDER
 from s4net_core.labels import LabelSpace
 
-Extra = Literal["color", "overlay", "labelme"]
-EXTRAS: tuple[Extra, ...] = ("color", "overlay", "labelme")
-"""Forms of the labels that can be written beside the class ids."""
 COLOR_FOLDER, OVERLAY_FOLDER = "label_color", "overlay"
 
 

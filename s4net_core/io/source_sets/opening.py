@@ -4,11 +4,12 @@ from pathlib import Path
 
 from s4net_core.classes import classes_beside
 from s4net_core.errors import SourceSetError
+from s4net_core.io.source_sets import SPLITS, Split
 from s4net_core.io.source_sets.files import FolderSourceSet
 from s4net_core.io.source_sets.labelme_folder import LabelMeSourceSet, is_labelme_folder
 from s4net_core.io.source_sets.nyu_depth import NyuDepth, is_nyu_depth
 from s4net_core.io.source_sets.packed import PackedSourceSet, is_pack, read_pack_info
-from s4net_core.io.source_sets.source_set import SPLITS, SourceSet, Split, in_label_space
+from s4net_core.io.source_sets.source_set import SourceSet, in_label_space
 from s4net_core.io.source_sets.sunrgbd import SunRgbd, is_sunrgbd
 from s4net_core.io.source_sets.sunrgbd_flat import FlatSunRgbd, is_flat_sunrgbd
 from s4net_core.labels import SUNRGBD37, LabelMap, LabelSpace

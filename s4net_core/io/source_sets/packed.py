@@ -29,7 +29,6 @@ from s4net_core.labels import LABEL_SPACES, LabelSpace
 
 T = TypeVar("T", np.uint8, np.uint16)
 
-SUFFIX = ".s4pack"
 KEY = "s4net_source_pack"
 COLUMNS = ("color_at", "color", "depth", "label_at", "label", "color_crc", "depth_crc", "label_crc")
 """Columns of the index: where an image's parts begin, their bytes and checksums (CRC-32). Depth follows colour."""

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol, TypeVar, runtime_checkable
+from typing import Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,10 +16,6 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-Split = Literal["train", "test", "all"]
-"""Part of the official split; a set without a split gives all its images for each."""
-SPLITS: tuple[Split, ...] = ("train", "test")
-"""The parts; "all" is both."""
 MAX_LEFT_OUT = 0.1
 """Largest share of a source set that may be unusable; one image may always be, unless it is the only one."""
 HOLDOUT_SEED = 0

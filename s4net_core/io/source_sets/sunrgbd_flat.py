@@ -8,8 +8,8 @@ from pathlib import Path
 from s4net_core.errors import SourceSetError
 from s4net_core.files import read_text
 from s4net_core.io.images.files import COLOR_SUFFIXES
+from s4net_core.io.source_sets import SPLITS
 from s4net_core.io.source_sets.files import FileSourceSet, LabelledFiles
-from s4net_core.io.source_sets.source_set import SPLITS
 from s4net_core.io.source_sets.sunrgbd import read_sunrgbd_depth
 from s4net_core.labels import LabelMap
 
