@@ -52,8 +52,8 @@ def run(args: argparse.Namespace) -> int:
     """
     if args.learning and args.case != "live":
         raise SettingsError(f"--learning belongs to the case live, not to {args.case}")
+    settings = settings_from(args)
     if args.case in ("warp", "neighbours"):
-        settings = settings_from(args)
         from s4net_core.bench.geometry import bench_neighbours, bench_warp
         from s4net_core.models.predict import pick_device
 

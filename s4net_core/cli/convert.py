@@ -18,6 +18,7 @@ from s4net_core.cli.options import (
     settings_from,
 )
 from s4net_core.cli.output import add_force_option, complete_folder, left_out, say_written, tracked
+from s4net_core.config import StreamSettings
 from s4net_core.frames import Frame
 from s4net_core.io.source_sets import Split
 
@@ -74,16 +75,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Convert into a folder beside the output and put it in place when it is complete."""
-    console = Console()
-    convert = _convert_source_set if args.format == "source-set" else _convert_capture
+    console, stream = Console(), settings_from(args).stream
     with complete_folder(args.source, args.output, force=args.force) as folder:
-        message = convert(args, folder, console)
+        if args.format == "source-set":
+            message = _convert_source_set(args, folder, console)
+        else:
+            message = _convert_capture(args, stream, folder, console)
     say_written(args.output, message, console)
     return 0
 
 
-def _convert_capture(args: argparse.Namespace, output: Path, console: Console) -> str:
-    stream = settings_from(args).stream
+def _convert_capture(args: argparse.Namespace, stream: StreamSettings, output: Path, console: Console) -> str:
     from s4net_core.io.bags.writer import write_bag
     from s4net_core.io.captures.opening import open_capture
     from s4net_core.io.captures.scene_folder import write_scene_folder

@@ -153,6 +153,16 @@ for name, command in COMMANDS.items():
     assert result.stdout.splitlines() == [name for name, command in COMMANDS.items() if not command.ros]
 
 
+@pytest.mark.parametrize(
+    "command", [["convert", "source", "small", "--format", "source-set"], ["bench", "ingest"], ["bench", "map"]]
+)
+def test_a_mistyped_setting_is_refused_where_few_settings_count(
+    command: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*command, "--set", "learner.sped=1"]) == 2
+    assert "learner.sped" in capsys.readouterr().err
+
+
 def test_mistyped_setting_is_refused_before_torch_loads() -> None:
     code = (
         "import sys; from s4net_core.cli.main import main; main(['adapt', 'room', 'out', '--set', 'learner.sped=1']); "
