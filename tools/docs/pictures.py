@@ -17,7 +17,7 @@ from matplotlib.patches import Patch
 from numpy.typing import NDArray
 from PIL import Image
 
-from s4net_core.config import GeometrySettings, Settings, load_settings
+from s4net_core.config import Settings, load_settings
 from s4net_core.geometry.camera import rescale_frame, unproject
 from s4net_core.geometry.views import Pairs
 from s4net_core.geometry.warp import away_from_borders, correspond, sample, sample_mask, usable_depth
@@ -46,6 +46,8 @@ REASONS = {
     BORDER: ("near a border of labels", (253, 174, 97)),
 }
 """Why a pixel of the target counts or does not: text and colour of the legend."""
+PAPER_BOUNDARY_RADIUS = 2
+"""`geometry.boundary_radius` of the paper, pixels; with the default, 0, no pixel is near a border."""
 CEILING = 2.0
 """Points higher than this, metres, are left out of the view from above."""
 PIXELS_PER_METRE = 40
@@ -136,7 +138,7 @@ def warp(target: Keyframe, neighbour: Keyframe, scene: Scene) -> tuple[NDArray[n
     visible = correspond(pairs, lenient).valid
     inside = correspond(pairs, lenient, occlusion=False).valid
     label = torch.from_numpy(_predict([neighbour], scene)[0].astype(np.int64))[None]
-    inner = sample_mask(away_from_borders(label, GeometrySettings().boundary_radius), found)  # the demo's is 0
+    inner = sample_mask(away_from_borders(label, PAPER_BOUNDARY_RADIUS), found)
 
     _, exists = usable_depth(pairs.target.depth, geometry)
     reasons = torch.full(exists.shape, COUNTS, dtype=torch.uint8)
