@@ -36,6 +36,9 @@ def test_the_experiments_have_the_papers_values():
     learner = settings.learner
     assert (learner.trained, learner.weight_average, learner.class_weight_power) == ("all", 0, 1)
     assert (learner.merge_target, learner.teacher_scale, learner.teacher_mirror) == (False, 1, False)
+    adaptation = settings.adaptation
+    assert (adaptation.steps_per_keyframe, adaptation.max_steps) == (0, 0)
+    assert (adaptation.patience, adaptation.handover_every) == (10, 100)
     assert settings.geometry.boundary_radius == 2
     assert (learner.learning_rate, learner.lambda_geometric, learner.teacher_refresh) == (1e-5, 0.01, 100)
     assert (learner.source_batch, learner.target_images("deeplabv3plus")) == (4, 4)

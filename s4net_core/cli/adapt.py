@@ -58,6 +58,7 @@ def run(args: argparse.Namespace) -> int:
     from s4net_core.learning.rerun_recording import RerunRecording
     from s4net_core.learning.session import Session
 
+    settings.keyframes.after_restart = "keep"  # poses of a file mean the same after the computer has started again
     if args.until_converged:
         settings.adaptation.max_steps, settings.adaptation.steps_per_keyframe = 0, 0.0
     # These raise on unusable input. They are called before an old state is removed.

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from s4net_core.config import Settings
+from s4net_core.config import Settings, with_values
 from s4net_core.errors import CaptureError
 from s4net_core.evaluation.agreement import Agreement, agreement
 from s4net_core.evaluation.depth import DepthErrors, DepthEvaluation
@@ -20,6 +20,8 @@ from s4net_core.models.checkpoint import common_space
 from s4net_core.models.predict import pick_device
 from s4net_core.models.segmenter import Segmenter
 
+COMPARED = {"learner": {"neighbours": 4, "min_overlap": 0.25}}
+"""The paper's pairs of views: agreement is measured on them, so that numbers can be compared between settings."""
 VIEW_PASSES = 2
 """Passes over the keyframes for their agreement: one labels them, one compares them."""
 
@@ -200,14 +202,15 @@ def evaluate_agreement(
     Args:
         segmenter: labels every keyframe.
         keyframes: at the working size.
-        settings: groups `geometry` and `learner`.
+        settings: group `geometry`; which pairs are compared does not depend on what the learner learns from.
         on_view: called `VIEW_PASSES` times for every keyframe: when it is labelled and when it is compared.
     """
     labels = {}
     for id, view in keyframes.views(keyframes.ids()).items():
         labels[id] = segmenter.segment(view.color).label
         on_view()
-    return agreement(labels, keyframes, settings, pick_device(settings.device), on_view=on_view)
+    compared = with_values(settings, COMPARED)
+    return agreement(labels, keyframes, compared, pick_device(settings.device), on_view=on_view)
 
 
 def _evaluation(matrix: ConfusionMatrix, space: LabelSpace) -> Evaluation:

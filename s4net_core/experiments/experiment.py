@@ -125,6 +125,10 @@ class Experiment(_Part):
         for chosen in self.methods:
             try:
                 settings = self.method_settings(chosen)
+                if chosen.seconds_of and settings.adaptation.steps_per_keyframe:
+                    raise SettingsError(
+                        f"adaptation.steps_per_keyframe would end it before {chosen.seconds_of}'s seconds: set it to 0"
+                    )
                 if chosen.kind == "tent" and not settings.adaptation.max_steps:
                     raise SettingsError("entropy has no end of its own: set adaptation.max_steps")
             except SettingsError as error:

@@ -1,5 +1,6 @@
 """The teacher f(·; Θ'): a frozen copy of the network; its predictions have no gradient."""
 
+import copy
 from dataclasses import dataclass
 from functools import reduce
 from operator import add
@@ -63,7 +64,7 @@ class Teacher:
     """Predicts without gradient and caches until `refresh`, because the same neighbours are drawn again and again.
 
     Args:
-        network: moved to `device` and copied.
+        network: moved to `device`; its weights stay as they are.
         settings: groups `geometry` and `learner`.
         device: where to compute.
         trained_share: width of the images that the network was trained on, as a share of the working width.
@@ -72,7 +73,7 @@ class Teacher:
     def __init__(
         self, network: SegmentationNetwork, settings: Settings, device: torch.device, *, trained_share: float = 1.0
     ) -> None:
-        self._network = folded(network.to(device))
+        self._network = folded(network.to(device).to(memory_format=torch.channels_last))  # faster on a CPU
         self._settings = settings
         self._device = device
         self._scales = _scales_of_looks(settings.learner.teacher_scale, trained_share)
@@ -84,7 +85,7 @@ class Teacher:
 
     def refresh(self, network: SegmentationNetwork) -> None:
         """Θ' ← Θ."""
-        self._network = folded(network)
+        self._network = folded(copy.deepcopy(network))
         self.forget()
 
     def forget(self) -> None:

@@ -50,7 +50,8 @@ class TorchBackend:
     """
 
     def __init__(self, checkpoint: str | Path, device: torch.device, settings: Settings) -> None:
-        self.network, self.info = load_checkpoint(checkpoint, device=device)
+        network, self.info = load_checkpoint(checkpoint, device=device)
+        self.network = network.to(memory_format=torch.channels_last)  # faster on CPUs and on tensor cores
         self._folded = folded(self.network)
         self._amp = settings.learner.amp
 
@@ -60,8 +61,8 @@ class TorchBackend:
 
     def load(self, path: str | Path, sha256: str) -> None:
         """As `Backend`."""
-        self.info = load_weights(self.network, path, sha256)
-        self._folded = folded(self.network)
+        info = load_weights(self.network, path, sha256)
+        self._folded, self.info = folded(self.network), info
 
     def twin(self) -> "TorchBackend":
         """As `Backend`."""

@@ -35,7 +35,7 @@ from s4net_ros.msg import AdaptationStatus
 from s4net_ros.qos import stream_qos
 from s4net_ros.replay import bench_stream
 from s4net_ros.replay.bench import FRAME, TIMEOUT
-from s4net_ros.replay.bench_process import exit_code_of
+from s4net_ros.replay.bench_process import NEVER_ENDS, exit_code_of
 from s4net_ros.replay.processes import Children
 
 ROUNDS = 3
@@ -180,8 +180,7 @@ def _milliseconds(turns: Sequence[Turn], percent: float) -> float:
 
 def _turns(settings_file: str, overrides: Sequence[str], seconds: int, folder: Path) -> tuple[list[Turn], list[Turn]]:
     """What was measured without learning, and with it; `folder` has the state with its keyframes."""
-    never_ends = "adaptation.max_steps=0"
-    specs = bench_stream.specs_of(settings_file, [*overrides, never_ends], folder)
+    specs = bench_stream.specs_of(settings_file, [*overrides, *NEVER_ENDS], folder)
     segmentation, adaptation = specs
     camera = Camera(segmentation, adaptation, resize_color(read_color(FRAME), LENS.width, LENS.height))
     turns: dict[bool, list[Turn]] = {False: [], True: []}

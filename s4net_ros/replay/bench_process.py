@@ -9,6 +9,9 @@ import rclpy
 from s4net_core.errors import S4NetError
 from s4net_ros.graph import fastdds_environment
 
+NEVER_ENDS = ("adaptation.max_steps=0", "adaptation.steps_per_keyframe=0")
+"""Overrides with which a node always has something to learn."""
+
 
 def exit_code_of(work: Callable[[], None]) -> int:
     """Do a bench's work with rclpy, and with the DDS profile of this machine for this process and its children.

@@ -22,7 +22,7 @@ from s4net_core.config import load_settings
 from s4net_core.io.bags.writer import write_bag
 from s4net_core.io.captures.opening import open_capture
 from s4net_ros.live import LOGS, PLAYER, start, wait_for_nodes
-from s4net_ros.replay.bench_process import exit_code_of
+from s4net_ros.replay.bench_process import NEVER_ENDS, exit_code_of
 from s4net_ros.replay.monitor import Monitor, Record
 from s4net_ros.replay.plan import START_TIMEOUT, Plan, add_arguments, make_plan
 from s4net_ros.replay.processes import Children
@@ -134,7 +134,7 @@ def _plan(bag: Path, settings_file: str, overrides: Sequence[str], out: Path) ->
     add_arguments(parser)
     words = [str(bag), "--settings", settings_file, "--out", str(out), "--rate", str(SPEED), "--loop"]
     words += ["--checkpoint", settings.checkpoint, "--source-set", settings.source.path]
-    for override in ("adaptation.max_steps=0", *overrides):  # it never ends by itself
+    for override in (*NEVER_ENDS, *overrides):
         words += ["--set", override]
     return make_plan(parser.parse_args(words))
 

@@ -278,6 +278,16 @@ def test_adapt_resumes(base, place):
     assert (read_info(place / "adapted.safetensors").version, read_info(place / "adapted.safetensors").step) == (4, 8)
 
 
+def test_adapt_resumes_with_its_keyframes_after_the_computer_has_started_again(base, place, monkeypatch):
+    given = [*GIVEN, "--set", "adaptation.max_steps=0", "--set", "adaptation.steps_per_keyframe=0.5"]
+    assert main(["adapt", "room", "adapted.safetensors", *given]) == 0
+    step = read_info(place / "adapted.safetensors").step
+    assert step > 0
+    monkeypatch.setattr("s4net_core.learning.state_folder.boot_id", lambda: "another boot")
+    assert main(["adapt", "room", "adapted.safetensors", *given, "--resume"]) == 0
+    assert read_info(place / "adapted.safetensors").step == step
+
+
 def test_adapt_ends_when_the_agreement_rises_no_more(base, place, capsys):
     nothing_is_a_gain = ["--set", "adaptation.offline_patience=3", "--set", "adaptation.min_gain=1"]
     assert main(["adapt", "room", "adapted.safetensors", *GIVEN, *nothing_is_a_gain, "--until-converged"]) == 0

@@ -7,7 +7,7 @@ import pytest
 import torch
 from scenes import make_room_frames
 
-from s4net_core.config import ModelSettings, Settings
+from s4net_core.config import ModelSettings, Settings, with_values
 from s4net_core.errors import CaptureError
 from s4net_core.evaluation.evaluate import evaluate, evaluate_agreement, keyframes_of, measure_networks
 from s4net_core.models.checkpoint import CheckpointInfo
@@ -102,6 +102,8 @@ def test_agreement_is_measured_on_the_keyframes_of_the_capture(frames, settings)
         Oracle(frames, lambda x: rng.integers(1, 38, x.shape).astype(np.uint8)), keyframes, settings
     )
     assert good.pairs == bad.pairs > 0
+    few = with_values(settings, {"learner": {"neighbours": 1, "min_overlap": 0.5}})
+    assert evaluate_agreement(Oracle(frames), keyframes, few) == good  # what the learner learns from does not count
     assert good.mean > 0.9
     assert bad.mean < 0.1
 

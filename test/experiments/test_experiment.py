@@ -87,6 +87,7 @@ class TestFile:
             ({"methods": []}, "methods"),
             ({"control": "b"}, "control is 'b'"),
             ({"methods": [{"name": "a", "seconds_of": "a"}]}, "seconds_of 'a'"),
+            ({"methods": [{"name": "a"}, {"name": "b", "seconds_of": "a"}]}, "method b: adaptation.steps_per_keyframe"),
             ({"methods": [{"name": "a", "kind": "b"}]}, "kind"),
             ({"methods": [{"name": "a"}, {"name": "a"}]}, "two methods have one name"),
             ({"paper": {"S5-Net": {"Scan 1": {"miou": 0.5}}}}, "paper has 'S5-Net'"),
@@ -159,6 +160,7 @@ class TestPaper:
         for method in experiment.methods:
             settings = experiment.method_settings(method)
             assert settings.adaptation.max_steps or settings.adaptation.patience
+            assert not settings.adaptation.steps_per_keyframe
             if settings.geometry.depth == "predicted":
                 assert settings.model.depth_decoder
 

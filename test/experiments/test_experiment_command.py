@@ -240,7 +240,12 @@ def test_methods_beside_s4net_are_run_and_measured(data, tmp_path, monkeypatch):
         return network
 
     monkeypatch.setattr(run, "adapt_base", adapt_base)
-    endless = {"learner.lambda_geometric": 0.0, "adaptation.max_steps": 10_000, "adaptation.offline_patience": 0}
+    endless = {
+        "learner.lambda_geometric": 0.0,
+        "adaptation.max_steps": 10_000,
+        "adaptation.offline_patience": 0,
+        "adaptation.steps_per_keyframe": 0.0,
+    }
     methods = [
         {"name": "S4-Net"},
         {"name": "control", "seconds_of": "S4-Net", "settings": endless},

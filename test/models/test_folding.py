@@ -76,6 +76,25 @@ def test_a_convolution_that_others_read_before_its_batch_norm_keeps_the_network_
     torch.testing.assert_close(all_outputs(copy, images).logits, all_outputs(network, images).logits)
 
 
+def test_a_network_that_takes_images_of_one_size_is_folded_as_well():
+    network = trained(ModelSettings(encoder="tu-test_resnet", encoder_weights="none", width=96, height=64))
+
+    def refuses_others(encoder, inputs):
+        assert inputs[0].shape[2:] == (64, 96)
+
+    network.body.encoder.register_forward_pre_hook(refuses_others)
+    assert not batch_norms(folded(network))
+
+
+def test_memory_is_shared_but_for_convolutions_that_were_folded():
+    network = trained(ModelSettings(encoder="tu-test_resnet", encoder_weights="none"))
+    copy = folded(network)
+    last, first = "body.segmentation_head.0.weight", "body.encoder.model.conv1.0.weight"
+    own, other = dict(network.named_parameters()), dict(copy.named_parameters())
+    assert other[last].data_ptr() == own[last].data_ptr()
+    assert other[first].data_ptr() != own[first].data_ptr()
+
+
 def test_a_layer_that_is_used_twice_keeps_its_batch_norm():
     network = trained(ModelSettings(encoder="tu-test_resnet", encoder_weights="none"))
     channels = network.num_classes
