@@ -308,7 +308,7 @@ class GuardSettings(Group):
         0.05, "Largest fall of the mIoU on the hold-out below the base model's mIoU, absolute.", ge=0, le=1, live=True
     )
     agreement_views: int = setting(
-        6,
+        4,
         "Number of keyframes whose agreement with their best neighbours is measured; held-out ones come first.",
         ge=1,
         le=500,
