@@ -76,8 +76,11 @@ def add_learning_options(parser: argparse.ArgumentParser) -> None:
 def learning_settings_from(args: argparse.Namespace, *, source_free: bool = False) -> Settings:
     """Like `settings_from`, but requires a base model and, unless `source_free`, a source set.
 
+    Images have the base model's size unless the settings give one.
+
     Raises:
         SettingsError: as `settings_from`, or the base model or the source set is missing.
+        CheckpointError: the base model cannot be read.
     """
     for name, value in (("checkpoint", args.checkpoint), ("source.path", args.source)):
         if value is not None:
@@ -86,9 +89,10 @@ def learning_settings_from(args: argparse.Namespace, *, source_free: bool = Fals
     if not settings.source.path and not source_free:
         raise SettingsError("no source set: give --source FOLDER")
     from s4net_core.models.base_model_file import base_model_file  # late: `s4net doctor` must run without torch
+    from s4net_core.models.checkpoint import read_info, with_size_of
 
     settings.checkpoint = str(base_model_file(settings.checkpoint, settings.model))
-    return settings
+    return with_size_of(settings, read_info(settings.checkpoint))
 
 
 def add_poses_option(parser: argparse.ArgumentParser) -> None:

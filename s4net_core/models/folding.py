@@ -38,6 +38,8 @@ def folded(network: SegmentationNetwork) -> SegmentationNetwork:
     )
     image = image.to(network.mean.device)
     expected, pairs = _followed(made, image)
+    if not pairs:
+        return made
     names = {module: name for name, module in made.named_modules()}
     for convolution, norm in pairs:
         fused = fuse_conv_bn_eval(convolution, norm)

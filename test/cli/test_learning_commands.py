@@ -189,6 +189,16 @@ def test_adapt_writes_adapted_weights_and_tells_each_version(base, place, capsys
     assert "step 4: version 2" in told
 
 
+def test_adapt_works_at_the_base_models_size_unless_the_settings_give_one(base, place):
+    without = {name: values for name, values in SETTINGS.items() if name != "model"}
+    (place / "no_size.yaml").write_text(yaml.safe_dump(without))
+    given = ["--checkpoint", "base.safetensors", "--source", "source", "--settings", "no_size.yaml"]
+    for more, size in ([], (64, 48)), (["--set", "model.width=96", "--set", "model.height=72"], (96, 72)):
+        assert main(["adapt", "room", "adapted.safetensors", *given, *more, "--force"]) == 0
+        model = read_info(place / "adapted.safetensors").model
+        assert (model.width, model.height) == size
+
+
 def test_adapt_never_overwrites_state_unasked(base, place, capsys):
     assert main(["adapt", "room", "adapted.safetensors", *GIVEN]) == 0
     assert main(["adapt", "room", "adapted.safetensors", *GIVEN]) == 2
@@ -196,7 +206,7 @@ def test_adapt_never_overwrites_state_unasked(base, place, capsys):
     assert main(["adapt", "room", "adapted.safetensors", *GIVEN, "--force"]) == 0
 
 
-def test_force_removes_no_folder_but_a_state(place, capsys):
+def test_force_removes_no_folder_but_a_state(base, place, capsys):
     photos = place / "photos"
     photos.mkdir()
     (photos / "holiday.jpg").write_bytes(b"dear to somebody")

@@ -88,7 +88,7 @@ def test_what_the_file_system_refuses_is_a_message_with_the_name(
 
 @pytest.mark.parametrize("words", [["adapt", "room", ""], ["pretrain", "source", "."]])
 def test_an_output_without_a_name_is_refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([*words, "--set", "checkpoint=base.safetensors"]) == 2
+    assert main([*words, "--set", "checkpoint=demo"]) == 2
     assert "name the weights file to write" in capsys.readouterr().err
 
 
