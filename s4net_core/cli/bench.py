@@ -52,18 +52,20 @@ def run(args: argparse.Namespace) -> int:
     """
     if args.learning and args.case != "live":
         raise SettingsError(f"--learning belongs to the case live, not to {args.case}")
-    settings = settings_from(args)
     if args.case in ("warp", "neighbours"):
+        settings = settings_from(args)
         from s4net_core.bench.geometry import bench_neighbours, bench_warp
         from s4net_core.models.predict import pick_device
 
         device = str(pick_device(settings.device))
         rows = bench_warp(repeats=args.repeats, device=device) if args.case == "warp" else bench_neighbours()
     elif args.case == "ingest":
+        settings_from(args)  # its limits hold for the whole process
         from s4net_core.bench.ingest import bench_ingest
 
         rows = bench_ingest(repeats=args.repeats)
     elif args.case == "map":
+        settings_from(args)
         from s4net_core.bench.mapping import bench_map
 
         rows = bench_map(repeats=args.repeats)
