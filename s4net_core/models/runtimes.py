@@ -11,7 +11,7 @@ from torch import Tensor
 from s4net_core.config import Settings
 from s4net_core.models.build import SegmentationNetwork
 from s4net_core.models.checkpoint import CheckpointInfo, file_sha256, largest_file, load_checkpoint, load_weights
-from s4net_core.models.folding import folded
+from s4net_core.models.folding import Folding
 from s4net_core.models.onnx_model import OnnxModel, OnnxTemplate, compare_with_torch, pick_provider
 from s4net_core.models.predict import forward
 
@@ -52,21 +52,24 @@ class TorchBackend:
     def __init__(self, checkpoint: str | Path, device: torch.device, settings: Settings) -> None:
         network, self.info = load_checkpoint(checkpoint, device=device)
         self.network = network.to(memory_format=torch.channels_last)  # faster on CPUs and on tensor cores
-        self._folded = folded(self.network)
+        self._folding = Folding(self.network)
         self._amp = settings.learner.amp
 
     def logits(self, images: Tensor) -> Tensor:
         """As `Backend`."""
-        return forward(self._folded, images, amp=self._amp)
+        return forward(self._folding.network, images, amp=self._amp)
 
     def load(self, path: str | Path, sha256: str) -> None:
         """As `Backend`."""
-        info = load_weights(self.network, path, sha256)
-        self._folded, self.info = folded(self.network), info
+        self.info = load_weights(self.network, path, sha256)
+        self._folding.renew()
 
     def twin(self) -> "TorchBackend":
         """As `Backend`."""
-        return copy.deepcopy(self)
+        twin = copy.copy(self)
+        twin.network = copy.deepcopy(self.network)
+        twin._folding = Folding(twin.network)  # a deep copy would share no memory with its network
+        return twin
 
 
 class OnnxBackend:

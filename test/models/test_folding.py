@@ -7,7 +7,7 @@ from torch import nn
 from s4net_core.config import ModelSettings
 from s4net_core.models.build import batch_norms, build_network
 from s4net_core.models.decoders import ARCHITECTURES
-from s4net_core.models.folding import folded
+from s4net_core.models.folding import Folding, folded
 from s4net_core.models.predict import all_outputs
 
 
@@ -106,3 +106,21 @@ def test_a_layer_that_is_used_twice_keeps_its_batch_norm():
     copy = folded(network)
     assert len(batch_norms(copy)) == 1
     assert_equal_but_for_rounding(all_outputs(copy, images).logits, all_outputs(network, images).logits)
+
+
+def test_other_weights_in_the_same_memory_are_folded_anew():
+    model = ModelSettings(encoder="tu-test_resnet", encoder_weights="none", depth_decoder=True)
+    network, other = trained(model), trained(model)
+    for value in other.state_dict().values():
+        if value.is_floating_point():
+            value.mul_(1.5)
+    images = torch.rand(1, 3, 64, 64)
+    folding = Folding(network)
+    before = all_outputs(folding.network, images)
+    network.load_state_dict(other.state_dict())
+    folding.renew()
+    outputs, expected = all_outputs(folding.network, images), all_outputs(other, images)
+    assert_equal_but_for_rounding(outputs.logits, expected.logits)
+    assert_equal_but_for_rounding(outputs.depth, expected.depth)
+    assert not any(parameter.requires_grad for parameter in folding.network.parameters())
+    assert (before.logits - expected.logits).abs().max() > 0.1 * expected.logits.abs().max()
