@@ -64,16 +64,17 @@ class WeightsReceiver:
         segmenter: takes the weights between two frames.
         counts: raised at ``updates_loaded`` and ``updates_refused``.
         logger: of the node.
+        niceness: of the thread, as of `step_back`: loading must not hold up the labels.
     """
 
-    def __init__(self, segmenter: "Segmenter", counts: Counts, logger: RcutilsLogger) -> None:
+    def __init__(self, segmenter: "Segmenter", counts: Counts, logger: RcutilsLogger, niceness: int) -> None:
         self._segmenter = segmenter
         self._counts = counts
         self._logger = logger
         self._serving = ""
         self._loading: tuple[str, float] | None = None
         self.last_refusal = ""
-        self._worker: Worker[ModelUpdate] = Worker("load weights", self._load, self._refused)
+        self._worker: Worker[ModelUpdate] = Worker("load weights", self._load, self._refused, niceness=niceness)
 
     def offer(self, message: ModelUpdate) -> None:
         """Callback of the subscription; never waits. A newer announcement replaces one whose loading has not begun."""

@@ -32,11 +32,15 @@ class Worker(Generic[T]):
         name: of the thread.
         handle: called on the thread with each item.
         failed: called on the thread with an item and the exception that `handle` raised.
+        niceness: as of `step_back`.
     """
 
-    def __init__(self, name: str, handle: Callable[[T], None], failed: Callable[[T, Exception], None]) -> None:
+    def __init__(
+        self, name: str, handle: Callable[[T], None], failed: Callable[[T, Exception], None], *, niceness: int = 0
+    ) -> None:
         self._handle = handle
         self._failed = failed
+        self._niceness = niceness
         self._condition = threading.Condition()
         self._item: T | None = None
         self._stopping = False
@@ -68,6 +72,7 @@ class Worker(Generic[T]):
             return None if self._stopping else item
 
     def _run(self) -> None:
+        step_back(self._niceness)
         while (item := self._take()) is not None:
             try:
                 self._handle(item)

@@ -28,9 +28,9 @@ def folded(network: SegmentationNetwork) -> SegmentationNetwork:
 class Folding:
     """A network that only predicts, made of another one, and made anew cheaply when that one's weights change.
 
-    `network` answers as the other one up to rounding. It is in evaluation mode and has no gradient. All of it that could
-    not be folded shares the memory of the other one, so that it is right only until that one's weights change; after
-    that `renew` makes it right.
+    `network` answers as the other one up to rounding. It is in evaluation mode and has no gradient. All of it that
+    could not be folded shares the memory of the other one, so that it is right only until that one's weights change;
+    after that `renew` makes it right.
 
     Args:
         network: any. A batch norm that no convolution of its own precedes stays.

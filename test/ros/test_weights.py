@@ -28,7 +28,7 @@ COLOR = np.zeros((36, 50, 3), np.uint8)
 def setup(make_checkpoint, ros):
     segmenter = Segmenter(make_checkpoint(class_id=3), "cpu", Settings())
     counts = Counts()
-    receiver = WeightsReceiver(segmenter, counts, get_logger("test"))
+    receiver = WeightsReceiver(segmenter, counts, get_logger("test"), niceness=17)
     yield SimpleNamespace(segmenter=segmenter, counts=counts, receiver=receiver, ros=ros)
     receiver.stop()
 
@@ -60,6 +60,19 @@ def test_announced_weights_serve(setup, make_checkpoint):
     result = setup.segmenter.segment(COLOR)
     assert (result.label == 9).all()
     assert result.version == 2
+
+
+def test_loading_steps_back_for_the_labels(setup, make_checkpoint, monkeypatch):
+    seen, load = [], setup.segmenter.load
+
+    def watched(*args):
+        seen.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
+        return load(*args)
+
+    monkeypatch.setattr(setup.segmenter, "load", watched)
+    setup.receiver.offer(announcement(make_checkpoint(class_id=9, version=2)))
+    setup.ros.wait_for(lambda: setup.counts[UPDATES_LOADED])
+    assert seen == [17]
 
 
 def damaged(path):
