@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from s4net_core.errors import ExportError, S4NetError, SettingsError, first_line
 from s4net_core.models.build import SegmentationNetwork
 from s4net_core.models.checkpoint import CheckpointInfo
+from s4net_core.models.folding import folded
 
 OPSET = 18
 """Version of the ONNX operators; ONNX Runtime 1.14, TensorRT 8.6 and newer know it."""
@@ -69,10 +70,10 @@ class Comparison:
 
 
 class OnnxTemplate:
-    """The structure of a network as ONNX, into which weights are filled: export is slow, filling takes a second.
+    """The structure of a network as ONNX, into which weights are filled: export is slow, filling is not.
 
     Args:
-        network: on any device, in any mode; left as it is.
+        network: on any device, in any mode; left as it is. Batch norms stay, so that it answers faster when `folded`.
         width, height: size of the images.
 
     Raises:
@@ -87,6 +88,9 @@ class OnnxTemplate:
         image = torch.zeros(1, 3, height, width, device=network.mean.device)
         was_training = network.training
         network.eval()
+        import onnx
+        import onnxscript.optimizer
+
         try:
             with _exporting, torch.no_grad():
                 program = torch.onnx.export(
@@ -111,20 +115,26 @@ class OnnxTemplate:
         for name, value in list(program.model.graph.initializers.items()):
             if name in weights:  # a node may bear the same name as a weight, which ONNX Runtime refuses
                 value.name = _WEIGHT + name
-        self._structure: bytes = program.model_proto.SerializeToString()
+        proto = program.model_proto
+        for tensor in [tensor for tensor in proto.graph.initializer if tensor.name.startswith(_WEIGHT)]:
+            # An input, else the optimiser would merge weights with each other, and they could not be replaced.
+            place = onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+            proto.graph.input.append(place)
+            proto.graph.initializer.remove(tensor)
+        self._structure: bytes = onnxscript.optimizer.optimize(proto).SerializeToString()
 
     def fill(self, network: SegmentationNetwork, info: CheckpointInfo, sha256: str = "") -> bytes:
         """As `export_onnx`, for a network of the same kind."""
         import onnx
-        import onnxscript.optimizer
 
         proto = onnx.load_from_string(self._structure)
-        weights = network.state_dict()
-        for tensor in proto.graph.initializer:
-            if tensor.name.startswith(_WEIGHT):
-                value = weights[tensor.name.removeprefix(_WEIGHT)]
-                tensor.CopyFrom(onnx.numpy_helper.from_array(value.cpu().numpy(), tensor.name))
-        proto = onnxscript.optimizer.optimize(proto)
+        image, *weights = proto.graph.input
+        del proto.graph.input[:]
+        proto.graph.input.append(image)
+        values = network.state_dict()
+        for place in weights:
+            value = values[place.name.removeprefix(_WEIGHT)].cpu().numpy()
+            proto.graph.initializer.append(onnx.numpy_helper.from_array(value, place.name))
         width, height = self._size
         properties = _properties(network, info) | {"sha256": sha256, "width": str(width), "height": str(height)}
         onnx.helper.set_model_props(proto, {f"s4net.{key}": value for key, value in properties.items()})
@@ -147,6 +157,7 @@ def export_onnx(network: SegmentationNetwork, info: CheckpointInfo, width: int, 
         ExportError: PyTorch cannot express the network in ONNX.
         S4NetError: the libraries are not installed.
     """
+    network = folded(network)
     return OnnxTemplate(network, width, height).fill(network, info, sha256)
 
 

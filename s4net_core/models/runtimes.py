@@ -3,14 +3,14 @@
 import copy
 import logging
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
 from s4net_core.config import Settings
 from s4net_core.models.build import SegmentationNetwork
-from s4net_core.models.checkpoint import CheckpointInfo, file_sha256, largest_file, load_checkpoint, load_weights
+from s4net_core.models.checkpoint import CheckpointInfo, file_sha256, load_checkpoint, load_weights
 from s4net_core.models.folding import Folding
 from s4net_core.models.onnx_model import OnnxModel, OnnxTemplate, compare_with_torch, pick_provider
 from s4net_core.models.predict import forward
@@ -66,10 +66,7 @@ class TorchBackend:
 
     def twin(self) -> "TorchBackend":
         """As `Backend`."""
-        twin = copy.copy(self)
-        twin.network = copy.deepcopy(self.network)
-        twin._folding = Folding(twin.network)  # a deep copy would share no memory with its network
-        return twin
+        return _with_own_network(self)
 
 
 class OnnxBackend:
@@ -89,31 +86,41 @@ class OnnxBackend:
         self._device = device
         self._provider = pick_provider(settings.segmentation.execution_provider, device)
         self.network, self.info = load_checkpoint(checkpoint, device=device)
-        self._template = OnnxTemplate(self.network, settings.model.width, settings.model.height)
-        self._graph = self._fill(self.network, self.info, file_sha256(checkpoint))
+        self._folding = Folding(self.network)
+        self._template = OnnxTemplate(self._folding.network, settings.model.width, settings.model.height)
+        self._graph = self._fill(self.info, file_sha256(checkpoint))
 
     def logits(self, images: Tensor) -> Tensor:
         """As `Backend`."""
         return self._graph.logits(images)
 
     def load(self, path: str | Path, sha256: str) -> None:
-        """As `Backend`; takes a second or two."""
-        network, info = load_checkpoint(
-            path, expect=self.info, sha256=sha256, device=self._device, max_bytes=largest_file(self.network)
-        )
-        graph = self._fill(network, info, sha256)
-        self.network, self.info, self._graph = network, info, graph
+        """As `Backend`; an `ExportError` leaves weights here that no graph serves, until others are loaded."""
+        info = load_weights(self.network, path, sha256)
+        self._folding.renew()
+        self._graph, self.info = self._fill(info, sha256), info
 
     def twin(self) -> "OnnxBackend":
-        """As `Backend`: graph and network are shared, since `load` replaces both and changes neither."""
-        return copy.copy(self)
+        """As `Backend`; the graph is shared, since `load` replaces it."""
+        return _with_own_network(self)
 
-    def _fill(self, network: SegmentationNetwork, info: CheckpointInfo, sha256: str) -> OnnxModel:
+    def _fill(self, info: CheckpointInfo, sha256: str) -> OnnxModel:
+        network = self._folding.network
         graph = OnnxModel(self._template.fill(network, info, sha256), self._provider, self._device)
         compared = compare_with_torch(graph, network, images=1)
         compared.check()
         log.info("ONNX on %s: logits within %.2g of PyTorch's", graph.provider, compared.logit_error)
         return graph
+
+
+B = TypeVar("B", TorchBackend, OnnxBackend)
+
+
+def _with_own_network(backend: B) -> B:
+    twin = copy.copy(backend)
+    twin.network = copy.deepcopy(backend.network)
+    twin._folding = Folding(twin.network)  # a deep copy would share no memory with its network
+    return twin
 
 
 def open_backend(checkpoint: str | Path, device: torch.device, settings: Settings) -> Backend:
