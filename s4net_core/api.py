@@ -24,7 +24,6 @@ from s4net_core.io.source_sets.source_set import SourceSet
 from s4net_core.learning.offline import adapt_to
 from s4net_core.learning.session import Session
 from s4net_core.learning.status import Handover
-from s4net_core.models.checkpoint import read_info, with_size_of
 from s4net_core.models.segmenter import Segmentation, Segmenter
 
 
@@ -33,14 +32,14 @@ def load_model(checkpoint: str | Path, settings: Settings | None = None, **value
 
     Args:
         checkpoint: weights file of `s4net pretrain`, `adapt` or `import-model`.
-        settings: None = the defaults. Where they set no image size, the size in the weights file is used.
+        settings: None = the defaults. Where they give no image size, the size in the weights file is used.
         values: single settings; they win over `settings`.
 
     Raises:
         CheckpointError: the file is refused.
         SettingsError: a setting is unknown, or its value is not allowed.
     """
-    chosen = with_size_of(with_values(settings or Settings(), values), read_info(checkpoint))
+    chosen = with_values(settings or Settings(), values)
     return Segmenter(checkpoint, chosen.device, chosen)
 
 

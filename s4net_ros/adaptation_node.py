@@ -68,8 +68,10 @@ class AdaptationNode(S4NetNode[ConfiguredAdaptation]):
         session = self._make(self.settings, folder)
         configured = ConfiguredAdaptation(self, session, undo)
         undo.enter_context(self._own_services.serving(Served(configured.learner, configured.announce, folder)))
-        status = session.status
-        self.get_logger().info(f"{status.keyframes} keyframes, weights version {status.version} ({status.model_path})")
+        status, size = session.status, "{}x{}".format(*session.settings.model.size)
+        self.get_logger().info(
+            f"{status.keyframes} keyframes, weights version {status.version} ({status.model_path}), working at {size}"
+        )
         return configured
 
     def activate(self, configured: ConfiguredAdaptation, undo: ExitStack) -> None:

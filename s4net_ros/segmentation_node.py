@@ -107,8 +107,10 @@ class SegmentationNode(S4NetNode[None]):
         self._outputs = SegmentationPublishers(self, space, settings.segmentation, rectified=rectified)
         undo.callback(self._outputs.destroy)
         undo.callback(DiagnosticsPublisher(self, self._report).destroy)
-        version = self._segmenter.info.version
-        self.get_logger().info(f"labels come from {file} (version {version}); running on {compat.in_use()}")
+        version, size = self._segmenter.info.version, "{}x{}".format(*self._segmenter.settings.model.size)
+        self.get_logger().info(
+            f"labels come from {file} (version {version}), working at {size}; running on {compat.in_use()}"
+        )
 
     def activate(self, configured: None, undo: ExitStack) -> None:
         """Start the threads, then the subscriptions that feed them."""

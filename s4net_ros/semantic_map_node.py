@@ -41,11 +41,15 @@ class SemanticMapNode(S4NetNode[ConfiguredMap]):
         settings = self.settings
         file = base_model_file(settings.checkpoint, settings.model)
         prepare_process(settings)
-        configured = ConfiguredMap(self, Segmenter(file, settings.device, settings), undo)
+        segmenter = Segmenter(file, settings.device, settings)
+        configured = ConfiguredMap(self, segmenter, undo)
         folder = state_dir(settings, self.get_namespace())
         served = Served(configured.map, configured.load, lambda: configured.frame, folder)
         undo.enter_context(self._own_services.serving(served))
-        self.get_logger().info(f"labels come from {file}; relative paths of saved maps start at {folder}")
+        size = "{}x{}".format(*segmenter.settings.model.size)
+        self.get_logger().info(
+            f"labels come from {file}, working at {size}; relative paths of saved maps start at {folder}"
+        )
         return configured
 
     def activate(self, configured: ConfiguredMap, undo: ExitStack) -> None:

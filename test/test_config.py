@@ -17,6 +17,7 @@ from s4net_core.config import (
     PAPER_TARGET_BATCH,
     ModelSettings,
     Settings,
+    assign,
     changed_settings,
     from_values,
     leaves,
@@ -124,6 +125,24 @@ def test_file_and_overrides_are_merged_setting_by_setting(write):
     }
 
 
+def test_the_working_size_is_the_given_one_else_the_base_models_else_480x360():
+    base = ModelSettings(width=160, height=120)
+    assert ModelSettings().sized(base).size == (160, 120)
+    assert ModelSettings(width=32).sized(base).size == (32, 120)
+    assert ModelSettings(height=96).sized().size == (480, 96)
+    assert ModelSettings().sized().size == (480, 360)
+
+
+def test_with_a_working_size_settings_stay_live():
+    """A node writes parameters into its own settings, and what it has made works with those that have a size."""
+    settings = Settings()
+    sized = settings.sized()
+    values = {leaf.name: leaf.maximum for leaf in LEAVES.values() if leaf.live}
+    assign(settings, values)
+    assert changed_settings(settings) == values
+    assert changed_settings(sized) == values | {"model.width": 480, "model.height": 360}
+
+
 def test_what_was_given_can_be_told_from_the_defaults(write):
     write("model: {width: 480}\n")
     given = load_settings("mine.yaml", ["seed=0"]).model_dump(exclude_unset=True)
@@ -172,6 +191,7 @@ def test_a_ros_parameters_file_is_read_too(write):
         ({"adaptation.duty_cycle": 1e-300}, r"adaptation\.duty_cycle = 1e-300: .*greater than or equal to 0\.01"),
         ({"device": {"x": 1}}, r"device\.x = 1.*did you mean device"),
         ({"learner": None}, "learner = None: this is a group"),
+        ({"model.width": 31}, r"model\.width = 31: .*give 0 for the base model's, or 32 to 4096"),
         ({"model.width": "wide", "seed": -1}, r"model\.width = 'wide': .*; seed = -1: "),
     ],
     ids=str,

@@ -28,12 +28,12 @@ def bench_source(settings: Settings, *, repeats: int = 20) -> list[Row]:
     Depth is read where the network learns it (`model.depth_decoder`).
 
     Args:
-        settings: `checkpoint` and `source.path` name the network and the source set.
+        settings: `checkpoint` and `source.path` name the network and the source set; with the size of the images.
         repeats: batches read from each set, and steps timed.
     """
     with_depth = settings.model.depth_decoder
     source = open_source_set(settings.source.path, with_depth=with_depth)
-    batch, width, height = settings.learner.source_batch, settings.model.width, settings.model.height
+    batch, (width, height) = settings.learner.source_batch, settings.model.size
     console = Console(stderr=True)
     with console.status("steps of L_S"):
         need = batch / _step_seconds(settings, source, repeats)
@@ -60,7 +60,7 @@ def _step_seconds(settings: Settings, source: SourceSet, repeats: int) -> float:
     need, model = alone.guard.holdout + alone.learner.source_batch, settings.model
     with tempfile.TemporaryDirectory() as folder:
         pack = Path(folder) / "few"
-        write_pack(pack, {"all": source}, model.width, model.height, limit=need)
+        write_pack(pack, {"all": source}, *model.size, limit=need)
         few = PackedSourceSet(pack, with_depth=model.depth_decoder)
         with Session(alone, settings.checkpoint, few, Path(folder) / "state") as session:
             for _ in range(2):  # not counted: they allocate and fill the cache
@@ -72,8 +72,7 @@ def _images_per_second(source: SourceSet, settings: Settings, repeats: int) -> f
     batches = SourceBatches(
         source,
         settings.learner.source_batch,
-        settings.model.width,
-        settings.model.height,
+        *settings.model.size,
         settings.learner.mirror,
         np.random.default_rng(settings.seed),
         cache_megabytes=0,

@@ -101,12 +101,11 @@ def _evaluate_capture(args: argparse.Namespace, settings: Settings) -> None:
     from s4net_core.evaluation.summary import summary_tables
     from s4net_core.experiments.evaluate_capture import evaluate_capture
     from s4net_core.io.captures.opening import open_views
-    from s4net_core.models.checkpoint import read_info, with_size_of
+    from s4net_core.models.checkpoint import read_info
 
     files = {"base": args.baseline, "adapted": args.checkpoint} if args.baseline else {"network": args.checkpoint}
-    info = read_info(args.checkpoint)
-    settings = with_size_of(settings, info)
-    capture = open_views(args.capture, settings, poses=args.poses, labels=info.label_space)
+    space = read_info(args.checkpoint).label_space
+    capture = open_views(args.capture, settings, poses=args.poses, labels=space)
     console = Console()
     with progress_bar(console) as progress:
         task = progress.add_task("evaluate", total=len(capture) or None)

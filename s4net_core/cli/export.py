@@ -20,17 +20,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Export, compare with PyTorch, write; the image size is the checkpoint's unless the settings give one."""
     settings, console = settings_from(args), Console()
-    from s4net_core.models.checkpoint import file_sha256, load_checkpoint, with_size_of
+    from s4net_core.models.checkpoint import file_sha256, load_checkpoint
     from s4net_core.models.onnx_model import OPSET, OnnxModel, compare_with_torch, export_onnx
 
     with Console(stderr=True).status("exporting, and comparing with PyTorch"):
         sha256 = file_sha256(args.checkpoint)
         network, info = load_checkpoint(args.checkpoint, sha256=sha256)
-        model = with_size_of(settings, info).model
-        data = export_onnx(network, info, model.width, model.height, sha256)
+        width, height = settings.model.sized(info.model).size
+        data = export_onnx(network, info, width, height, sha256)
         compared = compare_with_torch(OnnxModel(data), network)
     console.print(
-        f"ONNX opset {OPSET}, {model.width}x{model.height}; {compared.images} images against PyTorch: logits "
+        f"ONNX opset {OPSET}, {width}x{height}; {compared.images} images against PyTorch: logits "
         f"of up to {compared.largest_logit:.3g} differ by up to {compared.logit_error:.2g}, "
         f"{compared.equal_labels:.3%} of the labels are equal"
     )

@@ -66,10 +66,8 @@ def run(args: argparse.Namespace) -> int:
     settings = settings_from(args)
     from s4net_core.io.captures.labelled_scene import write_labelled_scene
     from s4net_core.io.captures.opening import open_views
-    from s4net_core.models.checkpoint import read_info, with_size_of
     from s4net_core.models.segmenter import Segmenter
 
-    settings = with_size_of(settings, read_info(args.checkpoint))
     segmenter = Segmenter(args.checkpoint, settings.device, settings)
     capture = open_views(args.capture, settings, poses=args.poses, stride=args.stride)
     console, shares = Console(), _Shares()

@@ -46,17 +46,15 @@ def run(args: argparse.Namespace) -> int:
     settings = settings_from(args)
     from s4net_core.mapping.map_file import write_ply
     from s4net_core.mapping.offline import map_of, score_map
-    from s4net_core.models.checkpoint import read_info, with_size_of
     from s4net_core.models.segmenter import Segmenter
 
-    settings = with_size_of(settings, read_info(args.checkpoint))
     segmenter = Segmenter(args.checkpoint, settings.device, settings)
     labels = segmenter.info.label_space
     console = Console()
     capture = _open(args, settings, labels, console)
     start = time.perf_counter()
     views = tracked(capture.views(), "mapping", console, len(capture))
-    found = map_of(views, segmenter, settings)
+    found = map_of(views, segmenter)
     seconds = time.perf_counter() - start
     if args.output.suffix == ".ply":
         write_ply(args.output, found.points())

@@ -89,10 +89,10 @@ def learning_settings_from(args: argparse.Namespace, *, source_free: bool = Fals
     if not settings.source.path and not source_free:
         raise SettingsError("no source set: give --source FOLDER")
     from s4net_core.models.base_model_file import base_model_file  # late: `s4net doctor` must run without torch
-    from s4net_core.models.checkpoint import read_info, with_size_of
+    from s4net_core.models.checkpoint import read_info
 
     settings.checkpoint = str(base_model_file(settings.checkpoint, settings.model))
-    return with_size_of(settings, read_info(settings.checkpoint))
+    return settings.sized(read_info(settings.checkpoint).model)
 
 
 def add_poses_option(parser: argparse.ArgumentParser) -> None:

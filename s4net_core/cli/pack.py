@@ -46,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Pack at `model.width` x `model.height`."""
-    model = settings_from(args).model
+    model = settings_from(args).model.sized()
     _check(args)
     from s4net_core.io.source_sets.pack_writer import write_pack
 
@@ -58,8 +58,7 @@ def run(args: argparse.Namespace) -> int:
         info = write_pack(
             args.output,
             parts,
-            model.width,
-            model.height,
+            *model.size,
             quality=args.quality,
             source=str(args.source),
             on_image=lambda: progress.advance(task),

@@ -53,12 +53,41 @@ class ModelSettings(Group):
         "sunrgbd37",
         "Classes of a new network: 'sunrgbd37', or a YAML file of your own; a weights file knows its classes.",
     )
-    width: int = setting(480, "Width to which the network's input images are resized.", unit="px", ge=32, le=4096)
-    height: int = setting(360, "Height to which the network's input images are resized.", unit="px", ge=32, le=4096)
+    width: int = setting(
+        0,
+        "Width to which the network's input images are resized; 0 = the base model's, or 480 for a new network.",
+        unit="px",
+        ge=0,
+        le=4096,
+    )
+    height: int = setting(
+        0,
+        "Height to which the network's input images are resized; 0 = the base model's, or 360 for a new network.",
+        unit="px",
+        ge=0,
+        le=4096,
+    )
     auxiliary: Literal["auto", "always", "never"] = setting(
         "auto", "Whether a second, auxiliary classifier is trained on an earlier feature map; auto = with PSPNet only."
     )
     depth_decoder: bool = setting(False, "Whether a second decoder on the same encoder predicts depth from colour.")
+
+    @field_validator("width", "height")
+    @classmethod
+    def _is_large_enough(cls, side: int) -> int:
+        if 0 < side < 32:
+            raise ValueError("too few pixels for a network: give 0 for the base model's, or 32 to 4096")
+        return side
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height."""
+        return self.width, self.height
+
+    def sized(self, base: "ModelSettings | None" = None) -> "ModelSettings":
+        """A copy with a width and a height: its own, else those of `base`; None = a new network."""
+        width, height = base.size if base else (480, 360)
+        return self.model_copy(update={"width": self.width or width, "height": self.height or height})
 
     @property
     def has_auxiliary(self) -> bool:
@@ -401,3 +430,11 @@ class Settings(Group):
     source: SourceSettings = SourceSettings()
     pretrain: PretrainSettings = PretrainSettings()
     registration: RegistrationSettings = RegistrationSettings()
+
+    def sized(self, base: ModelSettings | None = None) -> "Settings":
+        """A copy with a working size, see `ModelSettings.sized`; the other groups are shared, so that they stay live.
+
+        Args:
+            base: network of the base model; None = a new one.
+        """
+        return self.model_copy(update={"model": self.model.sized(base)})

@@ -181,7 +181,7 @@ def keyframes_of(
         settings.keyframes,
         settings.geometry,
         min_overlap=settings.learner.min_overlap,
-        size=(settings.model.width, settings.model.height),
+        size=settings.model.size,
         predict_depth=predict_depth,
     )
     for frame in frames:

@@ -13,7 +13,7 @@ from s4net_core.evaluation.summary import confusion_figures, summary_numbers, su
 from s4net_core.evaluation.tables import to_csv
 from s4net_core.experiments.provenance import Provenance, data_sha256
 from s4net_core.frames import FrameSequence
-from s4net_core.models.checkpoint import CheckpointInfo, file_sha256
+from s4net_core.models.checkpoint import CheckpointInfo, file_sha256, read_info
 from s4net_core.models.segmenter import Segmenter
 
 
@@ -86,13 +86,15 @@ def evaluate_capture(
         files: weights files by the network's name, in the order "before", "after", or a single one.
         capture: with or without labels, with or without depth.
         path: where it lies, for the hash of its data.
-        settings: with the image size of the networks.
+        settings: where they give no image size, all networks work at that of the last.
         pictures, on_frame, on_view: as `measure_networks`.
 
     Raises:
         CheckpointError: weights cannot be loaded.
         SettingsError: nothing can be measured.
     """
+    *_, newest = files.values()
+    settings = settings.sized(read_info(newest).model)
     segmenters = {name: Segmenter(file, settings.device, settings) for name, file in files.items()}
     measured = measure_networks(segmenters, capture, settings, pictures=pictures, on_frame=on_frame, on_view=on_view)
     if not summary_tables(measured):
@@ -105,7 +107,7 @@ def evaluate_capture(
         frames=f"{len(capture)} frames, {measured.keyframes} keyframes; left out: {capture.skipped or 'none'}.",
         files=files,
         infos={name: segmenter.info for name, segmenter in segmenters.items()},
-        size=(settings.model.width, settings.model.height),
+        size=settings.model.size,
         origin=Provenance.of(
             settings,
             weights={name: file_sha256(file) for name, file in files.items()},

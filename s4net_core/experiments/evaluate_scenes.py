@@ -9,7 +9,7 @@ from s4net_core.experiments.provenance import Provenance, data_sha256
 from s4net_core.experiments.report import ExperimentReport
 from s4net_core.experiments.results import Result
 from s4net_core.io.captures.opening import open_views
-from s4net_core.models.checkpoint import common_space, file_sha256, read_info, with_size_of
+from s4net_core.models.checkpoint import common_space, file_sha256, read_info
 
 OF_SCENE = "{scene}"
 """Stands for the scene's name in the path of a weights file."""
@@ -40,8 +40,7 @@ def evaluate_scenes(
         data |= {f"{scene}, {scan}": data_sha256(path) for scan, path in paths.items()}
         for method, file in networks.items():
             path = _path(file, scene)
-            fitting = with_size_of(settings, read_info(path))
-            results += measure_on_scans(TrainedNetwork(path), scans, fitting, method=method, scene=scene)
+            results += measure_on_scans(TrainedNetwork(path), scans, settings, method=method, scene=scene)
             weights[f"{method}, {scene}"] = file_sha256(path)
     origin = Provenance.of(settings, weights=weights, data=data)
     return ExperimentReport("Evaluation", results, {"Evaluation": origin})

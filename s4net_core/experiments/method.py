@@ -24,7 +24,7 @@ from s4net_core.learning.learner import LabelsOf
 from s4net_core.learning.offline import adapt_to
 from s4net_core.learning.session import Session
 from s4net_core.learning.status import Handover, Status
-from s4net_core.models.checkpoint import file_sha256, load_checkpoint, save_checkpoint
+from s4net_core.models.checkpoint import file_sha256, load_checkpoint, read_info, save_checkpoint
 from s4net_core.models.predict import pick_device, predict_labels
 from s4net_core.models.segmenter import Segmenter
 
@@ -76,6 +76,7 @@ def adapt_base(
     Raises:
         LearningError: too few views overlap, or the loss is repeatedly not finite.
     """
+    settings = settings.sized(read_info(settings.checkpoint).model)
     truth = _labels_of(capture, settings)
     labels_of = truth if kind == "oracle" else _own_labels_of(settings) if kind == "own_labels" else None
     watched = [] if curve_on is None else [frame for frame in curve_on if frame.label is not None]
@@ -111,8 +112,9 @@ def adapt_base(
 
 def adapt_by_entropy(settings: Settings, capture: FrameSequence, folder: Path) -> TrainedNetwork:
     """As `adapt_base`, by `tent`."""
-    keyframes = keyframes_of(capture, settings)
     network, info = load_checkpoint(settings.checkpoint)
+    settings = settings.sized(info.model)
+    keyframes = keyframes_of(capture, settings)
     clock = _Clock()
     clock.start()
     tent(network, keyframes, settings)
@@ -144,7 +146,7 @@ def measure_on_scans(
     sha256 = file_sha256(network.weights)
     results = []
     for scan, capture in scans.items():
-        measured = measure_networks({method: segmenter}, capture, settings)
+        measured = measure_networks({method: segmenter}, capture, segmenter.settings)
         if not measured.evaluations:
             raise CaptureError(f"capture {capture.name} has no labelled pixel: use one with a folder label/")
         results.append(
@@ -174,9 +176,9 @@ def measure_on_images(weights: Path, images: SourceSet, settings: Settings) -> f
         CheckpointError: the weights cannot be loaded.
     """
     device = pick_device(settings.device)
-    network = load_checkpoint(weights)[0].to(device)
+    network, info = load_checkpoint(weights, device=device)
     labelled = ((image.color, image.label) for image in (images[i] for i in range(len(images))))
-    return confusion(network, labelled, settings, device).pooled().miou
+    return confusion(network, labelled, settings.sized(info.model), device).pooled().miou
 
 
 class _TimeIsUp(Exception):
@@ -220,7 +222,7 @@ def _labels_of(capture: FrameSequence, settings: Settings) -> LabelsOf:
     def labels_of(keyframe: Keyframe) -> NDArray[np.uint8] | None:
         if not labels:
             for frame in capture:
-                labels[frame.stamp] = working_frame(frame, settings.model.width, settings.model.height).label
+                labels[frame.stamp] = working_frame(frame, *settings.model.size).label
         return labels.get(keyframe.stamp)
 
     return labels_of

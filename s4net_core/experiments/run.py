@@ -178,7 +178,7 @@ class ExperimentRun:
 
     def _trained(self, settings: Settings) -> Path:
         """Weights file of the base model that follows from these settings."""
-        content = settings_of(settings)
+        content = settings_of(settings.sized())
         follows_from = {name: content[name] for name in ("seed", "model", "pretrain")}
         follows_from |= {"holdout": settings.guard.holdout, "mirror": settings.learner.mirror}
         follows_from["auxiliary_weight"] = settings.learner.auxiliary_weight

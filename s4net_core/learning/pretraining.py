@@ -155,15 +155,14 @@ class Pretraining:
         creation_time()  # if the time is invalid, fail now and not after the last step
         if state is None and resume:
             raise SettingsError("resuming needs a state: give the state file of the interrupted run")
-        self._settings = settings
+        self._settings = settings = settings.sized()
         self._output, self._half, self._state = Path(output), half, None if state is None else Path(state)
         self._fabric = fabric = fabric or training_fabric(settings)
         self._space = space = label_space_of(settings.model.label_space)
         source, test = in_label_space(source, space), None if test is None else in_label_space(test, space)
         train, holdout = split(source, settings.guard.holdout)
         self._test, self._test_indices = (source, holdout) if test is None else (test, list(range(len(test))))
-        model = settings.model
-        augmentation = Augmentation(settings.pretrain, model.width, model.height, mirror=settings.learner.mirror)
+        augmentation = Augmentation(settings.pretrain, *settings.model.size, mirror=settings.learner.mirror)
         self._images = AugmentedImages(source, train, augmentation, settings.seed)
         self._run = _describe(settings, source, space, len(train), fabric.world_size)
         saved = load_state(self._state, self._run) if resume and self._state else None

@@ -53,7 +53,7 @@ class Session:
     running step.
 
     Args:
-        settings: all groups; `settings.model` must fit the checkpoint.
+        settings: all groups; `settings.model` must fit the checkpoint, whose image size holds where it gives none.
         checkpoint: weights file of the base model.
         source: labelled source set; a hold-out is split off for the guard. None = there is none: the keyframes alone
             are learned, and only the score on held-out keyframes tells what is forgotten.
@@ -79,11 +79,11 @@ class Session:
         labels_of: LabelsOf | None = None,
     ) -> None:
         creation_time()  # if the time is invalid, fail now and not after the first steps
-        self.settings = settings
         self._labels_of = labels_of
         self._device = pick_device(settings.device)
         network, base = base_version(checkpoint)
         check_branches(base.path, base.info.model, settings)
+        self.settings = settings = settings.sized(base.info.model)
         self._trained_share = base.info.model.width / settings.model.width
         self._take_over_size(network, base)
         network = network.to(self._device).to(memory_format=torch.channels_last)  # it only predicts, faster so
@@ -107,7 +107,7 @@ class Session:
             settings.keyframes,
             settings.geometry,
             min_overlap=settings.learner.min_overlap,
-            size=(settings.model.width, settings.model.height),
+            size=settings.model.size,
             predict_depth=None if settings.geometry.from_sensor else self._predict_depth,
         )
         self.stopping = Stopping(settings, self.keyframes)
@@ -124,10 +124,10 @@ class Session:
     def _take_over_size(self, network: SegmentationNetwork, base: Version) -> None:
         """Record the working size of the settings, at which the network learns from now on."""
         trained, model = base.info.model, self.settings.model
-        if (trained.width, trained.height) != (model.width, model.height):
+        if trained.size != model.size:
             log.warning(
                 "%s was trained at %dx%d but images are processed at %dx%d: see model.width and model.height",
-                *(base.path, trained.width, trained.height, model.width, model.height),
+                *(base.path, *trained.size, *model.size),
             )
         network.settings = network.settings.model_copy(update={"width": model.width, "height": model.height})
 
@@ -161,12 +161,11 @@ class Session:
         return Learner(network, kept, weights, teacher, self.keyframes, self.settings, self._device, self._labels_of)
 
     def _batches(self, source: SourceSet, train: list[int]) -> SourceBatches:
-        model, learner = self.settings.model, self.settings.learner
+        learner = self.settings.learner
         return SourceBatches(
             source,
             learner.source_batch,
-            model.width,
-            model.height,
+            *self.settings.model.size,
             learner.mirror,
             np.random.default_rng(self.settings.seed),
             cache_megabytes=self.settings.source.cache_megabytes,

@@ -21,15 +21,14 @@ def examine_files(settings: Settings) -> Iterator[Finding]:
 
 def _weights(settings: Settings) -> Iterator[Finding]:
     # late: both import torch, which may be missing
-    from s4net_core.models.base_model_file import AUTO, PUBLIC_MODEL, base_model_file, public_model_file
+    from s4net_core.models.base_model_file import AUTO, PUBLIC_MODEL
     from s4net_core.models.checkpoint import read_info
 
-    if settings.checkpoint == AUTO and not public_model_file().is_file():
-        remedy = f"s4net import-model {PUBLIC_MODEL.network} {public_model_file()}, or --set checkpoint=FILE"
-        yield Finding("Weights", f"checkpoint is {AUTO}, and {public_model_file()} is not there yet", "note", remedy)
+    paths = [file := _base_model(settings)]
+    if settings.checkpoint == AUTO and not file.is_file():
+        remedy = f"s4net import-model {PUBLIC_MODEL.network} {file}, or --set checkpoint=FILE"
+        yield Finding("Weights", f"checkpoint is {AUTO}, and {file} is not there yet", "note", remedy)
         paths = _demo_weights()
-    else:
-        paths = [base_model_file(settings.checkpoint, settings.model)]
     for path in paths:
         try:
             info = read_info(path)
@@ -41,6 +40,23 @@ def _weights(settings: Settings) -> Iterator[Finding]:
             model = info.model
             size = f"{model.width}x{model.height}"
             yield Finding("Weights", f"{path}: {model.architecture} on {model.encoder}, {size}, {info.label_space}")
+
+
+def _base_model(settings: Settings) -> Path:
+    """Its file; that of the public model need not be there yet."""
+    from s4net_core.models.base_model_file import AUTO, base_model_file, public_model_file
+
+    return public_model_file() if settings.checkpoint == AUTO else base_model_file(settings.checkpoint, settings.model)
+
+
+def _working_size(settings: Settings) -> tuple[int, int]:
+    """Width and height that the source set should have."""
+    from s4net_core.models.checkpoint import read_info
+
+    try:
+        return settings.model.sized(read_info(_base_model(settings)).model).size
+    except S4NetError:
+        return settings.model.sized().size
 
 
 def _source_set(settings: Settings) -> Iterator[Finding]:
@@ -59,12 +75,14 @@ def _source_set(settings: Settings) -> Iterator[Finding]:
         yield Finding("Source set", str(error), "missing", remedy)
         return
     found = f"{settings.source.path}: {len(source)} labelled images{part}"
-    size = settings.model.width, settings.model.height
-    if isinstance(source, PackedSourceSet) and (source.info.width, source.info.height) != size:
-        found += f", packed at {source.info.width}x{source.info.height} but processed at {size[0]}x{size[1]}"
-        yield Finding("Source set", found, "note", "pack it again with `s4net pack` and these settings")
-    else:
-        yield Finding("Source set", found)
+    if isinstance(source, PackedSourceSet):
+        packed, (width, height) = (source.info.width, source.info.height), _working_size(settings)
+        if packed != (width, height):
+            found += f", packed at {packed[0]}x{packed[1]} but processed at {width}x{height}"
+            remedy = f"pack it again: s4net pack SOURCE OUTPUT --set model.width={width} --set model.height={height}"
+            yield Finding("Source set", found, "note", remedy)
+            return
+    yield Finding("Source set", found)
 
 
 def _state_folder(settings: Settings) -> Iterator[Finding]:

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from s4net_core.config import Settings
 from s4net_core.errors import BadFrame, CaptureError
 from s4net_core.evaluation.metrics import ConfusionMatrix
 from s4net_core.frames import Frame, View
@@ -16,18 +15,18 @@ from s4net_core.mapping.semantic_map import SemanticMap
 from s4net_core.models.segmenter import Segmenter
 
 
-def map_of(views: Iterable[View], segmenter: Segmenter, settings: Settings) -> SemanticMap:
+def map_of(views: Iterable[View], segmenter: Segmenter) -> SemanticMap:
     """Map a capture as the node does: from the views that the adaptation node would keep as keyframes.
 
     Args:
         views: views that cannot be used are left out, and their capture counts them.
-        segmenter: labels the keyframes.
-        settings: groups `map`, `keyframes`, `geometry` and `model` (working size), and `learner.min_overlap`.
+        segmenter: labels the keyframes; its settings hold for them and for the map.
 
     Raises:
         CaptureError: no view became a keyframe.
     """
-    keyframes, found = keyframes_for(segmenter, settings), SemanticMap(segmenter.info.label_space, settings.map)
+    keyframes = keyframes_for(segmenter)
+    found = SemanticMap(segmenter.info.label_space, segmenter.settings.map)
     for view in views:
         try:
             id = keyframes.offer(view).id
@@ -42,13 +41,14 @@ def map_of(views: Iterable[View], segmenter: Segmenter, settings: Settings) -> S
     return found
 
 
-def keyframes_for(segmenter: Segmenter, settings: Settings) -> KeyframeBuffer:
-    """An empty buffer as the adaptation node has it; arguments as `map_of`."""
+def keyframes_for(segmenter: Segmenter) -> KeyframeBuffer:
+    """An empty buffer as the adaptation node has it, by the segmenter's settings."""
+    settings = segmenter.settings
     return KeyframeBuffer(
         settings.keyframes,
         settings.geometry,
         min_overlap=settings.learner.min_overlap,
-        size=(settings.model.width, settings.model.height),
+        size=settings.model.size,
         predict_depth=None if settings.geometry.from_sensor else segmenter.depth,
     )
 

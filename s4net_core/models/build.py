@@ -198,7 +198,7 @@ def build_network(
     ``model.architecture`` ``transformers`` the whole network comes from a hub, see `fetch_body`.
 
     Args:
-        model: what to build.
+        model: what to build; where it gives no size, the network is for images of 480x360.
         body_config: `SegmentationNetwork.body_config` of the network to build again; None = a new one.
         label_space: its classes; None = those that `model.label_space` means, see `label_space_of`.
 
@@ -207,6 +207,7 @@ def build_network(
             built.
         CheckpointError: the encoder's weights cannot be fetched or do not fit.
     """
+    model = model.sized()
     if model.architecture == "transformers":
         return _build_from_transformers(model, body_config, label_space)
     label_space = label_space or label_space_of(model.label_space)

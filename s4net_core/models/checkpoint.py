@@ -15,7 +15,7 @@ from safetensors.torch import load as parse_tensors
 from safetensors.torch import save as serialise_tensors
 
 from s4net_core.classes import ClassList
-from s4net_core.config import ModelSettings, Settings
+from s4net_core.config import ModelSettings
 from s4net_core.errors import CheckpointError
 from s4net_core.files import creation_time, open_regular, parse_json, read_file, write_result
 from s4net_core.labels import LABEL_SPACES, LabelSpace
@@ -65,6 +65,11 @@ class CheckpointInfo(BaseModel):
     def label_space(self) -> LabelSpace:
         """Meaning of the network's class ids."""
         return self.classes.space() if self.classes else LABEL_SPACES[self.model.label_space]
+
+    @field_validator("model")
+    @classmethod
+    def _sized(cls, model: ModelSettings) -> ModelSettings:
+        return model.sized()
 
     @field_validator("metrics")
     @classmethod
@@ -165,13 +170,6 @@ def read_info(path: str | Path) -> CheckpointInfo:
     except OSError as error:
         raise _unreadable(path, error) from error
     return _validated(path, _parse_description(path, header))
-
-
-def with_size_of(settings: Settings, info: CheckpointInfo) -> Settings:
-    """The settings, with the image size of a weights file if they set none."""
-    size = {name: getattr(info.model, name) for name in ("width", "height")}
-    missing = {name: value for name, value in size.items() if name not in settings.model.model_fields_set}
-    return settings.model_copy(deep=True, update={"model": settings.model.model_copy(update=missing)})
 
 
 def file_sha256(path: str | Path) -> str:

@@ -132,7 +132,7 @@ def working_images(colors: Sequence[NDArray[np.uint8]], settings: Settings, devi
     for color in colors:
         if color.ndim != 3 or color.shape[2] != 3 or color.dtype != np.uint8 or color.size == 0:
             raise BadFrame("color_format", f"colour is {color.shape} {color.dtype}: it must be (H, W, 3) uint8 RGB")
-    return to_tensor([resize_color(color, settings.model.width, settings.model.height) for color in colors], device)
+    return to_tensor([resize_color(color, *settings.model.size) for color in colors], device)
 
 
 def to_tensor(colors: Sequence[NDArray[np.uint8]], device: torch.device) -> Tensor:

@@ -87,7 +87,7 @@ class OnnxBackend:
         self._provider = pick_provider(settings.segmentation.execution_provider, device)
         self.network, self.info = load_checkpoint(checkpoint, device=device)
         self._folding = Folding(self.network)
-        self._template = OnnxTemplate(self._folding.network, settings.model.width, settings.model.height)
+        self._template = OnnxTemplate(self._folding.network, *settings.model.sized(self.info.model).size)
         self._graph = self._fill(self.info, file_sha256(checkpoint))
 
     def logits(self, images: Tensor) -> Tensor:

@@ -49,8 +49,8 @@ class Segmenter:
     Args:
         checkpoint: weights file to start with.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-        settings: groups `model` (working size), `learner.amp` and `segmentation` (runtime, execution
-            provider, and `min_confidence`, which is read at every frame).
+        settings: groups `model` (working size; 0 = that in the file), `learner.amp` and `segmentation` (runtime,
+            execution provider, and `min_confidence`, which is read at every frame).
 
     Raises:
         CheckpointError: the file is refused.
@@ -58,9 +58,9 @@ class Segmenter:
     """
 
     def __init__(self, checkpoint: str | Path, device: str | torch.device, settings: Settings) -> None:
-        self._settings = settings
         self._device = pick_device(device)
         backend = open_backend(checkpoint, self._device, settings)
+        self._settings = settings.sized(backend.info.model)
         self._serving, self._spare = _Copy(backend), _Copy(backend.twin())
         self._loading = threading.Lock()
 
@@ -71,7 +71,7 @@ class Segmenter:
 
     @property
     def settings(self) -> Settings:
-        """The settings in use."""
+        """The settings in use, with the working size."""
         return self._settings
 
     def load(self, path: str | Path, sha256: str = "") -> CheckpointInfo:

@@ -44,7 +44,7 @@ class ConfiguredMap:
         self._settings = node.settings
         self._segmenter = segmenter
         self.map = SemanticMap(segmenter.info.label_space, self._settings.map)
-        self.keyframes = keyframes_for(segmenter, self._settings)
+        self.keyframes = keyframes_for(segmenter)
         self.counts = Counts()
         self._outputs = MapOutputs(node, segmenter.info.label_space, self._settings.map)
         undo.callback(self._outputs.destroy)

@@ -127,6 +127,7 @@ def measure(settings_file: str, overrides: Sequence[str], repeats: int) -> list[
 def _segmenter_rows(settings: Settings, picture: NDArray[np.uint8], repeats: int) -> list[Row]:
     """PyTorch's forward pass and the segmenter take turns; on a CPU, the time of one thread counts."""
     segmenter = Segmenter(settings.checkpoint, settings.device, settings)
+    settings = segmenter.settings
     color = resize_color(picture, *IMAGE_SIZE)
     device = pick_device(settings.device)
     images = working_images([color], settings, device)
@@ -145,7 +146,7 @@ def _segmenter_rows(settings: Settings, picture: NDArray[np.uint8], repeats: int
     torch.set_num_threads(threads)
     bare, own, whole, asked = np.median(times, axis=0) * 1e3
     ratios = np.median(times[:, :1] / times[:, 1:], axis=0)  # neighbours in time: the machine may be shared
-    size, image = f"{settings.model.width}x{settings.model.height}", "x".join(map(str, IMAGE_SIZE))
+    size, image = ("x".join(map(str, side)) for side in (settings.model.size, IMAGE_SIZE))
     return [
         Row(f"bare forward pass at {size}", bare, "ms", None),
         Row("the segmenter's own forward pass", own, "ms", ratios[0]),

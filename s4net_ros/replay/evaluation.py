@@ -35,7 +35,9 @@ def measure_before_after(settings: Settings, record: Record, scene: Path, consol
         CheckpointError: a weights file is gone or damaged.
     """
     base = base_model_file(settings.checkpoint, settings.model)
-    capture = open_views(scene, settings, labels=read_info(base).label_space)
+    info = read_info(base)
+    settings = settings.sized(info.model)
+    capture = open_views(scene, settings, labels=info.label_space)
     weights: dict[str, str | Path] = {BASE: base}
     if record.updates and record.updates[-1].version:
         weights[ADAPTED] = record.updates[-1].path

@@ -43,7 +43,7 @@ def test_the_map_is_that_of_the_keyframes_and_their_labels(folder, tmp_path, cap
     assert map_it(folder, tmp_path / "map.npz") == 0
     settings = from_values({"model.width": 64, "model.height": 48, "device": "cpu"})
     segmenter = Segmenter(folder / "weights", "cpu", settings)
-    expected, keyframes = SemanticMap(SUNRGBD37, settings.map), keyframes_for(segmenter, settings)
+    expected, keyframes = SemanticMap(SUNRGBD37, settings.map), keyframes_for(segmenter)
     for frame in SceneFolder(folder / "room"):
         keyframes.offer(frame)
     for id in keyframes.ids():

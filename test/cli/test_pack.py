@@ -28,6 +28,9 @@ def test_a_folder_is_packed_at_the_size_of_training(source, tmp_path, capsys):
     packed, original = open_source_set(tmp_path / "out.s4pack"), open_source_set(source)
     assert np.array_equal(packed[3].color, original[3].resized(48, 32).color)
     assert read_pack_info(tmp_path / "out.s4pack").source == str(source)
+    assert main(["pack", str(source), str(tmp_path / "new.s4pack")]) == 0
+    assert read_pack_info(tmp_path / "new.s4pack").width == 480
+    assert read_pack_info(tmp_path / "new.s4pack").height == 360
 
 
 def test_both_parts_of_the_official_split_are_packed(tmp_path, capsys):

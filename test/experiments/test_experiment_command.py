@@ -19,7 +19,7 @@ from s4net_core.io.captures.scene_folder import write_scene_folder
 from s4net_core.io.source_sets.files import write_source_set
 from s4net_core.io.source_sets.source_set import LabelledImage
 from s4net_core.models.build import build_network
-from s4net_core.models.checkpoint import save_checkpoint
+from s4net_core.models.checkpoint import read_info, save_checkpoint
 from s4net_core.models.predict import to_tensor
 
 SETTINGS = {
@@ -227,7 +227,7 @@ def test_tent_without_an_end_is_refused_before_anything_runs(data, tmp_path, cap
 
 
 def test_methods_beside_s4net_are_run_and_measured(data, tmp_path, monkeypatch):
-    """An oracle, own labels, TENT, and a control with as many seconds, from two base models."""
+    """An oracle, own labels, TENT, and a control with as many seconds, from two base models, and at their size."""
     for seed in (0, 1):
         torch.manual_seed(seed)
         save_checkpoint(tmp_path / f"{seed}.safetensors", build_network(from_values(SETTINGS).model))
@@ -236,6 +236,7 @@ def test_methods_beside_s4net_are_run_and_measured(data, tmp_path, monkeypatch):
     def adapt_base(settings, capture, source, *args, **options):
         assert (source is None) == (options["kind"] == "source_free")
         network = method.adapt_base(settings, capture, source, *args, **options)
+        assert read_info(network.weights).model.size == (64, 48)
         kinds.append((options["kind"], options["seconds"], network.learning.label_accuracy))
         return network
 
@@ -255,7 +256,8 @@ def test_methods_beside_s4net_are_run_and_measured(data, tmp_path, monkeypatch):
         {"name": "TENT", "kind": "tent"},
     ]
     bases = {str(seed): str(tmp_path / f"{seed}.safetensors") for seed in (0, 1)}
-    file = write(tmp_path, methods=methods, bases=bases, unseen="source", control="control", paper={})
+    unsized = {name: values for name, values in SETTINGS.items() if name != "model"}
+    file = write(tmp_path, settings=unsized, methods=methods, bases=bases, unseen="source", control="control", paper={})
     assert main(["experiment", file, "--data", str(data), "--out", f"{tmp_path}/out"]) == 0
     assert [kind for kind, _, _ in kinds] == ["s4net", "s4net", "oracle", "own_labels", "source_free"] * 2
     assert [seconds is not None for _, seconds, _ in kinds] == [False, True, False, False, False] * 2

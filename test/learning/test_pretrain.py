@@ -75,6 +75,15 @@ def test_it_learns(settings, source, place):
     assert read_info(place[0]).metrics.keys() == {"source_miou", "source_pixel_accuracy"}
 
 
+def test_it_learns_from_images_of_480x360_where_no_size_is_given(settings, source, place):
+    settings.model.width = settings.model.height = 0
+    settings.pretrain.steps, seen = 1, []
+    training = Pretraining(settings, source, place[0])
+    training.network.register_forward_pre_hook(lambda _, images: seen.append(images[0].shape[-2:]))
+    assert training.run().model.size == (480, 360)
+    assert set(seen) == {(360, 480)}  # of the step, and of the measurement
+
+
 @pytest.mark.parametrize("power", [0.0, 0.5, 1.0])
 def test_class_weights_are_tempered(settings, source, place, monkeypatch, power):
     """Those of pre-training follow its own setting, not the learner's."""

@@ -12,6 +12,7 @@ import torch
 
 from s4net_core.errors import CheckpointError, LearningError, S4NetError, SessionClosed, SettingsError, SourceSetError
 from s4net_core.files import FolderLock, write_atomically
+from s4net_core.geometry.camera import rescale_frame
 from s4net_core.learning.guard import Health
 from s4net_core.learning.session import Session
 from s4net_core.learning.versions import VersionStore, base_version
@@ -195,6 +196,16 @@ def test_keyframes_of_another_boot_are_left_out_because_odom_starts_anew(start, 
     assert len(start().keyframes) == len(session.keyframes)
     settings.keyframes.after_restart = "drop"
     assert len(start().keyframes) == 0
+
+
+def test_it_works_at_the_size_of_the_base_model_where_none_is_given(start, settings, frames, caplog):
+    settings.model.width = settings.model.height = 0
+    session = start(rescale_frame(frame, 96, 80) for frame in frames)
+    while not session.current.number:
+        session.advance()
+    assert (session.settings.model.size, settings.model.size) == ((64, 48), (0, 0))
+    assert session.keyframes.size == session.current.info.model.size == (64, 48)
+    assert "trained at" not in caplog.text
 
 
 def test_keyframes_of_another_size_are_left_out(start, session, settings, caplog):

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from own_classes import five_classes
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from s4net_core.classes import named_space
@@ -184,7 +185,7 @@ def test_the_demos_weights_fit_the_recipe_beside_them():
     recipe = load_settings(demo / "pretrain.yaml")
     info = load_checkpoint(demo / "weights" / "base.safetensors", expect=CheckpointInfo(model=recipe.model))[1]
     assert (info.version, info.step) == (0, recipe.pretrain.steps)
-    assert (info.model.width, info.model.height) == (recipe.model.width, recipe.model.height)
+    assert info.model.size == recipe.model.size
     assert recipe.threads == 1  # else the sums depend on the number of cores
 
 
@@ -202,6 +203,14 @@ def test_another_setting_of_the_same_branches_is_no_other_network(tmp_path):
 def test_unexpected_network_is_refused_with_both_names(saved, name, value):
     with pytest.raises(CheckpointError, match=rf"{name} '{getattr(MODEL, name)}' but '{value}' is expected"):
         load_checkpoint(saved, expect=described(MODEL, **{name: value}))
+
+
+def test_a_file_always_says_a_size(tmp_path):
+    save_checkpoint(tmp_path / "w", new_network(model=MODEL.model_copy(update={"width": 0, "height": 0})))
+    with safe_open(tmp_path / "w", "pt") as file:
+        written = json.loads(file.metadata()["s4net"])["model"]
+    assert (written["width"], written["height"]) == (480, 360)
+    assert described(ModelSettings()).model.size == (480, 360)
 
 
 def test_another_size_is_no_other_network(saved):

@@ -11,7 +11,7 @@ pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 
 
-from s4net_core.config import ModelSettings, Settings
+from s4net_core.config import ModelSettings, from_values
 from s4net_core.errors import CheckpointError, ExportError, SettingsError
 from s4net_core.models.build import build_network
 from s4net_core.models.checkpoint import CheckpointInfo, file_sha256, save_checkpoint
@@ -22,8 +22,7 @@ COLOR = np.random.default_rng(0).integers(0, 256, (50, 90, 3), dtype=np.uint8)
 
 
 def new_settings(runtime="onnx", provider="auto"):
-    segmentation = {"runtime": runtime, "execution_provider": provider}
-    return Settings.model_validate({"model": MODEL.model_dump(), "segmentation": segmentation})
+    return from_values({"segmentation": {"runtime": runtime, "execution_provider": provider}})
 
 
 def saved(path, version=0, model=MODEL):

@@ -57,6 +57,15 @@ def network():
 
 
 class TestSegmenter:
+    def test_works_at_the_size_of_the_weights_where_none_is_given(self, tmp_path, network):
+        path, given = saved(tmp_path / "w", network), Settings()
+        segmenter, color = Segmenter(path, "cpu", given), random_color(120, 90)
+        assert (segmenter.settings.model.size, given.model.size) == ((64, 48), (0, 0))
+        expected = Segmenter(path, "cpu", new_settings()).segment(color)
+        np.testing.assert_array_equal(segmenter.segment(color).label, expected.label)
+        given.segmentation.min_confidence = 1.0  # may change at any time
+        assert not segmenter.segment(color).label.any()
+
     def test_answers_at_the_size_of_the_image(self, tmp_path, network):
         segmenter = Segmenter(saved(tmp_path / "w", network, version=7), "cpu", new_settings())
         for height, width in ((48, 64), (30, 41), (120, 90)):

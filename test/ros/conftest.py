@@ -133,7 +133,8 @@ def spawn() -> Iterator[Callable[..., "subprocess.Popen[str]"]]:
 
 @pytest.fixture(scope="session")
 def make_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """`make_checkpoint(class_id=None, version=0)`: weights of a tiny network (64x48) that sees one class, or any."""
+    """`make_checkpoint(class_id=None, version=0, size=(64, 48))`: weights of a tiny network that sees one class, or
+    any."""
     import torch
 
     from s4net_core.config import ModelSettings
@@ -141,9 +142,9 @@ def make_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., P
     from s4net_core.models.checkpoint import CheckpointInfo, save_checkpoint
 
     folder = tmp_path_factory.mktemp("weights")
-    model = ModelSettings(encoder="tu-test_resnet", encoder_weights="none", width=64, height=48)
 
-    def make(class_id: int | None = None, version: int = 0) -> Path:
+    def make(class_id: int | None = None, version: int = 0, size: tuple[int, int] = (64, 48)) -> Path:
+        model = ModelSettings(encoder="tu-test_resnet", encoder_weights="none", width=size[0], height=size[1])
         torch.manual_seed(0)
         network = build_network(model)
         if class_id is not None:
@@ -152,7 +153,7 @@ def make_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., P
                 head.weight.zero_()
                 head.bias.zero_()
                 head.bias[class_id - 1] = 6.0
-        path = folder / f"class{class_id}-v{version}.safetensors"
+        path = folder / f"class{class_id}-v{version}-{size[0]}x{size[1]}.safetensors"
         save_checkpoint(path, network, CheckpointInfo(model=model, version=version))
         return path
 

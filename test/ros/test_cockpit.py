@@ -365,7 +365,7 @@ class TestKeyframeMap:
 @pytest.fixture
 def comparison(make_checkpoint):
     settings = Settings(checkpoint=str(make_checkpoint(5)), device="cpu")
-    settings.model.width, settings.model.height, settings.cockpit.picture_width = 64, 48, 70
+    settings.cockpit.picture_width = 70
     return Comparison(settings)
 
 

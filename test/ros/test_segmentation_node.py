@@ -120,7 +120,7 @@ def network(monkeypatch):
 
     class Slow:
         def __init__(self, checkpoint, device, settings):
-            self.info = read_info(checkpoint)
+            self.info, self.settings = read_info(checkpoint), settings
             self.load = lambda *_: self.info
 
         def segment(self, color):

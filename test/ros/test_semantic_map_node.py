@@ -40,7 +40,6 @@ def settings(tmp_path, make_checkpoint):
     settings = Settings()
     settings.checkpoint = str(make_checkpoint(TABLE))
     settings.state_dir = str(tmp_path)
-    settings.model.width, settings.model.height = 64, 48
     settings.keyframes.min_sharpness = 0.0
     settings.keyframes.min_translation = 0.1
     settings.map.period, settings.map.min_votes = 0.1, 1
@@ -238,7 +237,7 @@ def test_before_it_is_configured_and_when_the_map_is_full_it_says_so(ros, settin
 def test_a_map_of_the_command_line_is_loaded(ros, start, room, settings, tmp_path):
     from s4net_core.mapping.offline import map_of
 
-    offline = map_of(room, Segmenter(settings.checkpoint, "cpu", settings), settings)
+    offline = map_of(room, Segmenter(settings.checkpoint, "cpu", settings))
     offline.save(tmp_path / "offline.npz")
     s = start()
     assert s.robot.call(MapFile, "semantic_map/load", path="offline.npz").success

@@ -85,12 +85,12 @@ def main() -> None:
 
 def load_scene() -> Scene:
     """Load the demo's first scan and base model."""
-    settings = load_settings(DEMO / "demo.yaml")
-    network, _ = load_checkpoint(DEMO / "weights" / "base.safetensors")
+    network, info = load_checkpoint(DEMO / "weights" / "base.safetensors")
+    settings = load_settings(DEMO / "demo.yaml").sized(info.model)
     keyframes = KeyframeBuffer(settings.keyframes, settings.geometry, min_overlap=settings.learner.min_overlap)
     truth = {}
     for frame in open_capture(DEMO / "capture"):
-        small = rescale_frame(frame, settings.model.width, settings.model.height)
+        small = rescale_frame(frame, *settings.model.size)
         offer = keyframes.offer(small)
         if offer.id is not None and small.label is not None:
             truth[offer.id] = small.label
