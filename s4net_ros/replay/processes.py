@@ -44,7 +44,8 @@ class Child:
                 stdout=file,
                 stderr=subprocess.STDOUT,
                 env={**os.environ, "PYTHONUNBUFFERED": "1", **environment},  # else a log is out of order
-                preexec_fn=_lead_group_and_die_with_parent,
+                start_new_session=True,  # Ctrl-C reaches the parent alone, which then ends the children in order
+                preexec_fn=_die_with_parent,
             )
 
     @property
@@ -157,11 +158,6 @@ class Children:
 _libc = ctypes.CDLL(None)
 
 
-def _lead_group_and_die_with_parent() -> None:
-    """In the child, before it becomes the program: a group of its own, and SIGTERM when the parent is gone or killed.
-
-    Ctrl-C reaches the parent alone, which then ends the children in order. They stay in its session, because Linux
-    gives each session an equal share of the CPU (autogroup): niceness would mean nothing between two sessions.
-    """
-    os.setpgrp()
+def _die_with_parent() -> None:
+    """In the child, before it becomes the program: SIGTERM when the parent is gone, even if it was killed."""
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)

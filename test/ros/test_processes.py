@@ -114,10 +114,3 @@ def test_children_get_the_environment(tmp_path: Path) -> None:
     with Children(tmp_path, {"ALL": "a", "ONE": "a"}) as children:
         children.start("child", [sys.executable, "-c", program], {"ONE": "b"}).wait(WAIT_S)
     assert (tmp_path / "child.log").read_text().strip() == f"a b {os.environ['PATH']}"
-
-
-def test_children_lead_groups_in_the_session_of_their_parent(tmp_path: Path) -> None:
-    program = "import os; print(os.getpgrp() == os.getpid(), os.getsid(0))"
-    with Children(tmp_path, {}) as children:
-        children.start("child", [sys.executable, "-c", program]).wait(WAIT_S)
-    assert (tmp_path / "child.log").read_text().strip() == f"True {os.getsid(0)}"
