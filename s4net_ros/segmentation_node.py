@@ -116,8 +116,7 @@ class SegmentationNode(S4NetNode[None]):
         """Start the threads, then the subscriptions that feed them."""
         self._worker = Worker("label frames", self._label, self._failed)
         self._points = PointsThread(self._outputs, self.settings.stream, self.counts, self._log_now_and_then)
-        niceness = self.settings.adaptation.niceness
-        self._receiver = WeightsReceiver(self._segmenter, self.counts, self.get_logger(), niceness)
+        self._receiver = WeightsReceiver(self._segmenter, self.counts, self.get_logger())
         for name, attribute in (("points", "_points"), ("weights", "_receiver"), ("frames", "_worker")):
             undo.callback(self._stop, name, attribute)
         self._outputs.publish_label_info()

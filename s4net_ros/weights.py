@@ -64,16 +64,18 @@ class WeightsReceiver:
         segmenter: takes the weights between two frames.
         counts: raised at ``updates_loaded`` and ``updates_refused``.
         logger: of the node.
-        niceness: of the thread, as of `step_back`: loading must not hold up the labels.
     """
 
-    def __init__(self, segmenter: "Segmenter", counts: Counts, logger: RcutilsLogger, niceness: int) -> None:
+    def __init__(self, segmenter: "Segmenter", counts: Counts, logger: RcutilsLogger) -> None:
         self._segmenter = segmenter
         self._counts = counts
         self._logger = logger
         self._serving = ""
         self._loading: tuple[str, float] | None = None
         self.last_refusal = ""
+        settings = segmenter.settings
+        # Loading must not hold up the labels. But ONNX Runtime makes the threads that label on the one that loads.
+        niceness = 0 if settings.segmentation.runtime == "onnx" else settings.adaptation.niceness
         self._worker: Worker[ModelUpdate] = Worker("load weights", self._load, self._refused, niceness=niceness)
 
     def offer(self, message: ModelUpdate) -> None:

@@ -390,7 +390,7 @@ class AdaptationSettings(Group):
     )
     niceness: int = setting(
         10,
-        "How far the learner, and labels of the semantic map, step back for other threads on a CPU, as of `nice`.",
+        "How far the learner, labels of the semantic map and new weights step back for other threads, as of `nice`.",
         ge=0,
         le=19,
     )

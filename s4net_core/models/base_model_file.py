@@ -92,9 +92,9 @@ def _fetch(public: PublicModel, model: ModelSettings, file: Path) -> None:
     for left_behind in file.parent.glob(f".{file.name}.*{TEMPORARY}"):  # by a process that was killed
         left_behind.unlink()
     log.warning("fetching the base model %s (%s, licence %s)", public.network, public.about, public.licence)
-    fetched = model.model_copy(
-        update={"architecture": "transformers", "encoder": public.network, "encoder_weights": "imagenet"}
-    )
+    kind = {"architecture": "transformers", "encoder": public.network, "encoder_weights": "imagenet"}
+    # Its size is that of the file from now on, whatever size the settings of the first start give.
+    fetched = model.model_copy(update=kind | {"width": 0, "height": 0})
     try:
         _check_reachable(public.network)
         network = build_network(fetched)

@@ -57,6 +57,7 @@ class Folding:
             # Something else reads what a convolution says before its batch norm.
             log.warning("batch norms of %s are not folded, because its outputs would change", network.settings.encoder)
             self.network, self._pairs = _sharing(network), []
+        self._forget()  # an export would take what is kept for constants
 
     @torch.no_grad()
     def renew(self) -> None:
@@ -69,6 +70,11 @@ class Folding:
             ours.weight, ours.bias = fuse_conv_bn_weights(
                 old.weight.detach(), bias, n.running_mean, n.running_var, n.eps, n.weight, n.bias
             )
+        self._forget()
+
+    def _forget(self) -> None:
+        """Drop what some of timm's layers keep of their weights while they predict."""
+        self.network.train().eval()
 
 
 def _sharing(network: SegmentationNetwork) -> SegmentationNetwork:
@@ -95,7 +101,8 @@ def _followed(network: SegmentationNetwork, image: torch.Tensor) -> tuple[Output
             pairs.append((said[id(inputs[0])][1], norm))
 
     hooks = [m.register_forward_hook(convolved) for m in network.modules() if type(m) in FOLDABLE]
-    hooks += [norm.register_forward_pre_hook(normalises) for norm in batch_norms(network)]
+    norms: list[Any] = batch_norms(network)
+    hooks += [norm.register_forward_pre_hook(normalises) for norm in norms if norm.running_mean is not None]
     outputs = network.outputs(image)
     for hook in hooks:
         hook.remove()

@@ -81,7 +81,7 @@ class ConfiguredMap:
             failed=partial(self._failed, "keyframe not mapped"),
         )
         undo.callback(stop_or_warn, "the map", thread, node.get_logger())
-        receiver = WeightsReceiver(self._segmenter, self.counts, node.get_logger(), self._settings.adaptation.niceness)
+        receiver = WeightsReceiver(self._segmenter, self.counts, node.get_logger())
         undo.callback(stop_or_warn, "weights", receiver, node.get_logger())
         updates = node.create_subscription(ModelUpdate, "model_update", receiver.offer, latched_qos())
         undo.callback(node.destroy_subscription, updates)

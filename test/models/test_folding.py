@@ -124,3 +124,47 @@ def test_other_weights_in_the_same_memory_are_folded_anew():
     assert_equal_but_for_rounding(outputs.depth, expected.depth)
     assert not any(parameter.requires_grad for parameter in folding.network.parameters())
     assert (before.logits - expected.logits).abs().max() > 0.1 * expected.logits.abs().max()
+
+
+class Remembers(nn.Module):
+    """As attention of timm's: what follows from its weights is kept while it predicts."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(()))
+        self.kept = None
+
+    def forward(self, values):
+        if self.kept is None:
+            self.kept = 2 * self.weight
+        return self.kept * values
+
+    def train(self, mode=True):
+        if mode:
+            self.kept = None
+        return super().train(mode)
+
+
+def test_layers_keep_nothing_of_the_weights_before():
+    network = trained(ModelSettings(encoder="tu-test_resnet", encoder_weights="none"))
+    network.body.segmentation_head[0] = nn.Sequential(network.body.segmentation_head[0], Remembers())
+    remembers = network.body.segmentation_head[0][1]
+    images = torch.rand(1, 3, 64, 64)
+    folding = Folding(network)
+    assert folding.network.body.segmentation_head[0][1].kept is None
+    before = all_outputs(folding.network, images).logits
+    with torch.no_grad():
+        remembers.weight.fill_(3.0)
+    folding.renew()
+    assert_equal_but_for_rounding(all_outputs(folding.network, images).logits, 3 * before)
+    assert not any(module.training for module in folding.network.modules())
+
+
+def test_a_batch_norm_without_statistics_stays():
+    network = trained(ModelSettings(encoder="tu-test_resnet", encoder_weights="none"))
+    norm = nn.BatchNorm2d(network.num_classes, track_running_stats=False)
+    network.body.segmentation_head[0] = nn.Sequential(network.body.segmentation_head[0], norm)
+    copy = folded(network)
+    assert len(batch_norms(copy)) == 1
+    images = torch.rand(1, 3, 64, 64)
+    assert_equal_but_for_rounding(all_outputs(copy, images).logits, all_outputs(network, images).logits)

@@ -87,7 +87,7 @@ def test_refused_weights_leave_the_old_ones_serving(segmenter, tmp_path, monkeyp
     assert segmenter.forward(torch.zeros(2, 3, 48, 64)).shape == (2, 37, 48, 64)
 
 
-def test_frame_never_sees_a_mixture_and_frames_come_while_weights_are_exported(segmenter, checkpoint, tmp_path):
+def test_frame_never_sees_a_mixture_and_frames_come_while_weights_are_loaded(segmenter, checkpoint, tmp_path):
     paths = [saved_class(tmp_path / f"{version}", version) for version in (1, 2, 3)]
     segmenter.load(paths[0])
     results, stop = [], threading.Event()

@@ -14,7 +14,7 @@ import numpy as np
 from builtin_interfaces.msg import Time
 from rclpy.logging import get_logger
 
-from s4net_core.config import ModelSettings, Settings
+from s4net_core.config import ModelSettings, from_values
 from s4net_core.models.checkpoint import CheckpointInfo, read_info
 from s4net_core.models.segmenter import Segmenter
 from s4net_ros import weights
@@ -26,9 +26,9 @@ COLOR = np.zeros((36, 50, 3), np.uint8)
 
 @pytest.fixture
 def setup(make_checkpoint, ros):
-    segmenter = Segmenter(make_checkpoint(class_id=3), "cpu", Settings())
+    segmenter = Segmenter(make_checkpoint(class_id=3), "cpu", from_values({"adaptation.niceness": 17}))
     counts = Counts()
-    receiver = WeightsReceiver(segmenter, counts, get_logger("test"), niceness=17)
+    receiver = WeightsReceiver(segmenter, counts, get_logger("test"))
     yield SimpleNamespace(segmenter=segmenter, counts=counts, receiver=receiver, ros=ros)
     receiver.stop()
 
@@ -62,7 +62,10 @@ def test_announced_weights_serve(setup, make_checkpoint):
     assert result.version == 2
 
 
-def test_loading_steps_back_for_the_labels(setup, make_checkpoint, monkeypatch):
+@pytest.mark.parametrize(("runtime", "expected"), [("torch", 17), ("onnx", 0)])
+def test_loading_steps_back_but_where_threads_that_label_are_made_by_it(
+    setup, make_checkpoint, monkeypatch, runtime, expected
+):
     seen, load = [], setup.segmenter.load
 
     def watched(*args):
@@ -70,9 +73,13 @@ def test_loading_steps_back_for_the_labels(setup, make_checkpoint, monkeypatch):
         return load(*args)
 
     monkeypatch.setattr(setup.segmenter, "load", watched)
-    setup.receiver.offer(announcement(make_checkpoint(class_id=9, version=2)))
+    setup.segmenter.settings.segmentation.runtime = runtime
+    receiver = WeightsReceiver(setup.segmenter, setup.counts, get_logger("test"))
+    receiver.offer(announcement(make_checkpoint(class_id=9, version=2)))
     setup.ros.wait_for(lambda: setup.counts[UPDATES_LOADED])
-    assert seen == [17]
+    assert receiver.stop()
+    own = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+    assert seen == [max(expected, own)]
 
 
 def damaged(path):
