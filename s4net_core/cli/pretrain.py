@@ -10,6 +10,7 @@ from s4net_core.classes import label_space_of
 from s4net_core.cli.options import add_classes, add_classes_option, add_settings_options, settings_from, track_labels
 from s4net_core.cli.output import progress_bar
 from s4net_core.cli.state_options import add_training_options, state_file
+from s4net_core.errors import SettingsError
 from s4net_core.files import creation_time
 
 if TYPE_CHECKING:
@@ -21,6 +22,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", type=Path, help="labelled source set: a folder, or a file of s4net pack")
     parser.add_argument("output", type=Path, help="weights file to write; always holds the best so far")
     parser.add_argument("--half", action="store_true", help="store float16: half the size")
+    parser.add_argument(
+        "--from",
+        dest="start",
+        type=Path,
+        metavar="WEIGHTS",
+        help="weights file to go on from, e.g. with your own images or with larger ones; its network and classes are "
+        "kept (default: a new network)",
+    )
     add_classes_option(parser)
     add_training_options(parser, "file for an unfinished run")
     add_settings_options(parser)
@@ -28,16 +37,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train, and print every measurement."""
+    if args.start and args.classes:
+        raise SettingsError(
+            f"--classes {args.classes} was given with --from: leave it out, {args.start} has its classes"
+        )
     add_classes(args)
     settings = settings_from(args)
     from s4net_core.io.source_sets.opening import open_source_set, open_test_set
     from s4net_core.learning.devices import training_fabric
     from s4net_core.learning.pretraining import Pretraining
+    from s4net_core.models.checkpoint import read_info
 
-    space = label_space_of(settings.model.label_space)
+    kept = read_info(args.start) if args.start else None
+    space = kept.label_space if kept else label_space_of(settings.model.label_space)
+    model = kept.model if kept else settings.model
     creation_time()  # raises on a bad SOURCE_DATE_EPOCH, before an old state is removed
     state = state_file(args)
-    source = open_source_set(args.source, with_depth=settings.model.depth_decoder, label_space=space)
+    source = open_source_set(args.source, with_depth=model.depth_decoder, label_space=space)
     fabric = training_fabric(settings)
     console = Console(quiet=not fabric.is_global_zero)
     with progress_bar(console, loss=True, transient=False) as progress:
@@ -57,6 +73,7 @@ def run(args: argparse.Namespace) -> int:
             args.output,
             test=open_test_set(args.source, label_space=space),
             half=args.half,
+            start=args.start,
             state=state,
             resume=args.resume,
             fabric=fabric,

@@ -28,7 +28,7 @@ from s4net_core.learning.training_log import TrainingLog
 from s4net_core.learning.training_state import load_state, save_state
 from s4net_core.losses import median_frequency_weights
 from s4net_core.models.build import SegmentationNetwork, build_network, freeze_batch_norm
-from s4net_core.models.checkpoint import CheckpointInfo, read_info, save_checkpoint
+from s4net_core.models.checkpoint import CheckpointInfo, file_sha256, load_checkpoint, read_info, save_checkpoint
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -113,7 +113,7 @@ class SourceLosses(nn.Module):
 
 
 class Pretraining:
-    """Trains a new network until the mIoU on the test images stops rising; `output` holds the best weights so far.
+    """Trains a network until the mIoU on the test images stops rising; `output` holds the best weights so far.
 
     Every random choice follows from the seed and the step, so a resumed run gives the same result.
 
@@ -127,6 +127,7 @@ class Pretraining:
         output: weights file to write.
         test: images to measure on; None = that hold-out.
         half: store float16.
+        start: weights file to go on from, whose network and classes are kept; None = a new network.
         state: file from which the run can be resumed, written with every measurement and when Ctrl-C or SIGTERM
             ends training; None = none.
         resume: go on from `state`.
@@ -135,6 +136,7 @@ class Pretraining:
 
     Raises:
         SourceSetError: the source set is too small, or has a class that `model.label_space` lacks.
+        CheckpointError: `start` is no weights file.
         CheckpointError, SettingsError: `state` holds no run to resume, or another one.
         S4NetError: SOURCE_DATE_EPOCH is no time.
     """
@@ -147,6 +149,7 @@ class Pretraining:
         *,
         test: SourceSet | None = None,
         half: bool = False,
+        start: str | Path | None = None,
         state: str | Path | None = None,
         resume: bool = False,
         fabric: "Fabric | None" = None,
@@ -155,18 +158,22 @@ class Pretraining:
         creation_time()  # if the time is invalid, fail now and not after the last step
         if state is None and resume:
             raise SettingsError("resuming needs a state: give the state file of the interrupted run")
-        self._settings = settings = settings.sized()
+        network, settings = (None, settings.sized()) if start is None else _loaded(start, settings)
+        self._settings = settings
         self._output, self._half, self._state = Path(output), half, None if state is None else Path(state)
         self._fabric = fabric = fabric or training_fabric(settings)
-        self._space = space = label_space_of(settings.model.label_space)
+        self._space = space = network.label_space if network else label_space_of(settings.model.label_space)
         source, test = in_label_space(source, space), None if test is None else in_label_space(test, space)
         train, holdout = split(source, settings.guard.holdout)
         self._test, self._test_indices = (source, holdout) if test is None else (test, list(range(len(test))))
         augmentation = Augmentation(settings.pretrain, *settings.model.size, mirror=settings.learner.mirror)
         self._images = AugmentedImages(source, train, augmentation, settings.seed)
         self._run = _describe(settings, source, space, len(train), fabric.world_size)
+        self._parent = "" if start is None else file_sha256(start)
+        if self._parent:
+            self._run["weights at the start"] = self._parent
         saved = load_state(self._state, self._run) if resume and self._state else None
-        self.network = self._new_network(with_encoder_weights=saved is None)
+        self.network = self._prepared(network or self._new_network(with_encoder_weights=saved is None))
         weights = median_frequency_weights(map(source.label, track(train)), self.network.num_classes)
         weights **= settings.pretrain.class_weight_power
         losses = SourceLosses(self.network, weights, settings.learner)
@@ -229,7 +236,10 @@ class Pretraining:
         model = self._settings.model
         if not with_encoder_weights:
             model = model.model_copy(update={"encoder_weights": "none"})
-        network = build_network(model, label_space=self._space)
+        return build_network(model, label_space=self._space)
+
+    def _prepared(self, network: SegmentationNetwork) -> SegmentationNetwork:
+        """The network with its batch norms as the settings ask."""
         if self._settings.pretrain.batch_norm == "frozen":
             freeze_batch_norm(network)
         elif self._fabric.world_size > 1 and self._fabric.device.type == "cuda":
@@ -310,7 +320,9 @@ class Pretraining:
             self._best = scores.miou
             metrics = {"source_miou": scores.miou, "source_pixel_accuracy": scores.pixel_accuracy}
             if fabric.is_global_zero:
-                info = CheckpointInfo(model=self.network.settings, step=self.steps, metrics=metrics)
+                info = CheckpointInfo(
+                    model=self.network.settings, parent=self._parent, step=self.steps, metrics=metrics
+                )
                 save_checkpoint(self._output, self.network, info, half=self._half)
         fabric.barrier()
         return Score(self.steps, len(self._test_indices), scores.miou, scores.pixel_accuracy, best)
@@ -364,6 +376,14 @@ def _new_schedule(settings: Settings, optimiser: torch.optim.Optimizer) -> LRSch
         return ConstantLR(optimiser, factor=1.0)
     # Ends near zero: without measurements the last weights are kept, which large steps would still scatter.
     return OneCycleLR(optimiser, pretrain.learning_rate, total_steps=pretrain.steps, pct_start=WARM_UP)
+
+
+def _loaded(start: str | Path, settings: Settings) -> tuple[SegmentationNetwork, Settings]:
+    """The network of a weights file, and the settings with it: images have the size that they give, else the file's."""
+    network, info = load_checkpoint(start)
+    width, height = settings.sized(info.model).model.size
+    network.settings = network.settings.model_copy(update={"width": width, "height": height})
+    return network, settings.model_copy(update={"model": network.settings})
 
 
 def _describe(settings: Settings, source: SourceSet, space: LabelSpace, images: int, processes: int) -> dict[str, Any]:

@@ -103,6 +103,14 @@ def test_other_labelled_data_lead_to_them_by_name_or_are_refused(tmp_path, capsy
     assert "no counterpart of carpet" in told
 
 
+def test_a_training_that_goes_on_from_weights_keeps_their_classes(tmp_path, capsys):
+    words = ["pretrain", "source", str(tmp_path / "w"), "--from", "base", "--settings", "small.yaml"]
+    assert main(words) == 0
+    assert read_info(tmp_path / "w").label_space == read_info("base").label_space
+    assert main([*words, "--force", "--classes", "warehouse.yaml"]) == 2
+    assert "--classes warehouse.yaml was given with --from: leave it out" in " ".join(capsys.readouterr().err.split())
+
+
 def test_a_packed_set_knows_its_classes(tmp_path, capsys):
     write_source_set(tmp_path / "five", five_images(3), label_space=five_classes(tmp_path))
     assert main(["pack", str(tmp_path / "five"), str(tmp_path / "five.s4pack"), "--settings", "small.yaml"]) == 0

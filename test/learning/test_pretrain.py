@@ -27,7 +27,7 @@ from s4net_core.learning.devices import training_fabric
 from s4net_core.learning.pretraining import Pretraining, SourceLosses
 from s4net_core.learning.training_state import load_state, save_state
 from s4net_core.losses import median_frequency_weights
-from s4net_core.models.checkpoint import load_checkpoint, read_info
+from s4net_core.models.checkpoint import file_sha256, load_checkpoint, read_info
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -144,6 +144,22 @@ def test_a_test_set_is_measured_instead_of_the_hold_out(settings, source, place,
     scores = []
     pretrain(settings, source, place[0], test=test, on_score=scores.append)
     assert scores[0].images == 3
+
+
+def test_it_goes_on_from_weights_and_keeps_their_network(settings, source, place, tmp_path):
+    """The settings ask for another network. The size that they give counts."""
+    start = tmp_path / "start.safetensors"
+    pretrain(settings, source, start)
+    settings.model = settings.model.model_copy(update={"architecture": "pspnet", "width": 96, "height": 64})
+    settings.pretrain.learning_rate = 1e-12
+    info = pretrain(settings, source, place[0], start=start, state=place[1])
+    assert (info.model.architecture, info.model.size) == (read_info(start).model.architecture, (96, 64))
+    assert info.parent == file_sha256(start)
+    before, after = weights_of(start), weights_of(place[0])
+    learned = [key for key in before if key.endswith(("weight", "bias"))]
+    assert all(torch.allclose(before[key], after[key], atol=1e-9) for key in learned)
+    with pytest.raises(SettingsError, match="weights at the start is"):
+        pretrain(settings, source, place[0], start=place[0], state=place[1], resume=True)
 
 
 @pytest.mark.parametrize("schedule", ["constant", "one_cycle"])
