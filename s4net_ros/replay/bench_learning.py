@@ -1,7 +1,7 @@
 """What the labels lose while the network learns beside them: both nodes behind a camera, learning in turns off and on.
 
-``s4net bench live --learning`` runs this. Both nodes run in both turns, as the launch file starts them. The learner
-has the keyframes of a capture from the start, so that it always has something to learn.
+``s4net bench live --learning`` runs this. Both nodes run in both turns, in one session, as ``ros2 launch`` starts them.
+The learner has the keyframes of a capture from the start, so that it always has something to learn.
 """
 
 import statistics
@@ -184,7 +184,7 @@ def _turns(settings_file: str, overrides: Sequence[str], seconds: int, folder: P
     segmentation, adaptation = specs
     camera = Camera(segmentation, adaptation, resize_color(read_color(FRAME), LENS.width, LENS.height))
     turns: dict[bool, list[Turn]] = {False: [], True: []}
-    with Children(folder, {}) as children:
+    with Children(folder, {}, own_sessions=False) as children:
         for spec in specs:
             children.start(spec.name, spec.command())
         with Console(stderr=True).status("the nodes load their networks"):

@@ -31,9 +31,12 @@ class Child:
         command: argument list.
         log: file that takes stdout and stderr; appended to.
         environment: added to this process' own.
+        own_session: whether it has a session of its own, as below.
     """
 
-    def __init__(self, name: str, command: Sequence[str], log: Path, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self, name: str, command: Sequence[str], log: Path, environment: Mapping[str, str], *, own_session: bool = True
+    ) -> None:
         self.name = name
         self.log = log
         log.parent.mkdir(parents=True, exist_ok=True)
@@ -44,8 +47,9 @@ class Child:
                 stdout=file,
                 stderr=subprocess.STDOUT,
                 env={**os.environ, "PYTHONUNBUFFERED": "1", **environment},  # else a log is out of order
-                start_new_session=True,  # Ctrl-C reaches the parent alone, which then ends the children in order
-                preexec_fn=_die_with_parent,
+                # Either way Ctrl-C reaches the parent alone, which then ends the children in order.
+                start_new_session=own_session,
+                preexec_fn=_die_with_parent if own_session else _lead_a_group,
             )
 
     @property
@@ -81,10 +85,13 @@ class Children:
     Args:
         logs: folder for ``<name>.log``.
         environment: added to every child's environment.
+        own_sessions: whether each has a session of its own. Linux shares the CPU between sessions (autogroup), so that
+            a child's niceness then means nothing to the others; under ``ros2 launch`` all nodes share one session.
     """
 
-    def __init__(self, logs: Path, environment: Mapping[str, str]) -> None:
+    def __init__(self, logs: Path, environment: Mapping[str, str], *, own_sessions: bool = True) -> None:
         self._logs = logs
+        self._own_sessions = own_sessions
         self._environment = environment
         self._children: dict[str, Child] = {}
         self._may_end: dict[str, tuple[int, ...]] = {}
@@ -105,7 +112,8 @@ class Children:
             environment: for this child alone.
             may_end: exit codes with which it may end by itself.
         """
-        child = Child(name, command, self._logs / f"{name}.log", {**self._environment, **(environment or {})})
+        given, log = {**self._environment, **(environment or {})}, self._logs / f"{name}.log"
+        child = Child(name, command, log, given, own_session=self._own_sessions)
         self._children[name] = child
         self._may_end[name] = may_end
         return child
@@ -161,3 +169,9 @@ _libc = ctypes.CDLL(None)
 def _die_with_parent() -> None:
     """In the child, before it becomes the program: SIGTERM when the parent is gone, even if it was killed."""
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+
+
+def _lead_a_group() -> None:
+    """As `_die_with_parent`, and in a process group of its own."""
+    os.setpgid(0, 0)
+    _die_with_parent()

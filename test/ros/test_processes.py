@@ -45,17 +45,20 @@ def printed_pid(log: Path) -> int:
     return int(log.read_text())
 
 
+@pytest.mark.parametrize("own_sessions", [True, False])
 def test_a_child_that_ignores_ctrl_c_and_its_own_child_are_ended(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own_sessions: bool
 ) -> None:
     monkeypatch.setattr(
         "s4net_ros.replay.processes.GRACE", ((signal.SIGINT, 0.3), (signal.SIGTERM, 2.0), (signal.SIGKILL, 2.0))
     )
-    with Children(tmp_path, {}) as children:
+    with Children(tmp_path, {}, own_sessions=own_sessions) as children:
         child = children.start("stubborn", [sys.executable, "-c", STUBBORN])
         grandchild = printed_pid(tmp_path / "stubborn.log")
         assert alive(child.pid)
         assert alive(grandchild)
+        assert os.getpgid(grandchild) == child.pid
+        assert os.getsid(child.pid) == (child.pid if own_sessions else os.getsid(0))
     assert child.code == -signal.SIGTERM
     wait_until(lambda: not alive(grandchild))
 
