@@ -1,6 +1,7 @@
 """What concerns the whole process: what settings ask of it, and its memory."""
 
 import ctypes
+from pathlib import Path
 
 from s4net_core.config import Settings
 from s4net_core.io.images.pixels import limit_pixels
@@ -24,3 +25,15 @@ def return_free_memory() -> None:
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)
+
+
+def running_and_ready() -> tuple[float, float]:
+    """Seconds that this thread has run, and seconds that it was ready while others had the cores, since it began.
+
+    (0, 0) where the system does not count them: it is no Linux, or its kernel has no scheduler statistics.
+    """
+    try:
+        run, ready, _ = Path("/proc/thread-self/schedstat").read_text().split()
+    except (OSError, ValueError):
+        return 0.0, 0.0
+    return int(run) / 1e9, int(ready) / 1e9

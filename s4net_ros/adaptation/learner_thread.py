@@ -14,7 +14,7 @@ from s4net_core.errors import LearningError, S4NetError
 from s4net_core.learning.session import Session
 from s4net_core.learning.status import Handover
 from s4net_core.learning.stopping import LEARNING
-from s4net_core.machine.process import return_free_memory
+from s4net_core.machine.process import return_free_memory, running_and_ready
 from s4net_ros.worker import describe, step_back
 
 T = TypeVar("T")
@@ -27,6 +27,8 @@ DISK_RETRY_SECONDS = 30.0
 BACK_OFF_AFTER = 3
 """Refusals in a row after which learning rests before it tries again, twice as long each time."""
 BACK_OFF_SECONDS, LONGEST_REST_SECONDS = 5.0, 300.0
+WATCHED_STEPS = 10
+"""Last steps over which `LearnerThread.held_up` is the mean."""
 _ENDED = "the learner's thread has ended: restart the node"
 SAVE_SECONDS = 60.0
 """Keyframes are saved this often, so that a power cut costs a minute; and free memory is returned."""
@@ -68,6 +70,9 @@ class LearnerThread:
         self._failures = 0
         self._refusals = 0
         """In a row."""
+        self._scheduled: deque[tuple[float, float]] = deque(maxlen=WATCHED_STEPS)
+        """`running_and_ready` of each of the last steps alone."""
+        self._held_up = 0.0
         self._not_before = 0.0
         self._save_at = time.monotonic() + SAVE_SECONDS
         self._thread = threading.Thread(target=self._run, name=THREAD_NAME, daemon=True)
@@ -87,6 +92,11 @@ class LearnerThread:
     def failures(self) -> int:
         """Number of exceptions since the thread started."""
         return self._failures
+
+    @property
+    def held_up(self) -> float:
+        """Share of its last steps, 0..1, in which the thread could have run while others had all cores; 0 = no step."""
+        return self._held_up
 
     @property
     def alive(self) -> bool:
@@ -196,7 +206,7 @@ class LearnerThread:
         return max(0.0, self._not_before - time.monotonic())
 
     def _learn(self) -> None:
-        started = time.monotonic()
+        started, before = time.monotonic(), running_and_ready()
         try:
             learning = self.session.state == LEARNING
             handover = self.session.advance() if learning else None
@@ -213,6 +223,11 @@ class LearnerThread:
         share = self._settings.adaptation.duty_cycle
         rest = (time.monotonic() - started) * (1.0 - share) / share if learning else POLL_SECONDS
         rest = max(rest, self._back_off() if handover is not None else 0.0)
+        if learning:
+            ran, waited = (after - first for first, after in zip(before, running_and_ready(), strict=True))
+            self._scheduled.append((ran, waited))
+            ran, waited = (sum(seconds) for seconds in zip(*self._scheduled, strict=True))
+            self._held_up = waited / max(ran + waited, 1e-9)
         with self._changed:
             self._failure = ""
             self._not_before = time.monotonic() + rest

@@ -8,9 +8,13 @@ from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticStatus
 
 from s4net_core.learning.status import Status
+from s4net_core.learning.stopping import LEARNING
 from s4net_core.streams.drops import AT_REST, DROP_REASONS
 from s4net_ros.diagnostics import Report
 from s4net_ros.msg import AdaptationStatus as StatusMessage
+
+LARGEST_HELD_UP = 0.8
+"""Share of its time in which the learner may wait for a core before /diagnostics warns."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,7 @@ class NodeStatus:
         failures: errors in learner steps.
         alive: whether the learner's thread runs.
         duty_cycle: share of the time that the learner may use the device.
+        held_up: share of the learner's time in which it could have run while others had all cores, 0..1.
         stall: why no frames come; empty while they do.
     """
 
@@ -35,6 +40,7 @@ class NodeStatus:
     failures: int
     alive: bool
     duty_cycle: float
+    held_up: float
     stall: str
 
 
@@ -94,10 +100,11 @@ def _numbers(session: Status, node: NodeStatus) -> dict[str, Any]:
 
 
 def report(session: Status, node: NodeStatus) -> Report:
-    """ERROR when learning has failed, WARN when no frames come, else OK with the state of learning."""
+    """ERROR when learning has failed, WARN when no frames come or no core is free to learn, else OK with the state."""
     values: dict[str, object] = {
         **_numbers(session, node),
         "source_left_out": session.source_left_out,
+        "held_up": node.held_up,
         **{f"dropped.{reason}": count for reason, count in sorted(node.dropped.items())},
         **{f"rejected.{reason}": count for reason, count in sorted(session.rejected.items())},
     }
@@ -112,6 +119,12 @@ def report(session: Status, node: NodeStatus) -> Report:
         worst = max(unusable, key=lambda reason: unusable[reason])
         remedy = DROP_REASONS.get(worst, "see the node's log")
         text = f"none of {node.received} frames could be used; {worst} ({unusable[worst]}): {remedy}"
+        return Report(DiagnosticStatus.WARN, text, values)
+    if node.held_up > LARGEST_HELD_UP and state_of(session, node) == LEARNING:
+        text = (
+            f"the learner waits for a core in {node.held_up:.0%} of its time, because the labels or other programs use "
+            "all: lower adaptation.niceness, or label fewer or smaller images"
+        )
         return Report(DiagnosticStatus.WARN, text, values)
     progress = f"{session.keyframes} keyframes, step {session.step}, weights version {session.version}"
     text = f"{state_of(session, node)}: {progress}"

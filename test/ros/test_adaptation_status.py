@@ -25,6 +25,7 @@ def node(**changes) -> NodeStatus:
         "failures": 0,
         "alive": True,
         "duty_cycle": 0.7,
+        "held_up": 0.1,
         "stall": "",
     }
     return NodeStatus(**{**values, **changes})
@@ -56,6 +57,21 @@ def test_rest_is_not_blamed_for_frames_that_cannot_be_used():
     assert "no_depth (2)" in found.message
     assert report(Status(), node(dropped={"at_rest": 30})).level == DiagnosticStatus.OK
     assert found.values["dropped.at_rest"] == 28
+
+
+@pytest.mark.parametrize(
+    ("state", "held_up", "level"),
+    [
+        ("learning", 0.93, DiagnosticStatus.WARN),
+        ("learning", 0.5, DiagnosticStatus.OK),
+        ("finished", 0.93, DiagnosticStatus.OK),
+    ],
+)
+def test_a_learner_that_gets_no_core_is_told(state, held_up, level):
+    found = report(Status(state=state, offered=20), node(held_up=held_up))
+    assert found.level == level
+    assert ("waits for a core in 93% of its time" in found.message) == (level == DiagnosticStatus.WARN)
+    assert found.values["held_up"] == held_up
 
 
 @pytest.mark.parametrize(
