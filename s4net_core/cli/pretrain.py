@@ -25,10 +25,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--from",
         dest="start",
-        type=Path,
         metavar="WEIGHTS",
-        help="weights file to go on from, e.g. with your own images or with larger ones; its network and classes are "
-        "kept (default: a new network)",
+        help="weights file to go on from, or auto or demo, e.g. with your own images or with larger ones; its network "
+        "and classes are kept (default: a new network)",
     )
     add_classes_option(parser)
     add_training_options(parser, "file for an unfinished run")
@@ -37,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train, and print every measurement."""
-    if args.start and args.classes:
+    if args.start is not None and args.classes:
         raise SettingsError(
             f"--classes {args.classes} was given with --from: leave it out, {args.start} has its classes"
         )
@@ -46,9 +45,11 @@ def run(args: argparse.Namespace) -> int:
     from s4net_core.io.source_sets.opening import open_source_set, open_test_set
     from s4net_core.learning.devices import training_fabric
     from s4net_core.learning.pretraining import Pretraining
+    from s4net_core.models.base_model_file import base_model_file
     from s4net_core.models.checkpoint import read_info
 
-    kept = read_info(args.start) if args.start else None
+    start = None if args.start is None else base_model_file(args.start, settings.model)
+    kept = None if start is None else read_info(start)
     space = kept.label_space if kept else label_space_of(settings.model.label_space)
     model = kept.model if kept else settings.model
     creation_time()  # raises on a bad SOURCE_DATE_EPOCH, before an old state is removed
@@ -73,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
             args.output,
             test=open_test_set(args.source, label_space=space),
             half=args.half,
-            start=args.start,
+            start=start,
             state=state,
             resume=args.resume,
             fabric=fabric,
