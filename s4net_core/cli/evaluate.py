@@ -15,8 +15,8 @@ from s4net_core.files import write_result
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("--checkpoint", type=Path, help="weights file to measure")
-    parser.add_argument("--baseline", type=Path, help="weights file to compare it with, e.g. the base model")
+    parser.add_argument("--checkpoint", help="weights file to measure, or auto or demo")
+    parser.add_argument("--baseline", help="weights file to compare it with, e.g. the base model, or auto or demo")
     parser.add_argument("--capture", type=Path, help="capture of any format, e.g. a scene folder or a bag")
     add_poses_option(parser)
     parser.add_argument("--report", type=Path, help="write an HTML report with pictures")
@@ -101,10 +101,12 @@ def _evaluate_capture(args: argparse.Namespace, settings: Settings) -> None:
     from s4net_core.evaluation.summary import summary_tables
     from s4net_core.experiments.evaluate_capture import evaluate_capture
     from s4net_core.io.captures.opening import open_views
+    from s4net_core.models.base_model_file import base_model_file
     from s4net_core.models.checkpoint import read_info
 
-    files = {"base": args.baseline, "adapted": args.checkpoint} if args.baseline else {"network": args.checkpoint}
-    space = read_info(args.checkpoint).label_space
+    named = {"base": args.baseline, "adapted": args.checkpoint} if args.baseline else {"network": args.checkpoint}
+    files = {name: base_model_file(checkpoint, settings.model) for name, checkpoint in named.items()}
+    space = read_info(list(files.values())[-1]).label_space
     capture = open_views(args.capture, settings, poses=args.poses, labels=space)
     console = Console()
     with progress_bar(console) as progress:

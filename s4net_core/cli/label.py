@@ -30,7 +30,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog, parser.formatter_class = EPILOG, argparse.RawDescriptionHelpFormatter
     parser.add_argument("capture", type=Path, help="capture of any format; its labels are not used")
     parser.add_argument("output", type=Path, help="scene folder to write")
-    parser.add_argument("--checkpoint", required=True, type=Path, help="weights file, e.g. one that s4net adapt wrote")
+    parser.add_argument(
+        "--checkpoint", required=True, help="weights file, e.g. one that s4net adapt wrote; or auto or demo"
+    )
     add_poses_option(parser)
     parser.add_argument(
         "--min-confidence",
@@ -66,9 +68,10 @@ def run(args: argparse.Namespace) -> int:
     settings = settings_from(args)
     from s4net_core.io.captures.labelled_scene import write_labelled_scene
     from s4net_core.io.captures.opening import open_views
+    from s4net_core.models.base_model_file import base_model_file
     from s4net_core.models.segmenter import Segmenter
 
-    segmenter = Segmenter(args.checkpoint, settings.device, settings)
+    segmenter = Segmenter(base_model_file(args.checkpoint, settings.model), settings.device, settings)
     capture = open_views(args.capture, settings, poses=args.poses, stride=args.stride)
     console, shares = Console(), _Shares()
     with complete_folder(args.capture, args.output, force=args.force) as folder:

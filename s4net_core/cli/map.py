@@ -31,7 +31,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog, parser.formatter_class = EPILOG, argparse.RawDescriptionHelpFormatter
     parser.add_argument("capture", type=Path, help="capture of any format, with poses and depth")
     parser.add_argument("output", type=Path, help="file to write, .npz or .ply; one that is there is replaced")
-    parser.add_argument("--checkpoint", required=True, type=Path, help="weights file, e.g. one that s4net adapt wrote")
+    parser.add_argument(
+        "--checkpoint", required=True, help="weights file, e.g. one that s4net adapt wrote; or auto or demo"
+    )
     add_poses_option(parser)
     parser.add_argument(
         "--stride", type=positive, default=1, metavar="N", help="look at every n-th frame (%(default)s)"
@@ -46,9 +48,10 @@ def run(args: argparse.Namespace) -> int:
     settings = settings_from(args)
     from s4net_core.mapping.map_file import write_ply
     from s4net_core.mapping.offline import map_of, score_map
+    from s4net_core.models.base_model_file import base_model_file
     from s4net_core.models.segmenter import Segmenter
 
-    segmenter = Segmenter(args.checkpoint, settings.device, settings)
+    segmenter = Segmenter(base_model_file(args.checkpoint, settings.model), settings.device, settings)
     labels = segmenter.info.label_space
     console = Console()
     capture = _open(args, settings, labels, console)

@@ -18,6 +18,8 @@ from s4net_core.keyframes.view import Keyframe, coarse_view
 
 NEAR_IN_TIME = 4
 """Keyframes whose ids differ by no more than this tell about one another whether their poses and depths are good."""
+MANY_REFUSED = 10
+"""Pairs that must contradict each other before their share counts: a single bad pose makes a few."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,16 @@ class PairCounts:
     usable: int = 0
     refused: int = 0
     parted: int = 0
+
+    @property
+    def doubt(self) -> str:
+        """What speaks against all poses together, and what to check; empty = most pairs fit, or there are few."""
+        if self.refused < MANY_REFUSED or self.refused <= self.usable + self.parted:
+            return ""
+        return (
+            f"{self.refused} of {self.usable + self.parted + self.refused} pairs of keyframes contradict each other: "
+            "check that poses are camera to world in metres, the unit of depth, and the intrinsics"
+        )
 
 
 class Pairing:

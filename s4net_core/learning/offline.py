@@ -1,5 +1,6 @@
 """The offline loop: learn from a whole capture, then return the result."""
 
+import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 
@@ -10,6 +11,8 @@ from s4net_core.learning.session import Session
 from s4net_core.learning.status import Handover, Status
 from s4net_core.learning.stopping import LEARNING
 from s4net_core.learning.versions import Version
+
+log = logging.getLogger(__name__)
 
 
 def adapt_to(
@@ -50,12 +53,15 @@ def adapt_to(
     status = session.status
     rejected = Counter(status.rejected) - Counter(before)
     on_collected(rejected)
+    doubt = status.pairs.doubt
     if not session.stopping.enough_views:
         raise LearningError(
             f"{status.keyframes} keyframes with too little overlap to learn from (adaptation.min_keyframes is "
-            f"{adaptation.min_keyframes}; left out: {dict(unusable + rejected) or 'none'}): use a longer capture, or "
-            "lower keyframes.min_translation"
+            f"{adaptation.min_keyframes}; left out: {dict(unusable + rejected) or 'none'}): "
+            f"{doubt or 'use a longer capture, or lower keyframes.min_translation'}"
         )
+    if doubt:
+        log.warning("%s", doubt)
     while session.state == LEARNING:
         handover = session.advance()
         on_step(session.status)

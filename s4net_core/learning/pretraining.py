@@ -127,7 +127,8 @@ class Pretraining:
         output: weights file to write.
         test: images to measure on; None = that hold-out.
         half: store float16.
-        start: weights file to go on from, whose network and classes are kept; None = a new network.
+        start: weights file to go on from, whose network and classes are kept, and which is measured first; None = a new
+            network.
         state: file from which the run can be resumed, written with every measurement and when Ctrl-C or SIGTERM
             ends training; None = none.
         resume: go on from `state`.
@@ -208,6 +209,15 @@ class Pretraining:
         """
         first = self._fabric.is_global_zero
         with Interrupt() as interrupt, TrainingLog(log if first else None, self.steps) as curves:
+
+            def measure() -> None:
+                score = self._measure()
+                if first:
+                    on_score(score)
+                    curves.write(score.step, {"test/miou": score.miou, "test/pixel_accuracy": score.pixel_accuracy})
+
+            if self._parent and not self.steps and self._settings.pretrain.evaluate_every:
+                measure()  # weights that training makes worse stay the best
             items = self._items()
             while not self._finished:
                 start = time.perf_counter()
@@ -220,10 +230,7 @@ class Pretraining:
                     on_step(report)
                     _log_step(curves, report)
                 if self._measures:
-                    score = self._measure()
-                    if first:
-                        on_score(score)
-                        curves.write(score.step, {"test/miou": score.miou, "test/pixel_accuracy": score.pixel_accuracy})
+                    measure()
                 if self._measures or asked:
                     self._save()
                 if asked and not self._finished:

@@ -26,6 +26,8 @@ from s4net_ros.worker import JOIN_S, for_log, stop_or_warn
 
 LOG_AGAIN_S = 10.0
 """Seconds between two log lines about the same reason for dropped frames; the counts miss none."""
+DOUBT_AGAIN_S = 60.0
+"""Seconds between two log lines about poses that contradict each other."""
 
 
 class ConfiguredAdaptation:
@@ -136,6 +138,8 @@ class ConfiguredAdaptation:
         self._log_drops(details)
         if reason := self._stall():
             self._log.warning(reason, throttle_duration_sec=self._settings.stream.stall_warning)
+        if doubt := self._session.status.pairs.doubt:
+            self._log.warning(doubt, throttle_duration_sec=DOUBT_AGAIN_S)
 
     def _log_drops(self, details: dict[str, str]) -> None:
         """Log the newest detail of each reason for dropped frames, at most once in `LOG_AGAIN_S`."""

@@ -100,7 +100,7 @@ def _numbers(session: Status, node: NodeStatus) -> dict[str, Any]:
 
 
 def report(session: Status, node: NodeStatus) -> Report:
-    """ERROR when learning has failed, WARN when no frames come or no core is free to learn, else OK with the state."""
+    """ERROR when learning has failed, WARN when its frames, poses or time do not suffice, else OK with the state."""
     values: dict[str, object] = {
         **_numbers(session, node),
         "source_left_out": session.source_left_out,
@@ -120,6 +120,8 @@ def report(session: Status, node: NodeStatus) -> Report:
         remedy = DROP_REASONS.get(worst, "see the node's log")
         text = f"none of {node.received} frames could be used; {worst} ({unusable[worst]}): {remedy}"
         return Report(DiagnosticStatus.WARN, text, values)
+    if session.pairs.doubt:
+        return Report(DiagnosticStatus.WARN, session.pairs.doubt, values)
     if node.held_up > LARGEST_HELD_UP and state_of(session, node) == LEARNING:
         text = (
             f"the learner waits for a core in {node.held_up:.0%} of its time, because the labels or other programs use "

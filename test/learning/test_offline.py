@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 import yaml
 
@@ -51,6 +52,19 @@ def test_views_that_cannot_be_decoded_are_left_out_and_counted_where_they_come_f
     assert [error.reason for error in refused] == ["color_format"]  # the last pose is known: nothing was decoded
     assert session.status.offered == len(frames) - 1
     assert sum(collected[0].values()) == session.status.offered - len(session.keyframes)
+
+
+def test_poses_that_contradict_the_depths_end_it_with_what_to_check(session, frames):
+    """The user's slip: world to camera instead of camera to world."""
+    inverted = [dataclasses.replace(f, T_world_camera=np.linalg.inv(f.T_world_camera)) for f in frames]
+    with pytest.raises(LearningError, match="pairs of keyframes contradict each other: check that poses are camera"):
+        adapt_to(session, inverted)
+
+
+def test_it_warns_of_poses_when_few_pairs_are_left(session, frames, caplog, monkeypatch):
+    monkeypatch.setattr("s4net_core.keyframes.pairing.PairCounts.doubt", "most pairs contradict")
+    adapt_to(session, frames)
+    assert caplog.messages.count("most pairs contradict") == 1
 
 
 def test_what_was_collected_is_saved_before_anything_is_learnt(session, frames, tmp_path):

@@ -151,7 +151,7 @@ def test_it_goes_on_from_weights_and_keeps_their_network(settings, source, place
     start = tmp_path / "start.safetensors"
     pretrain(settings, source, start)
     settings.model = settings.model.model_copy(update={"architecture": "pspnet", "width": 96, "height": 64})
-    settings.pretrain.learning_rate = 1e-12
+    settings.pretrain.learning_rate, settings.pretrain.evaluate_every = 1e-12, 0
     info = pretrain(settings, source, place[0], start=start, state=place[1])
     assert (info.model.architecture, info.model.size) == (read_info(start).model.architecture, (96, 64))
     assert info.parent == file_sha256(start)
@@ -160,6 +160,17 @@ def test_it_goes_on_from_weights_and_keeps_their_network(settings, source, place
     assert all(torch.allclose(before[key], after[key], atol=1e-9) for key in learned)
     with pytest.raises(SettingsError, match="weights at the start is"):
         pretrain(settings, source, place[0], start=place[0], state=place[1], resume=True)
+
+
+def test_weights_that_training_makes_worse_stay_the_best(settings, source, place, tmp_path, monkeypatch):
+    start = tmp_path / "start.safetensors"
+    pretrain(settings, source, start)
+    score_in_turn(monkeypatch, 0.5, 0.4)
+    scores = []
+    info = pretrain(settings, source, place[0], start=start, on_score=scores.append)
+    assert [(score.step, score.best) for score in scores] == [(0, True), (4, False)]
+    assert (info.step, info.metrics["source_miou"]) == (0, 0.5)
+    assert same(weights_of(place[0]), weights_of(start))
 
 
 @pytest.mark.parametrize("schedule", ["constant", "one_cycle"])

@@ -59,6 +59,12 @@ def test_rest_is_not_blamed_for_frames_that_cannot_be_used():
     assert found.values["dropped.at_rest"] == 28
 
 
+def test_poses_that_contradict_each_other_are_told():
+    found = report(Status(state="learning", offered=20, pairs=PairCounts(usable=2, refused=176)), node())
+    assert found.level == DiagnosticStatus.WARN
+    assert "176 of 178 pairs of keyframes contradict each other: check" in found.message
+
+
 @pytest.mark.parametrize(
     ("state", "held_up", "level"),
     [
