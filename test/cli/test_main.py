@@ -171,3 +171,15 @@ def test_mistyped_setting_is_refused_before_torch_loads() -> None:
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert "learner.sped" in result.stderr
     assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize(
+    "words", [["label", "none", "out"], ["map", "none", "out.ply"], ["evaluate", "--capture", "none"]]
+)
+def test_every_command_that_needs_weights_knows_the_demos(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The capture, which is looked at after the weights, is what is missing."""
+    monkeypatch.chdir(tmp_path)
+    assert main([*words, "--checkpoint", "demo", "--set", "device=cpu"]) == 2
+    assert "capture none does not exist" in capsys.readouterr().err
