@@ -4,12 +4,13 @@ import os
 import platform
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
-from s4net_core.machine.process import return_free_memory, running_and_ready
+from s4net_core.machine.process import CoreWatch, return_free_memory
 
 BLOCK, COUNT = 60_000, 2000
 """Bytes of a block, less than what malloc takes from the system alone, and their number."""
@@ -34,24 +35,39 @@ def test_free_memory_between_what_is_in_use_goes_back_to_the_system() -> None:
 @pytest.mark.skipif(not Path("/proc/thread-self/schedstat").exists(), reason="needs the kernel's scheduler statistics")
 def test_a_thread_that_shares_its_core_waits_for_it() -> None:
     cores = os.sched_getaffinity(0)
+    watch = CoreWatch(threading.get_native_id())
     os.sched_setaffinity(0, {min(cores)})  # of this thread, and of the process that it starts
     other = subprocess.Popen([sys.executable, "-c", "while True: pass"])
     try:
-        run, ready = running_and_ready()
+        assert watch.held_up() == 0
         end = time.monotonic() + 60
-        while time.monotonic() < end and running_and_ready()[1] < ready + 0.05:
+        while time.monotonic() < end and watch.held_up() < 0.3:
             pass
-        assert running_and_ready()[1] >= ready + 0.05
-        assert running_and_ready()[0] > run
+        assert watch.held_up() >= 0.3
     finally:
         other.kill()
         other.wait()
         os.sched_setaffinity(0, cores)
 
 
-def test_a_system_without_scheduler_statistics_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    def missing(path: Path) -> str:
-        raise FileNotFoundError(path)
+def test_a_thread_waits_in_a_share_of_the_last_minute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    watch = CoreWatch(1)
+    watch._file = tmp_path / "schedstat"
+    shares = []
+    for second in range(0, 181, 10):  # it waits for 5 of 10 s at first, and no more after one minute
+        now = 1000.0 + second
+        watch._file.write_text(f"7 {int(min(second, 60) * 0.5e9)} 3\n")
+        shares.append(watch.held_up())
+    assert shares[:7] == [0.0] + [pytest.approx(0.5)] * 6
+    assert shares[9] == pytest.approx(0.25)
+    assert set(shares[12:]) == {0.0}
 
-    monkeypatch.setattr(Path, "read_text", missing)
-    assert running_and_ready() == (0.0, 0.0)
+
+def test_of_a_thread_that_has_ended_nothing_is_known() -> None:
+    thread = threading.Thread(target=int)
+    thread.start()
+    watch = CoreWatch(thread.native_id or 0)
+    thread.join()
+    assert watch.held_up() == 0

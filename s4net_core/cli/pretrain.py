@@ -49,6 +49,10 @@ def run(args: argparse.Namespace) -> int:
     from s4net_core.models.checkpoint import read_info
 
     start = None if args.start is None else base_model_file(args.start, settings.model)
+    if start is not None and start.resolve() == args.output.resolve():
+        raise SettingsError(
+            f"output {args.output} is the file that --from names: name another one, for both are needed"
+        )
     kept = None if start is None else read_info(start)
     space = kept.label_space if kept else label_space_of(settings.model.label_space)
     model = kept.model if kept else settings.model

@@ -1,10 +1,15 @@
 """What concerns the whole process: what settings ask of it, and its memory."""
 
 import ctypes
+import time
+from collections import deque
 from pathlib import Path
 
 from s4net_core.config import Settings
 from s4net_core.io.images.pixels import limit_pixels
+
+WATCHED_SECONDS = 60.0
+"""Of `CoreWatch`."""
 
 
 def prepare_process(settings: Settings) -> None:
@@ -27,13 +32,30 @@ def return_free_memory() -> None:
         trim(0)
 
 
-def running_and_ready() -> tuple[float, float]:
-    """Seconds that this thread has run, and seconds that it was ready while others had the cores, since it began.
+class CoreWatch:
+    """How much of the last minute a thread of this process could have run while others had all cores.
 
-    (0, 0) where the system does not count them: it is no Linux, or its kernel has no scheduler statistics.
+    Args:
+        thread_id: native id of the thread.
     """
-    try:
-        run, ready, _ = Path("/proc/thread-self/schedstat").read_text().split()
-    except (OSError, ValueError):
-        return 0.0, 0.0
-    return int(run) / 1e9, int(ready) / 1e9
+
+    def __init__(self, thread_id: int) -> None:
+        self._file = Path(f"/proc/self/task/{thread_id}/schedstat")
+        self._samples: deque[tuple[float, float]] = deque()
+        """When `held_up` was asked, seconds, and how long the thread had waited by then."""
+
+    def held_up(self) -> float:
+        """Share of the time, 0..1, since the oldest call within a minute; 0 = it is the first, or nothing is known.
+
+        Nothing is known where the thread has ended, on no Linux, and where the kernel has no scheduler statistics.
+        """
+        try:
+            _, waited, _ = self._file.read_text().split()
+        except (OSError, ValueError):
+            return 0.0
+        now, seconds = time.monotonic(), int(waited) / 1e9
+        self._samples.append((now, seconds))
+        while self._samples[0][0] < now - WATCHED_SECONDS:
+            self._samples.popleft()
+        since, before = self._samples[0]
+        return min((seconds - before) / max(now - since, 1e-3), 1.0)

@@ -162,7 +162,7 @@ class ConfiguredAdaptation:
             failures=self.learner.failures,
             alive=self.learner.alive,
             duty_cycle=self._settings.adaptation.duty_cycle,
-            held_up=self.learner.held_up,
+            held_up=self.learner.watch.held_up(),
             stall=self._stall(),
         )
 

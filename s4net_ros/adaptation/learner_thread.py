@@ -14,7 +14,7 @@ from s4net_core.errors import LearningError, S4NetError
 from s4net_core.learning.session import Session
 from s4net_core.learning.status import Handover
 from s4net_core.learning.stopping import LEARNING
-from s4net_core.machine.process import return_free_memory, running_and_ready
+from s4net_core.machine.process import CoreWatch, return_free_memory
 from s4net_ros.worker import describe, step_back
 
 T = TypeVar("T")
@@ -27,8 +27,6 @@ DISK_RETRY_SECONDS = 30.0
 BACK_OFF_AFTER = 3
 """Refusals in a row after which learning rests before it tries again, twice as long each time."""
 BACK_OFF_SECONDS, LONGEST_REST_SECONDS = 5.0, 300.0
-WATCHED_STEPS = 10
-"""Last steps over which `LearnerThread.held_up` is the mean."""
 _ENDED = "the learner's thread has ended: restart the node"
 SAVE_SECONDS = 60.0
 """Keyframes are saved this often, so that a power cut costs a minute; and free memory is returned."""
@@ -42,7 +40,8 @@ class LearnerThread:
     at its end. When it has saved it returns free memory, because more and more of it would stay between what is kept.
 
     One lock guards all fields. Steps, saving and submitted work are done without it. The callbacks, which log and
-    publish, are made under it: none may come after `stop` has given the thread up.
+    publish, are made under it: none may come after `stop` has given the thread up. `watch` tells whether the thread
+    gets a core.
 
     Args:
         session: learns; other threads may call only its `offer`, `status`, `save` and `close`.
@@ -70,13 +69,11 @@ class LearnerThread:
         self._failures = 0
         self._refusals = 0
         """In a row."""
-        self._scheduled: deque[tuple[float, float]] = deque(maxlen=WATCHED_STEPS)
-        """`running_and_ready` of each of the last steps alone."""
-        self._held_up = 0.0
         self._not_before = 0.0
         self._save_at = time.monotonic() + SAVE_SECONDS
         self._thread = threading.Thread(target=self._run, name=THREAD_NAME, daemon=True)
         self._thread.start()
+        self.watch = CoreWatch(self._thread.native_id or 0)
 
     @property
     def paused(self) -> bool:
@@ -92,11 +89,6 @@ class LearnerThread:
     def failures(self) -> int:
         """Number of exceptions since the thread started."""
         return self._failures
-
-    @property
-    def held_up(self) -> float:
-        """Share of its last steps, 0..1, in which the thread could have run while others had all cores; 0 = no step."""
-        return self._held_up
 
     @property
     def alive(self) -> bool:
@@ -206,7 +198,7 @@ class LearnerThread:
         return max(0.0, self._not_before - time.monotonic())
 
     def _learn(self) -> None:
-        started, before = time.monotonic(), running_and_ready()
+        started = time.monotonic()
         try:
             learning = self.session.state == LEARNING
             handover = self.session.advance() if learning else None
@@ -223,11 +215,6 @@ class LearnerThread:
         share = self._settings.adaptation.duty_cycle
         rest = (time.monotonic() - started) * (1.0 - share) / share if learning else POLL_SECONDS
         rest = max(rest, self._back_off() if handover is not None else 0.0)
-        if learning:
-            ran, waited = (after - first for first, after in zip(before, running_and_ready(), strict=True))
-            self._scheduled.append((ran, waited))
-            ran, waited = (sum(seconds) for seconds in zip(*self._scheduled, strict=True))
-            self._held_up = waited / max(ran + waited, 1e-9)
         with self._changed:
             self._failure = ""
             self._not_before = time.monotonic() + rest

@@ -13,8 +13,8 @@ from s4net_core.streams.drops import AT_REST, DROP_REASONS
 from s4net_ros.diagnostics import Report
 from s4net_ros.msg import AdaptationStatus as StatusMessage
 
-LARGEST_HELD_UP = 0.8
-"""Share of its time in which the learner may wait for a core before /diagnostics warns."""
+LARGEST_HELD_UP = 0.5
+"""Share of the last minute in which the learner may wait for a core before /diagnostics warns."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class NodeStatus:
         failures: errors in learner steps.
         alive: whether the learner's thread runs.
         duty_cycle: share of the time that the learner may use the device.
-        held_up: share of the learner's time in which it could have run while others had all cores, 0..1.
+        held_up: share of the last minute in which the learner could have run while others had all cores, 0..1.
         stall: why no frames come; empty while they do.
     """
 
@@ -124,8 +124,8 @@ def report(session: Status, node: NodeStatus) -> Report:
         return Report(DiagnosticStatus.WARN, session.pairs.doubt, values)
     if node.held_up > LARGEST_HELD_UP and state_of(session, node) == LEARNING:
         text = (
-            f"the learner waits for a core in {node.held_up:.0%} of its time, because the labels or other programs use "
-            "all: lower adaptation.niceness, or label fewer or smaller images"
+            f"the learner waited for a core in {node.held_up:.0%} of the last minute, because the labels or other "
+            "programs used all: label fewer or smaller images, end other programs, or lower adaptation.niceness"
         )
         return Report(DiagnosticStatus.WARN, text, values)
     progress = f"{session.keyframes} keyframes, step {session.step}, weights version {session.version}"

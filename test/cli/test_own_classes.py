@@ -109,6 +109,8 @@ def test_a_training_that_goes_on_from_weights_keeps_their_classes(tmp_path, caps
     assert read_info(tmp_path / "w").label_space == read_info("base").label_space
     assert main([*words, "--force", "--classes", "warehouse.yaml"]) == 2
     assert "--classes warehouse.yaml was given with --from: leave it out" in " ".join(capsys.readouterr().err.split())
+    assert main(["pretrain", "source", "base", "--from", "base", "--settings", "small.yaml", "--force"]) == 2
+    assert "output base is the file that --from names: name another one" in " ".join(capsys.readouterr().err.split())
 
 
 def test_a_packed_set_knows_its_classes(tmp_path, capsys):

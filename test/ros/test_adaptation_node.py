@@ -381,6 +381,15 @@ def test_an_error_in_a_step_shows_in_status_and_diagnostics_and_is_over_after_re
     ros.wait_for(lambda: s.robot.level().level == DiagnosticStatus.OK, "OK")
 
 
+def test_a_learner_that_gets_no_core_shows_in_diagnostics(ros, start, room, monkeypatch):
+    monkeypatch.setattr("s4net_core.machine.process.CoreWatch.held_up", lambda watch: 0.93)
+    s = start()
+    s.learning.state = "learning"
+    s.robot.show(room[0])
+    ros.wait_for(lambda: len(s.learning.keyframes) == 1, "a keyframe")
+    ros.wait_for(lambda: "waited for a core in 93%" in s.robot.level().message, "a warning")
+
+
 def test_a_state_folder_that_cannot_be_written_is_said_and_the_node_goes_on(ros, settings, start, tmp_path, room):
     (tmp_path / "file").write_text("")
     settings.state_dir = str(tmp_path / "file" / "state")

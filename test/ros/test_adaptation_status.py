@@ -69,14 +69,14 @@ def test_poses_that_contradict_each_other_are_told():
     ("state", "held_up", "level"),
     [
         ("learning", 0.93, DiagnosticStatus.WARN),
-        ("learning", 0.5, DiagnosticStatus.OK),
+        ("learning", 0.4, DiagnosticStatus.OK),
         ("finished", 0.93, DiagnosticStatus.OK),
     ],
 )
 def test_a_learner_that_gets_no_core_is_told(state, held_up, level):
     found = report(Status(state=state, offered=20), node(held_up=held_up))
     assert found.level == level
-    assert ("waits for a core in 93% of its time" in found.message) == (level == DiagnosticStatus.WARN)
+    assert ("waited for a core in 93% of the last minute" in found.message) == (level == DiagnosticStatus.WARN)
     assert found.values["held_up"] == held_up
 
 

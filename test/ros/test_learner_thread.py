@@ -411,19 +411,3 @@ def test_it_steps_back_for_others_and_never_comes_forward(niceness, expected):
     assert thread.stop(WAIT_S)
     assert learning.seen == {expected}
     assert own_niceness() == before
-
-
-def test_it_knows_for_how_long_it_waited_for_a_core(start, monkeypatch):
-    """Two steps: the first ran for 1 s, the second for 2 s after it had waited for 9 s."""
-    clock = iter([(5.0, 1.0), (6.0, 1.0), (6.0, 1.0), (8.0, 10.0)])
-    last = (8.0, 10.0)
-    monkeypatch.setattr(learner_thread, "running_and_ready", lambda: next(clock, last))
-
-    class TwoSteps(Learning):
-        def advance(self):
-            self.state = "learning" if self.steps == 0 else "finished"
-            return super().advance()
-
-    thread, _ = start(TwoSteps())
-    wait_for(lambda: thread.session.state == "finished" and thread.held_up)
-    assert thread.held_up == pytest.approx(9 / 12)
