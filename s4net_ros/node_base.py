@@ -25,6 +25,7 @@ from s4net_core.errors import BaseModelMissing, S4NetError
 from s4net_core.streams.clock import TIME_JUMP_NS
 from s4net_ros.diagnostics import DiagnosticsPublisher, Report
 from s4net_ros.executor import StreamExecutor
+from s4net_ros.library_log import library_logs_to
 from s4net_ros.parameters import declare_settings
 
 LOOK_AGAIN_S = 2.0
@@ -296,14 +297,9 @@ def run(make: Callable[[], S4NetNode], args: Sequence[str] | None = None) -> int
     executor = StreamExecutor(node.bunch)
     executor.add_node(node)
     try:
-        if not node.autostart():
-            return 1
-        # A garbage collection through all objects of PyTorch stops every thread for 0.1 to 0.3 s.
-        gc.collect()
-        gc.freeze()
-        return _spin(executor, node, signals.caught)
+        with library_logs_to(node.get_logger()):
+            return _start_and_spin(executor, node, signals.caught)
     finally:
-        node.shut_down()
         executor.shutdown()
         node.destroy_node()
         rclpy.try_shutdown()
@@ -335,6 +331,18 @@ class _Signals:
     def _handle(self, handler: Any) -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, handler)
+
+
+def _start_and_spin(executor: StreamExecutor, node: S4NetNode, signals: list[int]) -> int:
+    try:
+        if not node.autostart():
+            return 1
+        # A garbage collection through all objects of PyTorch stops every thread for 0.1 to 0.3 s.
+        gc.collect()
+        gc.freeze()
+        return _spin(executor, node, signals)
+    finally:
+        node.shut_down()
 
 
 def _spin(executor: StreamExecutor, node: S4NetNode, signals: list[int]) -> int:

@@ -331,7 +331,8 @@ class Session:
 
     def _refuse(self, reasons: tuple[str, ...]) -> Handover:
         steps = self._learner.steps
-        log.warning("weights of step %d refused: %s", steps, "; ".join(reasons))
+        serving = self.current.number
+        log.warning("weights of step %d refused, version %d keeps serving: %s", steps, serving, "; ".join(reasons))
         refusal = f"step {steps}: {reasons[0]}"
         self._refusals += 1
         if self._refusals > 1:  # one can be bad luck; several in a row say that the steps are too large

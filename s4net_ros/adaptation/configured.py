@@ -119,10 +119,7 @@ class ConfiguredAdaptation:
         version = handover.version
         if handover.accepted:
             self._log.info(f"weights version {version.number} handed over: {version.info.metrics}")
-        elif handover.reasons:
-            reasons = "; ".join(handover.reasons)
-            self._log.warning(f"weights refused, version {version.number} keeps serving: {reasons}")
-        else:
+        elif not handover.reasons:  # a refusal is logged by the session
             self._log.info(f"weights are no better, version {version.number} keeps serving")
         self._outputs.announce_if_new(version)
 

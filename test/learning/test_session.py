@@ -106,7 +106,7 @@ def test_the_same_seed_gives_the_same_run(start, frames):
     assert same(*results)
 
 
-def test_a_refused_version_rolls_back_and_says_why(session, base, monkeypatch):
+def test_a_refused_version_rolls_back_and_says_why(session, base, monkeypatch, caplog):
     session.advance()
     session.advance()
     good = session.current
@@ -117,6 +117,7 @@ def test_a_refused_version_rolls_back_and_says_why(session, base, monkeypatch):
     assert refused.version == good == session.current
     assert session.status.refused == 1
     assert "too bad" in session.status.last_refusal
+    assert f"step 4 refused, version {good.number} keeps serving: too bad" in caplog.text
     assert same(session._learner.network.state_dict(), weights_of(good.path))
 
 

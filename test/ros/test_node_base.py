@@ -1,5 +1,6 @@
 """What both nodes share: lifecycle, clock jumps, and the way a process ends."""
 
+import re
 import signal
 from contextlib import ExitStack
 from pathlib import Path
@@ -11,15 +12,19 @@ pytest.importorskip("rclpy")
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
+from rcl_interfaces.msg import Log
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
-from rclpy.qos import QoSProfile
+from rclpy.qos import QoSProfile, qos_profile_rosout_default
 from rosgraph_msgs.msg import Clock
 from std_msgs.msg import String
 
 from s4net_core.errors import BaseModelMissing, S4NetError, SettingsError
 from s4net_ros import node_base
 from s4net_ros.node_base import S4NetNode
+
+WARN = 30
+"""Of rcl_interfaces/Log, whose constants are bytes in some distributions."""
 
 
 class Recorder(S4NetNode):
@@ -216,7 +221,9 @@ def test_with_a_lifecycle_manager_it_only_says_so(ros, tmp_path, monkeypatch):
 
 PROGRAM = """
 import gc
+import logging
 import sys
+import threading
 import time
 from s4net_ros.node_base import S4NetNode, run
 from pathlib import Path
@@ -233,6 +240,9 @@ class Node(S4NetNode):
             time.sleep(1000)
     def activate(self, configured, undo):
         undo.callback(self.deactivated)
+        if self.settings.seed == 5:
+            undo.callback(threading.Thread(target=self.log_beyond_the_end).start)
+        self.warned = False
         self.start_housekeeping(0.01, self.tick, undo)
         print("active", flush=True)
         self.ticks = 0
@@ -242,6 +252,14 @@ class Node(S4NetNode):
             raise RuntimeError("in a callback")
         if self.ticks == 3:
             print("ticking", flush=True)
+        if self.settings.seed == 5 and not self.warned and self.count_subscribers("/rosout"):
+            self.warned = True
+            warn = logging.getLogger("s4net_core.learning").warning
+            threading.Thread(target=warn, args=("version %d is left out", 6)).start()
+    def log_beyond_the_end(self):
+        for _ in range(1000):
+            logging.getLogger("s4net_core").error("too late")
+            time.sleep(0.001)
     def deactivated(self):
         print("deactivated", gc.get_freeze_count() > 10_000, flush=True)
 
@@ -313,6 +331,23 @@ def test_without_a_base_model_the_process_stays_and_ends_in_order(ros, start):
     process.terminate()
     _, err = process.communicate(timeout=60)
     assert (process.returncode, "Traceback" in err) == (0, False)
+
+
+def test_what_the_library_logs_is_logged_once_by_the_node_and_by_nobody_after_its_end(ros, start):
+    told = []
+    ros.node().create_subscription(Log, "/rosout", told.append, qos_profile_rosout_default)
+    process = start("seed:=5")
+    ros.wait_for(lambda: [m for m in told if "left out" in m.msg])
+    process.terminate()
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 0
+    lines = [(m.name, m.level, m.msg) for m in told if "left out" in m.msg]
+    assert lines == [("program", WARN, "version 6 is left out")]
+    (line,) = (line for line in err.splitlines() if "left out" in line)
+    assert re.fullmatch(r"\[WARN\] \[[0-9.]+\] \[program\]: version 6 is left out", line)
+    assert err.count("too late") == 1000
+    assert err.splitlines()[-1] == "too late"  # Python's own way, when there is no node any more
+    assert "Traceback" not in err
 
 
 def test_a_bad_parameter_ends_it_without_a_traceback(start):
