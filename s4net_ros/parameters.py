@@ -92,7 +92,10 @@ def _follow_changes(node: Node, settings: Settings) -> None:
         return SetParametersResult(successful=True)
 
     def apply(changes: Sequence[Parameter]) -> None:
-        assign(settings, values(changes))
+        taken = values(changes)
+        assign(settings, taken)
+        for name, value in taken.items():
+            node.get_logger().info(f"{name} is {value!r} now")
 
     def check_and_apply(changes: Sequence[Parameter]) -> SetParametersResult:
         result = check(changes)

@@ -3,13 +3,14 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rclpy.node import Node
 from std_srvs.srv import SetBool, Trigger
 
 from s4net_core.learning.versions import Version
 from s4net_ros.adaptation.learner_thread import LearnerThread
-from s4net_ros.slow_services import NOT_CONFIGURED, SlowServices, path_below
+from s4net_ros.slow_services import NOT_CONFIGURED, Answer, SlowServices, path_below
 from s4net_ros.srv import SaveModel
 
 
@@ -29,7 +30,7 @@ class Served:
 
 
 class AdaptationServices(SlowServices[Served]):
-    """``~/pause``, ``~/reset``, ``~/rollback`` and ``~/save_model``.
+    """``~/pause``, ``~/reset``, ``~/rollback`` and ``~/save_model``; what was done is logged.
 
     Services that need the learner are coroutines: while they await it, the executor serves everything else.
 
@@ -54,21 +55,44 @@ class AdaptationServices(SlowServices[Served]):
         else:
             self.served.learner.resume()
             response.message = "learning goes on"
+        self._log("pause", response)
         return response
 
     async def _reset(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        return await self.answer("reset", response, lambda served: _replace(served, served.learner.session.reset))
+        return await self._logged("reset", response, _reset)
 
     async def _rollback(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        return await self.answer("rollback", response, lambda served: _replace(served, served.learner.session.rollback))
+        return await self._logged("rollback", response, _roll_back)
 
     async def _save_model(self, request: SaveModel.Request, response: SaveModel.Response) -> SaveModel.Response:
         def save(served: Served) -> str:
             path = path_below(served.folder, request.path)
-            response.sha256 = served.learner.session.save_model(path)
-            return f"written to {path}"
+            session = served.learner.session
+            response.sha256 = session.save_model(path)
+            return f"version {session.current.number} written to {path}"
 
-        return await self.answer("save_model", response, save)
+        return await self._logged("save_model", response, save)
+
+    async def _logged(self, name: str, response: Answer, work: Callable[[Served], str]) -> Answer:
+        await self.answer(name, response, work)
+        self._log(name, response)
+        return response
+
+    def _log(self, name: str, response: Any) -> None:
+        if response.success:
+            self._node.get_logger().info(f"~/{name}: {response.message}")
+
+
+def _reset(served: Served) -> str:
+    session = served.learner.session
+    keyframes = len(session.keyframes)
+    return f"{_replace(served, session.reset)}, keyframes forgotten: {keyframes}"
+
+
+def _roll_back(served: Served) -> str:
+    session = served.learner.session
+    given_up = session.current.number
+    return f"{_replace(served, session.rollback)}, version {given_up} is given up"
 
 
 def _replace(served: Served, change: Callable[[], Version]) -> str:

@@ -499,6 +499,35 @@ def test_rollback_and_reset_announce_what_serves_then(ros, start):
     ros.wait_for(lambda: s.robot.updates[-1].version == 0, "announcement of the base model")
 
 
+def test_what_the_operator_does_is_logged(ros, start, room, tmp_path, capfd):
+    s = start()
+    s.robot.show(room[0])
+    ros.wait_for(lambda: len(s.learning.keyframes) == 1, "a keyframe")
+    s.learning.state = "learning"
+    ros.wait_for(lambda: s.learning.current.number >= 2)
+    s.learning.state = "waiting"
+    s.learner.submit(lambda: None).result(60)  # the step that may run has ended
+    newest = s.learning.current.number
+    capfd.readouterr()
+    s.robot.call(SetBool, "adaptation/pause", data=True)
+    s.robot.call(SetBool, "adaptation/pause", data=False)
+    saved = tmp_path / "mine.safetensors"
+    s.robot.call(SaveModel, "adaptation/save_model", path=str(saved))
+    s.robot.call(Trigger, "adaptation/rollback")
+    s.robot.call(Trigger, "adaptation/reset")
+    s.node.set_parameters([Parameter("adaptation.duty_cycle", value=0.25)])
+    lines = [line.split("[adaptation]: ")[1] for line in capfd.readouterr().err.splitlines() if "[INFO]" in line]
+    assert lines == [
+        "~/pause: learning is paused",
+        "~/pause: learning goes on",
+        f"~/save_model: version {newest} written to {saved}",
+        f"~/rollback: version {newest - 1} serves now ({tmp_path / f'{newest - 1}.safetensors'}), "
+        f"version {newest} is given up",
+        f"~/reset: version 0 serves now ({tmp_path / '0.safetensors'}), keyframes forgotten: 1",
+        "adaptation.duty_cycle is 0.25 now",
+    ]
+
+
 def test_save_model_writes_the_file_and_names_it(ros, start, tmp_path):
     s = start()
     answer = s.robot.call(SaveModel, "adaptation/save_model", path=str(tmp_path / "mine.safetensors"))
