@@ -8,6 +8,7 @@ from typing import Any
 from rclpy.node import Node
 from std_srvs.srv import SetBool, Trigger
 
+from s4net_core.errors import S4NetError
 from s4net_core.learning.versions import Version
 from s4net_ros.adaptation.learner_thread import LearnerThread
 from s4net_ros.slow_services import NOT_CONFIGURED, Answer, SlowServices, path_below
@@ -92,6 +93,8 @@ def _reset(served: Served) -> str:
 def _roll_back(served: Served) -> str:
     session = served.learner.session
     given_up = session.current.number
+    if not given_up:
+        raise S4NetError("version 0, the base model, serves: there is no earlier version")
     return f"{_replace(served, session.rollback)}, version {given_up} is given up"
 
 

@@ -499,6 +499,13 @@ def test_rollback_and_reset_announce_what_serves_then(ros, start):
     ros.wait_for(lambda: s.robot.updates[-1].version == 0, "announcement of the base model")
 
 
+def test_a_rollback_of_the_base_model_says_that_there_is_no_earlier_version(ros, start):
+    s = start()
+    ros.wait_for(lambda: s.robot.updates, "the weights that serve")
+    answer = s.robot.call(Trigger, "adaptation/rollback")
+    assert (answer.success, answer.message) == (False, "version 0, the base model, serves: there is no earlier version")
+
+
 def test_what_the_operator_does_is_logged(ros, start, room, tmp_path, capfd):
     s = start()
     s.robot.show(room[0])
@@ -515,6 +522,7 @@ def test_what_the_operator_does_is_logged(ros, start, room, tmp_path, capfd):
     s.robot.call(SaveModel, "adaptation/save_model", path=str(saved))
     s.robot.call(Trigger, "adaptation/rollback")
     s.robot.call(Trigger, "adaptation/reset")
+    s.robot.call(Trigger, "adaptation/rollback")  # refused, and so not done
     s.node.set_parameters([Parameter("adaptation.duty_cycle", value=0.25)])
     lines = [line.split("[adaptation]: ")[1] for line in capfd.readouterr().err.splitlines() if "[INFO]" in line]
     assert lines == [
