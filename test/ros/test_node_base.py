@@ -23,7 +23,7 @@ from s4net_core.errors import BaseModelMissing, S4NetError, SettingsError
 from s4net_ros import node_base
 from s4net_ros.node_base import S4NetNode
 
-WARN = 30
+INFO, WARN = 20, 30
 """Of rcl_interfaces/Log, whose constants are bytes in some distributions."""
 
 
@@ -254,8 +254,11 @@ class Node(S4NetNode):
             print("ticking", flush=True)
         if self.settings.seed == 5 and not self.warned and self.count_subscribers("/rosout"):
             self.warned = True
-            warn = logging.getLogger("s4net_core.learning").warning
-            threading.Thread(target=warn, args=("version %d is left out", 6)).start()
+            threading.Thread(target=self.log_as_the_library).start()
+    def log_as_the_library(self):
+        library = logging.getLogger("s4net_core.learning")
+        library.info("version %d is read", 5)
+        library.warning("version %d is left out", 6)
     def log_beyond_the_end(self):
         for _ in range(1000):
             logging.getLogger("s4net_core").error("too late")
@@ -263,6 +266,7 @@ class Node(S4NetNode):
     def deactivated(self):
         print("deactivated", gc.get_freeze_count() > 10_000, flush=True)
 
+logging.basicConfig(format="%(message)s")  # as the `s4net` command, which runs the cockpit
 sys.exit(run(lambda: Node("program"), sys.argv))
 """
 
@@ -341,8 +345,8 @@ def test_what_the_library_logs_is_logged_once_by_the_node_and_by_nobody_after_it
     process.terminate()
     _, err = process.communicate(timeout=60)
     assert process.returncode == 0
-    lines = [(m.name, m.level, m.msg) for m in told if "left out" in m.msg]
-    assert lines == [("program", WARN, "version 6 is left out")]
+    lines = [(m.name, m.level, m.msg) for m in told if m.msg.startswith("version")]
+    assert lines == [("program", INFO, "version 5 is read"), ("program", WARN, "version 6 is left out")]
     (line,) = (line for line in err.splitlines() if "left out" in line)
     assert re.fullmatch(r"\[WARN\] \[[0-9.]+\] \[program\]: version 6 is left out", line)
     assert err.count("too late") == 1000
