@@ -13,6 +13,8 @@ from scenes import make_room_frames
 
 from s4net_core.errors import CaptureError, S4NetError
 from s4net_core.frames import FrameSequence
+from s4net_core.io.captures.open3d_folder import Open3dFolder
+from s4net_core.io.captures.opening import open_capture
 from s4net_core.io.captures.scene_folder import POSES_FILE, SceneFolder, write_scene_folder
 
 
@@ -194,6 +196,20 @@ def test_a_missing_file_of_poses_is_named(folder):
 def test_a_foreign_folder_is_refused(tmp_path):
     with pytest.raises(CaptureError, match="is not a scene folder"):
         SceneFolder(tmp_path)
+
+
+def test_without_its_lens_it_is_still_a_scene_folder_and_the_missing_file_is_named(folder):
+    (folder / "intrinsics.json").unlink()
+    for poses in ("", "poses.txt"):
+        with pytest.raises(CaptureError, match=r'scan1/intrinsics\.json is missing: .*"width": 640, .*"fx"'):
+            open_capture(folder, poses=poses)
+
+
+@pytest.mark.parametrize("own", ["trajectory.log", "camera.json"])
+def test_a_folder_of_open3d_with_a_file_of_poses_stays_one(folder, own):
+    (folder / "intrinsics.json").unlink()
+    (folder / own).write_text("{}")
+    assert isinstance(open_capture(folder, poses="poses.txt"), Open3dFolder)
 
 
 def test_nothing_is_overwritten_and_nothing_empty_is_written(folder, frames, tmp_path):

@@ -39,8 +39,11 @@ FIRST_STAMP = 1_000_000_000
 STAMP_STEP = 100_000_000
 """Nanoseconds between two images where there is no timestamps.txt."""
 POSES_FILE = "poses.txt"
+INTRINSICS_FILE = "intrinsics.json"
 FRAME_ID = "camera_color_optical_frame"
 TRUE_DEPTH = "depth_gt"
+_OF_OTHER_FORMATS = ("pose", "*.sens", "rgb.txt", "scene", "*traj*", "*.json")
+"""What folders of ScanNet, TUM and Open3D have beside color/, and a scene folder without its lens has not."""
 
 
 class SceneFolder(IndexedCapture):
@@ -67,10 +70,10 @@ class SceneFolder(IndexedCapture):
         super().__init__(path, stride)
         self._labels = labels
         if not is_scene_folder(self.path):
-            raise CaptureError(f"{self.path} is not a scene folder: it must hold color/ and intrinsics.json")
+            raise CaptureError(f"{self.path} is not a scene folder: it must hold color/ and {INTRINSICS_FILE}")
         self._poses = _read_poses(self.path / poses) if isinstance(poses, str) else poses
         self._stamps = _read_stamps(self.path / "timestamps.txt")
-        self._intrinsics = _IntrinsicsFile(self.path / "intrinsics.json")
+        self._intrinsics = _IntrinsicsFile(self.path / INTRINSICS_FILE)
         self._colors = numbered_images(self.path / "color")
         numbers = self._poses.poses if isinstance(self._poses, NumberedPoses) else sorted(self._colors)
         self._indices = self.strided(list(numbers))
@@ -130,8 +133,12 @@ class SceneFolder(IndexedCapture):
 
 
 def is_scene_folder(path: Path) -> bool:
-    """Whether `path` looks like a scene folder."""
-    return (path / "color").is_dir() and (path / "intrinsics.json").is_file()
+    """Whether `path` looks like a scene folder; one that has poses may lack its lens, which the reader then names."""
+    if not (path / "color").is_dir():
+        return False
+    if (path / INTRINSICS_FILE).is_file():
+        return True
+    return (path / POSES_FILE).is_file() and not any(any(path.glob(name)) for name in _OF_OTHER_FORMATS)
 
 
 def write_scene_folder(path: str | Path, frames: Iterable[Frame], *, quality: int = 90) -> int:
@@ -166,7 +173,7 @@ def write_scene_folder(path: str | Path, frames: Iterable[Frame], *, quality: in
         raise CaptureError(f"{path}: there is no frame to write: look at what the capture skipped")
     (path / POSES_FILE).write_text("\n".join(poses) + "\n")
     (path / "timestamps.txt").write_text("\n".join(stamps) + "\n")
-    (path / "intrinsics.json").write_text(json.dumps(_intrinsics_json(lenses, path), indent=1) + "\n")
+    (path / INTRINSICS_FILE).write_text(json.dumps(_intrinsics_json(lenses, path), indent=1) + "\n")
     return len(lenses)
 
 
@@ -217,6 +224,11 @@ class _IntrinsicsFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        if not path.is_file():
+            raise CaptureError(
+                f"{path} is missing: a scene folder needs the lens of its camera, in pixels of the colour images, e.g. "
+                '{"width": 640, "height": 480, "fx": 615.0, "fy": 615.0, "cx": 319.5, "cy": 239.5}'
+            )
         try:
             content = read_json(path)
             self._per_frame = [(float(lens["fx"]), float(lens["fy"])) for lens in content.get("per_frame", ())]
