@@ -37,29 +37,35 @@ def adapt_to(
 
     Raises:
         SettingsError: no setting ends learning.
-        LearningError: too few views overlap, or the loss is repeatedly not finite.
+        LearningError: too few views can be used or overlap, or the loss is repeatedly not finite.
         KeyframeError, CheckpointError: the folder of the session cannot be written.
     """
     adaptation = session.settings.adaptation
     session.stopping.patience.limit = patience_of(adaptation)
-    before, unusable = session.status.rejected, Counter[str]()
+    before, unusable, messages = session.status, Counter[str](), dict[str, str]()
     for view in views:
         try:
             session.offer(view)
         except BadFrame as error:
             view.refuse(error)
             unusable[error.reason] += 1
+            messages[error.reason] = str(error)
     session.save()
     status = session.status
-    rejected = Counter(status.rejected) - Counter(before)
+    rejected = Counter(status.rejected) - Counter(before.rejected)
     on_collected(rejected)
     doubt = status.pairs.doubt
+    examples = [f"{reason}, e.g. {messages[reason]}" for reason, _ in unusable.most_common(1)]
     if not session.stopping.enough_views:
+        advice = doubt or "use a longer capture, or lower keyframes.min_translation"
+        what = [*examples, advice] if status.offered > before.offered else examples
         raise LearningError(
             f"{status.keyframes} keyframes with too little overlap to learn from (adaptation.min_keyframes is "
             f"{adaptation.min_keyframes}; left out: {dict(unusable + rejected) or 'none'}): "
-            f"{doubt or 'use a longer capture, or lower keyframes.min_translation'}"
+            f"{'; '.join(what) or 'there was no view'}"
         )
+    for example in examples:
+        log.warning("%d of the frames cannot be used: %s", unusable.total(), example)
     if doubt:
         log.warning("%s", doubt)
     while session.state == LEARNING:

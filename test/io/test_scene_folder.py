@@ -212,6 +212,21 @@ def test_a_folder_of_open3d_with_a_file_of_poses_stays_one(folder, own):
     assert isinstance(open_capture(folder, poses="poses.txt"), Open3dFolder)
 
 
+@pytest.mark.parametrize("stride", [1, 3])
+def test_without_a_usable_frame_the_capture_and_every_reason_are_named(folder, stride):
+    for path in sorted((folder / "depth").iterdir()):
+        cv2.imwrite(str(path), np.ones((12, 20), np.uint16))
+    (folder / "color/000001.png").rename(folder / "color/000009.png")
+    expected = r"scan1 has no frame that can be used .*\d x depth_size: depth is 20x12 but.*1 x no_pose"
+    with pytest.raises(CaptureError, match=expected):
+        list(SceneFolder(folder, stride=stride))
+
+
+def test_views_that_nobody_decoded_are_no_fault_of_the_capture(folder):
+    (folder / "color/000001.png").unlink()
+    assert len(list(SceneFolder(folder).views())) == 3
+
+
 def test_nothing_is_overwritten_and_nothing_empty_is_written(folder, frames, tmp_path):
     with pytest.raises(CaptureError, match="exists already"):
         write_scene_folder(folder, frames)

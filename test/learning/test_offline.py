@@ -82,6 +82,24 @@ def test_too_little_overlap_is_an_error_with_the_remedy(session, frames):
         adapt_to(session, [frames[0], frames[0], frames[8]])
 
 
+def misfit(frame):
+    """A view whose depth has another size than its colour."""
+    return LazyView(frame.stamp, frame.T_world_camera, lambda: dataclasses.replace(frame, depth=frame.depth[1:]))
+
+
+def test_what_was_wrong_with_the_frames_is_named_and_a_longer_capture_advised_only_if_some_were_right(session, frames):
+    wrong = [misfit(frame) for frame in frames[1:]]
+    with pytest.raises(LearningError, match=r"depth_size, e\.g\. depth is 64x47 but colour is 64x48: [^;]*$"):
+        adapt_to(session, wrong)
+    with pytest.raises(LearningError, match=r"depth is 64x47 but colour is 64x48: .*; use a longer capture"):
+        adapt_to(session, [frames[0], *wrong])
+
+
+def test_a_few_frames_that_cannot_be_used_are_told_with_an_example(session, frames, caplog):
+    adapt_to(session, [misfit(frames[0]), *frames])
+    assert "1 of the frames cannot be used: depth_size, e.g. depth is 64x47 but colour is 64x48" in caplog.text
+
+
 @pytest.mark.parametrize(("patience", "handovers"), [(0, 3), (2, 2)])
 def test_without_patience_it_is_that_of_somebody_who_waits(session, settings, frames, patience, handovers):
     settings.adaptation.patience, settings.adaptation.offline_patience = patience, 3

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -49,6 +49,7 @@ class IndexedCapture(ABC):
         self.path = Path(path)
         self.stride = stride
         self._skipped: Counter[str] = Counter()
+        self._details: dict[str, str] = {}
 
     @property
     def name(self) -> str:
@@ -60,13 +61,26 @@ class IndexedCapture(ABC):
         """Frames left out by the last iteration, by `BadFrame.reason`."""
         return dict(self._skipped)
 
+    @property
+    def details(self) -> dict[str, str]:
+        """The newest message for each reason in `skipped`."""
+        return dict(self._details)
+
     def __iter__(self) -> Iterator[Frame]:
-        """Frames in time order."""
+        """Frames in time order.
+
+        Raises:
+            CaptureError: at the end, if no frame could be used.
+        """
         return decoded(self.views())
 
     def views(self) -> Iterator[LazyView]:
-        """Views in time order, not decoded."""
-        self._skipped = Counter()
+        """Views in time order, not decoded.
+
+        Raises:
+            CaptureError: at the end, if there was no view, or none could be decoded.
+        """
+        self._skipped, self._details = Counter(), {}
         for position in range(len(self)):
             try:
                 view = LazyView(*self.locate(position), self._count)
@@ -74,6 +88,8 @@ class IndexedCapture(ABC):
                 self._count(error)
                 continue
             yield view
+        if self._skipped.total() >= len(self):
+            raise no_frames(self.path, self.skipped, self.details)
 
     def __getitem__(self, position: int) -> Frame:
         """The frame at that position.
@@ -102,3 +118,18 @@ class IndexedCapture(ABC):
     def _count(self, error: Exception) -> None:
         if isinstance(error, BadFrame):
             self._skipped[error.reason] += 1
+            self._details[error.reason] = str(error)
+
+
+def no_frames(path: Path, skipped: Mapping[str, int], details: Mapping[str, str], damage: str = "") -> CaptureError:
+    """The error for a capture without a usable frame; it lists every reason.
+
+    Args:
+        path: the capture.
+        skipped: frames left out, by reason.
+        details: a message for each of these reasons.
+        damage: why the capture ends early; empty = it does not.
+    """
+    reasons = [f"{count} x {reason}: {details[reason]}" for reason, count in skipped.items()]
+    reasons += [damage] if damage else []
+    return CaptureError(f"{path} has no frame that can be used ({'; '.join(reasons) or 'it has no colour image'})")

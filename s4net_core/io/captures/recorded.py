@@ -9,6 +9,7 @@ from pathlib import Path
 from s4net_core.config import StreamSettings
 from s4net_core.errors import CaptureError
 from s4net_core.frames import Frame, LazyView, decoded
+from s4net_core.io.captures.indexed import no_frames
 from s4net_core.io.captures.trajectory import Poses
 from s4net_core.streams.offline import StreamAssembler
 
@@ -79,7 +80,7 @@ class RecordedCapture(ABC):
         self._assembler = assembler = self._new_assembler()
         yield from islice(self._played(assembler), 0, None, self.stride)
         if not assembler.delivered:
-            raise _no_frames(self.path, assembler, self.damage)
+            raise no_frames(self.path, assembler.skipped, assembler.details, self.damage)
         if self.damage:
             _log.warning(
                 "%s is damaged or was not closed (%s): %d frames lie before that",
@@ -106,11 +107,3 @@ class RecordedCapture(ABC):
     @abstractmethod
     def _play(self, assembler: StreamAssembler) -> Iterator[None]:
         """Add every image and pose to `assembler` in recorded order, and yield after each."""
-
-
-def _no_frames(path: Path, assembler: StreamAssembler, damage: str) -> CaptureError:
-    """The error for a capture without a usable frame; it lists every reason."""
-    details = assembler.details
-    reasons = [f"{count} x {reason}: {details[reason]}" for reason, count in assembler.skipped.items()]
-    reasons += [damage] if damage else []
-    return CaptureError(f"{path} has no frame that can be used ({'; '.join(reasons) or 'it has no colour image'})")

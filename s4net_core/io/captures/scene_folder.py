@@ -89,6 +89,11 @@ class SceneFolder(IndexedCapture):
         counts["no_pose"] += self._without_pose
         return dict(+counts)
 
+    @property
+    def details(self) -> dict[str, str]:
+        """As of every capture."""
+        return {"no_pose": f"the poses of {self.path} have no line for these images"} | super().details
+
     def locate(self, position: int) -> Place:
         """Stamp, pose and the function that reads the images; it raises S4NetError for ids outside the label space."""
         index = self._indices[position]
