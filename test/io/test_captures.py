@@ -1,5 +1,7 @@
 """Captures of other data sets, written here in their published formats, and the choice of the right reader."""
 
+import json
+
 import cv2
 import numpy as np
 import pytest
@@ -7,7 +9,7 @@ from scenes import make_room_frames
 
 from s4net_core.config import StreamSettings
 from s4net_core.errors import CaptureError
-from s4net_core.frames import Capture, FrameSequence, decoded
+from s4net_core.frames import Capture, FrameSequence, Intrinsics, decoded
 from s4net_core.geometry.poses import quaternion_of
 from s4net_core.io.bags.writer import write_bag
 from s4net_core.io.captures.opening import open_capture
@@ -80,6 +82,31 @@ class TestTum:
         assert [frame.stamp - START * 10**9 for frame in capture] == [0, 2 * 10**8]
         assert capture.skipped == {"unmatched": 1}
         assert next(iter(capture)).intrinsics.fx == 525.0
+
+    def test_a_lens_of_its_own_wins_and_a_guess_is_told(self, tmp_path, frames, caplog):
+        names = ("freiburg1", "room")
+        for name in names:
+            write_tum(tmp_path / name, frames[:1])
+            TumCapture(tmp_path / name)
+        (message,) = caplog.messages  # none about freiburg1
+        assert message.startswith(f"{tmp_path}/room does not say which lens its camera has: 640x480 with fx 525, ")
+        lens = {"width": WIDTH, "height": HEIGHT, "fx": 614.0, "fy": 613.0, "cx": 320.5, "cy": 238.5}
+        for name, scale, factor in (*((name, {}, 1) for name in names), ("room", {"depth_scale": 0.001}, 5)):
+            (tmp_path / name / "intrinsics.json").write_text(json.dumps(lens | scale))
+            frame = next(iter(TumCapture(tmp_path / name)))
+            assert frame.intrinsics == Intrinsics(**lens)
+            np.testing.assert_allclose(frame.depth, factor * frames[0].depth, atol=factor * 1.01e-4)
+        assert caplog.messages[1:] == [
+            f"depth of {tmp_path}/room has 1000 units a metre, as depth_scale in intrinsics.json says, and not the "
+            "5000 of its format"
+        ]
+
+    def test_a_lens_for_each_image_is_refused(self, tmp_path, frames):
+        write_tum(tmp_path / "room", frames[:1])
+        lens = {"width": WIDTH, "height": HEIGHT, "cx": 320.5, "cy": 238.5, "per_frame": [{"fx": 614.0, "fy": 613.0}]}
+        (tmp_path / "room/intrinsics.json").write_text(json.dumps(lens))
+        with pytest.raises(CaptureError, match=r"intrinsics\.json: per_frame is read in a scene folder alone"):
+            TumCapture(tmp_path / "room")
 
     def test_the_slop_is_the_streams(self, tmp_path, frames):
         write_tum(tmp_path / "room", frames, depth_delay=-0.004)

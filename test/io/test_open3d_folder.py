@@ -9,7 +9,7 @@ import pytest
 from scenes import make_room_frames
 
 from s4net_core.errors import CaptureError
-from s4net_core.frames import FrameSequence
+from s4net_core.frames import FrameSequence, Intrinsics
 from s4net_core.io.captures.open3d_folder import Open3dFolder
 from s4net_core.io.captures.opening import open_capture
 from s4net_core.io.captures.unposed import open_rgbd
@@ -87,11 +87,24 @@ def test_a_trajectory_of_open3d_brings_poses_and_the_lens(tmp_path, frames):
         assert read.intrinsics.cy == pytest.approx(written.intrinsics.cy)
 
 
-def test_without_a_lens_it_is_redwoods_camera(tmp_path):
+def test_the_lens_may_be_described_as_in_a_scene_folder(tmp_path, frames, caplog):
+    write(tmp_path / "room", frames, color="rgb", lens=False)
+    lens = {"width": 40, "height": 24, "fx": 31.0, "fy": 32.0, "cx": 18.5, "cy": 12.5, "depth_scale": 0.002}
+    (tmp_path / "room/intrinsics.json").write_text(json.dumps(lens))
+    read = next(iter(open_capture(tmp_path / "room")))
+    assert read.intrinsics == Intrinsics(40, 24, 31.0, 32.0, 18.5, 12.5)
+    np.testing.assert_allclose(read.depth, 2 * frames[0].depth, atol=1.0001e-3)
+    assert [message.split(",")[0] for message in caplog.messages] == [f"depth of {tmp_path}/room has 500 units a metre"]
+
+
+def test_without_a_lens_it_is_redwoods_camera(tmp_path, caplog):
     write(tmp_path / "room", make_room_frames(1, 640, 480), lens=False)
     (frame,) = open_capture(tmp_path / "room")
     lens = frame.intrinsics
     assert (lens.fx, lens.fy, lens.cx, lens.cy) == (525, 525, 319.5, 239.5)
+    (message,) = caplog.messages
+    assert message.startswith(f"{tmp_path}/room does not say which lens its camera has: 640x480 with fx 525, fy 525, ")
+    assert f'write {tmp_path}/room/intrinsics.json, e.g. {{"width": 640' in message
 
 
 def test_images_of_other_names_belong_together_by_order(tmp_path, frames):

@@ -123,6 +123,14 @@ def test_frames_that_cannot_be_used_are_left_out_and_counted_each_time(folder):
         assert capture.skipped == {"color_format": 1, "no_color": 1, "depth_size": 1}
 
 
+@pytest.mark.parametrize("left", [50, -400, -1])
+@pytest.mark.parametrize("kind", ["color", "depth"])
+def test_an_image_that_is_cut_off_is_left_out(folder, kind, left):
+    path = folder / kind / "000002.png"
+    path.write_bytes(path.read_bytes()[:left])
+    assert len(list(SceneFolder(folder))) == 3
+
+
 def test_a_missing_depth_image_is_not_taken_for_a_camera_without_depth(folder):
     (folder / "depth/000003.png").unlink()
     capture = SceneFolder(folder)

@@ -2,8 +2,9 @@
 
 ``color/`` (or ``rgb/``, ``image/``) and ``depth/`` (16 bit, millimetres unless the lens file has a ``depth_scale``,
 aligned to colour), ``trajectory.log`` or ``.json``, also in Open3D's ``scene/``, and the lens in any .json with an
-``intrinsic_matrix``. Without such a file, Redwood's camera (a PrimeSense) is assumed. Colour and depth are paired by
-name, or else by order; a trajectory counts images from 0.
+``intrinsic_matrix``, or an ``intrinsics.json`` as in a scene folder. Without such a file, Redwood's camera (a
+PrimeSense) is assumed, with a warning. Colour and depth are paired by name, or else by order; a trajectory counts
+images from 0.
 """
 
 from functools import partial
@@ -18,6 +19,7 @@ from s4net_core.files import read_json
 from s4net_core.frames import Frame, Intrinsics
 from s4net_core.io.bags.messages import intrinsics_from_calibration
 from s4net_core.io.captures.indexed import STEP_30_HZ, IndexedCapture, Place
+from s4net_core.io.captures.intrinsics_file import lens_beside
 from s4net_core.io.captures.scene_folder import FIRST_STAMP, FRAME_ID
 from s4net_core.io.captures.trajectory import Poses, read_poses
 from s4net_core.io.captures.tum import UNKNOWN_CAMERA
@@ -120,7 +122,7 @@ def _camera(path: Path) -> tuple[Intrinsics, float]:
                 f"{file} cannot be read ({type(error).__name__}: {error}): it must be a PinholeCameraIntrinsic or a "
                 "PinholeCameraTrajectory of Open3D"
             ) from error
-    return UNKNOWN_CAMERA, MILLIMETRES  # the same as Open3D's PrimeSenseDefault
+    return lens_beside(path, UNKNOWN_CAMERA, MILLIMETRES)  # the same as Open3D's PrimeSenseDefault
 
 
 def _camera_in(content: dict[str, Any]) -> dict[str, Any] | None:

@@ -19,9 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from s4net_core.errors import BadFrame, CaptureError
-from s4net_core.files import read_json
 from s4net_core.frames import Frame, Intrinsics
 from s4net_core.io.captures.indexed import IndexedCapture, Place
+from s4net_core.io.captures.intrinsics_file import INTRINSICS_FILE, IntrinsicsFile
 from s4net_core.io.captures.trajectory import NumberedPoses, Poses, numbered_lines, read_poses
 from s4net_core.io.images.codec import MILLIMETRES
 from s4net_core.io.images.files import (
@@ -39,7 +39,6 @@ FIRST_STAMP = 1_000_000_000
 STAMP_STEP = 100_000_000
 """Nanoseconds between two images where there is no timestamps.txt."""
 POSES_FILE = "poses.txt"
-INTRINSICS_FILE = "intrinsics.json"
 FRAME_ID = "camera_color_optical_frame"
 TRUE_DEPTH = "depth_gt"
 _OF_OTHER_FORMATS = ("pose", "*.sens", "rgb.txt", "scene", "*traj*", "*.json")
@@ -73,7 +72,7 @@ class SceneFolder(IndexedCapture):
             raise CaptureError(f"{self.path} is not a scene folder: it must hold color/ and {INTRINSICS_FILE}")
         self._poses = _read_poses(self.path / poses) if isinstance(poses, str) else poses
         self._stamps = _read_stamps(self.path / "timestamps.txt")
-        self._intrinsics = _IntrinsicsFile(self.path / INTRINSICS_FILE)
+        self._intrinsics = IntrinsicsFile(self.path / INTRINSICS_FILE)
         self._colors = numbered_images(self.path / "color")
         numbers = self._poses.poses if isinstance(self._poses, NumberedPoses) else sorted(self._colors)
         self._indices = self.strided(list(numbers))
@@ -91,8 +90,9 @@ class SceneFolder(IndexedCapture):
 
     @property
     def details(self) -> dict[str, str]:
-        """As of every capture."""
-        return {"no_pose": f"the poses of {self.path} have no line for these images"} | super().details
+        """As of every capture, also for images without a pose."""
+        unposed = {"no_pose": f"the file of poses has no line for {self._without_pose} images in color/"}
+        return (unposed if self._without_pose else {}) | super().details
 
     def locate(self, position: int) -> Place:
         """Stamp, pose and the function that reads the images; it raises S4NetError for ids outside the label space."""
@@ -222,47 +222,6 @@ def _intrinsics_json(lenses: list[Intrinsics], path: Path) -> dict[str, Any]:
     if any(lens != first for lens in lenses):
         content["per_frame"] = [{"fx": lens.fx, "fy": lens.fy} for lens in lenses]
     return content
-
-
-class _IntrinsicsFile:
-    """``intrinsics.json``, which may give every image its own focal length."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        if not path.is_file():
-            raise CaptureError(
-                f"{path} is missing: a scene folder needs the lens of its camera, in pixels of the colour images, e.g. "
-                '{"width": 640, "height": 480, "fx": 615.0, "fy": 615.0, "cx": 319.5, "cy": 239.5}'
-            )
-        try:
-            content = read_json(path)
-            self._per_frame = [(float(lens["fx"]), float(lens["fy"])) for lens in content.get("per_frame", ())]
-            fx, fy = self._per_frame[0] if self._per_frame else (content["fx"], content["fy"])
-            self._shared = Intrinsics(
-                width=int(content["width"]),
-                height=int(content["height"]),
-                fx=float(fx),
-                fy=float(fy),
-                cx=float(content["cx"]),
-                cy=float(content["cy"]),
-                distortion=tuple(float(k) for k in content.get("distortion", ())),
-            )
-            self.units_per_metre = 1.0 / float(content.get("depth_scale", 1.0 / MILLIMETRES))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, ArithmeticError) as error:
-            raise CaptureError(
-                f"{path} cannot be read ({type(error).__name__}: {error}): it must be JSON with width, height, fx, fy, "
-                "cx, cy"
-            ) from error
-
-    def of(self, index: int) -> Intrinsics:
-        if not self._per_frame:
-            return self._shared
-        if index >= len(self._per_frame):
-            raise BadFrame(
-                "intrinsics", f"{self.path}: per_frame has {len(self._per_frame)} lenses, none for image {index}"
-            )
-        fx, fy = self._per_frame[index]
-        return replace(self._shared, fx=fx, fy=fy)
 
 
 def _read_poses(path: Path) -> Poses:

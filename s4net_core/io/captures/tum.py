@@ -1,6 +1,8 @@
 """TUM RGB-D (Sturm et al., IROS 2012): colour, depth and poses, each with its own stamps, matched like live topics.
 
-``rgb.txt`` and ``depth.txt`` (stamp, file), ``groundtruth.txt`` (stamp, tx ty tz, qx qy qz qw; T_world_camera).
+``rgb.txt`` and ``depth.txt`` (stamp, file), ``groundtruth.txt`` (stamp, tx ty tz, qx qy qz qw; T_world_camera). The
+lens is that of the data set's camera. Other cameras say theirs in an ``intrinsics.json`` as in a scene folder, where
+``depth_scale`` replaces the data set's 5000 units a metre.
 """
 
 import re
@@ -13,6 +15,7 @@ from s4net_core.config import StreamSettings
 from s4net_core.errors import BadFrame, CaptureError
 from s4net_core.frames import Intrinsics
 from s4net_core.geometry.poses import pose_matrix
+from s4net_core.io.captures.intrinsics_file import INTRINSICS_FILE, lens_beside
 from s4net_core.io.captures.recorded import RecordedCapture
 from s4net_core.io.captures.scene_folder import FRAME_ID
 from s4net_core.io.captures.trajectory import TUM_WORDS, Poses, nanoseconds, numbered_lines, text_of
@@ -49,15 +52,15 @@ class TumCapture(RecordedCapture):
     As in the live node, a colour image is matched only when later images show that no nearer depth image will come.
 
     Args:
-        path: folder of the sequence. Its name, or the comment in ``groundtruth.txt``, tells the camera
-            (``freiburg1`` or ``fr1``).
+        path: folder of the sequence. Its ``intrinsics.json`` tells the camera, or else its name or the comment in
+            ``groundtruth.txt`` (``freiburg1`` or ``fr1``).
         stream: slop of the association, waiting time for poses.
         poses: replace ``groundtruth.txt``, which may then be missing.
         stride: take every n-th frame.
         with_depth: False = depth is not read, every colour image becomes a frame without it.
 
     Raises:
-        CaptureError: a text file is missing or cannot be parsed.
+        CaptureError: a text file is missing or cannot be parsed, or ``intrinsics.json`` has a lens for each image.
     """
 
     def __init__(
@@ -75,7 +78,7 @@ class TumCapture(RecordedCapture):
         tracked = [] if poses else _read_list(self.path / GROUND_TRUTH, "pose", TUM_WORDS)
         self._events = sorted(tracked + depths + colors)
         self._count = len(colors)
-        self._lens = _lens_of(self.path)
+        self._lens, self._units_per_metre = _camera(self.path)
 
     def _play(self, assembler: StreamAssembler) -> Iterator[None]:
         for event in self._events:
@@ -91,7 +94,7 @@ class TumCapture(RecordedCapture):
                 raise CaptureError(f"{self.path / GROUND_TRUTH}: {' '.join(event.words)}: {error}") from error
             assembler.add_transform(self._stream.fixed_frame, FRAME_ID, event.stamp, T_world_camera)
         elif event.kind == "depth":
-            assembler.add_depth(self._picture(event, partial(read_depth, units_per_metre=UNITS_PER_METRE)))
+            assembler.add_depth(self._picture(event, partial(read_depth, units_per_metre=self._units_per_metre)))
         else:
             assembler.add_camera_info(event.stamp, lambda: self._lens)
             assembler.add_color(self._picture(event, read_color))
@@ -105,12 +108,15 @@ def is_tum(path: Path) -> bool:
     return (path / "rgb.txt").is_file() and (path / "depth.txt").is_file()
 
 
-def _lens_of(path: Path) -> Intrinsics:
+def _camera(path: Path) -> tuple[Intrinsics, float]:
+    """Lens, and depth units per metre."""
     truth = path / GROUND_TRUTH
     lines = text_of(truth).splitlines()[:3] if truth.is_file() else []
     comments = [line for line in lines if line.startswith("#")]
     match = re.search(r"(?:freiburg|fr)([123])", " ".join([path.resolve().name, *comments]))
-    return CAMERAS[match[1]] if match else UNKNOWN_CAMERA
+    if match and not (path / INTRINSICS_FILE).is_file():
+        return CAMERAS[match[1]], UNITS_PER_METRE
+    return lens_beside(path, UNKNOWN_CAMERA, UNITS_PER_METRE)
 
 
 def _read_list(path: Path, kind: Literal["pose", "depth", "color"], words: int) -> list[_Event]:
