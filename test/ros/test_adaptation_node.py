@@ -350,21 +350,21 @@ def test_who_comes_late_still_gets_the_weights_that_serve(ros, start):
     assert [m.version for m in late.updates] == [s.learning.current.number]
 
 
-def test_refused_weights_are_not_announced_and_the_session_alone_logs_them(ros, start, monkeypatch):
+def test_refused_weights_are_not_announced_and_the_session_alone_logs_them(ros, start, monkeypatch, capfd):
     monkeypatch.setattr("s4net_ros.adaptation.learner_thread.BACK_OFF_SECONDS", 0.01)
     s = start()
     all_of_them = QoSProfile(depth=50, durability=DurabilityPolicy.TRANSIENT_LOCAL)
     updates = s.robot.listen(ModelUpdate, "model_update", all_of_them)
-    log = s.robot.listen(Log, "/rosout", 100)
-    ros.wait_for(lambda: updates and s.node.count_subscribers("/rosout"), "the weights that serve, and a log")
+    ros.wait_for(lambda: updates, "the weights that serve")
     s.learning.refuse = ("one class covers 99 %",)
     s.learning.state = "learning"
     ros.wait_for(lambda: s.learning.refused > 10, "refusals")
     s.learning.refuse = ()
     ros.wait_for(lambda: updates[-1].version, "weights that are not refused")
     assert [m.version for m in updates[:2]] == [0, 1]
-    ros.wait_for(lambda: [line.msg for line in log if "handed over" in line.msg], "the log")
-    assert [line.msg for line in log if "refused" in line.msg] == []
+    log = "".join(capfd.readouterr())
+    assert "handed over" in log  # before it is announced
+    assert "keeps serving" not in log
 
 
 def test_an_error_in_a_step_shows_in_status_and_diagnostics_and_is_over_after_resume(ros, start, room):
