@@ -39,10 +39,11 @@ class PairCounts:
     @property
     def doubt(self) -> str:
         """What speaks against all poses together, and what to check; empty = most pairs fit, or there are few."""
-        if self.refused < MANY_REFUSED or self.refused <= self.usable + self.parted:
+        fitting = self.usable + self.parted
+        if self.refused < MANY_REFUSED or self.refused <= fitting:
             return ""
         return (
-            f"{self.refused} of {self.usable + self.parted + self.refused} pairs of keyframes contradict each other: "
+            f"{self.refused} of {fitting + self.refused} pairs of keyframes contradict each other: "
             "check that poses are camera to world in metres, the unit of depth, and the intrinsics"
         )
 

@@ -129,13 +129,13 @@ class ConfiguredAdaptation:
     # Housekeeping, on the executor's thread.
 
     def _keep_house(self, details: dict[str, str]) -> None:
-        stamp = self._node.get_clock().now().to_msg()
-        self._outputs.publish_status(status_message(self._session.status, self._node_status(), stamp))
+        stamp, status = self._node.get_clock().now().to_msg(), self._session.status
+        self._outputs.publish_status(status_message(status, self._node_status(), stamp))
         self._outputs.publish_keyframes()
         self._log_drops(details)
         if reason := self._stall():
             self._log.warning(reason, throttle_duration_sec=self._settings.stream.stall_warning)
-        if doubt := self._session.status.pairs.doubt:
+        if doubt := status.pairs.doubt:
             self._log.warning(doubt, throttle_duration_sec=DOUBT_AGAIN_S)
 
     def _log_drops(self, details: dict[str, str]) -> None:
