@@ -33,7 +33,8 @@ def test_free_memory_between_what_is_in_use_goes_back_to_the_system() -> None:
 
 
 @pytest.mark.skipif(not Path("/proc/thread-self/schedstat").exists(), reason="needs the kernel's scheduler statistics")
-def test_a_thread_that_shares_its_core_waits_for_it() -> None:
+def test_a_thread_that_shares_its_core_waits_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("s4net_core.machine.process.WATCHED_SECONDS", 1.0)
     cores = os.sched_getaffinity(0)
     watch = CoreWatch(threading.get_native_id())
     os.sched_setaffinity(0, {min(cores)})  # of this thread, and of the process that it starts
@@ -60,7 +61,7 @@ def test_a_thread_waits_in_a_share_of_the_last_minute(tmp_path: Path, monkeypatc
         now = 1000.0 + second
         watch._file.write_text(f"7 {int(min(second, 60) * 0.5e9)} 3\n")
         shares.append(watch.held_up())
-    assert shares[:7] == [0.0] + [pytest.approx(0.5)] * 6
+    assert shares[:7] == [pytest.approx(second * 0.5 / 60) for second in range(0, 61, 10)]
     assert shares[9] == pytest.approx(0.25)
     assert set(shares[12:]) == {0.0}
 

@@ -45,9 +45,10 @@ class CoreWatch:
         """When `held_up` was asked, seconds, and how long the thread had waited by then."""
 
     def held_up(self) -> float:
-        """Share of the time, 0..1, since the oldest call within a minute; 0 = it is the first, or nothing is known.
+        """Share of the last minute, 0..1, between its calls; what was before the first call counts as not waited.
 
-        Nothing is known where the thread has ended, on no Linux, and where the kernel has no scheduler statistics.
+        So a second of waiting is no alarm. 0 where nothing is known: the thread has ended, the system is no Linux, or
+        its kernel has no scheduler statistics.
         """
         try:
             _, waited, _ = self._file.read_text().split()
@@ -57,5 +58,4 @@ class CoreWatch:
         self._samples.append((now, seconds))
         while self._samples[0][0] < now - WATCHED_SECONDS:
             self._samples.popleft()
-        since, before = self._samples[0]
-        return min((seconds - before) / max(now - since, 1e-3), 1.0)
+        return min((seconds - self._samples[0][1]) / WATCHED_SECONDS, 1.0)

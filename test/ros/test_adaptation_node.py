@@ -159,6 +159,7 @@ def start(ros, settings, tmp_path, monkeypatch):
     """`start()` -> node, robot, learner (thread), learning (session); the node is active, everything is connected."""
     monkeypatch.setattr(adaptation_node, "STATUS_S", 0.05)
     settings.state_dir = str(tmp_path / "state")
+    settings.stream.stall_warning = 600.0  # a test that waits for something else shows no frames meanwhile
     learnings, learners = [], []
 
     class Watched(WatchedLearner):

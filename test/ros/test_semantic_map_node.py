@@ -51,6 +51,7 @@ def settings(tmp_path, make_checkpoint):
 @pytest.fixture
 def start(ros, settings):
     """`start()` -> node, robot, configured; the node is active, everything is connected."""
+    settings.stream.stall_warning = 600.0  # a test that waits for something else shows no frames meanwhile
 
     def make(**parameters):
         robot = Robot(ros)
@@ -121,7 +122,6 @@ def test_frames_become_a_map_that_a_late_listener_gets_whole(ros, start, room):
     values = lambda: {pair.key: pair.value for pair in s.robot.level("semantic_map").values}  # noqa: E731
     ros.wait_for(lambda: values().get("voxels") == str(len(s.configured.map)), "diagnostics of the whole map")
     assert values()["new"] == values()["keyframes"] == values()["keyframes_in_map"]
-    s.robot.show(room[-1])  # a camera that has been silent for seconds is a warning
     ros.wait_for(lambda: s.robot.level("semantic_map").level == DiagnosticStatus.OK, "a map that is well")
 
 
