@@ -43,7 +43,7 @@ class Intrinsics:
             raise BadFrame(
                 "intrinsics",
                 f"intrinsics are not usable: {self.width}x{self.height}, fx {self.fx}, fy {self.fy}, cx {self.cx}, "
-                f"cy {self.cy}, distortion {self.distortion}: check that camera_info comes from a calibrated camera",
+                f"cy {self.cy}, distortion {self.distortion}: calibrate the camera",
             )
 
     @property
@@ -214,8 +214,8 @@ def check_depth_size(depth: NDArray[np.float32], size: tuple[int, ...]) -> None:
     if depth.shape != size:
         raise BadFrame(
             "depth_size",
-            f"depth is {depth.shape[1]}x{depth.shape[0]} but colour is {size[1]}x{size[0]}: "
-            "launch the camera with align_depth.enable:=true",
+            f"depth is {depth.shape[1]}x{depth.shape[0]} but colour is {size[1]}x{size[0]}: register depth to colour "
+            "(a RealSense camera does with align_depth.enable:=true)",
         )
 
 
@@ -228,8 +228,8 @@ def check_intrinsics_size(intrinsics: Intrinsics, size: tuple[int, ...]) -> None
     if (intrinsics.height, intrinsics.width) != size:
         raise BadFrame(
             "intrinsics_size",
-            f"camera_info is {intrinsics.width}x{intrinsics.height} but colour is {size[1]}x{size[0]}: "
-            "use the camera_info of the colour stream",
+            f"intrinsics are of {intrinsics.width}x{intrinsics.height} but colour is {size[1]}x{size[0]}: "
+            "give those of the colour images (live: the camera_info of the colour stream)",
         )
 
 

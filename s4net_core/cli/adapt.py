@@ -12,11 +12,13 @@ from rich.console import Console
 from s4net_core.cli.options import add_learning_options, add_poses_option, learning_settings_from, track_labels
 from s4net_core.cli.output import progress_bar, tracked
 from s4net_core.cli.state_options import add_training_options, prepare_state_folder
+from s4net_core.errors import SettingsError
 from s4net_core.files import creation_time
 from s4net_core.frames import Capture
 from s4net_core.learning.training_log import TrainingLog
 
 if TYPE_CHECKING:
+    from s4net_core.keyframes import KeyframeBuffer
     from s4net_core.learning.learner import StepReport
     from s4net_core.learning.rerun_recording import RerunRecording
     from s4net_core.learning.session import Session
@@ -68,8 +70,23 @@ def run(args: argparse.Namespace) -> int:
     state = prepare_state_folder(args)
     source = open_source(settings)
     with Session(settings, settings.checkpoint, source, state, track=track_labels) as session:
-        _adapt(args, session, open_views(args.capture, settings, poses=args.poses), recording)
+        capture = open_views(args.capture, settings, poses=args.poses)
+        _check_resumed(session.keyframes, capture, state)
+        _adapt(args, session, capture, recording)
     return 0
+
+
+def _check_resumed(keyframes: "KeyframeBuffer", capture: Capture, state: Path) -> None:
+    """Refuse to learn two captures as one: their poses need not be in one frame."""
+    from s4net_core.keyframes.segments import same_pose
+
+    poses = {view.stamp: view.T_world_camera for view in keyframes.views(keyframes.ids()).values()}
+    views = capture.views() if poses else ()
+    if poses and not any(view.stamp in poses and same_pose(poses[view.stamp], view.T_world_camera) for view in views):
+        raise SettingsError(
+            f"state {state} holds {len(poses)} keyframes, and none of them is a view of {capture.name}: --resume needs "
+            "the capture of the earlier run; use --force to start anew, or another folder with --state"
+        )
 
 
 def _adapt(args: argparse.Namespace, session: "Session", capture: Capture, recording: "RerunRecording") -> None:
@@ -104,7 +121,8 @@ def _adapt(args: argparse.Namespace, session: "Session", capture: Capture, recor
 
     def show_handover(handover: "Handover") -> None:
         status = session.status
-        console.print(_describe(status, handover))
+        if not handover.reasons:  # the session logs refusals itself
+            console.print(_describe(status, handover))
         write_curves(status.step, _handover_values(status))
         if handover.accepted:
             recording.labels(session)
@@ -155,8 +173,6 @@ def _handover_values(status: "Status") -> dict[str, float]:
 
 def _describe(status: "Status", handover: "Handover") -> str:
     number, new, base = handover.version.number, status.health, status.base_health
-    if handover.reasons:
-        return f"step {status.step}: refused, back to version {number}: {'; '.join(handover.reasons)}"
     if not handover.better:
         return f"step {status.step}: no better (score {new.score:.3f}), version {number} stays"
     of_source = "" if math.isnan(new.source_miou) else f", source mIoU {base.source_miou:.3f} -> {new.source_miou:.3f}"

@@ -1,6 +1,7 @@
 """Scores of a network on a capture: against labels and depth where it has some, and between its own views."""
 
 import itertools
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -14,11 +15,13 @@ from s4net_core.evaluation.depth import DepthErrors, DepthEvaluation
 from s4net_core.evaluation.metrics import ConfusionMatrix, SegmentationScores
 from s4net_core.evaluation.pictures import PictureRow
 from s4net_core.frames import Frame, FrameSequence
-from s4net_core.keyframes import DepthPrediction, KeyframeBuffer
+from s4net_core.keyframes import DepthPrediction, KeyframeBuffer, buffer_for
 from s4net_core.labels import SUNRGBD37, LabelSpace
 from s4net_core.models.checkpoint import common_space
 from s4net_core.models.predict import pick_device
 from s4net_core.models.segmenter import Segmenter
+
+log = logging.getLogger(__name__)
 
 COMPARED = {"learner": {"neighbours": 4, "min_overlap": 0.25}}
 """The paper's pairs of views: agreement is measured on them, so that numbers can be compared between settings."""
@@ -119,8 +122,7 @@ def measure_networks(
             yield frame
 
     newest = list(segmenters.values())[-1]  # its depth is used for all networks, as in the guard
-    predict_depth = None if settings.geometry.from_sensor else newest.depth
-    keyframes = keyframes_of(scored(capture), settings, predict_depth=predict_depth, on_frame=on_frame)
+    keyframes = keyframes_of(scored(capture), settings, predict_depth=newest.depth, on_frame=on_frame)
     total = len(segmenters) * VIEW_PASSES * len(keyframes)
     done = itertools.count(1)
 
@@ -173,20 +175,15 @@ def keyframes_of(
 
     Args:
         frames: those without depth are not taken, unless it is predicted.
-        settings: groups `model` (working size), `keyframes`, `geometry`, and `learner.min_overlap`.
-        predict_depth: as of `KeyframeBuffer`.
+        settings, predict_depth: as of `buffer_for`.
         on_frame: called after every frame of the capture.
     """
-    keyframes = KeyframeBuffer(
-        settings.keyframes,
-        settings.geometry,
-        min_overlap=settings.learner.min_overlap,
-        size=settings.model.size,
-        predict_depth=predict_depth,
-    )
+    keyframes = buffer_for(settings, predict_depth)
     for frame in frames:
         keyframes.offer(frame)
         on_frame()
+    if doubt := keyframes.pairs.doubt:
+        log.warning("%s", doubt)
     return keyframes
 
 

@@ -1,7 +1,7 @@
 """Keyframes: which views are kept, how much they see of each other, and how they survive a restart."""
 
-from s4net_core.keyframes.buffer import DepthPrediction, KeyframeBuffer
+from s4net_core.keyframes.buffer import DepthPrediction, KeyframeBuffer, buffer_for
 from s4net_core.keyframes.pairing import PairCounts
 from s4net_core.keyframes.view import Decision, Keyframe, views_of
 
-__all__ = ["Decision", "DepthPrediction", "Keyframe", "KeyframeBuffer", "PairCounts", "views_of"]
+__all__ = ["Decision", "DepthPrediction", "Keyframe", "KeyframeBuffer", "PairCounts", "buffer_for", "views_of"]

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from s4net_core.config import GeometrySettings, KeyframeSettings
+from s4net_core.config import GeometrySettings, KeyframeSettings, Settings
 from s4net_core.errors import KeyframeError
 from s4net_core.frames import Frame, View
 from s4net_core.geometry.camera import working_frame
@@ -280,6 +280,22 @@ class KeyframeBuffer(KeyframeQueries):
         while self.nbytes > self._settings.max_megabytes * BYTES_PER_MEGABYTE:
             self._pairing.remove(self._pairing.graph.most_covered(but=newest))
             self._evicted += 1
+
+
+def buffer_for(settings: Settings, predict_depth: DepthPrediction | None = None) -> KeyframeBuffer:
+    """An empty buffer at the working size, the same for learning, evaluation and maps.
+
+    Args:
+        settings: groups `model` (working size), `keyframes`, `geometry`, and `learner.min_overlap`.
+        predict_depth: as of `KeyframeBuffer`; not used where `geometry.depth` is the sensor's.
+    """
+    return KeyframeBuffer(
+        settings.keyframes,
+        settings.geometry,
+        min_overlap=settings.learner.min_overlap,
+        size=settings.model.size,
+        predict_depth=None if settings.geometry.from_sensor else predict_depth,
+    )
 
 
 def _size_of(view: Frame | Keyframe) -> tuple[int, int]:

@@ -50,7 +50,6 @@ def adapt_to(
             view.refuse(error)
             unusable[error.reason] += 1
             messages[error.reason] = str(error)
-    session.save()
     status = session.status
     rejected = Counter(status.rejected) - Counter(before.rejected)
     on_collected(rejected)
@@ -64,6 +63,7 @@ def adapt_to(
             f"{adaptation.min_keyframes}; left out: {dict(unusable + rejected) or 'none'}): "
             f"{'; '.join(what) or 'there was no view'}"
         )
+    session.save()  # not before: a capture that cannot be learned from leaves nothing behind
     for example in examples:
         log.warning("%d of the frames cannot be used: %s", unusable.total(), example)
     if doubt:

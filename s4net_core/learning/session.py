@@ -19,7 +19,7 @@ from s4net_core.files import creation_time
 from s4net_core.frames import View
 from s4net_core.io.source_sets.batches import SourceBatches
 from s4net_core.io.source_sets.source_set import SourceSet, Usable, in_label_space, split
-from s4net_core.keyframes import Decision, Keyframe, KeyframeBuffer
+from s4net_core.keyframes import Decision, Keyframe, buffer_for
 from s4net_core.learning.base_model import check_branches
 from s4net_core.learning.guard import Guard
 from s4net_core.learning.judge import KnownLabels
@@ -103,13 +103,7 @@ class Session:
 
     def _prepare(self, source: SourceSet | None, track: Callable[[Sequence[int]], Iterable[int]]) -> None:
         settings = self.settings
-        self.keyframes = KeyframeBuffer(
-            settings.keyframes,
-            settings.geometry,
-            min_overlap=settings.learner.min_overlap,
-            size=settings.model.size,
-            predict_depth=None if settings.geometry.from_sensor else self._predict_depth,
-        )
+        self.keyframes = buffer_for(settings, self._predict_depth)
         self.stopping = Stopping(settings, self.keyframes)
         if source is None and not (settings.learner.lambda_geometric or settings.learner.lambda_depth):
             raise SettingsError("nothing to learn from: set learner.lambda_geometric above 0, or name a source set")

@@ -1,5 +1,6 @@
 """The semantic map of a whole capture, and how much better its labels are than those of single frames."""
 
+import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -9,10 +10,12 @@ from s4net_core.errors import BadFrame, CaptureError
 from s4net_core.evaluation.metrics import ConfusionMatrix
 from s4net_core.frames import Frame, View
 from s4net_core.geometry.camera import undistort_frame
-from s4net_core.keyframes import KeyframeBuffer
+from s4net_core.keyframes import buffer_for
 from s4net_core.labels import UNLABELLED
 from s4net_core.mapping.semantic_map import SemanticMap
 from s4net_core.models.segmenter import Segmenter
+
+log = logging.getLogger(__name__)
 
 
 def map_of(views: Iterable[View], segmenter: Segmenter) -> SemanticMap:
@@ -25,7 +28,7 @@ def map_of(views: Iterable[View], segmenter: Segmenter) -> SemanticMap:
     Raises:
         CaptureError: no view became a keyframe.
     """
-    keyframes = keyframes_for(segmenter)
+    keyframes = buffer_for(segmenter.settings, segmenter.depth)
     found = SemanticMap(segmenter.info.label_space, segmenter.settings.map)
     for view in views:
         try:
@@ -38,19 +41,9 @@ def map_of(views: Iterable[View], segmenter: Segmenter) -> SemanticMap:
             found.update(keyframes)
     if not len(keyframes):
         raise CaptureError("no view became a keyframe: a map needs poses, and depth in most of a view's pixels")
+    if doubt := keyframes.pairs.doubt:
+        log.warning("%s", doubt)
     return found
-
-
-def keyframes_for(segmenter: Segmenter) -> KeyframeBuffer:
-    """An empty buffer as the adaptation node has it, by the segmenter's settings."""
-    settings = segmenter.settings
-    return KeyframeBuffer(
-        settings.keyframes,
-        settings.geometry,
-        min_overlap=settings.learner.min_overlap,
-        size=settings.model.size,
-        predict_depth=None if settings.geometry.from_sensor else segmenter.depth,
-    )
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from pathlib import Path
 from diagnostic_msgs.msg import DiagnosticStatus
 
 from s4net_core.frames import View
+from s4net_core.keyframes import buffer_for
 from s4net_core.mapping import MapPoints, SemanticMap
-from s4net_core.mapping.offline import keyframes_for
 from s4net_core.models.segmenter import Segmenter
 from s4net_ros.diagnostics import Counts, DiagnosticsPublisher, Report, StallWatch
 from s4net_ros.frame_assembly import camera_frames
@@ -44,7 +44,7 @@ class ConfiguredMap:
         self._settings = node.settings
         self._segmenter = segmenter
         self.map = SemanticMap(segmenter.info.label_space, self._settings.map)
-        self.keyframes = keyframes_for(segmenter)
+        self.keyframes = buffer_for(segmenter.settings, segmenter.depth)
         self.counts = Counts()
         self._outputs = MapOutputs(node, segmenter.info.label_space, self._settings.map)
         undo.callback(self._outputs.destroy)

@@ -1,5 +1,6 @@
 """`s4net pretrain`, `adapt`, `compare` and `bench step` as a user runs them, on a tiny network and room."""
 
+import re
 import shutil
 import sys
 from collections import defaultdict
@@ -288,6 +289,26 @@ def test_adapt_resumes(base, place):
     assert (read_info(place / "adapted.safetensors").version, read_info(place / "adapted.safetensors").step) == (4, 8)
 
 
+def test_adapt_does_not_go_on_with_another_capture(base, place, capsys):
+    write_scene_folder(place / "elsewhere", make_room_frames(20, seed=6))
+    assert main(["adapt", "room", "adapted.safetensors", *GIVEN]) == 0
+    before = (place / "adapted.safetensors").read_bytes()
+    kept = sorted(place.glob("adapted.safetensors.state/*/keyframes/*"))
+    assert main(["adapt", "elsewhere", "adapted.safetensors", *GIVEN, "--resume"]) == 2
+    told = " ".join(capsys.readouterr().err.split())
+    assert re.search(r"state \S+ holds \d+ keyframes, and none of them is a view of \S+elsewhere: .*--force", told)
+    assert (place / "adapted.safetensors").read_bytes() == before
+    assert sorted(place.glob("adapted.safetensors.state/*/keyframes/*")) == kept
+    shutil.move(place / "room", place / "moved")
+    assert main(["adapt", "moved", "adapted.safetensors", *GIVEN, "--resume"]) == 0
+
+
+def test_refused_weights_are_told_once_by_the_log(base, place, capsys, caplog):
+    assert main(["adapt", "room", "adapted.safetensors", *GIVEN, "--set", "guard.max_class_share=1e-6"]) == 0
+    assert caplog.text.count("weights of step 2 refused, version 0 keeps serving") == 1
+    assert "step 2" not in capsys.readouterr().out
+
+
 def test_adapt_resumes_with_its_keyframes_after_the_computer_has_started_again(base, place, monkeypatch):
     given = [*GIVEN, "--set", "adaptation.max_steps=0", "--set", "adaptation.steps_per_keyframe=0.5"]
     assert main(["adapt", "room", "adapted.safetensors", *given]) == 0
@@ -318,6 +339,7 @@ def test_adapt_says_when_a_capture_is_too_short(base, place, capsys):
     assert main(["adapt", "short", "adapted.safetensors", *GIVEN]) == 2
     assert "too little overlap" in capsys.readouterr().err
     assert not (place / "adapted.safetensors").exists()
+    assert main(["adapt", "room", "adapted.safetensors", *GIVEN]) == 0  # nothing is left that it would ask about
 
 
 def test_adapt_needs_a_base_model(base, capsys):

@@ -12,9 +12,9 @@ from s4net_core.cli.main import EXIT_ERROR, main
 from s4net_core.config import MapSettings, ModelSettings, from_values
 from s4net_core.io.bags.writer import write_bag
 from s4net_core.io.captures.scene_folder import SceneFolder, write_scene_folder
+from s4net_core.keyframes import buffer_for
 from s4net_core.labels import SUNRGBD37
 from s4net_core.mapping import SemanticMap
-from s4net_core.mapping.offline import keyframes_for
 from s4net_core.models.build import build_network
 from s4net_core.models.checkpoint import CheckpointInfo, save_checkpoint
 from s4net_core.models.segmenter import Segmenter
@@ -43,7 +43,7 @@ def test_the_map_is_that_of_the_keyframes_and_their_labels(folder, tmp_path, cap
     assert map_it(folder, tmp_path / "map.npz") == 0
     settings = from_values({"model.width": 64, "model.height": 48, "device": "cpu"})
     segmenter = Segmenter(folder / "weights", "cpu", settings)
-    expected, keyframes = SemanticMap(SUNRGBD37, settings.map), keyframes_for(segmenter)
+    expected, keyframes = SemanticMap(SUNRGBD37, settings.map), buffer_for(settings, segmenter.depth)
     for frame in SceneFolder(folder / "room"):
         keyframes.offer(frame)
     for id in keyframes.ids():

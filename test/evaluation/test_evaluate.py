@@ -108,6 +108,14 @@ def test_agreement_is_measured_on_the_keyframes_of_the_capture(frames, settings)
     assert bad.mean < 0.1
 
 
+def test_poses_that_contradict_the_depths_are_told(frames, settings, caplog):
+    inverted = [replace(frame, T_world_camera=np.linalg.inv(frame.T_world_camera)) for frame in frames]
+    keyframes_of(frames, settings)
+    assert not caplog.messages
+    keyframes_of(inverted, settings)
+    assert "pairs of keyframes contradict each other" in caplog.text
+
+
 def test_progress_of_the_agreement_runs_to_its_end_in_equal_steps(frames, settings):
     seen = []
     networks = {"before": Oracle(frames), "after": Oracle(frames)}
