@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from s4net_core import evaluate
+from s4net_core.io.captures.opening import open_capture
 from s4net_core.io.images.files import read_color
 from s4net_core.models.checkpoint import read_info
 
@@ -48,11 +50,13 @@ def test_evaluate_model(run):
     assert "worst: " in out
 
 
-def test_adapt_to_capture(run):
+def test_adapt_to_capture(run, monkeypatch):
+    monkeypatch.setattr("s4net_core.evaluate", lambda model, path: evaluate(model, open_capture(path, stride=15)))
     out = run("adapt_to_capture.py", 2)
     assert "version 1: agreement between views 0." in out
-    assert f"before: pixel accuracy {ACCURACY}, mIoU {MIOU}" in out
-    assert "after : pixel accuracy" in out
+    before, after = re.search(r"before: pixel accuracy (0\.\d+), .*\nafter : pixel accuracy (0\.\d+)", out).groups()
+    assert 0.5 < float(before) < 0.9
+    assert 0.5 < float(after) < 0.9
     info = read_info("adapted.safetensors")
     assert (info.version, info.step) == (1, 2)
 
