@@ -67,13 +67,14 @@ def of_ros(item: pytest.Item) -> bool:
 def pytest_collection_modifyitems(items: "list[pytest.Item]") -> None:
     """Mark what needs ROS or outside data; files of ROS, which wait half of their time, come among the others.
 
-    The colcon workspace is built first, or workers would wait for it at the end.
+    The longest tests of the end of the alphabet come first, or one worker would be busy with them when all others have
+    nothing left.
     """
     count, before, place = Counter(map(of_ros, items)), Counter[bool](), dict[Path, float]()
     for item in items:
         place.setdefault(item.path, before[of_ros(item)] / count[of_ros(item)])
         before[of_ros(item)] += 1
-    items.sort(key=lambda item: (item.path.name != "test_colcon.py", place[item.path]))
+    items.sort(key=lambda item: (item.path.name not in ("test_colcon.py", "test_examples.py"), place[item.path]))
     for item in items:
         if of_ros(item):
             item.add_marker("ros")
