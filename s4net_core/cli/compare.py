@@ -25,12 +25,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run all adaptations and print the table."""
+    before = _content(args.output) if args.output else ""
     settings = learning_settings_from(args)
     seeds = range(settings.seed, settings.seed + args.seeds)
     scans = {_name(path): str(path) for path in args.scenes}
     if len(scans) < len(args.scenes):
         raise SettingsError(f"scenes {[str(path) for path in args.scenes]} end in equal names: rename a folder")
-    before = _content(args.output) if args.output else ""
     from s4net_core.experiments.comparison import comparison, comparison_table
     from s4net_core.experiments.run import ExperimentRun
 

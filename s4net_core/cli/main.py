@@ -41,7 +41,9 @@ COMMANDS = {
     "adapt": Command("s4net_core.cli.adapt", "adapt a network to a capture, offline"),
     "pretrain": Command("s4net_core.cli.pretrain", "train a base model on a labelled source set"),
     "evaluate": Command("s4net_core.cli.evaluate", "measure networks on captures, against labels where there are some"),
-    "compare": Command("s4net_core.cli.compare", "measure S4-Net against its control over several seeds"),
+    "compare": Command(
+        "s4net_core.cli.compare", "measure S4-Net against its control over several seeds; needs a source set"
+    ),
     "label": Command("s4net_core.cli.label", "label a whole capture: class ids, pictures, LabelMe annotations"),
     "map": Command("s4net_core.cli.map", "map a capture: the labels of its views, fused in voxels"),
     "experiment": Command("s4net_core.cli.experiment", "run experiments of the paper and write its tables"),
@@ -124,7 +126,12 @@ def command_parser(name: str) -> argparse.ArgumentParser:
 
 def _run(name: str, arguments: Sequence[str]) -> int:
     args = command_parser(name).parse_args(arguments)
-    return int(importlib.import_module(COMMANDS[name].module).run(args))
+    try:
+        return int(importlib.import_module(COMMANDS[name].module).run(args))
+    except KeyboardInterrupt:
+        if "resume" in args:
+            print(f"s4net {name}: interrupted; the same line with --resume goes on", file=sys.stderr)
+        raise
 
 
 def _run_ros(name: str, module: str, arguments: Sequence[str]) -> int:

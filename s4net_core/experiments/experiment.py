@@ -1,11 +1,13 @@
 """An experiment, in memory or as a file: which data, which networks, which methods, and what the paper reached."""
 
+import difflib
 from collections.abc import Mapping, Sequence
 from functools import reduce
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 
 from s4net_core.config import Settings, read_yaml, with_values
 from s4net_core.errors import SettingsError
@@ -196,8 +198,20 @@ def load_experiment(path: str | Path, stand_in: str = "") -> Experiment:
     try:
         return Experiment.model_validate(values)
     except ValidationError as error:
-        problems = "; ".join(": ".join(filter(None, (".".join(map(str, e["loc"])), e["msg"]))) for e in error.errors())
-        raise SettingsError(f"experiment {path}: {problems}") from error
+        raise SettingsError(f"experiment {path}: {'; '.join(map(_problem, error.errors()))}") from error
+
+
+def _problem(found: ErrorDetails) -> str:
+    """What pydantic has found, for somebody who writes YAML."""
+    place = ".".join(str(part + 1) if isinstance(part, int) else part for part in found["loc"])
+    message = found["msg"].removeprefix("Value error, ")
+    if found["type"] == "extra_forbidden":
+        names = [*Experiment.model_fields, *Method.model_fields, *Scene.model_fields]
+        near = difflib.get_close_matches(str(found["loc"][-1]), names, 1)
+        message = f"there is no such name{f', did you mean {near[0]}?' if near else ''}"
+    elif found["type"] == "tuple_type":
+        message = f"it is {found['input']!r:.100} and must be a list, such as [{found['input']!r:.100}]"
+    return f"{place}: {message}" if place else message
 
 
 def _read(path: Path, readers: Sequence[Path]) -> dict[str, Any]:
@@ -206,7 +220,8 @@ def _read(path: Path, readers: Sequence[Path]) -> dict[str, Any]:
         raise SettingsError(f"experiment {readers[0]} extends itself: {' -> '.join(p.name for p in (*readers, path))}")
     values = read_yaml(path, "experiment")
     if not isinstance(values, dict):
-        raise SettingsError(f"experiment {path} holds {type(values).__name__}: it must hold names and values")
+        what = "nothing" if values is None else type(values).__name__
+        raise SettingsError(f"experiment {path} holds {what}: it must hold names and values")
     base = values.pop("extends", "")
     if not isinstance(base, str):
         raise SettingsError(f"experiment {path} extends {base!r}: give the name of a file in the same folder")

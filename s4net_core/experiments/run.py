@@ -323,6 +323,8 @@ class ExperimentRun:
     def _provenance(self, bases: Mapping[str, Mapping[str, Path]]) -> Provenance:
         experiment = self.experiment
         changed = changed_settings(self.shared)
+        if experiment.bases:  # their files say what network they are
+            changed = {name: v for name, v in changed.items() if name not in ("model.architecture", "model.encoder")}
         changed |= {f"{method.name}: {key}": v for method in experiment.methods for key, v in method.settings.items()}
         paths = [path for scene in experiment.places() for path in (scene.capture, *scene.scans.values())]
         return Provenance(

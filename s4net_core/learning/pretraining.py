@@ -12,7 +12,7 @@ from torch.optim.lr_scheduler import ConstantLR, LRScheduler, OneCycleLR
 
 from s4net_core.classes import label_space_of
 from s4net_core.config import LearnerSettings, Settings, leaves
-from s4net_core.errors import LearningError, SettingsError
+from s4net_core.errors import LearningError, SettingsError, SourceSetError
 from s4net_core.evaluation.metrics import pooled_scores
 from s4net_core.evaluation.scoring import confusion
 from s4net_core.files import creation_time
@@ -28,7 +28,14 @@ from s4net_core.learning.training_log import TrainingLog
 from s4net_core.learning.training_state import load_state, save_state
 from s4net_core.losses import median_frequency_weights
 from s4net_core.models.build import SegmentationNetwork, build_network, freeze_batch_norm
-from s4net_core.models.checkpoint import CheckpointInfo, file_sha256, load_checkpoint, read_info, save_checkpoint
+from s4net_core.models.checkpoint import (
+    CheckpointInfo,
+    file_sha256,
+    load_checkpoint,
+    read_info,
+    save_checkpoint,
+    warn_of_other_network,
+)
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -136,7 +143,8 @@ class Pretraining:
         track: goes through the labels of the source set, which are all read first, e.g. with a progress bar.
 
     Raises:
-        SourceSetError: the source set is too small, or has a class that `model.label_space` lacks.
+        SourceSetError: the source set is too small, has a class that `model.label_space` lacks, or has no depth for the
+            depth decoder.
         CheckpointError: `start` is no weights file.
         CheckpointError, SettingsError: `state` holds no run to resume, or another one.
         S4NetError: SOURCE_DATE_EPOCH is no time.
@@ -166,6 +174,10 @@ class Pretraining:
         self._space = space = network.label_space if network else label_space_of(settings.model.label_space)
         source, test = in_label_space(source, space), None if test is None else in_label_space(test, space)
         train, holdout = split(source, settings.guard.holdout)
+        if settings.model.depth_decoder and source[train[0]].depth is None:
+            raise SourceSetError(
+                f"source set {source.name} has no depth, which model.depth_decoder learns: give one with depth images"
+            )
         self._test, self._test_indices = (source, holdout) if test is None else (test, list(range(len(test))))
         augmentation = Augmentation(settings.pretrain, *settings.model.size, mirror=settings.learner.mirror)
         self._images = AugmentedImages(source, train, augmentation, settings.seed)
@@ -388,6 +400,7 @@ def _new_schedule(settings: Settings, optimiser: torch.optim.Optimizer) -> LRSch
 def _loaded(start: str | Path, settings: Settings) -> tuple[SegmentationNetwork, Settings]:
     """The network of a weights file, and the settings with it: images have the size that they give, else the file's."""
     network, info = load_checkpoint(start)
+    warn_of_other_network(start, info.model, settings.model)
     width, height = settings.sized(info.model).model.size
     network.settings = network.settings.model_copy(update={"width": width, "height": height})
     return network, settings.model_copy(update={"model": network.settings})

@@ -33,7 +33,7 @@ from s4net_core.learning.teacher import Teacher
 from s4net_core.learning.versions import Version, base_version
 from s4net_core.losses import median_frequency_weights
 from s4net_core.models.build import SegmentationNetwork
-from s4net_core.models.checkpoint import save_checkpoint
+from s4net_core.models.checkpoint import save_checkpoint, warn_of_other_network
 from s4net_core.models.predict import pick_device, predict_depth
 
 log = logging.getLogger(__name__)
@@ -83,6 +83,7 @@ class Session:
         self._device = pick_device(settings.device)
         network, base = base_version(checkpoint)
         check_branches(base.path, base.info.model, settings)
+        warn_of_other_network(base.path, base.info.model, settings.model)
         self.settings = settings = settings.sized(base.info.model)
         self._trained_share = base.info.model.width / settings.model.width
         self._take_over_size(network, base)

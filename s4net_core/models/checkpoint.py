@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import math
 import os
 from collections.abc import Mapping
@@ -24,6 +25,8 @@ from s4net_core.models.build import SegmentationNetwork, build_network
 _KEY = "s4net"
 """Name of our entry in the header's metadata."""
 _REMEDY = "use a weights file that `s4net pretrain` or `s4net adapt` has written"
+log = logging.getLogger(__name__)
+
 _MUST_MATCH = ("architecture", "encoder", "auxiliary", "depth_decoder")
 """Settings on which the tensors depend; `auxiliary` is stored as ``always`` or ``never``."""
 MAX_BYTES = 8 << 30
@@ -251,6 +254,15 @@ def _check_model(path: str | Path, info: CheckpointInfo, expected: ModelSettings
                 "use other weights"
             )
     common_space({"the network in use": space, f"weights file {path}": info.label_space})
+
+
+def warn_of_other_network(path: str | Path, found: ModelSettings, asked: ModelSettings) -> None:
+    """Log where the settings name another network than a weights file that is used: the file decides."""
+    default = ModelSettings()
+    for name in ("architecture", "encoder"):
+        has, wanted = getattr(found, name), getattr(asked, name)
+        if wanted not in (has, getattr(default, name)):
+            log.warning("weights file %s has %s '%s': model.%s '%s' is not used", path, name, has, name, wanted)
 
 
 def common_space(spaces: Mapping[str, LabelSpace]) -> LabelSpace:

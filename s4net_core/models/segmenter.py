@@ -13,7 +13,7 @@ from torch import Tensor
 
 from s4net_core.config import Settings
 from s4net_core.labels import UNLABELLED
-from s4net_core.models.checkpoint import CheckpointInfo, save_checkpoint
+from s4net_core.models.checkpoint import CheckpointInfo, save_checkpoint, warn_of_other_network
 from s4net_core.models.predict import pick_device, predict_depth, to_array, working_images
 from s4net_core.models.runtimes import Backend, open_backend
 from s4net_core.models.scaled_logits import ScaledLogits
@@ -60,6 +60,7 @@ class Segmenter:
     def __init__(self, checkpoint: str | Path, device: str | torch.device, settings: Settings) -> None:
         self._device = pick_device(device)
         backend = open_backend(checkpoint, self._device, settings)
+        warn_of_other_network(checkpoint, backend.info.model, settings.model)
         self._settings = settings.sized(backend.info.model)
         self._serving, self._spare = _Copy(backend), _Copy(backend.twin())
         self._loading = threading.Lock()

@@ -101,6 +101,17 @@ def test_ctrl_c_ends_quietly(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
     assert capsys.readouterr().err == ""
 
 
+def test_ctrl_c_says_how_to_go_on_where_that_is_possible(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(*_: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("s4net_core.cli.adapt.run", interrupt)
+    assert main(["adapt", "room", "out.safetensors"]) == 130
+    assert capsys.readouterr().err == "s4net adapt: interrupted; the same line with --resume goes on\n"
+
+
 def test_a_ros_command_without_ros_says_how_to_get_it(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

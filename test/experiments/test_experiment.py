@@ -80,8 +80,14 @@ class TestFile:
         [
             ({"scenes": []}, "either scenes or scannet"),
             ({"scannet": "scans"}, "either scenes or scannet"),
-            ({"scenes": [{"name": "A", "capture": "a/1", "scans": {}}]}, "scenes.0.scans"),
-            ({"sceens": []}, "sceens: Extra inputs"),
+            ({"scenes": [{"name": "A", "capture": "a/1", "scans": {}}]}, r"scenes\.1\.scans"),
+            ({"sceens": []}, r"sceens: there is no such name, did you mean scenes\?"),
+            (
+                {"methods": [{"name": "a"}, {"name": "b", "setings": {}}]},
+                r"methods\.2\.setings: .*mean settings",
+            ),
+            ({"seeds": 0}, r"seeds: it is 0 and must be a list, such as \[0\]"),
+            ({"control": "c"}, r"experiment \S+: control is 'c'"),
             ({"methods": [{"name": "S4-Net", "settings": {"learner.neighbors": 2}}]}, "method S4-Net.*neighbors"),
             ({"settings": {"learner.merge": "max"}}, "merge"),
             ({"methods": []}, "methods"),
@@ -107,6 +113,9 @@ class TestFile:
             load_experiment(path)
 
     def test_a_file_that_is_no_mapping_is_refused(self, tmp_path):
+        (tmp_path / "empty.yaml").write_text("")
+        with pytest.raises(SettingsError, match="holds nothing: it must hold names and values"):
+            load_experiment(tmp_path / "empty.yaml")
         (tmp_path / "list.yaml").write_text("- a\n")
         with pytest.raises(SettingsError, match="holds list"):
             load_experiment(tmp_path / "list.yaml")

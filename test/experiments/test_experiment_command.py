@@ -121,6 +121,13 @@ def test_results_say_what_they_come_from(done):
     assert len(list((out / "weights").iterdir())) == 2
 
 
+def test_a_folder_of_results_that_cannot_be_made_is_told_before_anything_is_run(data, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("s4net_core.experiments.run.run_experiments", None)
+    (tmp_path / "out").write_text("")
+    assert main(["experiment", write(tmp_path), "--data", str(data), "--out", f"{tmp_path}/out"]) == 2
+    assert f"{tmp_path}/out: File exists" in capsys.readouterr().err
+
+
 def test_what_has_been_run_is_not_run_again_and_what_changed_is(done, data, monkeypatch, capsys):
     """A second file shares a method with the first; of its two methods only the new one is run."""
     file, out = done

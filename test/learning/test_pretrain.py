@@ -17,7 +17,7 @@ from scenes import make_room_frames, make_source_images, write_source_set
 from torch import nn
 
 from s4net_core.config import from_values
-from s4net_core.errors import CheckpointError, LearningError, S4NetError, SettingsError
+from s4net_core.errors import CheckpointError, LearningError, S4NetError, SettingsError, SourceSetError
 from s4net_core.evaluation.metrics import SegmentationScores
 from s4net_core.io.source_sets.files import FolderSourceSet
 from s4net_core.io.source_sets.files import write_source_set as write_labelled_images
@@ -290,6 +290,13 @@ def test_a_network_with_all_branches_learns_depth_as_well(settings, place, tmp_p
     weight = settings.learner.auxiliary_weight
     assert first.loss == pytest.approx(first.segmentation + weight * first.auxiliary + first.depth, rel=1e-5)
     assert read_info(place[0]).model.depth_decoder
+
+
+def test_a_depth_decoder_needs_a_source_set_with_depth(settings, source, place):
+    settings.model.depth_decoder = True
+    with pytest.raises(SourceSetError, match=r"has no depth, which model\.depth_decoder learns: give one with depth"):
+        pretrain(settings, source, place[0])
+    assert not place[0].exists()
 
 
 def test_mixed_precision_trains_and_writes_full_weights(settings, source, place):

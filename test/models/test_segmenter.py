@@ -96,6 +96,18 @@ class TestSegmenter:
         assert (after.label[unsure] == 0).all()
         np.testing.assert_array_equal(after.label[~unsure], before.label[~unsure])
 
+    def test_settings_that_name_another_network_are_told_and_the_file_decides(self, tmp_path, network, caplog):
+        settings = new_settings()
+        Segmenter(saved(tmp_path / "weights", network), "cpu", settings)
+        assert not caplog.messages
+        settings.model.architecture, settings.model.encoder = "pspnet", "resnet18"
+        segmenter = Segmenter(tmp_path / "weights", "cpu", settings)
+        assert [message.split(" has ")[1] for message in caplog.messages] == [
+            f"architecture '{MODEL.architecture}': model.architecture 'pspnet' is not used",
+            f"encoder '{MODEL.encoder}': model.encoder 'resnet18' is not used",
+        ]
+        assert segmenter.info.model.architecture == MODEL.architecture
+
     def test_refused_weights_leave_the_old_ones_serving(self, tmp_path, network):
         segmenter = Segmenter(saved(tmp_path / "old", network, version=1), "cpu", new_settings())
         color = random_color()
