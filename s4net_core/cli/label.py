@@ -28,7 +28,11 @@ examples:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.epilog, parser.formatter_class = EPILOG, argparse.RawDescriptionHelpFormatter
-    parser.add_argument("capture", type=Path, help="capture of any format; its labels are not used")
+    parser.add_argument(
+        "capture",
+        type=Path,
+        help="capture of any format, with poses: they are written beside the labels; its own labels are not used",
+    )
     parser.add_argument("output", type=Path, help="scene folder to write")
     parser.add_argument(
         "--checkpoint", required=True, help="weights file, e.g. one that s4net adapt wrote; or auto or demo"
