@@ -153,7 +153,8 @@ def test_uncertain_pixels_stay_unlabelled(folder, tmp_path, expected, capsys):
 
 def test_nothing_is_replaced_unless_forced_and_never_the_capture_itself(folder, tmp_path, capsys):
     assert label(folder, tmp_path / "out", "--write") == 0
-    assert label(folder, tmp_path / "out", "--write") == 2
+    missing = ("--checkpoint", tmp_path / "gone")  # the output is looked at before a network is loaded
+    assert label(folder, tmp_path / "out", "--write", *missing) == 2
     assert "--force" in capsys.readouterr().err
     assert label(folder, tmp_path / "out", "--write", "--force", "--stride", 2) == 0
     assert len(open_capture(tmp_path / "out")) == 2
