@@ -10,6 +10,7 @@ from rich.console import Console
 
 from s4net_core.cli.options import add_poses_option, add_quality_option, add_settings_options, positive, settings_from
 from s4net_core.cli.output import add_force_option, complete_folder, left_out, say_written, tracked
+from s4net_core.config import Settings
 from s4net_core.frames import Frame
 from s4net_core.io.captures import EXTRAS
 
@@ -28,7 +29,11 @@ examples:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.epilog, parser.formatter_class = EPILOG, argparse.RawDescriptionHelpFormatter
-    parser.add_argument("capture", type=Path, help="capture of any format; its labels are not used")
+    parser.add_argument(
+        "capture",
+        type=Path,
+        help="capture of any format, with poses: they are written beside the labels; its own labels are not used",
+    )
     parser.add_argument("output", type=Path, help="scene folder to write")
     parser.add_argument(
         "--checkpoint", required=True, help="weights file, e.g. one that s4net adapt wrote; or auto or demo"
@@ -65,7 +70,14 @@ def run(args: argparse.Namespace) -> int:
     """Label into a folder beside the output and put it in place when it is complete."""
     if args.min_confidence is not None:
         args.overrides.append(f"segmentation.min_confidence={args.min_confidence}")
-    settings = settings_from(args)
+    settings, console = settings_from(args), Console()
+    with complete_folder(args.capture, args.output, force=args.force) as folder:
+        message = _label(args, settings, folder, console)
+    say_written(args.output, message, console)
+    return 0
+
+
+def _label(args: argparse.Namespace, settings: Settings, folder: Path, console: Console) -> str:
     from s4net_core.io.captures.labelled_scene import write_labelled_scene
     from s4net_core.io.captures.opening import open_views
     from s4net_core.models.base_model_file import base_model_file
@@ -73,22 +85,17 @@ def run(args: argparse.Namespace) -> int:
 
     segmenter = Segmenter(base_model_file(args.checkpoint, settings.model), settings.device, settings)
     capture = open_views(args.capture, settings, poses=args.poses, stride=args.stride)
-    console, shares = Console(), _Shares()
-    with complete_folder(args.capture, args.output, force=args.force) as folder:
-        frames = tracked(capture, "labelling", console)
-        count = write_labelled_scene(
-            folder,
-            shares.watched(replace(frame, label=segmenter.segment(frame.color).label) for frame in frames),
-            segmenter.info.label_space,
-            args.write,
-            alpha=settings.segmentation.overlay_alpha,
-            tolerance=args.tolerance,
-            quality=args.quality,
-        )
-    say_written(
-        args.output, f"{count} frames{left_out(capture.skipped)}, {shares.labelled:.1%} of the pixels labelled", console
+    frames, shares = tracked(capture, "labelling", console), _Shares()
+    count = write_labelled_scene(
+        folder,
+        shares.watched(replace(frame, label=segmenter.segment(frame.color).label) for frame in frames),
+        segmenter.info.label_space,
+        args.write,
+        alpha=settings.segmentation.overlay_alpha,
+        tolerance=args.tolerance,
+        quality=args.quality,
     )
-    return 0
+    return f"{count} frames{left_out(capture.skipped)}, {shares.labelled:.1%} of the pixels labelled"
 
 
 class _Shares:

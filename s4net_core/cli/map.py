@@ -10,7 +10,7 @@ from rich.console import Console
 from s4net_core.cli.options import add_poses_option, add_settings_options, positive, settings_from
 from s4net_core.cli.output import left_out, tracked
 from s4net_core.config import Settings
-from s4net_core.errors import CaptureError, SettingsError
+from s4net_core.errors import CaptureError
 from s4net_core.frames import Capture
 from s4net_core.labels import LabelSpace
 
@@ -43,14 +43,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Map, write, and compare with the labels of the capture if it has some."""
-    if args.output.suffix not in (".npz", ".ply"):
-        raise SettingsError(f"output {args.output} ends neither in .npz nor in .ply: name a file of one of the two")
     settings = settings_from(args)
-    from s4net_core.mapping.map_file import write_ply
+    from s4net_core.mapping.map_file import check_name
     from s4net_core.mapping.offline import map_of, score_map
     from s4net_core.models.base_model_file import base_model_file
     from s4net_core.models.segmenter import Segmenter
 
+    check_name(args.output)
     segmenter = Segmenter(base_model_file(args.checkpoint, settings.model), settings.device, settings)
     labels = segmenter.info.label_space
     console = Console()
@@ -59,10 +58,7 @@ def run(args: argparse.Namespace) -> int:
     views = tracked(capture.views(), "mapping", console, len(capture))
     found = map_of(views, segmenter)
     seconds = time.perf_counter() - start
-    if args.output.suffix == ".ply":
-        write_ply(args.output, found.points())
-    else:
-        found.save(args.output)
+    found.save(args.output)
     text = f"{len(found)} voxels of {found.keyframes} keyframes in {seconds:.1f} s{left_out(capture.skipped)}"
     console.print(f"{args.output}: {text}, {args.output.stat().st_size / 1e6:.1f} MB", highlight=False, soft_wrap=True)
     if found.refused:

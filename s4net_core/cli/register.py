@@ -5,6 +5,8 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console
 
 from s4net_core.cli.options import add_quality_option, add_settings_options, positive, settings_from
@@ -51,22 +53,41 @@ def run(args: argparse.Namespace) -> int:
     if args.output.suffix == ".txt":
         if args.output.exists() and not args.force:
             raise CaptureError(f"{args.output} exists already: give another file, or --force to replace it")
+        true = _own_poses(args, settings)
         images, found = _register(args, settings, console)
         write_tum_poses(args.output, found.poses)
-        message = f"{_summary(args, settings, found)}{left_out(images.skipped)}"
+        message = f"{_summary(found, true)}{left_out(images.skipped)}"
         console.print(f"{args.output}: {message}", highlight=False, soft_wrap=True)
         return 0
     from s4net_core.io.captures.opening import open_capture
     from s4net_core.io.captures.scene_folder import write_scene_folder
 
     with complete_folder(args.capture, args.output, force=args.force) as folder:
+        true = _own_poses(args, settings)
         _, found = _register(args, settings, console)
         capture = open_capture(args.capture, stream=settings.stream, poses=found, stride=args.stride)
         frames = islice(tracked(capture, "writing", console), args.frames)
         write_scene_folder(folder, frames, quality=args.quality)
-        message = f"{_summary(args, settings, found)}{left_out(capture.skipped)}"
+        message = f"{_summary(found, true)}{left_out(capture.skipped)}"
     say_written(args.output, message, console)
     return 0
+
+
+def _own_poses(args: argparse.Namespace, settings: Settings) -> dict[int, NDArray[np.float64]]:
+    """T_world_camera by stamp for ``--check``, else nothing; read before the work, which may take minutes."""
+    from s4net_core.io.captures.opening import open_capture
+    from s4net_core.io.captures.unposed import open_rgbd
+
+    if not args.check:
+        return {}
+    open_rgbd(args.capture, stream=settings.stream)  # so that what follows fails because of the poses
+    try:
+        capture = open_capture(args.capture, stream=settings.stream)
+        return {view.stamp: view.T_world_camera for view in capture.views()}
+    except CaptureError as error:
+        raise CaptureError(
+            f"--check compares with known poses, and {args.capture} has none that can be read: leave it out ({error})"
+        ) from error
 
 
 def _register(args: argparse.Namespace, settings: Settings, console: Console) -> "tuple[UnposedCapture, Registration]":
@@ -81,17 +102,14 @@ def _register(args: argparse.Namespace, settings: Settings, console: Console) ->
     return images, found
 
 
-def _summary(args: argparse.Namespace, settings: Settings, found: "Registration") -> str:
+def _summary(found: "Registration", true: dict[int, NDArray[np.float64]]) -> str:
     summary = (
         f"{len(found.poses)} of {found.frames} images registered ({len(found.poses) / found.frames:.0%}), "
         f"{found.keyframes} keyframes, {found.loops} loops closed, {found.pruned} dropped; "
         f"fitness {found.fitness:.3f}, inlier RMSE {found.rmse * 1000:.1f} mm"
     )
-    if args.check:
-        from s4net_core.io.captures.opening import open_capture
+    if true:
         from s4net_core.registration.register import trajectory_error
 
-        capture = open_capture(args.capture, stream=settings.stream, stride=args.stride)
-        true = {frame.stamp: frame.T_world_camera for frame in islice(capture, args.frames)}
         summary += f", trajectory error {trajectory_error(found.poses, true) * 1000:.1f} mm"
     return summary

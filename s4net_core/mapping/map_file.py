@@ -43,6 +43,16 @@ class SavedMap:
     origin: NDArray[np.int64]
 
 
+def check_name(path: Path) -> None:
+    """Refuse a name that does not say what is to be written: ``.npz`` for a map, ``.ply`` for a point cloud.
+
+    Raises:
+        S4NetError: it ends in neither.
+    """
+    if path.suffix not in (".npz", ".ply"):
+        raise S4NetError(f"output {path} ends neither in .npz nor in .ply: name a file of one of the two")
+
+
 def write(path: Path, saved: SavedMap, space: LabelSpace, voxel_size: float) -> None:
     """Write a map, whole or not at all.
 
@@ -76,13 +86,16 @@ def read(path: Path, space: LabelSpace, settings: MapSettings) -> SavedMap:
         settings: `voxel_size` that it must have, and `max_voxels`.
 
     Raises:
-        S4NetError: it cannot be read, is damaged or no map, or is of other classes, another voxel size or too large.
+        S4NetError: it cannot be read, is damaged, a point cloud or no map at all, or is of other classes, another voxel
+            size or too large.
     """
     most = DESCRIPTION + settings.max_voxels * (VOXEL_BYTES + VOTES_BYTES * space.num_classes)
     try:
         content = read_file(path, most)
     except OSError as error:
-        raise S4NetError(f"map {path} cannot be read ({error}): give a file that s4net map or ~/save wrote") from error
+        raise S4NetError(f"map {path} cannot be read ({error}): give an .npz that s4net map or ~/save wrote") from error
+    if content.startswith(b"ply\n"):
+        raise S4NetError(f"{path} is a point cloud, which cannot be loaded as a map: give the .npz")
     try:
         about, arrays = _unpacked(content, most)
         version, voxel_size, names = about["version"], float(about["voxel_size"]), tuple(about["classes"])

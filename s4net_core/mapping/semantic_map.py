@@ -110,16 +110,26 @@ class SemanticMap:
 
     # What the map is asked.
 
-    def save(self, path: Path | str) -> None:
-        """Write all voxels into a file that `load` reads.
+    def save(self, path: Path | str) -> int:
+        """Write all voxels into an ``.npz`` that `load` reads, or those of `points` as a point cloud into a ``.ply``.
+
+        Returns:
+            Number of voxels written.
 
         Raises:
-            S4NetError: the file cannot be written.
+            S4NetError: the name ends in neither, or the file cannot be written.
         """
+        path = Path(path)
+        map_file.check_name(path)
+        if path.suffix == ".ply":
+            points = self.points()
+            map_file.write_ply(path, points)
+            return len(points)
         with self._lock:
             counts = np.concatenate([*self._voxels.chunks(), np.zeros((0, self._columns), np.uint32)])
             saved = map_file.SavedMap(self._voxels.keys.copy(), counts, self._index_of_origin())
-        map_file.write(Path(path), saved, self.space, self._settings.voxel_size)
+        map_file.write(path, saved, self.space, self._settings.voxel_size)
+        return len(saved.keys)
 
     def points(self) -> MapPoints:
         """Voxels that at least `min_votes` pixels have seen."""

@@ -48,8 +48,7 @@ class MapServices(SlowServices[Served]):
     async def _save(self, request: MapFile.Request, response: MapFile.Response) -> MapFile.Response:
         def save(served: Served) -> str:
             path = path_below(served.folder, request.path)
-            served.map.save(path)
-            return f"{len(served.map)} voxels written to {path}"
+            return f"{served.map.save(path)} voxels written to {path}"
 
         return await self.answer("save", response, save)
 

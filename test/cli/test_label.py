@@ -1,6 +1,7 @@
 """`s4net label`: a network and a capture in; ids, pictures and annotations out, which are labels again."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import cv2
@@ -152,7 +153,8 @@ def test_uncertain_pixels_stay_unlabelled(folder, tmp_path, expected, capsys):
 
 def test_nothing_is_replaced_unless_forced_and_never_the_capture_itself(folder, tmp_path, capsys):
     assert label(folder, tmp_path / "out", "--write") == 0
-    assert label(folder, tmp_path / "out", "--write") == 2
+    missing = ("--checkpoint", tmp_path / "gone")  # the output is looked at before a network is loaded
+    assert label(folder, tmp_path / "out", "--write", *missing) == 2
     assert "--force" in capsys.readouterr().err
     assert label(folder, tmp_path / "out", "--write", "--force", "--stride", 2) == 0
     assert len(open_capture(tmp_path / "out")) == 2
@@ -164,6 +166,16 @@ def test_a_failure_leaves_nothing_behind(folder, tmp_path, capsys):
     assert label(folder, tmp_path / "out", "--poses", "lost.txt") == 2
     assert label(folder, tmp_path / "out", "--min-confidence", 2) == 2
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_capture_without_poses_is_refused_as_the_help_says(folder, tmp_path, capsys):
+    shutil.copytree(folder / "room", folder / "unposed")
+    (folder / "unposed/poses.txt").unlink()
+    assert label(folder, tmp_path / "out", capture="unposed") == 2
+    assert "s4net register" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["label", "--help"])
+    assert "capture of any format, with poses" in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.parametrize("option", [("--write", "film"), ("--stride", "0"), ("--quality", "0")])

@@ -9,6 +9,7 @@ import pytest
 from scenes import make_room_frames
 
 from s4net_core.cli.main import main
+from s4net_core.io.bags.writer import write_bag
 from s4net_core.io.captures.opening import open_capture
 from s4net_core.io.captures.scene_folder import SceneFolder, write_scene_folder
 
@@ -72,6 +73,22 @@ def test_poses_are_checked_against_those_that_the_capture_has(room, tmp_path, ca
     assert "left out" not in said
     assert float(re.search(r"trajectory error ([\d.]+) mm", said)[1]) < 10
     assert len(SceneFolder(tmp_path / "out")) == 3
+
+
+@pytest.mark.parametrize("output", ["out", "out.txt"])
+@pytest.mark.parametrize("kind", ["scene", "bag"])
+def test_a_check_without_poses_is_refused_before_the_work(room, tmp_path, capsys, monkeypatch, kind, output):
+    if kind == "bag":
+        write_bag(tmp_path / "bag", make_room_frames(3, 64, 48), fixed_frame="elsewhere")
+        room = tmp_path / "bag"
+    monkeypatch.setattr("s4net_core.registration.register.register", lambda *_, **__: pytest.fail("it registers"))
+    before = sorted(tmp_path.iterdir())
+    assert main(["register", str(room), str(tmp_path / output), "--check"]) == 2
+    told = " ".join(capsys.readouterr().err.split())
+    assert f"--check compares with known poses, and {room} has none that can be read: leave it out" in told
+    assert sorted(tmp_path.iterdir()) == before
+    assert main(["register", f"{tmp_path}/gone", str(tmp_path / output), "--check"]) == 2
+    assert "register: capture" in " ".join(capsys.readouterr().err.split())
 
 
 def test_a_capture_in_which_nothing_fits_leaves_nothing_behind(tmp_path, capsys):

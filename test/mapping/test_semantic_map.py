@@ -255,6 +255,23 @@ def test_an_empty_map_is_saved_and_loaded(tmp_path: Path) -> None:
     assert found.find(WALL) == []
 
 
+def test_the_name_says_what_is_saved_and_a_point_cloud_is_not_loaded(tmp_path: Path) -> None:
+    keyframes = filled()
+    found = mapped(keyframes, settings=MapSettings(min_votes=5))
+    before = contents(found)
+    assert found.save(tmp_path / "map.npz") == len(found)
+    assert found.save(tmp_path / "map.ply") == len(found.points()) < len(found)
+    write_ply(tmp_path / "points.ply", found.points())
+    assert (tmp_path / "map.ply").read_bytes() == (tmp_path / "points.ply").read_bytes()
+    for name in ("map.xyz", "sub/", "NPZ", ".ply"):
+        with pytest.raises(S4NetError, match=r"ends neither in .npz nor in .ply: name a file of one of the two"):
+            found.save(f"{tmp_path}/{name}")
+    with pytest.raises(S4NetError, match=r"map.ply is a point cloud, which cannot be loaded as a map: give the .npz"):
+        found.load(tmp_path / "map.ply")
+    assert contents(found) == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["map.npz", "map.ply", "points.ply"]
+
+
 def test_a_file_that_does_not_fit_is_refused_and_the_map_stays(tmp_path: Path) -> None:
     keyframes = filled()
     found = mapped(keyframes)

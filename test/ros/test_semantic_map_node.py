@@ -190,6 +190,12 @@ def test_the_map_is_saved_loaded_and_asked(ros, start, room, tmp_path):
     assert answer.success, answer.message
     assert answer.message == f"{len(s.configured.map)} voxels written to {tmp_path}/maps/room.npz"
     points = s.configured.map.points()
+    cloud = s.robot.call(MapFile, "semantic_map/save", path="room.ply")
+    assert (cloud.success, cloud.message) == (True, f"{len(points)} voxels written to {tmp_path}/room.ply")
+    assert (tmp_path / "room.ply").read_bytes().startswith(b"ply\n")
+    other = s.robot.call(MapFile, "semantic_map/save", path="room.xyz")
+    assert (other.success, (tmp_path / "room.xyz").exists()) == (False, False)
+    assert "ends neither in .npz nor in .ply" in other.message
     found = s.robot.call(FindObjects, "semantic_map/find", class_name="Table")
     assert (found.success, found.message) == (True, "1 places of table")
     assert found.detections.header.frame_id == "odom"
@@ -205,7 +211,7 @@ def test_the_map_is_saved_loaded_and_asked(ros, start, room, tmp_path):
     unknown = s.robot.call(FindObjects, "semantic_map/find", class_name="zebra")
     assert not unknown.success
     assert "class 'zebra' is unknown: use one of wall, floor" in unknown.message
-    for name in ("", "gone.npz", "~nouser/x.npz"):
+    for name in ("", "gone.npz", "~nouser/x.npz", "room.ply"):
         refused = s.robot.call(MapFile, "semantic_map/load", path=name)
         assert not refused.success
         assert name in refused.message
