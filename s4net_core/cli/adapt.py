@@ -81,11 +81,13 @@ def _check_resumed(keyframes: "KeyframeBuffer", capture: Capture, state: Path) -
     from s4net_core.keyframes.segments import same_pose
 
     poses = {view.stamp: view.T_world_camera for view in keyframes.views(keyframes.ids()).values()}
-    views = capture.views() if poses else ()
-    if poses and not any(view.stamp in poses and same_pose(poses[view.stamp], view.T_world_camera) for view in views):
+    views = (view for view in (capture.views() if poses else ()) if view.stamp in poses)
+    same = [bool(same_pose(poses[view.stamp], view.T_world_camera)) for view in views]
+    if poses and not (same and all(same)):
         raise SettingsError(
-            f"state {state} holds {len(poses)} keyframes, and none of them is a view of {capture.name}: --resume needs "
-            "the capture of the earlier run; use --force to start anew, or another folder with --state"
+            f"state {state} holds {len(poses)} keyframes, {same.count(True)} of which are views of {capture.name}: "
+            "--resume needs the capture and poses of the earlier run; give --force instead to start anew, or another "
+            "folder with --state"
         )
 
 

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.logging import RichHandler
 
 from s4net_core import __version__
+from s4net_core.cli.state_options import state_path
 from s4net_core.errors import S4NetError
 
 EXIT_ERROR = 2
@@ -129,7 +130,7 @@ def _run(name: str, arguments: Sequence[str]) -> int:
     try:
         return int(importlib.import_module(COMMANDS[name].module).run(args))
     except KeyboardInterrupt:
-        if "resume" in args:
+        if "resume" in args and state_path(args).exists():
             print(f"s4net {name}: interrupted; the same line with --resume goes on", file=sys.stderr)
         raise
 

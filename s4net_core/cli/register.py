@@ -82,8 +82,8 @@ def _own_poses(args: argparse.Namespace, settings: Settings) -> dict[int, NDArra
         return {}
     open_rgbd(args.capture, stream=settings.stream)  # so that what follows fails because of the poses
     try:
-        capture = open_capture(args.capture, stream=settings.stream)
-        return {view.stamp: view.T_world_camera for view in capture.views()}
+        capture = open_capture(args.capture, stream=settings.stream, stride=args.stride)
+        return {view.stamp: view.T_world_camera for view in islice(capture.views(), args.frames)}
     except CaptureError as error:
         raise CaptureError(
             f"--check compares with known poses, and {args.capture} has none that can be read: leave it out ({error})"

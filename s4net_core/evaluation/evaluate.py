@@ -123,6 +123,8 @@ def measure_networks(
 
     newest = list(segmenters.values())[-1]  # its depth is used for all networks, as in the guard
     keyframes = keyframes_of(scored(capture), settings, predict_depth=newest.depth, on_frame=on_frame)
+    if doubt := keyframes.pairs.doubt:
+        log.warning("capture %s: %s", capture.name, doubt)
     total = len(segmenters) * VIEW_PASSES * len(keyframes)
     done = itertools.count(1)
 
@@ -182,8 +184,6 @@ def keyframes_of(
     for frame in frames:
         keyframes.offer(frame)
         on_frame()
-    if doubt := keyframes.pairs.doubt:
-        log.warning("%s", doubt)
     return keyframes
 
 

@@ -198,7 +198,12 @@ def load_experiment(path: str | Path, stand_in: str = "") -> Experiment:
     try:
         return Experiment.model_validate(values)
     except ValidationError as error:
-        raise SettingsError(f"experiment {path}: {'; '.join(map(_problem, error.errors()))}") from error
+        found = error.errors()
+        deeper = {e["loc"][0] for e in found if len(e["loc"]) > 1}  # a list whose items are at fault counts as empty
+        problems = [
+            _problem(e) for e in found if e["type"] != "too_short" or len(e["loc"]) > 1 or e["loc"][0] not in deeper
+        ]
+        raise SettingsError(f"experiment {path}: {'; '.join(problems)}") from error
 
 
 def _problem(found: ErrorDetails) -> str:
@@ -206,11 +211,11 @@ def _problem(found: ErrorDetails) -> str:
     place = ".".join(str(part + 1) if isinstance(part, int) else part for part in found["loc"])
     message = found["msg"].removeprefix("Value error, ")
     if found["type"] == "extra_forbidden":
-        names = [*Experiment.model_fields, *Method.model_fields, *Scene.model_fields]
-        near = difflib.get_close_matches(str(found["loc"][-1]), names, 1)
+        parts: dict[int | str, type[_Part]] = {"methods": Method, "scenes": Scene}
+        near = difflib.get_close_matches(str(found["loc"][-1]), parts.get(found["loc"][0], Experiment).model_fields, 1)
         message = f"there is no such name{f', did you mean {near[0]}?' if near else ''}"
     elif found["type"] == "tuple_type":
-        message = f"it is {found['input']!r:.100} and must be a list, such as [{found['input']!r:.100}]"
+        message = "it must be a list"
     return f"{place}: {message}" if place else message
 
 

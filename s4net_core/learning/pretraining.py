@@ -1,5 +1,6 @@
 """Pre-training: supervised training on the source set alone, which gives the base model (paper: L_S and L_DS)."""
 
+import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -39,6 +40,8 @@ from s4net_core.models.checkpoint import (
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
+
+log = logging.getLogger(__name__)
 
 WARM_UP = 0.1
 """Share of the steps in which the step size of `one_cycle` rises to its setting; then it falls to zero."""
@@ -175,9 +178,11 @@ class Pretraining:
         source, test = in_label_space(source, space), None if test is None else in_label_space(test, space)
         train, holdout = split(source, settings.guard.holdout)
         if settings.model.depth_decoder and source[train[0]].depth is None:
-            raise SourceSetError(
-                f"source set {source.name} has no depth, which model.depth_decoder learns: give one with depth images"
-            )
+            if start is None:
+                raise SourceSetError(
+                    f"source set {source.name} has no depth, which model.depth_decoder learns: give one with depth"
+                )
+            log.warning("source set %s has no depth: the depth decoder of %s learns nothing", source.name, start)
         self._test, self._test_indices = (source, holdout) if test is None else (test, list(range(len(test))))
         augmentation = Augmentation(settings.pretrain, *settings.model.size, mirror=settings.learner.mirror)
         self._images = AugmentedImages(source, train, augmentation, settings.seed)

@@ -45,10 +45,9 @@ class CoreWatch:
         """When `held_up` was asked, seconds, and how long the thread had waited by then."""
 
     def held_up(self) -> float:
-        """Share of the last minute, 0..1, between its calls; what was before the first call counts as not waited.
+        """Share of the last minute, 0..1, in which the thread waited for a core; before the first call it did not.
 
-        So a second of waiting is no alarm. 0 where nothing is known: the thread has ended, the system is no Linux, or
-        its kernel has no scheduler statistics.
+        0 where nothing is known: the thread has ended, the system is no Linux, or its kernel counts nothing.
         """
         try:
             _, waited, _ = self._file.read_text().split()

@@ -6,6 +6,7 @@ import logging
 import math
 import os
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -250,8 +251,7 @@ def _check_model(path: str | Path, info: CheckpointInfo, expected: ModelSettings
         is_, wanted = getattr(_resolved(info.model), name), getattr(_resolved(expected), name)
         if is_ != wanted:
             raise CheckpointError(
-                f"weights file {path} has {name} '{is_}' but '{wanted}' is expected: set model.{name} to '{is_}' or "
-                "use other weights"
+                f"weights file {path} has {name} '{is_}' but '{wanted}' is in use: give weights of the same network"
             )
     common_space({"the network in use": space, f"weights file {path}": info.label_space})
 
@@ -262,7 +262,13 @@ def warn_of_other_network(path: str | Path, found: ModelSettings, asked: ModelSe
     for name in ("architecture", "encoder"):
         has, wanted = getattr(found, name), getattr(asked, name)
         if wanted not in (has, getattr(default, name)):
-            log.warning("weights file %s has %s '%s': model.%s '%s' is not used", path, name, has, name, wanted)
+            _warn_once(f"weights file {path} has {name} '{has}': model.{name} '{wanted}' is not used")
+
+
+@cache
+def _warn_once(text: str) -> None:
+    """An experiment opens the same file many times."""
+    log.warning("%s", text)
 
 
 def common_space(spaces: Mapping[str, LabelSpace]) -> LabelSpace:

@@ -4,6 +4,7 @@ import re
 import shutil
 import sys
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -289,17 +290,24 @@ def test_adapt_resumes(base, place):
     assert (read_info(place / "adapted.safetensors").version, read_info(place / "adapted.safetensors").step) == (4, 8)
 
 
+def from_identity(frames):
+    """As SLAM gives poses: the first one is the origin."""
+    T = np.linalg.inv(frames[0].T_world_camera)
+    return [replace(frame, T_world_camera=T @ frame.T_world_camera) for frame in frames]
+
+
 def test_adapt_does_not_go_on_with_another_capture(base, place, capsys):
-    write_scene_folder(place / "elsewhere", make_room_frames(20, seed=6))
-    assert main(["adapt", "room", "adapted.safetensors", *GIVEN]) == 0
+    write_scene_folder(place / "elsewhere", from_identity(make_room_frames(20, seed=6)))
+    write_scene_folder(place / "here", from_identity(make_room_frames(20, seed=5)))
+    assert main(["adapt", "here", "adapted.safetensors", *GIVEN]) == 0
     before = (place / "adapted.safetensors").read_bytes()
     kept = sorted(place.glob("adapted.safetensors.state/*/keyframes/*"))
     assert main(["adapt", "elsewhere", "adapted.safetensors", *GIVEN, "--resume"]) == 2
     told = " ".join(capsys.readouterr().err.split())
-    assert re.search(r"state \S+ holds \d+ keyframes, and none of them is a view of \S+elsewhere: .*--force", told)
+    assert re.search(r"state \S+ holds \d+ keyframes, 1 of which are views of \S+elsewhere: .*--force instead", told)
     assert (place / "adapted.safetensors").read_bytes() == before
     assert sorted(place.glob("adapted.safetensors.state/*/keyframes/*")) == kept
-    shutil.move(place / "room", place / "moved")
+    shutil.move(place / "here", place / "moved")
     assert main(["adapt", "moved", "adapted.safetensors", *GIVEN, "--resume"]) == 0
 
 

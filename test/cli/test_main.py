@@ -101,15 +101,20 @@ def test_ctrl_c_ends_quietly(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.parametrize("command", ["adapt", "pretrain"])
+@pytest.mark.parametrize("saved", [True, False])
 def test_ctrl_c_says_how_to_go_on_where_that_is_possible(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    command: str, saved: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def interrupt(*_: object) -> int:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("s4net_core.cli.adapt.run", interrupt)
-    assert main(["adapt", "room", "out.safetensors"]) == 130
-    assert capsys.readouterr().err == "s4net adapt: interrupted; the same line with --resume goes on\n"
+    if saved:
+        (tmp_path / "out.safetensors.state").touch()
+    monkeypatch.setattr(f"s4net_core.cli.{command}.run", interrupt)
+    assert main([command, "given", str(tmp_path / "out.safetensors")]) == 130
+    told = f"s4net {command}: interrupted; the same line with --resume goes on\n"
+    assert capsys.readouterr().err == (told if saved else "")
 
 
 def test_a_ros_command_without_ros_says_how_to_get_it(

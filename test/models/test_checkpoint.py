@@ -193,7 +193,7 @@ def test_another_setting_of_the_same_branches_is_no_other_network(tmp_path):
     auto = MODEL.model_copy(update={"architecture": "pspnet"})
     save_checkpoint(tmp_path / "a.safetensors", new_network(model=auto))
     load_checkpoint(tmp_path / "a.safetensors", expect=described(auto, auxiliary="always"))
-    with pytest.raises(CheckpointError, match=r"auxiliary 'always' but 'never' is expected: set model\.auxiliary"):
+    with pytest.raises(CheckpointError, match=r"auxiliary 'always' but 'never' is in use: give weights of"):
         load_checkpoint(tmp_path / "a.safetensors", expect=described(auto, auxiliary="never"))
 
 
@@ -201,7 +201,7 @@ def test_another_setting_of_the_same_branches_is_no_other_network(tmp_path):
     ("name", "value"), [("architecture", "pspnet"), ("encoder", "resnet18"), ("depth_decoder", True)]
 )
 def test_unexpected_network_is_refused_with_both_names(saved, name, value):
-    with pytest.raises(CheckpointError, match=rf"{name} '{getattr(MODEL, name)}' but '{value}' is expected"):
+    with pytest.raises(CheckpointError, match=rf"{name} '{getattr(MODEL, name)}' but '{value}' is in use"):
         load_checkpoint(saved, expect=described(MODEL, **{name: value}))
 
 

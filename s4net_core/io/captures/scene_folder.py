@@ -141,8 +141,8 @@ def is_scene_folder(path: Path) -> bool:
     """Whether `path` looks like a scene folder; one that has poses may lack its lens, which the reader then names."""
     if not (path / "color").is_dir():
         return False
-    if (path / INTRINSICS_FILE).is_file():  # Open3D's folders may have it too
-        return (path / POSES_FILE).is_file() or not (path / "trajectory.log").is_file()
+    if (path / INTRINSICS_FILE).is_file():
+        return True
     return (path / POSES_FILE).is_file() and not any(any(path.glob(name)) for name in _OF_OTHER_FORMATS)
 
 
