@@ -43,7 +43,7 @@ class Intrinsics:
             raise BadFrame(
                 "intrinsics",
                 f"intrinsics are not usable: {self.width}x{self.height}, fx {self.fx}, fy {self.fy}, cx {self.cx}, "
-                f"cy {self.cy}, distortion {self.distortion}: calibrate the camera",
+                f"cy {self.cy}, distortion {self.distortion}: check that they come from a calibrated camera",
             )
 
     @property

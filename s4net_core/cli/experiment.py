@@ -38,7 +38,6 @@ def run(args: argparse.Namespace) -> int:
     from s4net_core.experiments.run import run_experiments
 
     experiments = {path.stem: load_experiment(path, args.stand_in) for path in args.files}
-    args.out.mkdir(parents=True, exist_ok=True)  # if that fails, fail now and not after the first run
     console = Console(stderr=True)
     with show_progress(console) as show:
         reports = run_experiments(

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from pydantic_core import ErrorDetails
 
 from s4net_core.config import Settings, read_yaml, with_values
 from s4net_core.errors import SettingsError
@@ -201,20 +200,22 @@ def load_experiment(path: str | Path, stand_in: str = "") -> Experiment:
         found = error.errors()
         deeper = {e["loc"][0] for e in found if len(e["loc"]) > 1}  # a list whose items are at fault counts as empty
         problems = [
-            _problem(e) for e in found if e["type"] != "too_short" or len(e["loc"]) > 1 or e["loc"][0] not in deeper
+            _problem(e["loc"], e["type"], e["msg"])
+            for e in found
+            if e["type"] != "too_short" or len(e["loc"]) > 1 or e["loc"][0] not in deeper
         ]
         raise SettingsError(f"experiment {path}: {'; '.join(problems)}") from error
 
 
-def _problem(found: ErrorDetails) -> str:
+def _problem(where: Sequence[int | str], kind: str, message: str) -> str:
     """What pydantic has found, for somebody who writes YAML."""
-    place = ".".join(str(part + 1) if isinstance(part, int) else part for part in found["loc"])
-    message = found["msg"].removeprefix("Value error, ")
-    if found["type"] == "extra_forbidden":
+    place = ".".join(str(part + 1) if isinstance(part, int) else part for part in where)
+    message = message.removeprefix("Value error, ")
+    if kind == "extra_forbidden":
         parts: dict[int | str, type[_Part]] = {"methods": Method, "scenes": Scene}
-        near = difflib.get_close_matches(str(found["loc"][-1]), parts.get(found["loc"][0], Experiment).model_fields, 1)
+        near = difflib.get_close_matches(str(where[-1]), parts.get(where[0], Experiment).model_fields, 1)
         message = f"there is no such name{f', did you mean {near[0]}?' if near else ''}"
-    elif found["type"] == "tuple_type":
+    elif kind == "tuple_type":
         message = "it must be a list"
     return f"{place}: {message}" if place else message
 

@@ -65,6 +65,7 @@ def run_experiments(
         name: ExperimentRun(experiment, data, out, overrides, keep_weights=keep_weights, on_progress=on_progress)
         for name, experiment in experiments.items()
     }
+    out.mkdir(parents=True, exist_ok=True)  # if that fails, fail now and not after the first run
     tables: dict[str, list[ExperimentReport]] = {}
     for name, run in runs.items():
         report = run.report()

@@ -122,7 +122,7 @@ def test_results_say_what_they_come_from(done):
 
 
 def test_a_folder_of_results_that_cannot_be_made_is_told_before_anything_is_run(data, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("s4net_core.experiments.run.run_experiments", None)
+    monkeypatch.setattr(run.ExperimentRun, "report", None)
     (tmp_path / "out").write_text("")
     assert main(["experiment", write(tmp_path), "--data", str(data), "--out", f"{tmp_path}/out"]) == 2
     assert f"{tmp_path}/out: File exists" in capsys.readouterr().err
