@@ -8,13 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from s4net_core import evaluate, load_model
-from s4net_core.io.captures.opening import open_capture
 from s4net_core.io.images.files import read_color
 from s4net_core.models.checkpoint import read_info
 
 ROOT = Path(__file__).resolve().parents[1]
-EXAMPLES, DEMO = ROOT / "examples", ROOT / "demo"
+EXAMPLES = ROOT / "examples"
 ACCURACY, MIOU = re.search(r"\| base model \| (0\.\d+) \| (0\.\d+)", (ROOT / "README.md").read_text()).groups()
 """What README says of the base model."""
 
@@ -50,14 +48,11 @@ def test_evaluate_model(run):
     assert "worst: " in out
 
 
-def test_adapt_to_capture(run, monkeypatch):
-    monkeypatch.setattr("s4net_core.evaluate", lambda model, path: evaluate(model, open_capture(path, stride=15)))
+def test_adapt_to_capture(run):
     out = run("adapt_to_capture.py", 2)
     assert "version 1: agreement between views 0." in out
-    scores = re.search(r"before: .* accuracy (.+), mIoU (.+)\nafter : .* accuracy (.+), mIoU (.+)\n", out).groups()
-    expected = evaluate(load_model(DEMO / "weights/base.safetensors"), open_capture(DEMO / "scan2", stride=15)).pooled
-    assert scores[:2] == (f"{expected.pixel_accuracy:.3f}", f"{expected.miou:.3f}")
-    assert all(0.3 < float(score) < 0.9 for score in scores[2:])
+    assert f"before: pixel accuracy {ACCURACY}, mIoU {MIOU}" in out
+    assert "after : pixel accuracy" in out
     info = read_info("adapted.safetensors")
     assert (info.version, info.step) == (1, 2)
 

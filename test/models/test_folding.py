@@ -28,14 +28,8 @@ def assert_equal_but_for_rounding(values, expected):
     assert (values - expected).abs().max() < 1e-4 * expected.abs().max()
 
 
-@pytest.mark.parametrize(
-    ("architecture", "encoder"),
-    [
-        *((name, "tu-test_resnet") for name in sorted(set(ARCHITECTURES) - {"dpt"})),
-        ("deeplabv3plus", "tu-test_efficientnet"),
-        ("pspnet", "tu-test_efficientnet"),
-    ],
-)
+@pytest.mark.parametrize("encoder", ["tu-test_resnet", "tu-test_efficientnet"])
+@pytest.mark.parametrize("architecture", sorted(set(ARCHITECTURES) - {"dpt"}))
 def test_outputs_are_those_of_the_network(architecture, encoder):
     model = ModelSettings(architecture=architecture, encoder=encoder, encoder_weights="none", depth_decoder=True)
     network = trained(model)
