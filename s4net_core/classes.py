@@ -10,7 +10,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
 
 from s4net_core.config import read_yaml
-from s4net_core.errors import SettingsError
+from s4net_core.errors import SettingsError, place_and_problem
 from s4net_core.files import write_result
 from s4net_core.labels import LABEL_SPACES, UNLABELLED_NAME, LabelSpace, plain_name
 
@@ -188,10 +188,9 @@ def _validated(content: Any, where: str) -> LabelSpace:
         return ClassList.model_validate(content).space()
     except ValidationError as error:
         problem = error.errors()[0]
-        place = ".".join(str(part + 1) if isinstance(part, int) else part for part in problem["loc"])
+        place, message = place_and_problem(problem["loc"], problem["msg"])
         value = problem["input"]
         told = f" (it is {value!r:.100})" if isinstance(value, str | int | float) else ""
-        message = problem["msg"].removeprefix("Value error, ")
         raise SettingsError(f"{where}{', ' if place else ''}{place}: {message}{told}; {_EXAMPLE}") from error
 
 

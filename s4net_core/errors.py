@@ -1,5 +1,7 @@
 """Errors that a user can act on: each names the thing, its value and the remedy."""
 
+import difflib
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 
@@ -10,6 +12,18 @@ class S4NetError(ValueError):
 def first_line(error: Exception) -> str:
     """First line of another library's exception, with its type, for our message: the full text is often long."""
     return f"{type(error).__name__}: {error}".splitlines()[0]
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """A question with the known name that is most like an unknown one; empty = none is."""
+    near = difflib.get_close_matches(name, list(known), 1)
+    return f"did you mean {near[0]}?" if near else ""
+
+
+def place_and_problem(where: Sequence[int | str], message: str) -> tuple[str, str]:
+    """What pydantic has found in a file of a user: the place, where lists count from 1, and the bare message."""
+    place = ".".join(str(part + 1) if isinstance(part, int) else part for part in where)
+    return place, message.removeprefix("Value error, ")
 
 
 class SettingsError(S4NetError):

@@ -28,6 +28,18 @@ MAX_TEXT = 1 << 26
 """Size up to which `read_text` and `read_json` read a file: Python objects take many times the size of their text."""
 
 
+def check_map_name(path: Path) -> None:
+    """Refuse a name that does not say what is to be written: ``.npz`` for a semantic map, ``.ply`` for a point cloud.
+
+    It stands here because the command asks before it imports seconds of libraries.
+
+    Raises:
+        S4NetError: it ends in neither.
+    """
+    if path.suffix not in (".npz", ".ply"):
+        raise S4NetError(f"output {path} ends neither in .npz nor in .ply: name a file of one of the two")
+
+
 def open_regular(path: str | Path) -> BinaryIO:
     """Open a regular file to read it. Pipes and devices are refused and not waited for.
 

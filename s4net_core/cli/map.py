@@ -11,6 +11,7 @@ from s4net_core.cli.options import add_poses_option, add_settings_options, posit
 from s4net_core.cli.output import left_out, tracked
 from s4net_core.config import Settings
 from s4net_core.errors import CaptureError
+from s4net_core.files import check_map_name
 from s4net_core.frames import Capture
 from s4net_core.labels import LabelSpace
 
@@ -43,13 +44,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Map, write, and compare with the labels of the capture if it has some."""
+    check_map_name(args.output)
     settings = settings_from(args)
-    from s4net_core.mapping.map_file import check_name
     from s4net_core.mapping.offline import map_of, score_map
     from s4net_core.models.base_model_file import base_model_file
     from s4net_core.models.segmenter import Segmenter
 
-    check_name(args.output)
     segmenter = Segmenter(base_model_file(args.checkpoint, settings.model), settings.device, settings)
     labels = segmenter.info.label_space
     console = Console()

@@ -4,7 +4,6 @@ Whatever its source, a value is given to one setting by its dotted name, and pyd
 text from the command line needs no parser of its own, and every source has the same errors.
 """
 
-import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from operator import attrgetter
 from pathlib import Path
@@ -15,7 +14,7 @@ from pydantic import ValidationError
 
 from s4net_core.config.groups import Settings
 from s4net_core.config.leaves import leaves
-from s4net_core.errors import SettingsError
+from s4net_core.errors import SettingsError, did_you_mean
 from s4net_core.files import read_file
 
 MAX_FILE = 1 << 20
@@ -126,8 +125,7 @@ def is_ros_parameters(content: Any) -> bool:
 def _unknown(name: str) -> str:
     if name in Settings.model_fields:
         return "this is a group: give values to its settings, or leave it out"
-    near = difflib.get_close_matches(name, NAMES, 1)
-    return f"there is no such setting, {f'did you mean {near[0]}?' if near else '`s4net settings` lists all'}"
+    return f"there is no such setting, {did_you_mean(name, NAMES) or '`s4net settings` lists all'}"
 
 
 class _WithoutAliases(yaml.SafeLoader):

@@ -1,6 +1,5 @@
 """An experiment, in memory or as a file: which data, which networks, which methods, and what the paper reached."""
 
-import difflib
 from collections.abc import Mapping, Sequence
 from functools import reduce
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from s4net_core.config import Settings, read_yaml, with_values
-from s4net_core.errors import SettingsError
+from s4net_core.errors import SettingsError, did_you_mean, place_and_problem
 from s4net_core.evaluation.summary import DEPTH, SEGMENTATION
 from s4net_core.experiments.results import NETWORKS
 from s4net_core.io.captures.scannet import PAPER_SCENES, paper_scan
@@ -209,12 +208,11 @@ def load_experiment(path: str | Path, stand_in: str = "") -> Experiment:
 
 def _problem(where: Sequence[int | str], kind: str, message: str) -> str:
     """What pydantic has found, for somebody who writes YAML."""
-    place = ".".join(str(part + 1) if isinstance(part, int) else part for part in where)
-    message = message.removeprefix("Value error, ")
+    place, message = place_and_problem(where, message)
     if kind == "extra_forbidden":
         parts: dict[int | str, type[_Part]] = {"methods": Method, "scenes": Scene}
-        near = difflib.get_close_matches(str(where[-1]), parts.get(where[0], Experiment).model_fields, 1)
-        message = f"there is no such name{f', did you mean {near[0]}?' if near else ''}"
+        hint = did_you_mean(str(where[-1]), parts.get(where[0], Experiment).model_fields)
+        message = ", ".join(filter(None, ("there is no such name", hint)))
     elif kind == "tuple_type":
         message = "it must be a list"
     return f"{place}: {message}" if place else message

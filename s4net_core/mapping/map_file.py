@@ -43,16 +43,6 @@ class SavedMap:
     origin: NDArray[np.int64]
 
 
-def check_name(path: Path) -> None:
-    """Refuse a name that does not say what is to be written: ``.npz`` for a map, ``.ply`` for a point cloud.
-
-    Raises:
-        S4NetError: it ends in neither.
-    """
-    if path.suffix not in (".npz", ".ply"):
-        raise S4NetError(f"output {path} ends neither in .npz nor in .ply: name a file of one of the two")
-
-
 def write(path: Path, saved: SavedMap, space: LabelSpace, voxel_size: float) -> None:
     """Write a map, whole or not at all.
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from s4net_core.config import MapSettings
 from s4net_core.errors import S4NetError
+from s4net_core.files import check_map_name
 from s4net_core.frames import Intrinsics
 from s4net_core.keyframes import Keyframe, KeyframeBuffer
 from s4net_core.labels import UNLABELLED, LabelSpace
@@ -120,7 +121,7 @@ class SemanticMap:
             S4NetError: the name ends in neither, or the file cannot be written.
         """
         path = Path(path)
-        map_file.check_name(path)
+        check_map_name(path)
         if path.suffix == ".ply":
             points = self.points()
             map_file.write_ply(path, points)

@@ -23,11 +23,11 @@ from s4net_core.files import creation_time, open_regular, parse_json, read_file,
 from s4net_core.labels import LABEL_SPACES, LabelSpace
 from s4net_core.models.build import SegmentationNetwork, build_network
 
+log = logging.getLogger(__name__)
+
 _KEY = "s4net"
 """Name of our entry in the header's metadata."""
 _REMEDY = "use a weights file that `s4net pretrain` or `s4net adapt` has written"
-log = logging.getLogger(__name__)
-
 _MUST_MATCH = ("architecture", "encoder", "auxiliary", "depth_decoder")
 """Settings on which the tensors depend; `auxiliary` is stored as ``always`` or ``never``."""
 MAX_BYTES = 8 << 30

@@ -82,10 +82,7 @@ class TestFile:
             ({"scannet": "scans"}, "either scenes or scannet"),
             ({"scenes": [{"name": "A", "capture": "a/1", "scans": {}}]}, r"scenes\.1\.scans"),
             ({"sceens": []}, r"sceens: there is no such name, did you mean scenes\?"),
-            (
-                {"methods": [{"name": "a"}, {"name": "b", "setings": {}}]},
-                r"methods\.2\.setings: .*mean settings",
-            ),
+            ({"methods": [{"name": "a"}, {"name": "b", "setings": {}}]}, r"methods\.2\.setings: .*mean settings"),
             ({"methods": [{"name": "a", "sorce": "b"}]}, r"experiment \S+: methods\.1\.sorce: there is no such name$"),
             ({"kind": "tent"}, r"kind: there is no such name$"),
             ({"seeds": 0}, r"seeds: it must be a list"),
