@@ -81,7 +81,11 @@ class Worker(Generic[T]):
 
 
 def step_back(niceness: int) -> None:
-    """Make this thread, and those that PyTorch starts for it, at least as nice as this; Linux counts it by thread."""
+    """Make this thread, and those that PyTorch starts for it, at least as nice as this; Linux counts it by thread.
+
+    Args:
+        niceness: as of `nice`; more than 19 counts as 19.
+    """
     own = threading.get_native_id()
     os.setpriority(os.PRIO_PROCESS, own, max(niceness, os.getpriority(os.PRIO_PROCESS, own)))
 

@@ -390,9 +390,10 @@ class AdaptationSettings(Group):
     )
     niceness: int = setting(
         10,
-        "How far the learner, labels of the semantic map and new weights step back for other threads, as of `nice`.",
+        "How far the learner, labels of the semantic map and new weights step back for other threads, as of `nice`; "
+        "20 = the learner runs only while nothing else wants a core.",
         ge=0,
-        le=19,
+        le=20,
     )
     keep_versions: int = setting(
         5, "Number of weights files that are kept for roll-back, beside the base model.", ge=1, le=1000

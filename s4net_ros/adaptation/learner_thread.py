@@ -1,5 +1,6 @@
 """The thread in which the adaptation node learns: duty cycle, pause, and work that fits between two steps. No ROS."""
 
+import os
 import threading
 import time
 import traceback
@@ -28,6 +29,8 @@ BACK_OFF_AFTER = 3
 """Refusals in a row after which learning rests before it tries again, twice as long each time."""
 BACK_OFF_SECONDS, LONGEST_REST_SECONDS = 5.0, 300.0
 _ENDED = "the learner's thread has ended: restart the node"
+ONLY_IDLE_CORES = 20
+"""`adaptation.niceness` for Linux's policy SCHED_IDLE, which a thread cannot leave again without privileges."""
 SAVE_SECONDS = 60.0
 """Keyframes are saved this often, so that a power cut costs a minute; and free memory is returned."""
 
@@ -162,6 +165,8 @@ class LearnerThread:
     def _run(self) -> None:
         try:
             step_back(self._settings.adaptation.niceness)
+            if self._settings.adaptation.niceness == ONLY_IDLE_CORES:
+                os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))  # a core with this alone counts as free
             while (action := self._next()) is not None:
                 action()
         except Exception as error:  # a defect of ours: nobody must wait for this thread any more

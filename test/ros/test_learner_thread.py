@@ -28,7 +28,7 @@ class Niceness:
         self.seen = set()
 
     def advance(self):
-        self.seen.add(own_niceness())
+        self.seen.add((own_niceness(), os.sched_getscheduler(0)))
 
     def save(self):
         pass
@@ -401,7 +401,10 @@ def test_a_read_error_at_the_bottom_of_a_source_sets_error_is_tried_again(start,
     wait_for(lambda: learning.steps)
 
 
-@pytest.mark.parametrize(("niceness", "expected"), [(17, 17), (0, own_niceness())])
+@pytest.mark.parametrize(
+    ("niceness", "expected"),
+    [(17, (17, os.SCHED_OTHER)), (0, (own_niceness(), os.SCHED_OTHER)), (20, (19, os.SCHED_IDLE))],
+)
 def test_it_steps_back_for_others_and_never_comes_forward(niceness, expected):
     learning, settings, before = Niceness(), Settings(), own_niceness()
     settings.adaptation.niceness = niceness
@@ -410,4 +413,4 @@ def test_it_steps_back_for_others_and_never_comes_forward(niceness, expected):
     wait_for(lambda: learning.seen)
     assert thread.stop(WAIT_S)
     assert learning.seen == {expected}
-    assert own_niceness() == before
+    assert (own_niceness(), os.sched_getscheduler(0)) == (before, os.SCHED_OTHER)
