@@ -15,6 +15,7 @@ from rich.logging import RichHandler
 from s4net_core import __version__
 from s4net_core.cli.state_options import state_path
 from s4net_core.errors import S4NetError
+from s4net_core.machine.waiting import spin_briefly
 
 EXIT_ERROR = 2
 """Exit code when the input or the settings are at fault."""
@@ -77,6 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     parser = _parser()
     args = parser.parse_args(argv)
+    spin_briefly()
     command = COMMANDS[args.command]
     handler = RichHandler(console=Console(stderr=True), show_path=False)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler])
