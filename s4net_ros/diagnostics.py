@@ -158,8 +158,8 @@ class StallWatch:
     """Tells *why* no frames come: publishers, QoS, streams that do not arrive, stamps that do not meet.
 
     Use: ``events = watch.events("color", "stream.color_reliability")`` for the subscription, ``watch.follow("color",
-    subscription)``, ``watch.arrived("color", stamp)`` in its callback, ``watch.frame()`` after each frame, and
-    ``watch.reason()`` now and then. All methods may be called from any thread.
+    subscription)``, ``watch.arrived("color", stamp)`` in its callback, ``watch.frame()`` after each frame that could be
+    used, and ``watch.reason()`` now and then. All methods may be called from any thread.
 
     Args:
         node: asked about publishers.
@@ -208,7 +208,7 @@ class StallWatch:
                 topic.stamps.append(stamp)
 
     def frame(self) -> None:
-        """Note that a frame was made, which ends a stall."""
+        """Note that a frame could be used, which ends a stall."""
         self._last_frame = self._clock()
 
     def clear_stamps(self) -> None:
@@ -221,6 +221,14 @@ class StallWatch:
     def seconds(self) -> float:
         """Seconds since the last frame, or since the start."""
         return self._clock() - self._last_frame
+
+    @property
+    def silent(self) -> bool:
+        """Whether an input has brought nothing for as long as counts as a stall."""
+        with self._lock:
+            return any(
+                topic.last is None or self._clock() - topic.last > self._after for topic in self._topics.values()
+            )
 
     def reason(self) -> str:
         """Why frames have stopped, in one text; empty while they come."""

@@ -6,6 +6,7 @@ While the camera stands still, most of them are left to the middleware, which dr
 """
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
@@ -22,6 +23,7 @@ from s4net_core.errors import BadFrame
 from s4net_core.frames import LazyView
 from s4net_core.io.bags.messages import picture_of
 from s4net_core.streams.assembler import FrameAssembler, Picture
+from s4net_core.streams.drops import AT_REST, DROP_REASONS, UNMATCHED
 from s4net_core.streams.rest import Rest
 from s4net_core.streams.transforms import TransformReason, TransformUnavailable
 from s4net_ros import compat
@@ -97,6 +99,8 @@ class FrameAssembly:
         self._rest = rest if stream.queue_depth <= DEEPEST_QUEUE else None
         self._at_rest = self._leaving_out = False
         self._number: int | None = None
+        self._skipped_before: Mapping[str, int] = {}
+        """`skipped`, when a view could last be used."""
         self._group = HeldBack()
         self._buffer = self._new_buffer()
         self._listener: Any = tf2_ros.TransformListener(self._buffer, node)
@@ -157,12 +161,32 @@ class FrameAssembly:
         view = self._assembler.poll()
         if view is None:
             return None
-        if self._watch is not None:
-            self._watch.frame()
         self._at_rest = self._rest is not None and self._rest.see(view.stamp, view.T_world_camera)
         if not self._at_rest:
             self._look_again()
         return view
+
+    def used(self) -> None:
+        """Note that a view of `poll` could be used, which ends a stall."""
+        self._skipped_before = self.skipped
+        if self._watch is not None:
+            self._watch.frame()
+
+    def stall(self) -> str:
+        """Why no view could be used for a while: silent topics, or what frames were dropped for; empty while they can.
+
+        Without a watch it is always empty.
+        """
+        if self._watch is None or not (reason := self._watch.reason()):
+            return ""
+        dropped = Counter(self.skipped) - Counter(self._skipped_before)
+        del dropped[AT_REST], dropped[UNMATCHED]  # no fault; and one that the watch explains
+        if self._watch.silent or not dropped:
+            return reason
+        [(worst, count)] = dropped.most_common(1)
+        remedy, last = DROP_REASONS.get(worst, ""), self.details[worst]
+        about = last if remedy in last else f"{remedy}; the last one: {last}"
+        return f"no frame for {self._watch.seconds:.1f} s that can be used; {worst} ({count}): {about}"
 
     def _look_again(self) -> None:
         if self._group.held:

@@ -16,7 +16,7 @@ class FrameThread:
     """Polls an assembly until it is stopped; an exception ends one frame, never the thread.
 
     Args:
-        assembly: gives the views, and counts those that `take` cannot use.
+        assembly: gives the views, and is told which of them `take` can use.
         take: called on the thread with each view, not decoded.
         failed: called on the thread with any exception of `take` or the assembly but BadFrame.
     """
@@ -54,3 +54,5 @@ class FrameThread:
                 view.refuse(error)
                 if not isinstance(error, BadFrame):
                     raise
+            else:
+                self._assembly.used()

@@ -399,6 +399,7 @@ class Session:
             pairs=self.keyframes.pairs,
             step=self._learner.steps,
             source_left_out=self._learner.source_left_out,
+            unsaved=self._folder.problem,
             version=current.number,
             model_path=str(current.path),
         )

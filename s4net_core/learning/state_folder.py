@@ -58,11 +58,14 @@ class StateFolder:
         self._calls = 0
         self._closed = False
         self._lock: FolderLock | None = None
+        self.problem = ""
+        """Why the folder could not be written when that was last tried; empty = it could."""
         try:
             self._take_lock()
             base = self._with_copy(base)
         except OSError as error:
-            log.error("nothing can be saved in state folder %s: %s", self._root, error)
+            self.problem = self._unwritable(error)
+            log.error("nothing is saved: %s", self.problem)
         self.versions = VersionStore(base, self._folder, settings.adaptation.keep_versions)
 
     @contextmanager
@@ -98,9 +101,9 @@ class StateFolder:
             try:
                 self._take_lock()
             except OSError as error:
-                raise S4NetError(
-                    f"state folder {self._root} cannot be written ({error}): check its rights and free space"
-                ) from error
+                self.problem = self._unwritable(error)
+                raise S4NetError(self.problem) from error
+            self.problem = ""
         yield self.versions
 
     def close(self, timeout: float = 0.0) -> bool:
@@ -169,6 +172,9 @@ class StateFolder:
     def _check_open(self) -> None:
         if self._closed:
             raise SessionClosed(f"the session of {self._folder} is closed: nothing is saved any more")
+
+    def _unwritable(self, error: OSError) -> str:
+        return f"state folder {self._root} cannot be written ({error}): check its rights and free space"
 
     def _take_lock(self) -> None:
         """Lock the folder, again if somebody has removed it: another process may have made and locked a new one."""

@@ -56,6 +56,7 @@ class Status:
         refused: number of refused hand-overs.
         source_left_out: number of source images that cannot be read at the moment.
         last_refusal: reason of the last refusal; empty = none yet, or none since a reset.
+        unsaved: why the state folder cannot be written, so that nothing is saved; empty = it can.
         health, base_health: the guard's last measurement of new weights and of the base model; NaN = none yet.
     """
 
@@ -74,5 +75,6 @@ class Status:
     refused: int = 0
     source_left_out: int = 0
     last_refusal: str = ""
+    unsaved: str = ""
     health: Health = NOT_MEASURED
     base_health: Health = NOT_MEASURED

@@ -16,7 +16,7 @@ from s4net_core.config import StreamSettings
 from s4net_core.errors import BadFrame
 from s4net_core.frames import Frame, Intrinsics, LazyView, check_aligned
 from s4net_core.streams.clock import TIME_JUMP_NS, ColorClock
-from s4net_core.streams.drops import AT_REST, DROP_REASONS
+from s4net_core.streams.drops import AT_REST, DROP_REASONS, UNMATCHED
 from s4net_core.streams.transforms import TransformUnavailable
 
 WAITING_QUEUES = 4
@@ -225,7 +225,7 @@ class FrameAssembler:
         stamp = next(iter(self._unmatched))
         del self._unmatched[stamp]
         self._drop(
-            "unmatched", f"colour at {stamp} ns had no depth within {self.stream.sync_slop} s: see stream.sync_slop"
+            UNMATCHED, f"colour at {stamp} ns had no depth within {self.stream.sync_slop} s: see stream.sync_slop"
         )
 
     def _refused(self, error: Exception) -> None:

@@ -2,9 +2,11 @@
 
 AT_REST = "at_rest"
 """The one reason that is no fault of anything: nobody has to be warned."""
+UNMATCHED = "unmatched"
+"""Colour without depth: the stamps say why."""
 
 DROP_REASONS: dict[str, str] = {
-    "unmatched": "colour had no depth of the same time: set enable_sync:=true or raise stream.sync_slop; harmless when "
+    UNMATCHED: "colour had no depth of the same time: set enable_sync:=true or raise stream.sync_slop; harmless when "
     "depth is slower than colour",
     "backlog": "this machine is too slow for the stream: lower the camera's rate or resolution",
     AT_REST: "the camera stands still: at most ten frames a second are looked at; harmless",

@@ -77,7 +77,7 @@ class ConfiguredAdaptation:
         assembly = camera_frames(node, watch)
         undo.callback(assembly.destroy)
         self._assembled = lambda: Counter(assembly.skipped) + Counter(received=assembly.received)
-        self._stall = watch.reason
+        self._stall = assembly.stall
         undo.callback(self._end_counting)
         corrections = PoseCorrections(node, self._session.keyframes, stream, assembly.look_up)
         undo.callback(corrections.destroy)

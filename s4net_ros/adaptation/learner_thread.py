@@ -253,8 +253,7 @@ class LearnerThread:
             self._failures += 1
             self._failure = reason
             self._not_before = time.monotonic() + DISK_RETRY_SECONDS if retry else 0.0
-        trace = "" if isinstance(error, S4NetError | OSError) else traceback.format_exc()
-        self._tell(self._on_failure, reason, trace)
+        self._tell(self._on_failure, reason, _trace(error))
 
     def _save(self) -> None:
         try:
@@ -262,13 +261,18 @@ class LearnerThread:
         except Exception as error:  # the thread ends here, nobody else could report the error
             with self._changed:
                 self._failures += 1
-            self._tell(self._on_failure, f"state was not saved: {describe(error)}", traceback.format_exc())
+            self._tell(self._on_failure, f"state was not saved: {describe(error)}", _trace(error))
 
     def _tell(self, callback: Callable[..., None], *what: Any) -> None:
         """Call back, unless the thread was given up: the node may be gone by then."""
         with self._changed:
             if not self._given_up:
                 callback(*what)
+
+
+def _trace(error: Exception) -> str:
+    """The traceback of an error that nobody foresaw; empty for others, whose text says all."""
+    return "" if isinstance(error, S4NetError | OSError) else "".join(traceback.format_exception(error))
 
 
 def _comes_from_file_system(error: BaseException) -> bool:

@@ -120,6 +120,8 @@ def report(session: Status, node: NodeStatus) -> Report:
         remedy = DROP_REASONS.get(worst, "see the node's log")
         text = f"none of {node.received} frames could be used; {worst} ({unusable[worst]}): {remedy}"
         return Report(DiagnosticStatus.WARN, text, values)
+    if session.unsaved:
+        return Report(DiagnosticStatus.WARN, f"nothing is saved: {session.unsaved}", values)
     if session.pairs.doubt:
         return Report(DiagnosticStatus.WARN, session.pairs.doubt, values)
     if node.held_up > LARGEST_HELD_UP and state_of(session, node) == LEARNING:

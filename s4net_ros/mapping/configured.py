@@ -95,7 +95,7 @@ class ConfiguredMap:
         node.start_housekeeping(POKE_S, lambda: self._keep_house(thread), undo)
         self._assembled = lambda: Counter(assembly.skipped) + Counter(received=assembly.received)
         self._waiting = lambda: thread.waiting
-        self._problem = lambda: watch.reason() or receiver.problem
+        self._problem = lambda: assembly.stall() or receiver.problem
         undo.callback(self._forget_threads)
 
     def _forget_threads(self) -> None:

@@ -811,9 +811,11 @@ def test_a_folder_that_cannot_be_written_stops_nothing_until_there_is_something_
 ):
     (tmp_path / "file").write_text("")
     session = start(frames, folder="file/state")
-    assert "nothing can be saved in state folder" in caplog.text
+    assert "nothing is saved: state folder" in caplog.text
+    assert "file/state cannot be written" in session.status.unsaved
     session.advance()
     with pytest.raises(S4NetError, match="cannot be written"):
         session.advance()
     (tmp_path / "file").unlink()
     assert session.handover().version.number == 1
+    assert session.status.unsaved == ""

@@ -45,6 +45,14 @@ def test_when_no_frame_can_be_used_it_says_why_and_what_to_do():
     assert DROP_REASONS["depth_size"] in found.message
 
 
+def test_a_state_folder_that_cannot_be_written_is_a_warning():
+    found = report(Status(offered=20, unsaved="state folder /x cannot be written"), node())
+    assert (found.level, found.message) == (
+        DiagnosticStatus.WARN,
+        "nothing is saved: state folder /x cannot be written",
+    )
+
+
 def test_a_reason_that_is_not_documented_is_told_as_well():
     found = report(Status(), node(dropped={"new_reason": 28, "unmatched": 2}))
     assert found.level == DiagnosticStatus.WARN

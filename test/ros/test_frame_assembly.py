@@ -27,6 +27,7 @@ from s4net_core.errors import BadFrame
 from s4net_core.frames import Frame, Intrinsics, LazyView, decoded
 from s4net_core.io.images.codec import encode_compressed_color, encode_compressed_depth
 from s4net_core.streams.assembler import WAITING_QUEUES
+from s4net_core.streams.drops import DROP_REASONS
 from s4net_core.streams.rest import Rest
 from s4net_ros.conversions import camera_info_message, image_message, transform_message
 from s4net_ros.diagnostics import StallWatch
@@ -556,6 +557,21 @@ def test_over_real_topics_time_may_go_back(ros):
     assembly.destroy()
 
 
+class Watch:
+    """A watch in whose eyes nothing has come of the frames for 7 s."""
+
+    seconds, silent, frames = 7.0, False, 0
+
+    def reason(self) -> str:
+        return "what the topics say"
+
+    def frame(self) -> None:
+        self.frames += 1
+
+    def arrived(self, name: str, stamp: int) -> None:
+        pass
+
+
 class TestFrameThread:
     def run(self, camera: Camera, take: Callable[[LazyView], object], done: Callable[[], bool]) -> list[Exception]:
         failed: list[Exception] = []
@@ -582,6 +598,29 @@ class TestFrameThread:
         assert self.run(camera, take, lambda: len(taken) == 3) == []
         assert taken == [S, S + STEP, S + 2 * STEP]
         assert (camera.assembly.delivered, camera.assembly.skipped) == (2, {"no_depth": 1})
+
+    def test_a_stall_is_explained_by_what_was_dropped_since_a_view_could_be_used(self):
+        camera, watch = Camera(), Watch()
+        assert camera.assembly.stall() == ""
+        camera.assembly._watch = watch  # type: ignore[assignment]
+        seen: list[str] = []
+
+        def take(view: LazyView) -> None:
+            seen.append(camera.assembly.stall())
+            view.decode()
+
+        self.run(camera, take, lambda: len(seen) == 3)  # the second has no depth
+        assert seen[:2] == ["what the topics say"] * 2
+        assert seen[2].startswith("no frame for 7.0 s that can be used; no_depth (1): depth at ")
+        assert seen[2].endswith(DROP_REASONS["no_depth"])
+        assert (camera.assembly.stall(), watch.frames) == ("what the topics say", 2)  # the third could be used
+        camera.assembly._assembler._skipped["no_pose"] = 3
+        camera.assembly._assembler._details["no_pose"] = "odom is not in the tree"
+        assert (
+            f"no_pose (3): {DROP_REASONS['no_pose']}; the last one: odom is not in the tree" in camera.assembly.stall()
+        )
+        watch.silent = True
+        assert camera.assembly.stall() == "what the topics say"
 
     def test_a_view_that_cannot_be_used_is_counted_once_and_what_nobody_foresaw_is_told(self):
         camera, taken = Camera(), []
