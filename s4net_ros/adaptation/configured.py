@@ -146,7 +146,7 @@ class ConfiguredAdaptation:
             before, at = self._logged.get(reason, (0, -LOG_AGAIN_S))
             if count != before and now - at >= LOG_AGAIN_S:
                 self._logged[reason] = (count, now)
-                self._log.warning(f"{count} frames dropped so far ({reason}): {details.get(reason, '')}")
+                self._log.warning(f"frames dropped so far ({reason}): {count}; the last one: {details.get(reason, '')}")
 
     def _node_status(self) -> NodeStatus:
         counts = self._earlier + self._assembled()

@@ -123,7 +123,8 @@ def report(session: Status, node: NodeStatus) -> Report:
     if session.unsaved:
         return Report(DiagnosticStatus.WARN, f"nothing is saved: {session.unsaved}", values)
     if session.pairs.doubt:
-        return Report(DiagnosticStatus.WARN, session.pairs.doubt, values)
+        text = f"{session.pairs.doubt}; once they are right, ~/reset forgets these keyframes"
+        return Report(DiagnosticStatus.WARN, text, values)
     if node.held_up > LARGEST_HELD_UP and state_of(session, node) == LEARNING:
         text = (
             f"the learner waited for a core in {node.held_up:.0%} of the last minute, because the labels or other "
