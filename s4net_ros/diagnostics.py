@@ -222,13 +222,12 @@ class StallWatch:
         """Seconds since the last frame, or since the start."""
         return self._clock() - self._last_frame
 
-    @property
-    def silent(self) -> bool:
-        """Whether an input has brought nothing for as long as counts as a stall."""
+    def silent(self, *names: str) -> bool:
+        """Whether an input of `names` has brought nothing for as long as counts as a stall, or any input nothing ever."""
         with self._lock:
-            return any(
-                topic.last is None or self._clock() - topic.last > self._after for topic in self._topics.values()
-            )
+            last = {name: topic.last for name, topic in self._topics.items()}
+        now = self._clock()
+        return any(at is None or (name in names and now - at > self._after) for name, at in last.items())
 
     def reason(self) -> str:
         """Why frames have stopped, in one text; empty while they come."""
@@ -268,7 +267,8 @@ class StallWatch:
         """How far the stamps of the streams lie apart, if too far to be matched; else empty."""
         if self._slop is None:
             return ""
-        stamps = {name: sorted(topic.stamps) for name, topic in topics.items() if topic.stamps}
+        matched = {name: topic for name, topic in topics.items() if name != "camera_info"}
+        stamps = {name: sorted(topic.stamps) for name, topic in matched.items() if topic.stamps}
         names = list(stamps)
         worst, pair = 0.0, ("", "")
         for i, first in enumerate(names):

@@ -70,7 +70,8 @@ class FrameAssembly:
     Args:
         node: makes the subscriptions.
         stream: settings; reliability and queue depth become the QoS.
-        watch: is told which messages arrive, to explain stalls; None = no watch.
+        watch: is told which messages arrive, and by `note_used` which views were taken, to explain stalls; None = no
+            watch.
         rest: tells when the camera is at rest; None = never, as with a queue that is deeper than `DEEPEST_QUEUE`.
         with_depth: False = depth is not subscribed, and every colour image becomes a frame without depth.
         color_topic, depth_topic: names for the transports of `stream`, see `S4NetNode.transport_topic`.
@@ -166,8 +167,8 @@ class FrameAssembly:
             self._look_again()
         return view
 
-    def used(self) -> None:
-        """Note that a view of `poll` could be used, which ends a stall."""
+    def note_used(self) -> None:
+        """Note that a view of `poll` was taken, decoded or not, which ends a stall; on the thread of `poll`."""
         self._skipped_before = self.skipped
         if self._watch is not None:
             self._watch.frame()
@@ -180,9 +181,12 @@ class FrameAssembly:
         if self._watch is None or not (reason := self._watch.reason()):
             return ""
         dropped = Counter(self.skipped) - Counter(self._skipped_before)
-        del dropped[AT_REST], dropped[UNMATCHED]  # no fault; and one that the watch explains
-        if self._watch.silent or not dropped:
+        del dropped[AT_REST]
+        unmatched = dropped.pop(UNMATCHED, 0)
+        if self._watch.silent(COLOR, DEPTH) or not (dropped or unmatched):
             return reason
+        if not dropped:  # the watch knows how far the stamps lie apart
+            return f"{reason}; {UNMATCHED} ({unmatched}): {DROP_REASONS[UNMATCHED]}"
         [(worst, count)] = dropped.most_common(1)
         remedy, last = DROP_REASONS.get(worst, ""), self.details[worst]
         about = last if remedy in last else f"{remedy}; the last one: {last}"

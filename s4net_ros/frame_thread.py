@@ -55,4 +55,4 @@ class FrameThread:
                 if not isinstance(error, BadFrame):
                     raise
             else:
-                self._assembly.used()
+                self._assembly.note_used()

@@ -22,7 +22,6 @@ from rclpy.signals import SignalHandlerOptions
 
 from s4net_core.config import Settings, load_settings
 from s4net_core.errors import BaseModelMissing, S4NetError
-from s4net_core.machine.waiting import spin_briefly
 from s4net_core.streams.clock import TIME_JUMP_NS
 from s4net_ros.diagnostics import DiagnosticsPublisher, Report
 from s4net_ros.executor import StreamExecutor
@@ -286,7 +285,6 @@ def run(make: Callable[[], S4NetNode], args: Sequence[str] | None = None) -> int
         Exit code: 0 after a signal, 1 when the node could not start by itself, 2 for parameters that do not fit.
     """
     signals = _Signals()
-    spin_briefly()
     rclpy.init(args=None if args is None else list(args), signal_handler_options=SignalHandlerOptions.NO)
     try:
         node = make()

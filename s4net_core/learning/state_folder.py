@@ -103,8 +103,8 @@ class StateFolder:
             except OSError as error:
                 self.problem = self._unwritable(error)
                 raise S4NetError(self.problem) from error
-            self.problem = ""
         yield self.versions
+        self.problem = ""
 
     def close(self, timeout: float = 0.0) -> bool:
         """Refuse further calls and writes, and unlock the folder when the last call has ended.

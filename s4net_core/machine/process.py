@@ -33,7 +33,7 @@ def return_free_memory() -> None:
 
 
 class CoreWatch:
-    """How long a thread of this process could have run while others had all cores.
+    """How much of the last minute a thread of this process could have run while others had all cores.
 
     Args:
         thread_id: native id of the thread.
@@ -44,21 +44,17 @@ class CoreWatch:
         self._samples: deque[tuple[float, float]] = deque()
         """When `held_up` was asked, seconds, and how long the thread had waited by then."""
 
-    def waited(self) -> float:
-        """Seconds for which the thread has waited for a core since it began.
+    def held_up(self) -> float:
+        """Share of the last minute, 0..1, in which the thread waited for a core; before the first call it did not.
 
         0 where nothing is known: the thread has ended, the system is no Linux, or its kernel counts nothing.
         """
         try:
-            _, nanoseconds, _ = self._file.read_text().split()
-            return int(nanoseconds) / 1e9
+            _, waited, _ = self._file.read_text().split()
         except (OSError, ValueError):
             return 0.0
-
-    def held_up(self) -> float:
-        """Share of the last minute, 0..1, in which the thread waited for a core; before the first call it did not."""
-        now, seconds = time.monotonic(), self.waited()
+        now, seconds = time.monotonic(), int(waited) / 1e9
         self._samples.append((now, seconds))
         while self._samples[0][0] < now - WATCHED_SECONDS:
             self._samples.popleft()
-        return min(max(seconds - self._samples[0][1], 0.0) / WATCHED_SECONDS, 1.0)
+        return min((seconds - self._samples[0][1]) / WATCHED_SECONDS, 1.0)

@@ -3,11 +3,11 @@
 import os
 
 SPINS = 3000
-"""About 0.1 ms, longer than most gaps between two operations of a network."""
+"""Turns, about 0.1 ms on x86: longer than most gaps between two operations of a network."""
 
 
 def spin_briefly() -> None:
-    """Let PyTorch's threads spin for 0.1 ms at most before they sleep; has no effect once PyTorch is imported.
+    """Let PyTorch's threads spin for 0.1 ms or less before they sleep; has no effect once PyTorch is imported.
 
     GNU's OpenMP, which PyTorch's wheels use, lets them spin for 10 ms and more. Where another program has one of the
     cores, they use up the time in which the thread that they wait for could run. The environment wins over this

@@ -44,7 +44,7 @@ class LearnerThread:
 
     One lock guards all fields. Steps, saving and submitted work are done without it. The callbacks, which log and
     publish, are made under it: none may come after `stop` has given the thread up. `watch` tells whether the thread
-    gets a core: waiting for one does not count as work.
+    gets a core.
 
     Args:
         session: learns; other threads may call only its `offer`, `status`, `save` and `close`.
@@ -203,7 +203,7 @@ class LearnerThread:
         return max(0.0, self._not_before - time.monotonic())
 
     def _learn(self) -> None:
-        started, waited = time.monotonic(), self.watch.waited()
+        started = time.monotonic()
         try:
             learning = self.session.state == LEARNING
             handover = self.session.advance() if learning else None
@@ -218,8 +218,7 @@ class LearnerThread:
             self._fail(error)
             return
         share = self._settings.adaptation.duty_cycle
-        worked = time.monotonic() - started - (self.watch.waited() - waited)
-        rest = worked * (1.0 - share) / share if learning else POLL_SECONDS
+        rest = (time.monotonic() - started) * (1.0 - share) / share if learning else POLL_SECONDS
         rest = max(rest, self._back_off() if handover is not None else 0.0)
         with self._changed:
             self._failure = ""

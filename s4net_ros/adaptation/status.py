@@ -100,7 +100,7 @@ def _numbers(session: Status, node: NodeStatus) -> dict[str, Any]:
 
 
 def report(session: Status, node: NodeStatus) -> Report:
-    """ERROR when learning has failed, WARN when its frames, poses or time do not suffice, else OK with the state."""
+    """ERROR when learning has failed, WARN when frames, poses, disk or time do not suffice, else OK with the state."""
     values: dict[str, object] = {
         **_numbers(session, node),
         "source_left_out": session.source_left_out,
@@ -123,7 +123,7 @@ def report(session: Status, node: NodeStatus) -> Report:
     if session.unsaved:
         return Report(DiagnosticStatus.WARN, f"nothing is saved: {session.unsaved}", values)
     if session.pairs.doubt:
-        text = f"{session.pairs.doubt}; once they are right, ~/reset forgets these keyframes"
+        text = f"{session.pairs.doubt}; after that ~/reset forgets these keyframes, and what was learned from them"
         return Report(DiagnosticStatus.WARN, text, values)
     if node.held_up > LARGEST_HELD_UP and state_of(session, node) == LEARNING:
         text = (

@@ -71,7 +71,7 @@ def test_poses_that_contradict_each_other_are_told():
     found = report(Status(state="learning", offered=20, pairs=PairCounts(usable=2, refused=176)), node())
     assert found.level == DiagnosticStatus.WARN
     assert "176 of 178 pairs of keyframes contradict each other: check" in found.message
-    assert found.message.endswith("~/reset forgets these keyframes")
+    assert found.message.endswith("~/reset forgets these keyframes, and what was learned from them")
 
 
 @pytest.mark.parametrize(

@@ -37,6 +37,19 @@ class Watch:
             self.watch.follow(name, subscription)
 
 
+def test_inputs_that_bring_nothing_are_silent(ros):
+    it = Watch(ros, names=("color", "camera_info"))
+    assert it.watch.silent("color")
+    it.watch.arrived("camera_info", 0)
+    assert it.watch.silent("color")  # it has brought nothing ever
+    it.watch.arrived("color", 0)
+    assert not it.watch.silent("color")
+    it.now += 5.1
+    it.watch.arrived("color", 0)
+    assert not it.watch.silent("color", "depth")  # that of camera_info alone may be old
+    assert it.watch.silent("color", "camera_info")
+
+
 def test_it_is_quiet_until_the_time_is_up_and_while_frames_come(ros):
     w = Watch(ros)
     w.now += 4.9

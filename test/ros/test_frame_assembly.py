@@ -558,9 +558,12 @@ def test_over_real_topics_time_may_go_back(ros):
 
 
 class Watch:
-    """A watch in whose eyes nothing has come of the frames for 7 s."""
+    """A watch that says that no frame could be used for 7 s."""
 
-    seconds, silent, frames = 7.0, False, 0
+    seconds, frames, quiet = 7.0, 0, False
+
+    def silent(self, *names: str) -> bool:
+        return self.quiet
 
     def reason(self) -> str:
         return "what the topics say"
@@ -614,12 +617,14 @@ class TestFrameThread:
         assert seen[2].startswith("no frame for 7.0 s that can be used; no_depth (1): depth at ")
         assert seen[2].endswith(DROP_REASONS["no_depth"])
         assert (camera.assembly.stall(), watch.frames) == ("what the topics say", 2)  # the third could be used
+        camera.assembly._assembler._skipped["unmatched"] = 9
+        assert camera.assembly.stall() == f"what the topics say; unmatched (9): {DROP_REASONS['unmatched']}"
         camera.assembly._assembler._skipped["no_pose"] = 3
         camera.assembly._assembler._details["no_pose"] = "odom is not in the tree"
         assert (
             f"no_pose (3): {DROP_REASONS['no_pose']}; the last one: odom is not in the tree" in camera.assembly.stall()
         )
-        watch.silent = True
+        watch.quiet = True
         assert camera.assembly.stall() == "what the topics say"
 
     def test_a_view_that_cannot_be_used_is_counted_once_and_what_nobody_foresaw_is_told(self):

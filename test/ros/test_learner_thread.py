@@ -149,14 +149,6 @@ def test_it_takes_its_share_of_the_time_and_no_more(start, share):
     assert whole >= 8 * 0.02 + 7 * 0.02 * (1 - share) / share
 
 
-def test_waiting_for_a_core_does_not_count_as_work(start):
-    learning = Learning(seconds=0.7)
-    thread, _ = start(learning, duty_cycle=0.01, active=False)  # a rest of 69 s, were all of the step work
-    thread.watch = SimpleNamespace(waited=time.monotonic)
-    thread.set_active(True)
-    wait_for(lambda: learning.steps >= 2)
-
-
 def test_a_pause_returns_at_once_and_no_further_step_begins(start):
     learning = Learning()
     learning.gate.clear()
