@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +95,8 @@ def _watch(plan: Plan, children: Children, console: Console) -> tuple[Record, st
         with _signals() as caught, _panel(console) as show:
             waits = ", then a browser is waited for" if plan.wait_for_browser else ""
             show(monitor.record, 0.0, f"nodes are loading their networks{waits}")
-            if not wait_for_nodes(plan, monitor, children, caught):
+            tell = partial(console.print, style="yellow", markup=False, highlight=False, soft_wrap=True)
+            if not wait_for_nodes(plan, monitor, children, caught, tell):
                 return monitor.record, "interrupted"
             if plan.player:
                 monitor.unpause(f"/{PLAYER}", timeout=START_TIMEOUT)
@@ -113,17 +115,31 @@ def _watch(plan: Plan, children: Children, console: Console) -> tuple[Record, st
         monitor.close()
 
 
-def wait_for_nodes(plan: Plan, monitor: Monitor, children: Children, caught: Sequence[int] = ()) -> bool:
+def wait_for_nodes(
+    plan: Plan,
+    monitor: Monitor,
+    children: Children,
+    caught: Sequence[int] = (),
+    tell: Callable[[str], object] = lambda text: None,
+) -> bool:
     """Wait until both nodes listen to the camera, and if asked a browser too; False when a signal came first.
+
+    Args:
+        plan, monitor, children: of the run.
+        caught: signals that have come.
+        tell: called once if a node lacks its base model, which may still be copied to where the node looks.
 
     Raises:
         S4NetError: a process died, or the nodes do not listen in time.
     """
     deadline = time.monotonic() + START_TIMEOUT
-    count = monitor.node.count_subscribers
+    count, told = monitor.node.count_subscribers, False
     while not caught:
         monitor.spin(REFRESH)
         children.check()
+        if not told and (missing := monitor.record.unconfigured):
+            tell(f"waiting for up to {START_TIMEOUT:.0f} s, because {missing}")
+            told = True
         listeners = count(plan.color_topic)
         loaded = listeners >= len(plan.specs) and (not plan.depth_topic or count(plan.depth_topic) > 0)
         if loaded and (listeners > len(plan.specs) or not plan.wait_for_browser):  # the cockpit listens for a browser

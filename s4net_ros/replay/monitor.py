@@ -105,6 +105,14 @@ class Record:
         """Versions handed over since the adaptation node was configured."""
         return self.status.handovers if self.status else 0
 
+    @property
+    def unconfigured(self) -> str:
+        """Which node waits for a base model, and what it says of that; empty = none does."""
+        for name, values in self.values.items():
+            if values.get("state") == "unconfigured":
+                return f"{name} is {values['message']}"
+        return ""
+
     def loss(self) -> tuple[float, float]:
         """Loss at the beginning and at the end; NaN before the first step."""
         values = list({point.step: point.loss for point in self.history.points if math.isfinite(point.loss)}.values())

@@ -46,7 +46,7 @@ from s4net_ros.graph import NodeSpec, adaptation_graph, fastdds_environment
 from s4net_ros.history import History
 from s4net_ros.msg import ModelUpdate
 from s4net_ros.qos import latched_qos
-from s4net_ros.replay.monitor import MAX_REPORTS, Monitor
+from s4net_ros.replay.monitor import MAX_REPORTS, Monitor, Record
 from s4net_ros.replay.plan import add_arguments, make_plan
 from s4net_ros.replay.processes import Children
 from s4net_ros.weights import update_message
@@ -524,6 +524,30 @@ def test_live_shows_why_a_node_died(
     assert processes_about(tmp_path / "out") == []
 
 
+def test_live_says_once_that_there_is_no_base_model_and_begins_when_its_file_is_there(
+    ros: Any,
+    tmp_path: Path,
+    small_bag: Path,
+    settings_file: Path,
+    checkpoint: Path,
+    live: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, value in (("HOME", str(tmp_path)), ("HF_HOME", str(tmp_path)), ("HF_HUB_OFFLINE", "1")):
+        monkeypatch.setenv(name, value)
+    process = live(small_bag, "--settings", settings_file, "--out", tmp_path / "out")
+    told = next((line for line in process.stdout if line.startswith("waiting")), "")
+    models = tmp_path / ".ros/s4net/models"
+    assert "there is no base model: openmmlab/upernet-convnext-tiny could not be fetched" in told
+    assert f"copy the file to {models}, or" in told
+    (models / "copied").write_bytes(checkpoint.read_bytes())
+    (models / "copied").rename(models / "upernet-convnext-tiny.safetensors")  # the nodes may look at any time
+    output = process.stdout.read()
+    assert process.wait(WAIT_S) == 0, output
+    assert "waiting" not in output
+    assert json.loads((tmp_path / "out" / "summary.json").read_text())["frames"]["labelled"] > 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -574,7 +598,8 @@ def test_live_begins_when_the_nodes_listen_and_if_asked_a_browser_too(waits: boo
         return seen[-1]
 
     plan = SimpleNamespace(color_topic="color", depth_topic="depth", specs=[None, None], wait_for_browser=waits)
-    monitor = SimpleNamespace(node=SimpleNamespace(count_subscribers=count), spin=lambda seconds: None)
+    node = SimpleNamespace(count_subscribers=count)
+    monitor = SimpleNamespace(node=node, spin=lambda seconds: None, record=Record())
     children = SimpleNamespace(check=lambda: None)
     assert live_module.wait_for_nodes(plan, monitor, children, [])  # type: ignore[arg-type]
     assert seen[-1] == needed
