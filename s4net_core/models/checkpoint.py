@@ -197,8 +197,9 @@ def _read(path: Path, sha256: str | None, max_bytes: int) -> tuple[CheckpointInf
     found = hashlib.sha256(data).hexdigest()
     if sha256 and found != sha256.lower():
         raise CheckpointError(
-            f"weights file {path} has SHA-256 {found[:12]}... but {sha256[:12]}... was announced: it was changed or "
-            "replaced on the way; send it again"
+            f"weights file {path} has SHA-256 {found[:12]}... but {sha256[:12]}... is expected: it was changed or "
+            "replaced after it was written. The next version gets a file of its own; if this happens again, check the "
+            "disk, and what else writes there"
         )
     try:
         tensors = parse_tensors(data)

@@ -175,8 +175,8 @@ def test_missing_file_and_folder_are_refused(tmp_path, network):
                 refuse(path)
 
 
-def test_another_hash_than_announced_is_refused(saved):
-    with pytest.raises(CheckpointError, match=r"000000000000\.\.\. was announced"):
+def test_another_hash_than_expected_is_refused_and_nobody_is_asked_to_send_it_again(saved):
+    with pytest.raises(CheckpointError, match=r"000000000000\.\.\. is expected: .* check the disk"):
         load_checkpoint(saved, sha256="0" * 64)
 
 
