@@ -234,7 +234,7 @@ class SegmentationNode(S4NetNode[None]):
 
     def _report(self) -> Report:
         values: dict[str, object] = {"state": self._state_label()}
-        values |= {"weights_version": self._segmenter.info.version, "device": self.settings.device}
+        values |= {"weights_version": self._segmenter.info.version, "device": self._segmenter.device}
         values["runtime"] = self.settings.segmentation.runtime
         counts = self.counts.snapshot()
         values |= {name: counts.get(name, 0) for name in ("received", "labelled", "superseded", "without_listener")}

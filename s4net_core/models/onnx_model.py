@@ -174,7 +174,7 @@ def _properties(network: SegmentationNetwork, info: CheckpointInfo) -> dict[str,
 
 
 class OnnxModel:
-    """A graph in ONNX Runtime; may be called from any thread.
+    """A graph in ONNX Runtime; may be called from any thread. `device` is where it computes.
 
     Args:
         graph: as `export_onnx` writes it.
@@ -192,8 +192,8 @@ class OnnxModel:
         device = device or torch.device("cpu")
         self.provider = pick_provider(provider, device)
         on_cuda = self.provider in _ON_CUDA
-        self._device = torch.device("cuda", device.index or 0) if on_cuda else torch.device("cpu")
-        chosen = (self.provider, {"device_id": str(self._device.index)} if on_cuda else {})
+        self.device = torch.device("cuda", device.index or 0) if on_cuda else torch.device("cpu")
+        chosen = (self.provider, {"device_id": str(self.device.index)} if on_cuda else {})
         options = runtime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
         options.log_severity_level = 3  # errors: its warnings speak of its own optimisations
@@ -217,14 +217,14 @@ class OnnxModel:
 
     def logits(self, images: Tensor) -> Tensor:
         """Logits (B, C, H, W) float32 of images (B, 3, H, W) float32 RGB 0..1 at the graph's size."""
-        return torch.cat([self._run(image) for image in images.to(self._device).contiguous().split(1)])
+        return torch.cat([self._run(image) for image in images.to(self.device).contiguous().split(1)])
 
     def _run(self, image: Tensor) -> Tensor:
-        logits = torch.empty(self._shape, device=self._device)
-        place = (self._device.type, self._device.index or 0, np.float32)
+        logits = torch.empty(self._shape, device=self.device)
+        place = (self.device.type, self.device.index or 0, np.float32)
         binding = self._session.io_binding()
-        if self._device.type == "cuda":
-            torch.cuda.current_stream(self._device).synchronize()  # ONNX Runtime works on a stream of its own
+        if self.device.type == "cuda":
+            torch.cuda.current_stream(self.device).synchronize()  # ONNX Runtime works on a stream of its own
         try:
             binding.bind_input(INPUT, *place, list(image.shape), image.data_ptr())
             binding.bind_output(OUTPUT, *place, self._shape, logits.data_ptr())

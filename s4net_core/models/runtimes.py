@@ -21,11 +21,12 @@ log = logging.getLogger(__name__)
 class Backend(Protocol):
     """One copy of the weights, ready to answer. Not safe against calls from several threads.
 
-    `network` holds the weights that answer, and `info` describes them.
+    `network` holds the weights that answer, `info` describes them, and `device` is where they compute.
     """
 
     network: SegmentationNetwork
     info: CheckpointInfo
+    device: torch.device
 
     def logits(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) float32 RGB 0..1 at the working size -> (B, C, H, W) float32, a constant for the gradient."""
@@ -54,6 +55,7 @@ class TorchBackend:
         self.network = network.to(memory_format=torch.channels_last)  # faster on CPUs and on tensor cores
         self._folding = Folding(self.network)
         self._amp = settings.learner.amp
+        self.device = device
 
     def logits(self, images: Tensor) -> Tensor:
         """As `Backend`."""
@@ -83,12 +85,13 @@ class OnnxBackend:
     """
 
     def __init__(self, checkpoint: str | Path, device: torch.device, settings: Settings) -> None:
-        self._device = device
+        self._images_on = device
         self._provider = pick_provider(settings.segmentation.execution_provider, device)
         self.network, self.info = load_checkpoint(checkpoint, device=device)
         self._folding = Folding(self.network)
         self._template = OnnxTemplate(self._folding.network, *settings.model.sized(self.info.model).size)
         self._graph = self._fill(self.info, file_sha256(checkpoint))
+        self.device = self._graph.device
 
     def logits(self, images: Tensor) -> Tensor:
         """As `Backend`."""
@@ -106,7 +109,7 @@ class OnnxBackend:
 
     def _fill(self, info: CheckpointInfo, sha256: str) -> OnnxModel:
         network = self._folding.network
-        graph = OnnxModel(self._template.fill(network, info, sha256), self._provider, self._device)
+        graph = OnnxModel(self._template.fill(network, info, sha256), self._provider, self._images_on)
         compared = compare_with_torch(graph, network, images=1)
         compared.check()
         log.info("ONNX on %s: logits within %.2g of PyTorch's", graph.provider, compared.logit_error)

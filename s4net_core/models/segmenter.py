@@ -71,6 +71,11 @@ class Segmenter:
         return self._serving.backend.info
 
     @property
+    def device(self) -> torch.device:
+        """Where labels are computed: never ``auto``, and with ONNX Runtime the device of its provider."""
+        return self._serving.backend.device
+
+    @property
     def settings(self) -> Settings:
         """The settings in use, with the working size."""
         return self._settings

@@ -174,6 +174,10 @@ class TestProvider:
         model = OnnxModel(graph, "TensorrtExecutionProvider", torch.device("cuda", 1))
         assert asked["providers"] == [("TensorrtExecutionProvider", {"device_id": "1"}), "CPUExecutionProvider"]
         assert model.size == (HEIGHT, WIDTH)
+        assert model.device == torch.device("cuda", 1)
+
+    def test_on_the_cpu_it_computes_there_wherever_images_come_from(self, graph):
+        assert OnnxModel(graph, "CPUExecutionProvider", torch.device("cuda")).device == CPU
 
     def test_one_that_does_not_start_is_refused_instead_of_falling_back(self, graph, monkeypatch):
         plain = onnxruntime.InferenceSession

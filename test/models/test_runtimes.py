@@ -64,6 +64,7 @@ def test_labels_are_those_of_the_torch_runtime(segmenter, checkpoint):
     expected = Segmenter(checkpoint, "cpu", new_settings("torch")).segment(COLOR)
     result = segmenter.segment(COLOR)
     assert len(np.unique(expected.label)) > 3
+    assert segmenter.device == torch.device("cpu")
     np.testing.assert_array_equal(result.label, expected.label)
     np.testing.assert_allclose(result.confidence, expected.confidence, rtol=1e-3)
     assert result.version == 1

@@ -66,6 +66,12 @@ class TestSegmenter:
         given.segmentation.min_confidence = 1.0  # may change at any time
         assert not segmenter.segment(color).label.any()
 
+    def test_says_which_device_computes(self, tmp_path, network):
+        segmenter = Segmenter(saved(tmp_path / "w", network), "auto", new_settings())
+        assert segmenter.device.type == ("cuda" if torch.cuda.is_available() else "cpu")
+        segmenter.segment(random_color())
+        assert segmenter.forward(torch.rand(1, 3, 48, 64)).device.type == segmenter.device.type
+
     def test_answers_at_the_size_of_the_image(self, tmp_path, network):
         segmenter = Segmenter(saved(tmp_path / "w", network, version=7), "cpu", new_settings())
         for height, width in ((48, 64), (30, 41), (120, 90)):

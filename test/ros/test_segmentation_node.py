@@ -29,6 +29,7 @@ from s4net_core.frames import Intrinsics
 from s4net_core.labels import LabelSpace
 from s4net_core.models.build import build_network
 from s4net_core.models.checkpoint import file_sha256, read_info, save_checkpoint
+from s4net_core.models.predict import pick_device
 from s4net_core.models.scaled_logits import ScaledLogits
 from s4net_core.models.segmenter import Segmentation, Segmenter
 from s4net_ros import publishers
@@ -120,7 +121,7 @@ def network(monkeypatch):
 
     class Slow:
         def __init__(self, checkpoint, device, settings):
-            self.info, self.settings = read_info(checkpoint), settings
+            self.info, self.settings, self.device = read_info(checkpoint), settings, device
             self.load = lambda *_: self.info
 
         def segment(self, color):
@@ -613,6 +614,7 @@ def test_diagnostics_count_frames_and_say_how_long_they_took(ros, start):
 
     ros.wait_for(lambda: values().get("labelled") == "1" and "failed.color_format" in values(), str(values()))
     assert values()["received"] == "2"
+    assert values()["device"] == str(pick_device("auto"))  # and not the word of the setting
     assert float(values()["latency_ms_median"]) >= float(values()["inference_ms_median"]) > 0
 
 
