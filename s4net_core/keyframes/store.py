@@ -233,10 +233,16 @@ def _read_keyframe(path: Path, places: dict[int, _Place]) -> tuple[Keyframe, Ove
 
 def _read_arrays(path: Path) -> dict[str, NDArray[Any]]:
     """Arrays of an .npz file; raises one of `DAMAGE`."""
-    with open_regular(path) as file, np.load(file, allow_pickle=False) as data:
-        if not isinstance(data, np.lib.npyio.NpzFile) or data.zip is None:
-            raise ValueError("it is no .npz file")
-        size: int = sum(entry.file_size for entry in data.zip.infolist())
+    with open_regular(path) as file:
+        if not zipfile.is_zipfile(file):
+            raise ValueError("it is no .npz file, or is cut off")
+        with zipfile.ZipFile(file) as archive:
+            size = sum(entry.file_size for entry in archive.infolist())
         if size > MAX_BYTES:
             raise ValueError(f"it unpacks to {size} bytes")
-        return dict(data)
+        file.seek(0)
+        try:
+            with np.load(file, allow_pickle=False) as data:
+                return dict(data)
+        except ValueError as error:  # NumPy takes what it cannot read for pickled objects, and may advise to allow them
+            raise ValueError("it holds something else than arrays of numbers") from error
