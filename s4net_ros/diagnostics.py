@@ -223,7 +223,7 @@ class StallWatch:
         return self._clock() - self._last_frame
 
     def silent(self, *names: str) -> bool:
-        """Whether an input of `names` has brought nothing for as long as counts as a stall, or any input nothing ever."""
+        """Whether one of the inputs `names` has brought nothing for the time of a stall, or any input nothing ever."""
         with self._lock:
             last = {name: topic.last for name, topic in self._topics.items()}
         now = self._clock()
