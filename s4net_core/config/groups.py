@@ -390,8 +390,7 @@ class AdaptationSettings(Group):
     )
     niceness: int = setting(
         10,
-        "How far the learner, labels of the semantic map and new weights step back for other threads, as of `nice`; "
-        "20 = the learner runs only while nothing else wants a core.",
+        "Niceness of learner, map labels and loading of weights, as of `nice`; 20 = learning on idle cores alone.",
         ge=0,
         le=20,
     )
