@@ -7,6 +7,7 @@ import math
 import os
 import secrets
 import stat
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timezone
@@ -38,6 +39,34 @@ def check_map_name(path: Path) -> None:
     """
     if path.suffix not in (".npz", ".ply"):
         raise S4NetError(f"output {path} ends neither in .npz nor in .ply: name a file of one of the two")
+
+
+def read_npz(file: BinaryIO, most: int, who_needs: str) -> dict[str, Any]:
+    """Arrays of an .npz file, none of them pickled objects; before it is unpacked, more bytes than `most` are refused.
+
+    Args:
+        file: at its start.
+        most: bytes of all arrays.
+        who_needs: for the error, who needs no more than `most`.
+
+    Raises:
+        ValueError: it is no such file, or unpacks to more.
+        Exception: what zipfile and NumPy raise for a damaged one.
+    """
+    import numpy as np  # late: commands ask for names of files before they import anything slow
+
+    if not zipfile.is_zipfile(file):
+        raise ValueError("it is no .npz file, or is cut off")
+    with zipfile.ZipFile(file) as archive:
+        size = sum(entry.file_size for entry in archive.infolist())
+    if size > most:
+        raise ValueError(f"it unpacks to {size} bytes, more than {who_needs}")
+    file.seek(0)
+    try:
+        with np.load(file, allow_pickle=False) as arrays:
+            return dict(arrays)
+    except ValueError as error:  # NumPy takes what it cannot read for pickled objects, and may advise to allow them
+        raise ValueError("it holds something else than arrays of numbers") from error
 
 
 def open_regular(path: str | Path) -> BinaryIO:

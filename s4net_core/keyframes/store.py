@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from s4net_core.errors import KeyframeError
-from s4net_core.files import open_regular, read_json, remove_temporaries, write_atomically
+from s4net_core.files import open_regular, read_json, read_npz, remove_temporaries, write_atomically
 from s4net_core.frames import Frame, Intrinsics
 from s4net_core.keyframes.gate import Measured, Overlaps, Verdict
 from s4net_core.keyframes.view import Keyframe
@@ -234,15 +234,4 @@ def _read_keyframe(path: Path, places: dict[int, _Place]) -> tuple[Keyframe, Ove
 def _read_arrays(path: Path) -> dict[str, NDArray[Any]]:
     """Arrays of an .npz file; raises one of `DAMAGE`."""
     with open_regular(path) as file:
-        if not zipfile.is_zipfile(file):
-            raise ValueError("it is no .npz file, or is cut off")
-        with zipfile.ZipFile(file) as archive:
-            size = sum(entry.file_size for entry in archive.infolist())
-        if size > MAX_BYTES:
-            raise ValueError(f"it unpacks to {size} bytes")
-        file.seek(0)
-        try:
-            with np.load(file, allow_pickle=False) as data:
-                return dict(data)
-        except ValueError as error:  # NumPy takes what it cannot read for pickled objects, and may advise to allow them
-            raise ValueError("it holds something else than arrays of numbers") from error
+        return read_npz(file, MAX_BYTES, "keyframes need")

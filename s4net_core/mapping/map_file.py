@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from s4net_core.config import MapSettings
 from s4net_core.errors import S4NetError, first_line
-from s4net_core.files import open_atomically, read_file, write_result
+from s4net_core.files import open_atomically, read_file, read_npz, write_result
 from s4net_core.labels import NAMES_SHOWN, LabelSpace
 from s4net_core.mapping.points import MapPoints
 
@@ -137,16 +137,11 @@ def write_ply(path: Path, points: MapPoints) -> None:
 
 def _unpacked(content: bytes, most: int) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     """Description and arrays of a file; before it is unpacked, more bytes than `most` are refused."""
-    with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        size = sum(entry.file_size for entry in archive.infolist())
-    if size > most:
-        raise ValueError(f"it unpacks to {size} bytes, more than map.max_voxels needs")
-    with np.load(io.BytesIO(content), allow_pickle=False) as file:
-        about = json.loads(file["about"].tobytes())
-        arrays = {name: file[name] for name in ARRAYS}
+    arrays = read_npz(io.BytesIO(content), most, "map.max_voxels needs")
+    about = json.loads(arrays["about"].tobytes())
     if not isinstance(about, dict):
         raise ValueError("its description is no JSON object")
-    return about, arrays
+    return about, {name: arrays[name] for name in ARRAYS}
 
 
 def _fits(arrays: dict[str, NDArray[Any]], classes: int) -> bool:
