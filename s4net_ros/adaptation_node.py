@@ -25,6 +25,7 @@ from s4net_ros.adaptation.configured import ConfiguredAdaptation
 from s4net_ros.adaptation.learner_thread import THREAD_NAME
 from s4net_ros.adaptation.services import AdaptationServices, Served
 from s4net_ros.node_base import S4NetNode, run, state_dir
+from s4net_ros.worker import step_back_on_gpu
 
 NAME = "adaptation"
 STATUS_S = 1.0
@@ -36,6 +37,7 @@ def open_session(settings: Settings, folder: Path) -> Session:
     Raises:
         S4NetError: the checkpoint is missing, it or the source set cannot be used, or another node uses the folder.
     """
+    step_back_on_gpu(settings.adaptation.niceness)
     file = base_model_file(settings.checkpoint, settings.model)
     prepare_process(settings)
     return Session(settings, file, open_source(with_values(settings, {"checkpoint": str(file)})), folder)

@@ -20,6 +20,7 @@ from s4net_core.models.segmenter import Segmenter
 from s4net_ros.mapping.configured import ConfiguredMap
 from s4net_ros.mapping.services import MapServices, Served
 from s4net_ros.node_base import S4NetNode, run, state_dir
+from s4net_ros.worker import step_back_on_gpu
 
 NAME = "semantic_map"
 
@@ -39,6 +40,7 @@ class SemanticMapNode(S4NetNode[ConfiguredMap]):
     def configure(self, undo: ExitStack) -> ConfiguredMap:
         """Load the network and create the outputs."""
         settings = self.settings
+        step_back_on_gpu(settings.adaptation.niceness)
         file = base_model_file(settings.checkpoint, settings.model)
         prepare_process(settings)
         segmenter = Segmenter(file, settings.device, settings)

@@ -90,6 +90,19 @@ def step_back(niceness: int) -> None:
     os.setpriority(os.PRIO_PROCESS, own, max(niceness, os.getpriority(os.PRIO_PROCESS, own)))
 
 
+def step_back_on_gpu(niceness: int) -> None:
+    """Let this process's kernels come after those of other processes, where NVIDIA's MPS shares the GPU among them.
+
+    Must come before CUDA starts. PyTorch's default stream has the lowest priority already, but streams are ordered
+    within one process alone. Without MPS the GPU divides its time among processes, and this has no effect.
+
+    Args:
+        niceness: 0 = like other processes, unless CUDA_MPS_CLIENT_PRIORITY is set; all else = after them.
+    """
+    if niceness > 0:
+        os.environ.setdefault("CUDA_MPS_CLIENT_PRIORITY", "1")
+
+
 def stop_or_warn(name: str, thread: Stoppable, logger: RcutilsLogger) -> None:
     """End a thread of a node, and say so if it does not end in time."""
     if not thread.stop():
