@@ -11,7 +11,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,8 @@ from typing import Any
 from rich.console import Console
 from rich.live import Live
 
-from s4net_core.errors import S4NetError
+from s4net_core.errors import BaseModelMissing, S4NetError
+from s4net_core.models.base_model_file import base_model_file
 from s4net_ros.replay import report
 from s4net_ros.replay.monitor import Monitor, Record
 from s4net_ros.replay.plan import START_TIMEOUT, Plan, add_arguments, make_plan
@@ -44,11 +45,13 @@ def run(args: argparse.Namespace, console: Console) -> int:
         0, or 1 when --seconds or Ctrl-C came before --versions or --steps were reached.
 
     Raises:
-        S4NetError: something cannot be started, or died.
+        S4NetError: something cannot be started, or died; in the latter case after the report.
     """
     plan = make_plan(args)
     plan.out.mkdir(parents=True, exist_ok=True)
     os.environ.update(plan.environment)  # the monitor must use the same DDS settings as the nodes
+    with suppress(BaseModelMissing):  # the nodes say so, and wait for the file
+        base_model_file(plan.settings.checkpoint, plan.settings.model)  # here, because a fetch may take minutes
     started = time.monotonic()
     with Children(plan.out / LOGS, plan.environment) as children:
         start(plan, children)
@@ -56,9 +59,11 @@ def run(args: argparse.Namespace, console: Console) -> int:
             spec, address = plan.cockpit
             children.start(spec.name, spec.command())
             console.print(f"cockpit: {address}", highlight=False, soft_wrap=True)
-        record, stopped_by = _watch(plan, children, console)
+        record, stopped_by, died = _watch(plan, children, console)
     summary = report.summarise(record, stopped_by, time.monotonic() - started, plan.out)
     _report(plan, record, summary, args.evaluate, console)
+    if died:
+        raise died
     if missed := plan.limits.missed(record):
         console.print(f"[yellow]{missed}[/]")
         return 1
@@ -88,8 +93,14 @@ def _report(plan: Plan, record: Record, summary: dict[str, Any], scene: Path | N
     console.print(f"written: {names}", highlight=False, soft_wrap=True)
 
 
-def _watch(plan: Plan, children: Children, console: Console) -> tuple[Record, str]:
-    """Watch until a limit, the end of the bag, or a signal; returns what was seen and why it ended."""
+def _watch(plan: Plan, children: Children, console: Console) -> tuple[Record, str, ChildDied | None]:
+    """Watch until a limit, the end of the bag, or a signal; returns what was seen and why it ended.
+
+    A process that dies once all have started ends the watch, so that what was seen until then is not lost.
+
+    Raises:
+        S4NetError: one died before, or the nodes do not listen in time.
+    """
     monitor = Monitor(plan.specs)
     try:
         with _signals() as caught, _panel(console) as show:
@@ -97,20 +108,23 @@ def _watch(plan: Plan, children: Children, console: Console) -> tuple[Record, st
             show(monitor.record, 0.0, f"nodes are loading their networks{waits}")
             tell = partial(console.print, style="yellow", markup=False, highlight=False, soft_wrap=True)
             if not wait_for_nodes(plan, monitor, children, caught, tell):
-                return monitor.record, "interrupted"
+                return monitor.record, "interrupted", None
             if plan.player:
                 monitor.unpause(f"/{PLAYER}", timeout=START_TIMEOUT)
             while not caught:
                 monitor.spin(REFRESH)
-                children.check()
+                try:
+                    children.check()
+                except ChildDied as died:
+                    return monitor.record, died.what, died
                 show(monitor.record, monitor.seconds, "")
                 if reason := plan.limits.reached(monitor.record, monitor.seconds):
                     monitor.spin(SETTLE)
-                    return monitor.record, reason
+                    return monitor.record, reason, None
                 if plan.player and children[PLAYER].code is not None:
                     monitor.spin(SETTLE)
-                    return monitor.record, "end of the bag"
-            return monitor.record, "interrupted"
+                    return monitor.record, "end of the bag", None
+            return monitor.record, "interrupted", None
     finally:
         monitor.close()
 

@@ -17,8 +17,6 @@ from huggingface_hub.constants import ENDPOINT as HF_ENDPOINT
 from s4net_core.config import ModelSettings
 from s4net_core.errors import BaseModelMissing, CheckpointError, S4NetError, first_line
 from s4net_core.files import TEMPORARY, FolderLock, write_result
-from s4net_core.models.build import build_network
-from s4net_core.models.checkpoint import save_checkpoint
 
 log = logging.getLogger(__name__)
 
@@ -89,6 +87,10 @@ def public_model_file(folder: Path = MODELS_FOLDER) -> Path:
 
 def _fetch(public: PublicModel, model: ModelSettings, file: Path) -> None:
     """Import the network from the hub, and write what it is beside it."""
+    # late: both import torch, and `s4net live` asks for the file before it starts its nodes
+    from s4net_core.models.build import build_network
+    from s4net_core.models.checkpoint import save_checkpoint
+
     for left_behind in file.parent.glob(f".{file.name}.*{TEMPORARY}"):  # by a process that was killed
         left_behind.unlink()
     log.warning("fetching the base model %s (%s, licence %s)", public.network, public.about, public.licence)

@@ -20,7 +20,17 @@ _PR_SET_PDEATHSIG = 1
 
 
 class ChildDied(S4NetError):
-    """A child process ended although it should still be running."""
+    """A child process ended although it should still be running.
+
+    Args:
+        what: which one, and its exit code.
+        log: file of what it wrote.
+        tail: end of the log.
+    """
+
+    def __init__(self, what: str, log: Path, tail: str) -> None:
+        super().__init__(f"{what}; the end of {log}:\n{tail}")
+        self.what = what
 
 
 class Child:
@@ -132,9 +142,7 @@ class Children:
         """
         for name, child in self._children.items():
             if child.code is not None and child.code not in self._may_end[name]:
-                raise ChildDied(
-                    f"{child.name} ended with exit code {child.code}; the end of {child.log}:\n{child.tail()}"
-                )
+                raise ChildDied(f"{name} ended with exit code {child.code}", child.log, child.tail())
 
     def stop(self) -> None:
         """End all children: SIGINT, then SIGTERM, then SIGKILL, to whole process groups."""

@@ -10,9 +10,10 @@ from s4net_core.errors import BaseModelMissing, CheckpointError, S4NetError
 from s4net_core.labels import ADE20K_NAMES
 from s4net_core.learning.learner import Learner
 from s4net_core.models import base_model_file as module
+from s4net_core.models import build
 from s4net_core.models.base_model_file import AUTO, DEMO, PublicModel, base_model_file, public_model_file
 from s4net_core.models.build import build_network, freeze_encoder
-from s4net_core.models.checkpoint import file_sha256, load_checkpoint, read_info
+from s4net_core.models.checkpoint import file_sha256, load_checkpoint, read_info, save_checkpoint
 
 transformers = pytest.importorskip("transformers")
 
@@ -56,13 +57,13 @@ def test_it_is_fetched_once_and_found_again_without_a_network(public, tmp_path, 
     for word in ("upernet-convnext-tiny", "MIT", str(file.stat().st_size), file_sha256(file)):
         assert word in notice
         assert word in caplog.text
-    monkeypatch.setattr(module, "build_network", pytest.fail)
+    monkeypatch.setattr(build, "build_network", pytest.fail)
     assert base_model_file(AUTO, MODEL, tmp_path / "models") == file
 
 
 def test_two_nodes_that_start_together_fetch_it_once(public, tmp_path, monkeypatch):
     built = []
-    monkeypatch.setattr(module, "build_network", lambda model: built.append(model) or build_network(model))
+    monkeypatch.setattr(build, "build_network", lambda model: built.append(model) or build_network(model))
     nodes = [threading.Thread(target=base_model_file, args=(AUTO, MODEL, tmp_path)) for _ in range(2)]
     for node in nodes:
         node.start()
@@ -98,10 +99,10 @@ def test_without_a_network_it_says_what_to_run_and_where_to_copy_the_file(tmp_pa
 
 
 def test_without_the_library_it_says_the_same_and_why(public, tmp_path, monkeypatch):
-    def build(model):
+    def without_it(model):
         raise S4NetError("this network needs the library transformers") from ImportError("no transformers")
 
-    monkeypatch.setattr(module, "build_network", build)
+    monkeypatch.setattr(build, "build_network", without_it)
     with pytest.raises(BaseModelMissing, match=r"no transformers.*`s4net import-model"):
         base_model_file(AUTO, MODEL, tmp_path)
 
@@ -160,7 +161,7 @@ def test_the_learner_takes_it_with_the_settings_of_a_robot(network):
 
 
 def test_the_file_is_read_without_the_hub(network, tmp_path):
-    module.save_checkpoint(tmp_path / "w.safetensors", network)
+    save_checkpoint(tmp_path / "w.safetensors", network)
     again, _ = load_checkpoint(tmp_path / "w.safetensors")
     images = torch.rand(1, 3, 64, 96)
     with torch.no_grad():

@@ -31,8 +31,8 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
 from s4net_core.cli.main import main as s4net
-from s4net_core.config import Settings, load_settings
-from s4net_core.errors import CaptureError
+from s4net_core.config import ModelSettings, Settings, load_settings
+from s4net_core.errors import CaptureError, CheckpointError
 from s4net_core.geometry.camera import rescale_frame
 from s4net_core.io.bags.writer import write_bag
 from s4net_core.io.captures.opening import open_capture
@@ -339,16 +339,16 @@ def finish(process: "subprocess.Popen[str]", timeout: float = 3 * WAIT_S) -> tup
     return process.returncode, output
 
 
-def processes_about(path: Path) -> list[str]:
-    """Command lines of running processes that name `path`."""
-    found = []
+def processes_about(path: Path) -> dict[int, str]:
+    """Ids and command lines of running processes that name `path`."""
+    found = {}
     for file in Path("/proc").glob("[0-9]*/cmdline"):
         try:
             line = file.read_bytes().replace(b"\0", b" ").decode(errors="replace")
         except OSError:
             continue
         if str(path) in line:
-            found.append(line)
+            found[int(file.parent.name)] = line
     return found
 
 
@@ -370,7 +370,7 @@ def test_a_converted_capture_is_played_adapted_to_evaluated_and_reported(
     options = graph_options(settings_file, checkpoint, source_set, out)
     code, output = finish(live(bag, *options, "--versions", 2, "--evaluate", tmp_path / "scan2", "--seconds", 120))
     assert code == 0, output
-    assert processes_about(out) == []
+    assert processes_about(out) == {}
     summary = json.loads((out / "summary.json").read_text())
     assert summary["handovers"] >= 2
     assert [update["version"] for update in summary["updates"]][:2] in ([0, 1], [1, 2])
@@ -508,8 +508,33 @@ def test_live_ends_everything_at_ctrl_c_and_still_reports(
     process.send_signal(signal.SIGINT)
     code, output = finish(process)
     assert code == 0, output
-    assert processes_about(out) == []
+    assert processes_about(out) == {}
     assert json.loads((out / "summary.json").read_text())["stopped_by"] == "interrupted"
+
+
+def test_live_reports_what_it_saw_until_a_node_was_killed(
+    ros: Any,
+    tmp_path: Path,
+    small_bag: Path,
+    settings_file: Path,
+    checkpoint: Path,
+    source_set: Path,
+    live: Callable[..., Any],
+) -> None:
+    out = tmp_path / "out"
+    process = live(small_bag, "--loop", *graph_options(settings_file, checkpoint, source_set, out))
+    masks: list[bytes] = []
+    ros.node().create_subscription(Image, "segmentation/mask", masks.append, QoSProfile(depth=10), raw=True)
+    ros.wait_for(lambda: masks, "first mask")
+    (learner,) = (pid for pid, command in processes_about(out).items() if "s4net_ros.adaptation_node" in command)
+    os.kill(learner, signal.SIGKILL)
+    code, output = finish(process)
+    assert code == 1
+    assert f"s4net live: adaptation ended with exit code -9; the end of {out / 'logs' / 'adaptation.log'}" in output
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["stopped_by"] == "adaptation ended with exit code -9"
+    assert summary["frames"]["labelled"] > 0
+    assert processes_about(out) == {}
 
 
 def test_live_shows_why_a_node_died(
@@ -521,7 +546,7 @@ def test_live_shows_why_a_node_died(
     assert code == 1
     assert "ended with exit code 1" in output
     assert "broken.safetensors" in output
-    assert processes_about(tmp_path / "out") == []
+    assert processes_about(tmp_path / "out") == {}
 
 
 def test_live_says_once_that_there_is_no_base_model_and_begins_when_its_file_is_there(
@@ -546,6 +571,18 @@ def test_live_says_once_that_there_is_no_base_model_and_begins_when_its_file_is_
     assert process.wait(WAIT_S) == 0, output
     assert "waiting" not in output
     assert json.loads((tmp_path / "out" / "summary.json").read_text())["frames"]["labelled"] > 0
+
+
+def test_live_fetches_the_base_model_before_its_nodes_start_to_be_waited_for(
+    ros: Any, tmp_path: Path, small_bag: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fails(checkpoint: str, model: ModelSettings) -> Path:
+        raise CheckpointError(f"{checkpoint} was asked for")
+
+    monkeypatch.setattr(live_module, "base_model_file", fails)
+    assert live_module.main([str(small_bag), "--out", str(tmp_path / "out")]) == 2
+    assert "auto was asked for" in capsys.readouterr().err
+    assert not (tmp_path / "out" / "logs").exists()
 
 
 @pytest.mark.parametrize(
