@@ -9,7 +9,6 @@ from diagnostic_msgs.msg import DiagnosticStatus
 
 from s4net_core.learning.status import Status
 from s4net_core.learning.stopping import LEARNING
-from s4net_core.streams.drops import AT_REST, DROP_REASONS
 from s4net_ros.diagnostics import Report
 from s4net_ros.msg import AdaptationStatus as StatusMessage
 
@@ -114,12 +113,6 @@ def report(session: Status, node: NodeStatus) -> Report:
         return Report(DiagnosticStatus.ERROR, f"learning is paused: {node.failure}", values)
     if node.stall:
         return Report(DiagnosticStatus.WARN, node.stall, values)
-    unusable = {r: count for r, count in node.dropped.items() if r != AT_REST}
-    if unusable and not session.offered:
-        worst = max(unusable, key=lambda reason: unusable[reason])
-        remedy = DROP_REASONS.get(worst, "see the node's log")
-        text = f"none of {node.received} frames could be used; {worst} ({unusable[worst]}): {remedy}"
-        return Report(DiagnosticStatus.WARN, text, values)
     if session.unsaved:
         return Report(DiagnosticStatus.WARN, f"nothing is saved: {session.unsaved}", values)
     if session.pairs.doubt:

@@ -12,7 +12,6 @@ from s4net_core.keyframes import PairCounts
 from s4net_core.learning.guard import Health
 from s4net_core.learning.learner import StepReport
 from s4net_core.learning.status import Status
-from s4net_core.streams.drops import DROP_REASONS
 from s4net_ros.adaptation.status import NodeStatus, report, status_message
 
 
@@ -38,33 +37,12 @@ def test_all_is_well_while_frames_are_used():
     assert (found.values["dropped.no_pose"], found.values["rejected.known_view"]) == (2, 8)
 
 
-def test_when_no_frame_can_be_used_it_says_why_and_what_to_do():
-    found = report(Status(), node(dropped={"depth_size": 28, "unmatched": 2}))
-    assert found.level == DiagnosticStatus.WARN
-    assert "depth_size (28)" in found.message
-    assert DROP_REASONS["depth_size"] in found.message
-
-
 def test_a_state_folder_that_cannot_be_written_is_a_warning():
     found = report(Status(offered=20, unsaved="state folder /x cannot be written"), node())
     assert (found.level, found.message) == (
         DiagnosticStatus.WARN,
         "nothing is saved: state folder /x cannot be written",
     )
-
-
-def test_a_reason_that_is_not_documented_is_told_as_well():
-    found = report(Status(), node(dropped={"new_reason": 28, "unmatched": 2}))
-    assert found.level == DiagnosticStatus.WARN
-    assert "new_reason (28): see the node's log" in found.message
-
-
-def test_rest_is_not_blamed_for_frames_that_cannot_be_used():
-    found = report(Status(), node(dropped={"at_rest": 28, "no_depth": 2}))
-    assert found.level == DiagnosticStatus.WARN
-    assert "no_depth (2)" in found.message
-    assert report(Status(), node(dropped={"at_rest": 30})).level == DiagnosticStatus.OK
-    assert found.values["dropped.at_rest"] == 28
 
 
 def test_poses_that_contradict_each_other_are_told():

@@ -618,6 +618,7 @@ class TestFrameThread:
         assert seen[2].endswith(DROP_REASONS["no_depth"])
         assert (camera.assembly.stall(), watch.frames) == ("what the topics say", 2)  # the third could be used
         camera.assembly._assembler._skipped["unmatched"] = 9
+        camera.assembly._assembler._skipped["at_rest"] = 30  # no reason for anything
         assert camera.assembly.stall() == f"what the topics say; unmatched (9): {DROP_REASONS['unmatched']}"
         camera.assembly._assembler._skipped["no_pose"] = 3
         camera.assembly._assembler._details["no_pose"] = "odom is not in the tree"
