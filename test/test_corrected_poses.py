@@ -13,6 +13,7 @@ from s4net_core.evaluation.agreement import agreement
 from s4net_core.frames import Frame
 from s4net_core.geometry.poses import inverse
 from s4net_core.keyframes import Keyframe, KeyframeBuffer
+from s4net_core.keyframes.pairing import Pairing
 
 MIN_OVERLAP = 0.25
 FRAMES = 60
@@ -156,6 +157,29 @@ def test_a_view_that_stays_is_compared_with_an_older_one_that_comes_near(true) -
     assert keyframes.move({f.stamp: f.T_world_camera for f in (true[0], true[8])}) == 1
     assert overlaps(keyframes) == overlaps(filled([true[0], true[8]]))
     assert set(overlaps(keyframes)[second]) == {first}
+
+
+def test_until_all_are_measured_again_the_same_views_teach_and_what_is_outdated_is_not_saved(
+    true, drifted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The learner draws, and the guard judges, while a large room is measured again."""
+    keyframes = filled(drifted)
+    before, seen, measure_again = keyframes.trainable(MIN_OVERLAP), [], Pairing.measure_again
+
+    def watched(pairing: Pairing, id: int, moved: dict[int, np.ndarray]) -> None:
+        if not seen:
+            keyframes.save(tmp_path)
+        seen.append(keyframes.trainable(MIN_OVERLAP))
+        measure_again(pairing, id, moved)
+
+    monkeypatch.setattr(Pairing, "measure_again", watched)
+    moved = keyframes.move(path(true), frame="map")
+    assert len(before) > 2
+    assert len(seen) >= moved > 2
+    assert all(trainable == before for trainable in seen)
+    loaded = buffer()
+    assert loaded.load(tmp_path) == []
+    assert loaded.pairs.usable + loaded.pairs.refused < keyframes.pairs.usable / 2
 
 
 def test_the_world_of_the_keyframes_is_told_until_they_are_cleared(true, drifted) -> None:

@@ -115,7 +115,8 @@ class KeyframeBuffer(KeyframeQueries):
         """Move keyframes to where a corrected trajectory puts them, and measure anew what has moved.
 
         The correction is known at those stamps of the trajectory at which the stream gave a pose, and interpolated
-        between them. Pairs whose relative pose has changed teach nobody until they are measured again.
+        between them. Pairs whose relative pose has changed are measured again one by one, while others may ask: until all
+        are, who may teach whom is as it was.
 
         Args:
             path: corrected T_world_camera, (4, 4), by stamp, nanoseconds; the stamps need not be those of keyframes.
@@ -179,7 +180,7 @@ class KeyframeBuffer(KeyframeQueries):
                     self._next_id,
                     self._evicted,
                     # Copies: a correction may change the pairs while they are written.
-                    [(k, dict(self._pairing.measured[k.id])) for k in self._pairing.keyframes.values()],
+                    [(k, self._pairing.up_to_date(k.id)) for k in self._pairing.keyframes.values()],
                     predicted=self._predict_depth is not None,
                     segment=self._pairing.segments.current,
                     joined=self._pairing.segments.joined,

@@ -1,7 +1,7 @@
 """Keyframes and what was measured between them: who sees whom, and who may teach whom."""
 
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -87,6 +87,8 @@ class Pairing:
         self._by_stamp: dict[int, int] = {}
         self._doubted: set[int] = set()
         """Keyframes that do not fit those near them in time."""
+        self._outdated: dict[int, set[int]] = {}
+        """Pairs that were measured at other poses, the newer first: what was measured holds until it is done again."""
         self._counts: PairCounts | None = None
         """None = something has changed since they were counted."""
 
@@ -127,6 +129,7 @@ class Pairing:
         forgotten = self.keyframes.pop(id)
         self.nbytes -= forgotten.nbytes
         del self.measured[id], self._coarse[id]
+        self._outdated.pop(id, None)
         if self._by_stamp.get(forgotten.stamp) == id:
             del self._by_stamp[forgotten.stamp]
         self._places.remove(id)
@@ -143,10 +146,10 @@ class Pairing:
             self._connect_all()
 
     def move(self, moved: Mapping[int, NDArray[np.float64]]) -> list[int]:
-        """Put keyframes at other poses, and forget the pairs whose relative pose changes by that.
+        """Put keyframes at other poses. What was measured of them is as before until `measure_again` and `judge_all`.
 
         Returns:
-            Ids of the keyframes to measure: those that moved, and newer ones that have lost a pair with one of them.
+            Ids of the keyframes to measure: those that moved, and newer ones whose pose relative to one has changed.
         """
         old = {id: keyframe.T_world_camera for id, keyframe in self.keyframes.items()}
         for id, T_world_camera in moved.items():
@@ -154,11 +157,9 @@ class Pairing:
             self.keyframes[id] = replace(keyframe, T_world_camera=T_world_camera, revision=keyframe.revision + 1)
             self._coarse[id] = replace(self._coarse[id], T_world_camera=T_world_camera[None])
             self._places.put(id, self._coarse[id])
-        changed = self._changed_pairs(old, moved)
-        for id, other in changed:
-            del self.measured[id][other]
-        self._connect_all()
-        return sorted({*moved, *(id for id, _ in changed)})
+        for id, other in self._changed_pairs(old, moved):
+            self._outdated.setdefault(id, set()).add(other)
+        return sorted({*moved, *self._outdated})
 
     def _changed_pairs(self, old: Mapping[int, NDArray[np.float64]], moved: Collection[int]) -> list[tuple[int, int]]:
         """Measured pairs, the newer first, whose relative pose is not what it was when all had their `old` poses."""
@@ -180,7 +181,7 @@ class Pairing:
         return [pair for pair, as_before in zip(pairs, same, strict=True) if not as_before]
 
     def measure_again(self, id: int, moved: Collection[int]) -> None:
-        """Measure the pairs of a keyframe that are not known since `move`; `judge_all` must follow.
+        """Measure the pairs of a keyframe that `move` has changed, or brought about; `judge_all` must follow.
 
         Args:
             id: one of those that `move` has returned; it may be gone.
@@ -188,14 +189,32 @@ class Pairing:
         """
         if id not in self.keyframes:
             return
+        self._forget_outdated(id, self._outdated.get(id, ()))
         self.measured[id] |= self._measure(id)
         if id in moved:
-            near = self._nearest(id, lambda other: other > id and other not in moved and id not in self.measured[other])
+            near = self._nearest(id, lambda other: other > id and other not in moved and not self._knows(other, id))
             for prove, newer in zip((False, True), near, strict=True):
+                for other in newer:
+                    self._forget_outdated(other, (id,))
                 views = {other: self._coarse[other] for other in newer}
                 for other, pair in self._gate.measure(self._coarse[id], views, prove=prove, newer=True).items():
                     self.measured[other][id] = pair
         self._counts = None
+
+    def _knows(self, id: int, other: int) -> bool:
+        """Whether a pair, the newer first, was measured at the poses of now."""
+        return other in self.measured[id] and other not in self._outdated.get(id, ())
+
+    def _forget_outdated(self, id: int, others: Iterable[int]) -> None:
+        outdated = self._outdated.pop(id, set())
+        for other in outdated.intersection(others):
+            del self.measured[id][other]
+        if left := outdated.difference(others):
+            self._outdated[id] = left
+
+    def up_to_date(self, id: int) -> Overlaps:
+        """What was measured of a keyframe and older ones at the poses of now."""
+        return {other: pair for other, pair in self.measured[id].items() if self._knows(id, other)}
 
     def judge_all(self) -> None:
         """Judge all pairs anew, because poses were corrected, and connect those that may teach each other."""
