@@ -4,7 +4,7 @@ They hold no poses; a file gives them, e.g. one that `s4net register` wrote. Dep
 librealsense.
 """
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,8 +28,6 @@ TOPIC = "/device_0/sensor_"
 """Every topic of librealsense begins with this, and no topic of realsense2_camera does."""
 POLL_MS, SETTLED_MS, END_MS = 100, 1000, 10000
 """One poll; a file is over after the second without images if playback has stopped, and after the third in any case."""
-STARTS = 5
-"""Attempts to start both streams together: librealsense starts them in turn, and on a busy machine one runs ahead."""
 NO_POSES = (
     "a RealSense recording has no poses: give a file of them (`s4net convert --poses FILE`), or find them by "
     "`s4net register`"
@@ -37,7 +35,7 @@ NO_POSES = (
 
 
 class RealsenseRecording(RecordedCapture):
-    """Frames of a recording; librealsense may lose the first ones.
+    """Frames of a recording.
 
     Args:
         path: .bag or .db3 file.
@@ -75,18 +73,7 @@ class RealsenseRecording(RecordedCapture):
             yield
 
     def _sets(self) -> Iterator[tuple[Any, Any]]:
-        """Pairs of colour and aligned depth, as librealsense matches them, from the beginning of both streams."""
-        for attempts_left in reversed(range(STARTS)):
-            sets = self._started()
-            first = next(sets, None)
-            if first is not None and (_together(*first) or not attempts_left):
-                yield first
-                yield from sets
-                return
-            del first  # it keeps the device open, which must be closed before the file is opened again
-            sets.close()
-
-    def _started(self) -> Generator[tuple[Any, Any], None, None]:
+        """Pairs of colour and aligned depth, as librealsense matches them."""
         rs = self._rs
         pipeline, config, align = rs.pipeline(), rs.config(), rs.align(rs.stream.color)
         config.enable_device_from_file(str(self.path), repeat_playback=False)
@@ -95,7 +82,9 @@ class RealsenseRecording(RecordedCapture):
         try:
             playback = config.resolve(rs.pipeline_wrapper(pipeline)).get_device().as_playback()
             playback.set_real_time(False)  # before the start, else the first images are lost
+            playback.pause()  # librealsense starts one stream after the other: the first would run ahead
             pipeline.start(config)
+            playback.resume()
         except RuntimeError as error:
             raise CaptureError(
                 f"{self.path} cannot be played by librealsense ({error}): it must hold colour and depth, and "
@@ -141,11 +130,6 @@ def load_pyrealsense2() -> Any:
             "Ubuntu by `apt install libusb-1.0-0`"
         ) from error
     return pyrealsense2
-
-
-def _together(color: Any, depth: Any) -> bool:
-    apart_ms = abs(color.get_timestamp() - depth.get_timestamp())
-    return bool(apart_ms <= 1000 / max(color.get_profile().fps(), 1))
 
 
 def _picture(frame: Any, image: Callable[[], NDArray[Any]]) -> Picture:
