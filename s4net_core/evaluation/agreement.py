@@ -1,7 +1,7 @@
 """Agreement between views: how often two views give the same 3D point the same class. Needs no labels."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -60,13 +60,32 @@ def agreement(
     Raises:
         ShapeError: labels have another size than their keyframe.
     """
-    (found,) = agreement_of_each([labels], keyframes, settings, device, depths=depths, on_view=on_view)
+    views = compared_views(keyframes, labels, settings)
+    (found,) = agreement_of_each([labels], views, settings, device, depths=depths, on_view=on_view)
     return found
+
+
+def compared_views(
+    keyframes: KeyframeBuffer, ids: Iterable[int], settings: Settings
+) -> list[tuple[Keyframe, list[Keyframe]]]:
+    """Each view with those among `ids` that it is compared with, as the buffer holds them now.
+
+    Args:
+        keyframes: may evict or move some later; ids that it no longer holds are left out.
+        ids: of keyframes.
+        settings: `learner.neighbours` and `learner.min_overlap`, as of `agreement`.
+    """
+    views = keyframes.views(ids)
+    overlapping = {id: keyframes.overlapping(id, settings.learner.min_overlap) for id in views}  # largest overlap first
+    return [
+        (view, [views[other] for other, _ in overlapping[id] if other in views][: settings.learner.neighbours or None])
+        for id, view in views.items()
+    ]
 
 
 def agreement_of_each(
     labels: Sequence[Mapping[int, NDArray[np.uint8]]],
-    keyframes: KeyframeBuffer,
+    views: Sequence[tuple[Keyframe, Sequence[Keyframe]]],
     settings: Settings,
     device: torch.device | None = None,
     *,
@@ -78,21 +97,20 @@ def agreement_of_each(
 
     Args:
         labels: of each network, as `agreement` takes them; all have the same keyframes.
+        views: from `compared_views`.
+        settings, device, depths, on_view: as of `agreement`.
         on_share: called with the id of every view that was compared, and with (networks,) float64: the share 0..1 of
             its pixels that agree with its neighbours.
     """
     device = device or torch.device("cpu")
-    views = keyframes.views(labels[0])  # taken once: another thread may make the buffer evict meanwhile
     equal, compared, pairs = np.zeros((3, len(labels)), np.int64)
-    for id, view in views.items():
-        found = keyframes.overlapping(id, settings.learner.min_overlap)  # largest overlap first
-        neighbours = [views[other] for other, _ in found if other in views][: settings.learner.neighbours or None]
+    for view, neighbours in views:
         if neighbours:
             same, both = _compare(view, neighbours, labels, settings, device, depths)
             equal_here = (same & both).sum(dim=(0, 2, 3)).cpu().numpy()
             compared_here = both.sum(dim=(0, 2, 3)).cpu().numpy()
             if compared_here.all():
-                on_share(id, equal_here / compared_here)
+                on_share(view.id, equal_here / compared_here)
             equal += equal_here
             compared += compared_here
             pairs += both.flatten(2).any(dim=2).sum(dim=0).cpu().numpy()
@@ -105,7 +123,7 @@ def agreement_of_each(
 
 def _compare(
     target: Keyframe,
-    neighbours: list[Keyframe],
+    neighbours: Sequence[Keyframe],
     labels: Sequence[Mapping[int, NDArray[np.uint8]]],
     settings: Settings,
     device: torch.device,
@@ -113,7 +131,7 @@ def _compare(
 ) -> tuple[Tensor, Tensor]:
     """Whether classes are equal and whether both views have one: (N, networks, H, W) bool each, N neighbours."""
 
-    def with_depth(keyframes: list[Keyframe]) -> Views:
+    def with_depth(keyframes: Sequence[Keyframe]) -> Views:
         depth = None if depths is None else _tensor([depths[view.id] for view in keyframes], device).unsqueeze(1)
         return views_of(keyframes, device, depth=depth)
 

@@ -67,7 +67,7 @@ class KeyframeQueries:
             (target, neighbours), no target twice, at least one neighbour each; [] when no view has one.
         """
         with self._lock:
-            able = [id for id in self.trainable(min_overlap) if not self._is_held_out(id)]
+            able = self.trainable(min_overlap)
             targets = rng.choice(able, size=min(count, len(able)), replace=False).tolist() if able else []
             return [
                 (
@@ -78,9 +78,9 @@ class KeyframeQueries:
             ]
 
     def trainable(self, min_overlap: float) -> list[int]:
-        """Ids of the keyframes that have a neighbour with at least this overlap, ascending."""
+        """Ids of the keyframes that may be learned from, ascending: not held out, with a neighbour of this overlap."""
         with self._lock:
-            return [id for id in self._pairing.keyframes if self._pairing.graph.best(id) >= min_overlap]
+            return [id for id in self._pairing.keyframes if self._has_neighbour(id, min_overlap, held_out=False)]
 
     def held_out(self, min_overlap: float) -> list[int]:
         """Ids of the keyframes that the learner must not learn from, ascending: every `keyframes.holdout`-th one.
@@ -88,12 +88,13 @@ class KeyframeQueries:
         Args:
             min_overlap: only those that have a neighbour with at least this overlap.
         """
-        return [id for id in self.trainable(min_overlap) if self._is_held_out(id)]
+        with self._lock:
+            return [id for id in self._pairing.keyframes if self._has_neighbour(id, min_overlap, held_out=True)]
 
     def any_trainable(self, min_overlap: float) -> bool:
         """Whether `trainable` would return any id; stops at the first."""
         with self._lock:
-            return any(self._pairing.graph.best(id) >= min_overlap for id in self._pairing.keyframes)
+            return any(self._has_neighbour(id, min_overlap, held_out=False) for id in self._pairing.keyframes)
 
     def __len__(self) -> int:
         return len(self._pairing.keyframes)
@@ -153,6 +154,7 @@ class KeyframeQueries:
         with self._lock:
             return next(reversed(self._pairing.keyframes.values()), None)
 
-    def _is_held_out(self, id: int) -> bool:
+    def _has_neighbour(self, id: int, min_overlap: float, *, held_out: bool) -> bool:
+        """Whether a keyframe has a neighbour with this overlap, and is held out or not as asked."""
         every = self._settings.holdout
-        return every > 0 and id % every == every - 1
+        return held_out == (every > 0 and id % every == every - 1) and self._pairing.graph.best(id) >= min_overlap

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from s4net_core.config import Settings
-from s4net_core.evaluation.agreement import Agreement, agreement_of_each
+from s4net_core.evaluation.agreement import Agreement, agreement_of_each, compared_views
 from s4net_core.evaluation.scoring import counted
 from s4net_core.io.source_sets.source_set import LabelledImage, SourceSet, Usable
 from s4net_core.keyframes import Keyframe, KeyframeBuffer
@@ -102,7 +102,8 @@ class Guard:
         if not _is_finite(network):
             return NOT_FINITE, NOT_FINITE
         networks = [(network, {} if known is None else known), (self._base, self._base_labels)]
-        views = self._keyframes.views(self._views_to_compare())  # taken once: the buffer may evict some meanwhile
+        compared = compared_views(self._keyframes, self._ids_to_compare(), self._settings)
+        views = {view.id: view for view, _ in compared}
         labels = [self._judge.labels(one, list(views.values()), known) for one, known in networks]
         scores = [self.score(*one) for one in networks]  # most of the labels that it needs are known now
         self._base_labels = {id: label for id, label in self._base_labels.items() if id in networks[0][1]}
@@ -112,7 +113,7 @@ class Guard:
         depths = self._depths(network, views)
         shares: dict[int, NDArray[np.float64]] = {}
         agreements = agreement_of_each(
-            labels, self._keyframes, self._settings, self._device, depths=depths, on_share=shares.__setitem__
+            labels, compared, self._settings, self._device, depths=depths, on_share=shares.__setitem__
         )
         of_each = [{id: float(of_networks[i]) for id, of_networks in shares.items()} for i in range(len(networks))]
         adapted, base = map(_health, mious, scores, labels, agreements, of_each)
@@ -139,7 +140,7 @@ class Guard:
                 f"more than guard.max_score_drop {guard.max_score_drop}"
             )
         if health.classes and math.isnan(health.agreement):  # the labelled views overlap, so this is a failure
-            reasons.append("no pixel of two overlapping views could be compared: their predicted depths fit nowhere")
+            reasons.append("no pixel of two overlapping views could be compared: their depths fit nowhere")
         # A wall can fill the view: it is a collapse only if the share exceeds the base model's as well.
         if health.largest_share > max(guard.max_class_share, base.largest_share):
             reasons.append(f"one class covers {health.largest_share:.1%} of the keyframes")
@@ -147,16 +148,14 @@ class Guard:
             reasons.append(f"only {health.classes} of {base.classes} classes are left")
         return tuple(reasons)
 
-    def _views_to_compare(self) -> list[int]:
+    def _ids_to_compare(self) -> list[int]:
         """Ids of keyframes to measure agreement on, held-out ones first, and each one's best neighbour.
 
         The score needs the labels of held-out keyframes anyway.
         """
         overlap, count = self._settings.learner.min_overlap, self._settings.guard.agreement_views
-        held_out = self._keyframes.held_out(overlap)
-        others = sorted(set(self._keyframes.trainable(overlap)).difference(held_out))
-        targets = _spread(held_out, count)
-        targets += _spread(others, count - len(targets))
+        targets = _spread(self._keyframes.held_out(overlap), count)
+        targets += _spread(self._keyframes.trainable(overlap), count - len(targets))
         views = dict.fromkeys(targets)
         for id in targets:
             nearest = self._keyframes.overlapping(id, overlap)[:1]

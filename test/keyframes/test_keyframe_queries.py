@@ -75,6 +75,8 @@ def test_held_out_views_are_never_targets_but_are_neighbours() -> None:
     rng = np.random.default_rng(0)
     drawn = [pair for _ in range(20) for pair in keyframes.draw(4, 0, 0.25, rng)]
     assert keyframes.held_out(0.25) == [2, 5, 8, 11]
+    assert keyframes.trainable(0.25) == [0, 1, 3, 4, 6, 7, 9, 10]
+    assert keyframes.any_trainable(0.25)
     assert {target.id for target, _ in drawn} == {0, 1, 3, 4, 6, 7, 9, 10}
     for target, others in drawn:
         assert [view.id for view in others] == sorted(id for id, _ in keyframes.overlapping(target.id, 0.25))
