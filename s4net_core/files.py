@@ -14,7 +14,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from s4net_core.errors import S4NetError
+from s4net_core.errors import S4NetError, first_line
 
 TEMPORARY = ".tmp"
 """Suffix of files that are being written; a crash may leave such a file behind."""
@@ -50,23 +50,24 @@ def read_npz(file: BinaryIO, most: int, who_needs: str) -> dict[str, Any]:
         who_needs: for the error, who needs no more than `most`.
 
     Raises:
-        ValueError: it is no such file, or unpacks to more.
-        Exception: what zipfile and NumPy raise for a damaged one.
+        ValueError: it is no such file, is damaged, or unpacks to more.
     """
     import numpy as np  # late: commands ask for names of files before they import anything slow
 
     if not zipfile.is_zipfile(file):
         raise ValueError("it is no .npz file, or is cut off")
-    with zipfile.ZipFile(file) as archive:
-        size = sum(entry.file_size for entry in archive.infolist())
-    if size > most:
-        raise ValueError(f"it unpacks to {size} bytes, more than {who_needs}")
-    file.seek(0)
     try:
-        with np.load(file, allow_pickle=False) as arrays:
-            return dict(arrays)
+        with zipfile.ZipFile(file) as archive:
+            size = sum(entry.file_size for entry in archive.infolist())
+        if size <= most:
+            file.seek(0)
+            with np.load(file, allow_pickle=False) as arrays:
+                return dict(arrays)
     except ValueError as error:  # NumPy takes what it cannot read for pickled objects, and may advise to allow them
         raise ValueError("it holds something else than arrays of numbers") from error
+    except Exception as error:  # whatever zipfile, zlib and NumPy make of a damaged file
+        raise ValueError(f"it is damaged ({first_line(error)})") from error
+    raise ValueError(f"it unpacks to {size} bytes, more than {who_needs}")
 
 
 def open_regular(path: str | Path) -> BinaryIO:

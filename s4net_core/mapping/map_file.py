@@ -2,8 +2,6 @@
 
 import io
 import json
-import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -90,7 +88,7 @@ def read(path: Path, space: LabelSpace, settings: MapSettings) -> SavedMap:
         about, arrays = _unpacked(content, most)
         version, voxel_size, names = about["version"], float(about["voxel_size"]), tuple(about["classes"])
         origin = np.array(about["origin"], np.int64).reshape(3)
-    except (ValueError, KeyError, TypeError, OverflowError, zipfile.BadZipFile, zlib.error, EOFError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
         raise S4NetError(f"{path} is no map, or is damaged ({first_line(error)}): save it again") from error
     if version != VERSION:
         raise S4NetError(f"map {path} has version {version}, but this program reads {VERSION}: update s4net")

@@ -78,6 +78,7 @@ DAMAGES = [
     "pipe",
     "device",
     "terabytes",
+    "encrypted",
     "npy",
 ]
 
@@ -106,6 +107,9 @@ def test_a_damaged_keyframe_is_reported_and_left_out(tmp_path: Path, damage: str
         with zipfile.ZipFile(path, "w") as file, file.open("color.npy", "w") as member:
             shape = {"descr": "|u1", "fortran_order": False, "shape": (1_000_000, 1_000_000, 3)}
             np.lib.format.write_array_header_1_0(member, shape)
+    elif damage == "encrypted":  # one bit that says so of the first array
+        content[content.index(b"PK\x01\x02") + 8] |= 1
+        path.write_bytes(content)
     elif damage == "npy":
         with path.open("wb") as file:
             np.save(file, TEXTURE)
