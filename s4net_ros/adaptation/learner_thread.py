@@ -186,21 +186,32 @@ class LearnerThread:
     def _next(self) -> Callable[[], None] | None:
         """Wait for the next thing to do: submitted work first, then a step; None = the end."""
         with self._changed:
-            while not (self._stopping or self._work or self._learning_is_due()):
+            while not (self._stopping or self._work or self._learning_is_due() or self._saving_is_due()):
                 self._changed.wait(self._wait_seconds())
             if self._stopping:
                 return None
-            return partial(self._execute, *self._work[0]) if self._work else self._learn
+            if self._work:
+                return partial(self._execute, *self._work[0])
+            return self._learn if self._learning_is_due() else self._save_now
 
     def _learning_is_due(self) -> bool:
         if not self._active or self._paused or time.monotonic() < self._not_before:
             return False
         return not self._failure or self._not_before > 0
 
+    def _rests_for_good(self) -> bool:
+        """Whether no step comes until somebody asks for it: frames come all the same, and become keyframes."""
+        return self._active and (self._paused or bool(self._failure and not self._not_before))
+
+    def _saving_is_due(self) -> bool:
+        """Whether it must be saved without a step; beside steps, `_learn` does it."""
+        return self._rests_for_good() and time.monotonic() >= self._save_at
+
     def _wait_seconds(self) -> float | None:
-        if not self._active or self._paused or (self._failure and not self._not_before):
+        if not self._active:
             return None
-        return max(0.0, self._not_before - time.monotonic())
+        until = self._save_at if self._rests_for_good() else self._not_before
+        return max(0.0, until - time.monotonic())
 
     def _learn(self) -> None:
         started = time.monotonic()
@@ -212,8 +223,7 @@ class LearnerThread:
                 self._tell(self._on_handover, handover)
             if handover is not None or started >= self._save_at:
                 self.session.save()
-                return_free_memory()
-                self._save_at = time.monotonic() + SAVE_SECONDS
+                self._saved()
         except Exception as error:  # any error is logged and counted, and the thread goes on
             self._fail(error)
             return
@@ -254,10 +264,18 @@ class LearnerThread:
             self._not_before = time.monotonic() + DISK_RETRY_SECONDS if retry else 0.0
         self._tell(self._on_failure, reason, _trace(error))
 
+    def _save_now(self) -> None:
+        self._save()
+        self._saved()
+
+    def _saved(self) -> None:
+        return_free_memory()
+        self._save_at = time.monotonic() + SAVE_SECONDS
+
     def _save(self) -> None:
         try:
             self.session.save()
-        except Exception as error:  # the thread ends here, nobody else could report the error
+        except Exception as error:  # of no step, so that nobody else could report it
             with self._changed:
                 self._failures += 1
             self._tell(self._on_failure, f"state was not saved: {describe(error)}", _trace(error))

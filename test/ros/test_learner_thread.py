@@ -308,6 +308,24 @@ def test_free_memory_is_returned_while_there_is_nothing_to_learn(start, monkeypa
     assert min(after - before for before, after in itertools.pairwise(returned)) >= 0.05
 
 
+@pytest.mark.parametrize("failed", [False, True])
+def test_keyframes_are_saved_although_no_step_comes_because_of_a_pause_or_a_failure(start, monkeypatch, failed):
+    """A robot drives on meanwhile, and a power cut must not cost what it has seen."""
+    monkeypatch.setattr(learner_thread, "SAVE_SECONDS", 0.05)
+    learning = Learning()
+    learning.fail = LearningError("nothing can be learnt") if failed else None
+    thread, events = start(learning, active=False)
+    if not failed:
+        thread.pause()
+    thread.set_active(True)
+    wait_for(lambda: learning.saves > 3)
+    assert (learning.steps, thread.paused, bool(thread.failure)) == (0, not failed, failed)
+    learning.fail_save = OSError("disk full")
+    wait_for(lambda: any("state was not saved" in reason for reason, _ in events.failures))
+    learning.fail_save, saves = None, learning.saves
+    wait_for(lambda: learning.saves > saves)
+
+
 def test_a_step_that_does_not_end_is_given_up_and_tells_nobody_any_more(start):
     learning = Learning()
     learning.handover = SimpleNamespace(reasons=())

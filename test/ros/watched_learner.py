@@ -14,7 +14,7 @@ class WatchedLearner(LearnerThread):
 
     def _wait_seconds(self) -> float | None:
         seconds = super()._wait_seconds()
-        self.rests += seconds is None
+        self.rests += seconds is None or self._rests_for_good()
         return seconds
 
     def settle(self) -> None:
