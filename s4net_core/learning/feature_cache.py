@@ -1,13 +1,16 @@
 """Feature maps of a frozen encoder: computed once an image, then kept, because every step shows the same images."""
 
 import copy
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from s4net_core.learning.byte_cache import ByteCache
 from s4net_core.models.build import SegmentationNetwork
+
+ENCODER = "body.encoder."
+"""Prefix of the encoder's weights among those of a `SegmentationNetwork`."""
 
 
 class FeatureCache:
@@ -46,13 +49,16 @@ class FeatureCache:
         all_maps = known | fresh
         return [torch.cat(level).float() for level in zip(*(all_maps[key] for key in keys), strict=True)]
 
-    def fit(self, network: SegmentationNetwork) -> bool:
-        """Whether the encoder of another network is equal, so that these are its feature maps as well."""
-        own, other = (part.body.encoder.state_dict() for part in (self._network, network))
+    def fit(self, weights: Mapping[str, Tensor]) -> bool:
+        """Whether a network with these weights has an equal encoder, so that these are its feature maps as well."""
+        own, other = (
+            {name: value for name, value in of.items() if name.startswith(ENCODER)}
+            for of in (self._network.state_dict(), weights)
+        )
         return own.keys() == other.keys() and all(torch.equal(value, other[name]) for name, value in own.items())
 
     def clear(self) -> None:
-        """Forget all feature maps, because the encoder is another one now."""
+        """Forget all feature maps, because the encoder becomes another one."""
         self._cache.clear()
 
     @torch.no_grad()

@@ -41,7 +41,7 @@ class Labeller:
             (H, W) uint8 class ids 1..C an image, at its own size, in the order of `colors`.
         """
         features, keys, shown = self._features, list(colors), list(colors.values())
-        if features is None or not features.fit(network):
+        if features is None or not features.fit(network.state_dict()):
             return predict_labels(network, shown, self._settings, self._device)
 
         factor = aligned_upsampling(network)

@@ -171,14 +171,14 @@ class Learner:
         """
         if self._source_free is not None:
             state = self._source_free.learned(state, base_share)
+        if self._features is not None and not self._features.fit(state):
+            self._features.clear()
         self.network.load_state_dict(state)
         self.averaged.load_state_dict(state)
         if self._average is not None:
             self._average.n_averaged.fill_(1)
         if self._settings.learner.teacher_refresh:
             self.refresh_teacher()
-        if self._features is not None:
-            self._features.clear()
         self._start_optimiser()
 
     def restart(self) -> None:

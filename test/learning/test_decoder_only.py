@@ -122,6 +122,16 @@ def test_features_are_not_those_of_an_encoder_that_was_there_before(make, settin
     torch.testing.assert_close(kept, whole, rtol=1e-2, atol=0.02 * float(whole.detach().std()))
 
 
+def test_weights_with_the_same_encoder_leave_the_features_alone(make, monkeypatch):
+    """A refusal leads back to weights of which the decoder alone has learnt."""
+    learner = make()
+    before = copy.deepcopy(learner.network.state_dict())
+    learner.step()
+    learner.load_weights(before)
+    monkeypatch.setattr(learner.network, "encode", pytest.fail)
+    learner._outputs(learner._batches.next(), None)
+
+
 def test_equal_keys_are_encoded_once(settings, images, monkeypatch):
     network = new_network(settings).eval()
     cache = FeatureCache(network, 100)
