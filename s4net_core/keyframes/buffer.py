@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from s4net_core.config import GeometrySettings, KeyframeSettings, Settings
-from s4net_core.errors import KeyframeError
+from s4net_core.errors import KeyframeError, SettingsError
 from s4net_core.frames import Frame, View
 from s4net_core.geometry.camera import working_frame
 from s4net_core.geometry.poses import inverse
@@ -115,8 +115,8 @@ class KeyframeBuffer(KeyframeQueries):
         """Move keyframes to where a corrected trajectory puts them, and measure anew what has moved.
 
         The correction is known at those stamps of the trajectory at which the stream gave a pose, and interpolated
-        between them. Pairs whose relative pose has changed are measured again one by one, while others may ask: until all
-        are, who may teach whom is as it was.
+        between them. Pairs whose relative pose has changed are measured again one by one, while others may ask: until
+        all are, who may teach whom is as it was.
 
         Args:
             path: corrected T_world_camera, (4, 4), by stamp, nanoseconds; the stamps need not be those of keyframes.
@@ -289,7 +289,17 @@ def buffer_for(settings: Settings, predict_depth: DepthPrediction | None = None)
     Args:
         settings: groups `model` (working size), `keyframes`, `geometry`, and `learner.min_overlap`.
         predict_depth: as of `KeyframeBuffer`; not used where `geometry.depth` is the sensor's.
+
+    Raises:
+        SettingsError: one keyframe takes more than `keyframes.max_megabytes`.
     """
+    (width, height), most = settings.model.size, settings.keyframes.max_megabytes
+    needed = width * height * BYTES_PER_PIXEL / BYTES_PER_MEGABYTE
+    if needed > most:
+        raise SettingsError(
+            f"keyframes.max_megabytes is {most} but a single keyframe of {width}x{height} takes {needed:.1f}: raise "
+            "it, or lower model.width and model.height"
+        )
     return KeyframeBuffer(
         settings.keyframes,
         settings.geometry,

@@ -63,6 +63,8 @@ def adapt_to(
             f"{adaptation.min_keyframes}; left out: {dict(unusable + rejected) or 'none'}): "
             f"{'; '.join(what) or 'there was no view'}"
         )
+    if status.keyframes > before.keyframes:
+        session.stopping.patience.recall({})  # what has not risen before may rise with these
     session.save()  # not before: a capture that cannot be learned from leaves nothing behind
     for example in examples:
         log.warning("%d of the frames cannot be used: %s", unusable.total(), example)

@@ -2,7 +2,7 @@
 
 import copy
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from contextlib import contextmanager
 
 from torch import Tensor
@@ -38,6 +38,10 @@ class ServingWeights:
         with self._lock:
             self.labels = {}
             self._network = self._base
+
+    def forget_labels(self, *, but: Container[int]) -> None:
+        """Forget what they say of keyframes, but of those with these ids: the memory must not grow with the room."""
+        self.labels = {id: label for id, label in self.labels.items() if id in but}
 
     @property
     def current(self) -> SegmentationNetwork:

@@ -5,7 +5,7 @@ import logging
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from s4net_core.config import Settings
-from s4net_core.errors import CheckpointError, LearningError, SettingsError
+from s4net_core.errors import CheckpointError, LearningError, S4NetError, SettingsError
 from s4net_core.files import creation_time
 from s4net_core.frames import View
 from s4net_core.io.source_sets.batches import SourceBatches
@@ -106,7 +106,8 @@ class Session:
         settings = self.settings
         self.keyframes = buffer_for(settings, self._predict_depth)
         self.stopping = Stopping(settings, self.keyframes)
-        if source is None and not (settings.learner.lambda_geometric or settings.learner.lambda_depth):
+        of_depth = settings.learner.lambda_depth if self._base_network.settings.depth_decoder else 0.0
+        if source is None and not (settings.learner.lambda_geometric or of_depth):
             raise SettingsError("nothing to learn from: set learner.lambda_geometric above 0, or name a source set")
         train, holdout = split(source, settings.guard.holdout) if source is not None else ([], [])
         base = self._teacher(self._base_network)
@@ -176,7 +177,10 @@ class Session:
         else:
             self.stopping.patience.recall(self._metrics)
         self._learner.steps = versions.steps
-        self.stopping.steps_before_views = 0 if len(self.keyframes) else versions.steps
+        if not len(self.keyframes) and versions.steps_before_views != versions.steps:
+            with suppress(S4NetError), self._folder.write():  # if it fails, `unsaved` says so and the next write has it
+                versions.begin_views()
+        self.stopping.steps_before_views = versions.steps_before_views
 
     # The time in which it is open -------------------------------------------------------------------------------------
 
@@ -309,6 +313,7 @@ class Session:
         self._refusals = 0
         patience = self.stopping.patience.after(health.score - base.score)  # counts when it is written, see `advance`
         serves = self._guard.score(self._weights.current, self._weights.labels)  # on the keyframes of this moment
+        self._weights.forget_labels(but=labels)
         if health.score < serves:
             with self._folder.write() as versions:
                 versions.note(patience)

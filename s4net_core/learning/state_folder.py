@@ -103,7 +103,11 @@ class StateFolder:
             except OSError as error:
                 self.problem = self._unwritable(error)
                 raise S4NetError(self.problem) from error
-        yield self.versions
+        try:
+            yield self.versions
+        except S4NetError as error:
+            self.problem = str(error)
+            raise
         self.problem = ""
 
     def close(self, timeout: float = 0.0) -> bool:

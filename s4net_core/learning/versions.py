@@ -46,6 +46,8 @@ class VersionStore:
         self._last_number = 0
         self.steps = 0
         """Learner steps when a version was last added, dropped since or not; a resumed run counts on from here."""
+        self.steps_before_views = 0
+        """How many of these were made before the keyframes of now, in places whose keyframes were not kept."""
         self.since: dict[str, float] = {}
         """What hand-overs since then have changed of the current version's metrics."""
 
@@ -88,6 +90,15 @@ class VersionStore:
         self._write(self._good[1:], self._last_number, self.steps, metrics)
         self.since = metrics
 
+    def begin_views(self) -> None:
+        """The keyframes to come are new: no step so far counts for them, also after a restart.
+
+        Raises:
+            CheckpointError: it cannot be written; it is with the next write.
+        """
+        self.steps_before_views = self.steps
+        self._write(self._good[1:], self._last_number, self.steps, self.since)
+
     def drop_current(self) -> Version:
         """Back to the version before the current one; the base model stays.
 
@@ -108,6 +119,7 @@ class VersionStore:
         try:
             state = read_json(path)
             last_number, steps = int(state["last_number"]), int(state["steps"])
+            before = min(int(state.get("steps_before_views", 0)), steps)
             known = [(int(v["number"]), str(v["sha256"])) for v in state["versions"]]
             since = {str(name): float(value) for name, value in state.get("since", {}).items()}
         except FileNotFoundError:
@@ -116,7 +128,7 @@ class VersionStore:
             log.warning("%s is damaged (%s): starting from the base model", path, error)
             self._last_number = max((int(p.stem) for p in self._weights() if p.stem.isdigit()), default=0)
             return
-        self._last_number, self.steps = last_number, steps
+        self._last_number, self.steps, self.steps_before_views = last_number, steps, before
         for number, sha256 in known:
             try:
                 _, info = load_checkpoint(self._path(number), expect=self._good[0].info, sha256=sha256)
@@ -143,6 +155,7 @@ class VersionStore:
         surplus = [version for version in self._good[1:] if version not in kept]
         self._good[1:] = kept
         self._last_number, self.steps, self.since = last_number, steps, {}
+        self.steps_before_views = min(self.steps_before_views, steps)
         for version in surplus:
             version.path.unlink(missing_ok=True)
 
@@ -150,6 +163,7 @@ class VersionStore:
         state = {
             "last_number": last_number,
             "steps": steps,
+            "steps_before_views": min(self.steps_before_views, steps),
             "since": since,
             "versions": [{"number": v.number, "sha256": v.sha256} for v in kept],
         }

@@ -110,6 +110,17 @@ def test_without_patience_it_is_that_of_somebody_who_waits(session, settings, fr
     assert settings.adaptation.patience == patience
 
 
+def test_patience_that_ended_with_one_capture_begins_anew_with_another(session, settings, frames):
+    settings.adaptation.max_steps, settings.adaptation.offline_patience = 0, 2
+    settings.adaptation.min_gain = 1.0  # nothing is a gain
+    adapt_to(session, frames[:12])
+    steps = session.status.step
+    adapt_to(session, frames[:12])
+    assert session.status.step == steps  # nothing new
+    adapt_to(session, frames)
+    assert session.status.step == 2 * steps
+
+
 def test_it_does_not_begin_what_would_never_end(session, settings, frames):
     settings.adaptation.max_steps = settings.adaptation.patience = settings.adaptation.offline_patience = 0
     settings.adaptation.steps_per_keyframe = 0

@@ -7,6 +7,7 @@ import shutil
 import threading
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -199,6 +200,51 @@ def test_keyframes_of_another_boot_are_left_out_because_odom_starts_anew(start, 
     assert len(start().keyframes) == 0
 
 
+def test_steps_of_an_earlier_place_do_not_count_for_the_keyframes_of_now_also_after_a_crash(
+    start, settings, frames, monkeypatch
+):
+    settings.adaptation.max_steps, settings.adaptation.steps_per_keyframe = 0, 1.0
+    first = start(frames)
+    run_to_end(first)
+    first.save()
+    monkeypatch.setattr("s4net_core.learning.state_folder.boot_id", lambda: "another boot")
+    second = start(frames[:12])
+    second.save()
+    again = start()  # before a hand-over
+    assert len(again.keyframes) == len(second.keyframes) < len(first.keyframes)
+    assert again.state == "learning"
+    run_to_end(again)
+    steps = again.status.step
+    assert steps > first.status.step
+    assert (start().status.step, start().state) == (steps, "waiting")
+    again = start()
+    again.reset()
+    again.close()
+    assert start().stopping.steps_before_views == 0
+
+
+def test_what_the_weights_that_serve_say_is_kept_of_the_keyframes_of_now_alone(settings, start, frames, monkeypatch):
+    settings.keyframes.holdout = 2
+    session = start(frames)
+    held_out, evicted = session.keyframes.held_out(settings.learner.min_overlap)[0], 999
+    session._weights.labels = dict.fromkeys((held_out, evicted), np.zeros((48, 64), np.uint8))
+    serving = session._weights.current
+    monkeypatch.setattr(session._guard, "score", lambda network, known=None: 2.0 if network is serving else 1.0)
+    session.advance()
+    assert not session.advance().better
+    assert set(session._weights.labels) == {held_out}
+
+
+def test_a_keyframe_that_does_not_fit_into_the_memory_for_them_is_refused_at_the_start(settings, start):
+    settings.model.width, settings.model.height, settings.keyframes.max_megabytes = 640, 480, 1
+    with pytest.raises(
+        SettingsError, match=r"max_megabytes is 1 but a single keyframe of 640x480 takes 1\.5: raise it"
+    ):
+        start()
+    settings.keyframes.max_megabytes = 2
+    start()
+
+
 def test_it_works_at_the_size_of_the_base_model_where_none_is_given(start, settings, frames, caplog):
     settings.model.width = settings.model.height = 0
     session = start(rescale_frame(frame, 96, 80) for frame in frames)
@@ -252,6 +298,10 @@ def test_a_full_disk_keeps_the_old_version_serving(session, monkeypatch, file):
         session.advance()
     assert session.current.number == 1
     assert session.current.path.is_file()
+    assert "No space left on device" in session.status.unsaved
+    monkeypatch.undo()
+    assert session.handover().version.number == 2
+    assert session.status.unsaved == ""
 
 
 def test_learning_waits_for_new_keyframes_when_it_has_learnt_those_it_has(settings, start, frames):
@@ -624,7 +674,7 @@ def test_without_a_source_set_a_restart_goes_on_from_what_was_learned(settings, 
 
 
 def test_without_a_source_set_and_without_the_loss_between_views_there_is_nothing_to_learn(settings, base, tmp_path):
-    settings.learner.lambda_geometric = settings.learner.lambda_depth = 0.0
+    settings.learner.lambda_geometric, settings.learner.lambda_depth = 0.0, 0.1  # it has no depth decoder
     with pytest.raises(SettingsError, match="lambda_geometric above 0, or name a source set"):
         Session(settings, base, None, tmp_path / "state")
     settings.learner.lambda_geometric = 1.0
