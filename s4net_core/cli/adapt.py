@@ -11,7 +11,7 @@ from rich.console import Console
 
 from s4net_core.cli.options import add_learning_options, add_poses_option, learning_settings_from, track_labels
 from s4net_core.cli.output import progress_bar, tracked
-from s4net_core.cli.state_options import add_training_options, prepare_state_folder
+from s4net_core.cli.state_options import add_training_options, changed_since, prepare_state_folder
 from s4net_core.errors import SettingsError
 from s4net_core.files import creation_time
 from s4net_core.frames import Capture
@@ -72,6 +72,10 @@ def run(args: argparse.Namespace) -> int:
     with Session(settings, settings.checkpoint, source, state, track=track_labels) as session:
         capture = open_views(args.capture, settings, poses=args.poses)
         _check_resumed(session.keyframes, capture, state)
+        if changes := changed_since(state, settings):
+            Console(stderr=True).print(
+                f"resumed with other settings: {', '.join(changes)}", style="yellow", markup=False, highlight=False
+            )
         _adapt(args, session, capture, recording)
     return 0
 
@@ -177,8 +181,9 @@ def _describe(status: "Status", handover: "Handover") -> str:
     number, new, base = handover.version.number, status.health, status.base_health
     if not handover.better:
         return f"step {status.step}: no better (score {new.score:.3f}), version {number} stays"
+    of_score = f"score {base.score:.3f} -> {new.score:.3f}" if new.score >= 0 else "no held-out keyframe gives a score"
     of_source = "" if math.isnan(new.source_miou) else f", source mIoU {base.source_miou:.3f} -> {new.source_miou:.3f}"
     return (
         f"step {status.step}: version {number}, agreement between views {base.agreement:.3f} -> {new.agreement:.3f}, "
-        f"score {base.score:.3f} -> {new.score:.3f}{of_source}"
+        f"{of_score}{of_source}"
     )

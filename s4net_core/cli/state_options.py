@@ -5,9 +5,12 @@ import re
 import shutil
 from pathlib import Path
 
+from s4net_core.config import Settings, leaves, load_settings, to_yaml
 from s4net_core.errors import S4NetError, SettingsError
-from s4net_core.files import BASE, LOCK, FolderLock
+from s4net_core.files import BASE, LOCK, FolderLock, write_result
 
+SETTINGS = ".settings.yaml"
+"""Name of the settings of the last run in its state."""
 BASE_MODEL = re.compile(r"[0-9a-f]{12}")
 """Name of a folder inside an adaptation's state: one for each base model, by the start of its hash."""
 
@@ -73,6 +76,27 @@ def prepare_state_folder(args: argparse.Namespace) -> Path:
     return state
 
 
+def changed_since(state: Path, settings: Settings) -> list[str]:
+    """What of the settings is not as in the run before, for people; then these are written for the next run.
+
+    Args:
+        state: from `prepare_state_folder`; without an earlier run's settings nothing has changed.
+        settings: of this run.
+
+    Raises:
+        S4NetError: the state cannot be written.
+    """
+    file = state / SETTINGS
+    now = {leaf.name: leaf.value for leaf in leaves(settings)}
+    try:
+        before = {leaf.name: leaf.value for leaf in leaves(load_settings(file))} if file.is_file() else now
+    except SettingsError as error:  # of an earlier release, or damaged: no reason not to go on
+        return [f"those of the run before cannot be compared ({error})"]
+    finally:
+        write_result(file, to_yaml(settings))
+    return [f"{name} is {value!r} but was {before[name]!r}" for name, value in now.items() if value != before[name]]
+
+
 def _clear(state: Path, *, force: bool) -> None:
     entries = _entries(state)
     if entries and not force:
@@ -87,7 +111,7 @@ def _clear(state: Path, *, force: bool) -> None:
 def _entries(state: Path) -> list[Path]:
     """What a run has saved: a run that failed before leaves only the lock and a copy of the base model."""
     try:
-        entries = [entry for entry in state.iterdir() if entry.name != LOCK] if state.is_dir() else []
+        entries = [entry for entry in state.iterdir() if entry.name not in (LOCK, SETTINGS)] if state.is_dir() else []
         return [entry for entry in entries if not entry.is_dir() or {path.name for path in entry.iterdir()} != {BASE}]
     except OSError as error:
         raise S4NetError(f"state {state} cannot be read ({error}): check its rights") from error

@@ -5,6 +5,7 @@ import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from rich.table import Table as RichTable
 
@@ -80,11 +81,13 @@ def to_csv(table: Table, comments: Sequence[str] = ()) -> str:
 
 
 def to_rich(table: Table) -> RichTable:
-    """The table for a terminal."""
-    right = table.numeric
-    shown = RichTable(title=table.title, title_justify="left")
+    """The table for a terminal; in a narrow one, headings and texts are folded rather than numbers cut off."""
+    right, rows = table.numeric, [[cell_text(cell) for cell in row] for row in table.rows]
+    shown = RichTable(title=table.title, title_justify="left", padding=0)
     for i, column in enumerate(table.headings):
-        shown.add_column(column, justify="right" if i in right else "left")
-    for row in table.rows:
-        shown.add_row(*(cell_text(cell) for cell in row))
+        widest = max((len(row[i]) for row in rows), default=0)
+        justify: Literal["left", "right"] = "right" if i in right else "left"
+        shown.add_column(column, justify=justify, overflow="fold", min_width=widest if i in right else None)
+    for row in rows:
+        shown.add_row(*row)
     return shown

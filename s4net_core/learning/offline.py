@@ -56,7 +56,8 @@ def adapt_to(
     doubt = status.pairs.doubt
     examples = [f"{reason}, e.g. {messages[reason]}" for reason, _ in unusable.most_common(1)]
     if not session.stopping.enough_views:
-        advice = doubt or "use a longer capture, or lower keyframes.min_translation"
+        longer = "use a longer capture, or lower keyframes.min_translation"
+        advice = doubt or f"{longer}; of a long one, check that poses are in metres, and the unit of depth"
         what = [*examples, advice] if status.offered > before.offered else examples
         raise LearningError(
             f"{status.keyframes} keyframes with too little overlap to learn from (adaptation.min_keyframes is "

@@ -290,6 +290,21 @@ def test_adapt_resumes(base, place):
     assert (read_info(place / "adapted.safetensors").version, read_info(place / "adapted.safetensors").step) == (4, 8)
 
 
+def test_adapt_says_with_which_other_settings_it_resumes(base, place, capsys):
+    def told(*more: str) -> str:
+        assert main(["adapt", "room", "adapted.safetensors", *GIVEN[:2], "--settings", "small.yaml", *more]) == 0
+        return " ".join(capsys.readouterr().err.split())
+
+    assert "other settings" not in told("--source", "source")
+    said = told("--resume", "--set", "adaptation.max_steps=6")  # the option for the source set was forgotten
+    assert (
+        "resumed with other settings: adaptation.max_steps is 6 but was 4, source.path is '' but was 'source'" in said
+    )
+    assert "other settings" not in told("--resume", "--set", "adaptation.max_steps=6")
+    (place / "adapted.safetensors.state" / ".settings.yaml").write_text("no_such: 1")
+    assert "cannot be compared" in told("--resume", "--set", "adaptation.max_steps=6")
+
+
 def from_identity(frames):
     """As SLAM gives poses: the first one is the origin."""
     T = np.linalg.inv(frames[0].T_world_camera)

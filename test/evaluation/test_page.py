@@ -1,6 +1,7 @@
 """Pages, tables and pictures: complete in one file, with numbers and pixels that say what they should."""
 
 import base64
+import io
 import math
 import re
 from html.parser import HTMLParser
@@ -8,6 +9,7 @@ from html.parser import HTMLParser
 import cv2
 import numpy as np
 import pytest
+from rich.console import Console
 
 from s4net_core.errors import S4NetError, ShapeError
 from s4net_core.evaluation.agreement import Agreement
@@ -219,6 +221,14 @@ class TestTables:
         shown = to_rich(table)
         assert shown.row_count == 4
         assert list(shown.columns[4].cells) == ["0.520", "0.720", "0.420", "0.620"]
+
+    def test_a_narrow_terminal_cuts_off_no_number(self):
+        columns = ("training method", "network", *("pixel accuracy", "mIoU", "frequency weighted IoU") * 3)
+        table = Table("T", columns, [("S4-Net, no source set", "DeepLabV3+", *(0.1234 + n / 100 for n in range(9)))])
+        console = Console(width=80, file=io.StringIO())
+        console.print(to_rich(table))
+        (row,) = (line for line in console.file.getvalue().splitlines() if "0.123" in line)
+        assert [cell.strip() for cell in row.split("│")[3:-1]] == [f"{0.1234 + n / 100:.3f}" for n in range(9)]
 
 
 class TestPictures:
