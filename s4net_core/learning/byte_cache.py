@@ -10,7 +10,7 @@ Value = TypeVar("Value")
 BYTES_PER_MEGABYTE = 1_000_000
 
 
-class ByteCache(OrderedDict[Key, Value], Generic[Key, Value]):
+class ByteCache(Generic[Key, Value]):
     """Values by key, the least recently used first; they go first when memory is full.
 
     Args:
@@ -19,25 +19,28 @@ class ByteCache(OrderedDict[Key, Value], Generic[Key, Value]):
     """
 
     def __init__(self, megabytes: int, size: Callable[[Value], int]) -> None:
-        super().__init__()
         self.limit = megabytes * BYTES_PER_MEGABYTE
-        self._size = size
-
-    @property
-    def nbytes(self) -> int:
+        self.nbytes = 0
         """Memory of all values, bytes."""
-        return sum(map(self._size, self.values()))
+        self._size = size
+        self._values: OrderedDict[Key, Value] = OrderedDict()
 
     def used(self, key: Key) -> Value | None:
         """The value of a key, which counts as used now; None = it is not kept."""
-        if key in self:
-            self.move_to_end(key)
-        return self.get(key)
+        if key in self._values:
+            self._values.move_to_end(key)
+        return self._values.get(key)
 
     def keep(self, key: Key, value: Value) -> None:
         """Keep a value, as used now, and drop the least recently used ones until all fit: perhaps this one as well."""
-        self[key] = value
-        self.move_to_end(key)
-        surplus = self.nbytes - self.limit
-        while surplus > 0 and self:
-            surplus -= self._size(self.popitem(last=False)[1])
+        if key in self._values:
+            self.nbytes -= self._size(self._values.pop(key))
+        self._values[key] = value
+        self.nbytes += self._size(value)
+        while self.nbytes > self.limit:
+            self.nbytes -= self._size(self._values.popitem(last=False)[1])
+
+    def clear(self) -> None:
+        """Drop all values."""
+        self._values.clear()
+        self.nbytes = 0

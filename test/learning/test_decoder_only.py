@@ -155,20 +155,20 @@ def test_memory_stays_within_its_bound_and_the_least_recently_used_go_first(sett
     counts = encoded(network, monkeypatch)
     for key in (1, 2, 0, 3, 0):  # the fourth image pushes out 1, because 0 has been used since
         cache.features([key], images[:1])
-        held = [level.untyped_storage().nbytes() for maps in cache._cache.values() for level in maps]
+        held = [level.untyped_storage().nbytes() for maps in cache._cache._values.values() for level in maps]
         assert sum(held) == cache.nbytes <= cache._cache.limit
     assert counts == [1, 1, 1]
-    assert list(cache._cache) == [2, 3, 0]
+    assert list(cache._cache._values) == [2, 3, 0]
     cache._cache.limit = 0
     assert len(cache.features([7, 8], images[:2])[5]) == 2
-    assert (cache.nbytes, len(cache._cache)) == (0, 0)
+    assert (cache.nbytes, len(cache._cache._values)) == (0, 0)
 
 
 def test_a_batch_that_is_larger_than_the_memory_leaves_nothing_of_itself_behind(settings, images):
     cache = FeatureCache(new_network(settings).eval(), 100)
     cache.features([0, 1, 2], images)
-    del cache._cache[0]
-    for maps in cache._cache.values():
+    del cache._cache._values[0]
+    for maps in cache._cache._values.values():
         assert all(level.untyped_storage().nbytes() == level.nbytes for level in maps)
 
 

@@ -85,7 +85,7 @@ def test_labels_from_views_drawn_at_random_are_not_kept(settings, network, keyfr
     teacher = Teacher(network, settings, CPU)
     target = keyframes.get(4)
     teacher.labels(target, all_neighbours(keyframes, target)[:2])
-    assert not teacher._labels
+    assert not teacher._labels._values
 
 
 def test_views_merged_in_parts_are_those_merged_at_once(settings, network, keyframes, monkeypatch):

@@ -174,8 +174,8 @@ def test_a_view_that_leaves_the_teachers_cache_leaves_nothing_of_its_batch_behin
     learner = make()
     keyframes = learner._keyframes
     learner._teacher.segments(list(keyframes.views(keyframes.ids()[:4]).values()))
-    learner._teacher._cache.popitem(last=False)
-    for prediction in learner._teacher._cache.values():
+    learner._teacher._cache._values.popitem(last=False)
+    for prediction in learner._teacher._cache._values.values():
         kept = [part.untyped_storage().nbytes() for part in vars(prediction).values() if part is not None]
         assert sum(kept) == prediction.nbytes
 
