@@ -9,7 +9,7 @@ from s4net_core.evaluation.confusion import confusion_png
 from s4net_core.evaluation.page import HtmlPage, write_page
 from s4net_core.evaluation.tables import Table, to_csv, to_markdown
 from s4net_core.experiments.provenance import Provenance
-from s4net_core.experiments.results import Result
+from s4net_core.experiments.results import Result, on_last_scans
 from s4net_core.experiments.rooms import curves_png, rank_table, room_table, rooms_table
 from s4net_core.experiments.tables import (
     CONVENTIONS,
@@ -125,13 +125,14 @@ def _page(report: ExperimentReport) -> HtmlPage:
 
 
 def _confusions(results: Sequence[Result]) -> list[tuple[str, bytes]]:
-    """One picture a network and method, over all scenes, on the last scan: the one that was never seen."""
-    last = max((result.scan for result in results), default="")
+    """One picture a network and method, over the last scans of all scenes: those that were never seen."""
+    results = on_last_scans(results)
+    scans = ", ".join(dict.fromkeys(result.scan for result in results))
     figures = []
     for network, method in dict.fromkeys((result.network, result.method) for result in results):
-        counts = summed_counts(results, network, method, last)
+        counts = summed_counts(results, network, method)
         if counts is not None:
-            title = f"Confusion: {network}, {method}, {last}"
+            title = f"Confusion: {network}, {method}, {scans}"
             figures.append((title, confusion_png(title, counts, names_of(results))))
     return figures
 

@@ -175,6 +175,12 @@ class Result:
         return cls(**values)
 
 
+def on_last_scans(results: Sequence[Result]) -> list[Result]:
+    """Those on the last scan of their scene in the order of the results: no method has learned from it."""
+    last = {result.scene: result.scan for result in results}
+    return [result for result in results if result.scan == last[result.scene]]
+
+
 def _nan_as_none(value: Any) -> Any:
     """The same value for JSON, which knows no NaN."""
     if isinstance(value, Mapping):

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
 from s4net_core.evaluation.tables import Cell, Table
-from s4net_core.experiments.results import Point, Result
+from s4net_core.experiments.results import Point, Result, on_last_scans
 
 DRAWS = 10_000
 """Of the bootstrap."""
@@ -131,8 +131,7 @@ def _line(curve: Sequence[Point], before: float, grid: NDArray[np.float64]) -> N
 
 def _runs(results: Sequence[Result]) -> list[tuple[Result, Result]]:
     """Every adaptation with its base model, both on the last scan of the scene."""
-    last = {result.scene: result.scan for result in results}
-    shown = [result for result in results if result.scan == last[result.scene] and result.evaluation]
+    shown = [result for result in on_last_scans(results) if result.evaluation]
     bases = {_origin(result): result for result in shown if result.seed is None}
     keys = [(result, _origin(result)) for result in shown if result.seed is not None]
     return [(result, bases[key]) for result, key in keys if key in bases]

@@ -57,7 +57,7 @@ def class_table(results: Sequence[Result]) -> Table:
     for scan in _unique(result.scan for result in results):
         groups.append((scan, len(rows)))
         for row in rows:
-            counts = summed_counts(results, *row, scan)
+            counts = summed_counts([result for result in results if result.scan == scan], *row)
             found[(scan, " ".join(row))] = {} if counts is None else class_iou(counts)
     ids = sorted({id for ious in found.values() for id in ious})
     names = names_of(results)
@@ -87,12 +87,12 @@ def names_of(results: Sequence[Result]) -> tuple[str, ...]:
     return next((result.evaluation.names for result in results if result.evaluation), ())
 
 
-def summed_counts(results: Sequence[Result], network: str, method: str, scan: str) -> NDArray[np.int64] | None:
-    """Confusion counts over all scenes and seeds; None when nothing was scored."""
+def summed_counts(results: Sequence[Result], network: str, method: str) -> NDArray[np.int64] | None:
+    """Confusion counts over all scenes, scans and seeds; None when nothing was scored."""
     counts = [
         result.evaluation.counts
         for result in results
-        if (result.network, result.method, result.scan) == (network, method, scan) and result.evaluation
+        if (result.network, result.method) == (network, method) and result.evaluation
     ]
     return np.sum(counts, axis=0) if counts else None
 

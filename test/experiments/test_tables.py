@@ -128,8 +128,9 @@ class TestLayout:
     def test_class_iou_is_that_of_all_scenes_together(self, results):
         table = class_table(results)
         assert table.groups == [("", 1), ("Scan 1", 2), ("Scan 2", 2)]
-        counts = summed_counts(results, "DeepLabV3+", "S4-Net", "Scan 2")
-        both = [r for r in results if (r.method, r.scan) == ("S4-Net", "Scan 2")]
+        second = [r for r in results if r.scan == "Scan 2"]
+        counts = summed_counts(second, "DeepLabV3+", "S4-Net")
+        both = [r for r in second if r.method == "S4-Net"]
         assert (counts == sum(r.evaluation.counts for r in both)).all()
         right, true, said = counts[1, 2], counts[1].sum(), counts[:, 2].sum()
         floor = next(row for row in table.rows if row[0] == "floor")
@@ -254,6 +255,12 @@ class TestFiles:
         assert numbers["provenance"]["Two rooms"]["settings"] == {"seed": 4}
         assert len(numbers["results"]) == len(report.results)
         assert (tmp_path / "depth.csv").is_file()
+
+    def test_confusions_are_of_the_scan_that_comes_last_and_not_of_the_last_name(self, report, results, tmp_path):
+        more = [result(scene="C", scan=scan) for scan in ("walk 2", "walk 10")]
+        write_experiment_report(tmp_path, replace(report, results=[*results, *more]))
+        page = (tmp_path / "results.html").read_text()
+        assert "<h2>Confusion: DeepLabV3+, S4-Net, Scan 2, walk 10</h2>" in page
 
     def test_reports_of_one_table_are_joined_without_repetition(self, report, results):
         other = ExperimentReport("PSPNet", [result(network="PSPNet"), results[0]], {"PSPNet": Provenance({}, {})})
