@@ -52,6 +52,7 @@ class CockpitNode(S4NetNode[None]):
 
     def activate(self, configured: None, undo: ExitStack) -> None:
         """Listen to the nodes, and serve the page."""
+        self._commands.clear()  # whoever pressed while the node was being deactivated means that moment, and not now
         namespace = self.get_namespace().rstrip("/")
         readings = Readings(self._board, f"{namespace}/segmentation", f"{namespace}/adaptation")
         queue = QoSProfile(depth=OUTPUT_DEPTH)

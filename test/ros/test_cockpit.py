@@ -450,6 +450,22 @@ class TestNode:
         if button == "save":
             assert re.fullmatch(r"saved-\d{8}-\d{6}\.safetensors", request.path)  # in the node's state folder
 
+    def test_what_was_pressed_while_it_stopped_is_not_done_when_it_starts_again(self, ros):
+        adaptation, cockpit = Adaptation(ros), cockpit_node(ros)
+        assert cockpit.autostart()
+        ros.wait_for(lambda: cockpit.count_services("adaptation/reset"), "reset")
+
+        def stop():
+            cockpit._on_command("reset")  # as the server's thread may, before the executor has a turn
+            cockpit.trigger_deactivate()
+
+        ros.on_executor(stop)
+        ros.on_executor(cockpit.trigger_activate)
+        ros.wait_for(lambda: cockpit._buttons._clients["save_model"].service_is_ready(), "save_model")
+        ros.on_executor(lambda: cockpit._on_command("save"))
+        ros.wait_for(lambda: adaptation.calls, "the answer")
+        assert [name for name, _ in adaptation.calls] == ["save_model"]
+
     def test_a_button_without_a_service_says_so(self, ros):
         cockpit = cockpit_node(ros)
         assert cockpit.autostart()
