@@ -13,6 +13,7 @@ from typing import Any, Generic, TypeVar
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticStatus
+from pydantic import TypeAdapter, ValidationError
 from rcl_interfaces.msg import ParameterDescriptor
 from rclpy.clock import Clock, ClockChange, ClockType, JumpThreshold, TimeJump
 from rclpy.duration import Duration
@@ -21,7 +22,7 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from rclpy.signals import SignalHandlerOptions
 
 from s4net_core.config import Settings, load_settings
-from s4net_core.errors import BaseModelMissing, S4NetError
+from s4net_core.errors import BaseModelMissing, S4NetError, SettingsError
 from s4net_core.streams.clock import TIME_JUMP_NS
 from s4net_ros.diagnostics import DiagnosticsPublisher, Report
 from s4net_ros.executor import StreamExecutor
@@ -246,10 +247,14 @@ class S4NetNode(LifecycleNode, ABC, Generic[Configured]):
         self._undo_missing.close()
 
     def _declare(self, name: str, default: bool | str, help: str) -> Any:
-        """Declare a parameter that is no setting, and return its value."""
+        """Declare a parameter that is no setting. Returns its value, checked and converted as that of a setting."""
         given = default
         if self.has_parameter(name):
-            given = type(default)(self.get_parameter(name).value)
+            value = self.get_parameter(name).value
+            try:
+                given = TypeAdapter(type(default)).validate_python(value)
+            except ValidationError as error:
+                raise SettingsError(f"parameter {name} = {value!r}: {error.errors()[0]['msg']}") from error
             self.undeclare_parameter(name)
         self.declare_parameter(name, given, ParameterDescriptor(description=help, read_only=True), ignore_override=True)
         return given

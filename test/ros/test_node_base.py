@@ -82,12 +82,19 @@ def test_it_says_when_it_could_not_start(ros, step):
     assert not node.running
 
 
-def test_a_lifecycle_manager_may_do_it_instead(ros):
-    node = ros.add(Recorder(ros, parameter_overrides=[Parameter("autostart", value=False)]))
+@pytest.mark.parametrize("value", [False, "false"])
+def test_a_lifecycle_manager_may_do_it_instead(ros, value):
+    node = ros.add(Recorder(ros, parameter_overrides=[Parameter("autostart", value=value)]))
     assert node.autostart()
     assert not node.running
     assert node.state == "unconfigured"
     assert node.calls == []
+
+
+@pytest.mark.parametrize("value", ["later", 2.5, [True]])
+def test_autostart_that_is_neither_true_nor_false_is_refused(ros, value):
+    with pytest.raises(SettingsError, match=r"parameter autostart = .*valid boolean"):
+        Recorder(ros, parameter_overrides=[Parameter("autostart", value=value)])
 
 
 def test_it_can_be_stopped_and_started_again(ros):
