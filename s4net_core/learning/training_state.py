@@ -56,14 +56,16 @@ def load_state(path: Path, run: Mapping[str, Any]) -> dict[str, Any]:
             _check_size(file)
             loaded = torch.load(file, map_location="cpu", weights_only=True)
         before, state = json.loads(loaded["run"]), dict(loaded["state"])
-    except DAMAGE as error:
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path} is missing: leave out --resume to start anew") from error
+    except DAMAGE as error:  # experiments resume by themselves: no option of theirs would help
         raise CheckpointError(
-            f"{path} holds no training run to resume ({first_line(error)}): leave out --resume to start anew"
+            f"{path} holds no training run to resume ({first_line(error)}): delete it to start anew"
         ) from error
     differing = sorted(name for name in before.keys() | run.keys() if before.get(name) != run.get(name))
     if differing:
         changes = ", ".join(f"{name} is {run.get(name)!r} but was {before.get(name)!r}" for name in differing)
-        raise SettingsError(f"{path} belongs to another training: {changes}; set it back, or start anew with --force")
+        raise SettingsError(f"{path} belongs to another training: {changes}; set it back, or delete it to start anew")
     return state
 
 

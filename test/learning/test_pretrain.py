@@ -231,17 +231,22 @@ def test_a_run_with_other_settings_is_not_resumed(settings, source, place, name,
 def test_a_run_on_another_source_set_is_not_resumed(settings, source, place, tmp_path):
     pretrain(settings, source, place[0], state=place[1])
     other = write_source_set(tmp_path / "other", make_source_images(5))
-    with pytest.raises(SettingsError, match="source set is 'other' but was 'source'"):
+    with pytest.raises(SettingsError, match=r"source set is 'other' but was 'source'.*; set it back, or delete it"):
         pretrain(settings, other, place[0], state=place[1], resume=True)
 
 
-@pytest.mark.parametrize("content", [None, b"", b"no state at all", "cut"])
-def test_a_damaged_or_missing_state_is_refused(settings, source, place, content):
-    if content is not None:
-        pretrain(settings, source, place[0], state=place[1])
-        whole = place[1].read_bytes()
-        place[1].write_bytes(whole[: len(whole) // 2] if content == "cut" else content)
-    with pytest.raises(CheckpointError, match="leave out --resume"):
+@pytest.mark.parametrize("content", [b"", b"no state at all", "cut"])
+def test_a_damaged_state_is_refused_with_a_remedy_that_experiments_have_too(settings, source, place, content):
+    pretrain(settings, source, place[0], state=place[1])
+    whole = place[1].read_bytes()
+    place[1].write_bytes(whole[: len(whole) // 2] if content == "cut" else content)
+    with pytest.raises(CheckpointError, match="delete it to start anew") as raised:
+        pretrain(settings, source, place[0], state=place[1], resume=True)
+    assert "--" not in str(raised.value)
+
+
+def test_a_missing_state_is_refused(settings, source, place):
+    with pytest.raises(CheckpointError, match="is missing: leave out --resume"):
         pretrain(settings, source, place[0], state=place[1], resume=True)
 
 
