@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from s4net_core.learning.learner import LabelsOf
 from s4net_core.learning.offline import adapt_to
 from s4net_core.learning.session import Session
 from s4net_core.learning.status import Handover, Status
+from s4net_core.learning.stopping import FINISHED
 from s4net_core.models.checkpoint import file_sha256, load_checkpoint, read_info, save_checkpoint
 from s4net_core.models.predict import pick_device, predict_labels
 from s4net_core.models.segmenter import Segmenter
@@ -80,20 +81,24 @@ def adapt_base(
     truth = _labels_of(capture, settings)
     labels_of = truth if kind == "oracle" else _own_labels_of(settings) if kind == "own_labels" else None
     watched = [] if curve_on is None else [frame for frame in curve_on if frame.label is not None]
-    clock, curve = _Clock(), list[Point]()
+    clock, curve, limit = _Clock(), list[Point](), math.inf if seconds is None else seconds
     with Session(settings, settings.checkpoint, source, folder, labels_of=labels_of) as session:
 
         def measure(handover: Handover) -> None:
             if watched and not handover.reasons:
                 with clock.paused():
                     curve.append(_point(session, watched, clock.seconds, handover.accepted))
+            if clock.seconds > limit:
+                raise _TimeIsUp
 
         def step(status: Status) -> None:
             on_step(status.step)
-            if seconds is not None and clock.seconds > seconds:
-                raise _TimeIsUp
+            # A hand-over of this step comes to `measure` next.
+            handed_over = status.step % settings.adaptation.handover_every == 0 or status.state == FINISHED
+            if clock.seconds > limit and not handed_over:
+                measure(session.handover())
 
-        try:
+        with suppress(_TimeIsUp):
             adapt_to(
                 session,
                 capture.views(),
@@ -101,8 +106,6 @@ def adapt_base(
                 on_step=step,
                 on_handover=measure,
             )
-        except _TimeIsUp:
-            measure(session.handover())
         taken, status = clock.seconds, session.status
         quality = _label_quality(session.targets(), truth) if watched else ()  # decodes the whole capture again
         learning = Learning(taken, tuple(curve), *quality)
@@ -182,7 +185,7 @@ def measure_on_images(weights: Path, images: SourceSet, settings: Settings) -> f
 
 
 class _TimeIsUp(Exception):
-    """The method has used its seconds."""
+    """The method has used its seconds, and its weights were handed over."""
 
 
 class _Clock:

@@ -15,9 +15,13 @@ from s4net_core.evaluation.evaluate import keyframes_of
 from s4net_core.experiments import method, run
 from s4net_core.experiments.results import Result
 from s4net_core.experiments.tent import tent
+from s4net_core.io.captures.opening import open_views
 from s4net_core.io.captures.scene_folder import write_scene_folder
 from s4net_core.io.source_sets.files import write_source_set
+from s4net_core.io.source_sets.opening import open_source_set
 from s4net_core.io.source_sets.source_set import LabelledImage
+from s4net_core.labels import SUNRGBD37
+from s4net_core.learning.session import Session
 from s4net_core.models.build import build_network
 from s4net_core.models.checkpoint import read_info, save_checkpoint
 from s4net_core.models.predict import to_tensor
@@ -276,6 +280,22 @@ def test_methods_beside_s4net_are_run_and_measured(data, tmp_path, monkeypatch):
     assert timed["control"].learning.seconds >= timed["S4-Net"].learning.seconds
     assert timed["S4-Net"].learning.curve[-1].step == 2
     assert (tmp_path / "out/tiny/curves.png").is_file()
+
+
+@pytest.mark.parametrize(("every", "max_steps"), [(1, 0), (2, 0), (2, 1)])
+def test_where_the_seconds_are_over_the_weights_are_handed_over_and_measured_once(
+    data, tmp_path, monkeypatch, every, max_steps
+):
+    """The first step is over time already; it ends with a hand-over of its own, or it does not."""
+    steps, handover = [], Session.handover
+    monkeypatch.setattr(Session, "handover", lambda session: steps.append(session.status.step) or handover(session))
+    save_checkpoint(tmp_path / "base.safetensors", build_network(from_values(SETTINGS).model))
+    settings = from_values({**SETTINGS, "checkpoint": str(tmp_path / "base.safetensors")})
+    settings.adaptation.handover_every, settings.adaptation.max_steps = every, max_steps
+    capture, source = open_views(data / "A/scan1", settings, labels=SUNRGBD37), open_source_set(data / "source")
+    network = method.adapt_base(settings, capture, source, tmp_path / "run", seconds=0.0, curve_on=capture)
+    assert steps == [1]
+    assert [point.step for point in network.learning.curve] == [network.steps] == [1]
 
 
 def test_tent_makes_predictions_certain_and_changes_batch_norms_alone(data):
