@@ -93,7 +93,7 @@ class DiagnosticsPublisher:
     reach any of them.
 
     Args:
-        node: publishes; its full name is the status' name.
+        node: publishes; the name of the status is its full name and ``: status``.
         collect: called on the executor's thread; must not block.
     """
 
@@ -114,7 +114,7 @@ class DiagnosticsPublisher:
             report = replace(report, level=level, message=f"{report.message}; {namesakes}")
         status = DiagnosticStatus(
             level=report.level,
-            name=f"{name.lstrip('/')}: frames",
+            name=f"{name.lstrip('/')}: status",
             message=report.message,
             hardware_id=name,
             values=[KeyValue(key=key, value=str(value)) for key, value in report.values.items()],

@@ -122,9 +122,9 @@ class ConfiguredMap:
 
     def _warning(self) -> str:
         """What a person should do something about."""
-        if refused := self.map.refused:
-            return f"the map is full, {refused} voxels are left out: raise map.max_voxels or map.voxel_size"
-        return self._problem()
+        refused = self.map.refused
+        full = f"the map is full, {refused} voxels are left out: raise map.max_voxels or map.voxel_size"
+        return "; ".join(filter(None, (full * bool(refused), self._problem())))
 
     def _report(self) -> Report:
         values: dict[str, object] = {

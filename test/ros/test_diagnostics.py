@@ -140,7 +140,7 @@ def test_the_report_is_published_under_the_full_name_of_the_node(ros):
     ros.wait_for(lambda: len(received) > 1)
     (status,) = received[0].status
     assert (status.level, status.message) == (DiagnosticStatus.WARN, "slow")
-    assert status.name.startswith("robot/labels")
+    assert status.name == "robot/labels: status"
     assert [(v.key, v.value) for v in status.values] == [("frames", "3")]
     publisher.destroy()
 

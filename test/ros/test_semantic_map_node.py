@@ -227,12 +227,14 @@ def test_the_map_is_saved_loaded_and_asked(ros, start, room, tmp_path):
 
 
 def test_before_it_is_configured_and_when_the_map_is_full_it_says_so(ros, settings, start, room, capfd):
-    s = start(**{"map.max_voxels": 1000, "map.passable": "floor, flor"})
+    s = start(**{"map.max_voxels": 1000, "map.passable": "floor, flor", "stream.stall_warning": 0.5})
     show_all(ros, s, room[:8])
     assert len(s.configured.map) == 1000
     level = ros.wait_for(lambda: (level := s.robot.level("semantic_map")).level == DiagnosticStatus.WARN and level)
     assert "the map is full" in level.message
     assert "raise map.max_voxels or map.voxel_size" in level.message
+    told = ros.wait_for(lambda: "no frame for" in (text := s.robot.level("semantic_map").message) and text, "a stall")
+    assert "the map is full" in told
     assert "map.passable names classes that the weights do not have: flor" in capfd.readouterr().err
     ros.on_executor(s.node.trigger_deactivate)
     ros.on_executor(s.node.trigger_cleanup)
