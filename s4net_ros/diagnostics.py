@@ -181,7 +181,9 @@ class StallWatch:
 
     def events(self, name: str, setting: str = "") -> SubscriptionEventCallbacks:
         """Event callbacks for the subscription of input `name`; the setting `setting` changes its reliability."""
-        self._topics[name] = topic = _Topic(setting)
+        topic = _Topic(setting)
+        with self._lock:
+            self._topics[name] = topic
 
         def incompatible(event: object) -> None:
             if topic.subscription is not None:
@@ -192,7 +194,8 @@ class StallWatch:
 
     def follow(self, name: str, subscription: Subscription) -> None:
         """Note the subscription that was made with `events(name)`."""
-        self._topics[name].subscription = subscription
+        with self._lock:
+            self._topics[name].subscription = subscription
 
     def forget(self, name: str) -> None:
         """Drop an input that is no longer subscribed."""
@@ -234,7 +237,7 @@ class StallWatch:
         if self.seconds < self._after or not self._topics:
             return ""
         with self._lock:
-            topics = dict(self._topics)
+            topics = {name: replace(topic, stamps=topic.stamps.copy()) for name, topic in self._topics.items()}
         parts = [self._about(name, topic) for name, topic in topics.items()]
         if spread := self._spread(topics):
             parts.append(spread)

@@ -1,5 +1,6 @@
 """What a node says about itself, above all why no frames come."""
 
+import threading
 import time
 
 import pytest
@@ -35,6 +36,17 @@ class Watch:
                 event_callbacks=self.watch.events(name, f"stream.{name}_reliability"),
             )
             self.watch.follow(name, subscription)
+
+
+def test_inputs_may_come_while_another_thread_looks_at_all_of_them(ros):
+    it = Watch(ros)
+    for change in (lambda: it.watch.events("depth"), lambda: it.watch.follow("color", None)):
+        thread = threading.Thread(target=change)
+        with it.watch._lock:  # as whoever looks
+            thread.start()
+            thread.join(0.1)
+            assert thread.is_alive()
+        thread.join()
 
 
 def test_inputs_that_bring_nothing_are_silent(ros):
