@@ -7,7 +7,7 @@ from s4net_core.keyframes import KeyframeBuffer
 from s4net_core.mapping import MapPoints, SemanticMap
 from s4net_core.models.checkpoint import CheckpointInfo
 from s4net_core.models.segmenter import Segmenter
-from s4net_ros.worker import Worker, step_back
+from s4net_ros.worker import Worker
 
 
 class MapThread:
@@ -39,14 +39,15 @@ class MapThread:
         self._map = found
         self._keyframes = keyframes
         self._segmenter = segmenter
-        self._niceness = niceness
         self._period = period
         self._publish = publish
         self._labelled: dict[int, CheckpointInfo] = {}
         """Weights that have labelled a keyframe, by its id."""
         self._published: MapPoints | None = None
         self._not_before = time.monotonic()
-        self._worker: Worker[bool] = Worker("map", lambda _: self._work(), lambda _, error: failed(error))
+        self._worker: Worker[bool] = Worker(
+            "map", lambda _: self._work(), lambda _, error: failed(error), niceness=niceness
+        )
 
     def poke(self) -> None:
         """Look for something to do; call it when there is something new, and now and then."""
@@ -63,7 +64,6 @@ class MapThread:
         return self._worker.stop()
 
     def _work(self) -> None:
-        step_back(self._niceness)
         id = self._next()
         if id is not None:
             info = self._segmenter.info  # before the label: if weights change meanwhile, it is made again
