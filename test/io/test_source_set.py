@@ -174,7 +174,6 @@ def test_every_image_comes_once_before_any_comes_again(source):
 
 def test_only_the_given_positions_are_drawn(source):
     drawn = batches(source, indices=[1, 4])
-    assert len(drawn) == 2
     assert {int(label[0, 0]) for label in drawn.next().labels} == {2, 5}
 
 

@@ -98,20 +98,10 @@ class SourceBatches:
         self._cache_size = cache_megabytes * 1_000_000 // (BYTES_PER_PIXEL * width * height)
         self._queue: list[int] = []
 
-    def __len__(self) -> int:
-        """Number of different images."""
-        return len(self._indices)
-
     @property
     def left_out(self) -> int:
         """Number of images that cannot be used at the moment."""
         return len(self._usable.left_out)
-
-    def __iter__(self) -> "SourceBatches":
-        return self
-
-    def __next__(self) -> SourceBatch:
-        return self.next()
 
     def next(self) -> SourceBatch:
         """The next batch; images without depth get a depth of 0 everywhere.
