@@ -15,12 +15,7 @@ from std_msgs.msg import Header
 from s4net_core.errors import BadFrame
 from s4net_core.frames import Intrinsics
 from s4net_core.geometry.poses import quaternion_of
-from s4net_core.io.bags import messages
-from s4net_core.io.bags.messages import calibration_of
-from s4net_core.io.bags.messages import depth_from_image as depth_from_image
-from s4net_core.io.bags.messages import intrinsics_from_info as intrinsics_from_info
-from s4net_core.io.bags.messages import stamp_ns as stamp_ns
-from s4net_core.io.bags.messages import transform_matrix as transform_matrix
+from s4net_core.io.bags.messages import calibration_of, color_from_image
 from s4net_core.io.images.codec import COLOR_ENCODINGS
 from s4net_core.io.images.pixels import check_pixels
 
@@ -39,7 +34,7 @@ def color_from_topic(message: Any) -> NDArray[np.uint8]:
         BadFrame: ``color_format``, or ``image_size`` when there are more pixels than the limit.
     """
     if hasattr(message, "format") or message.encoding in COLOR_ENCODINGS:
-        return messages.color_from_image(message)
+        return color_from_image(message)
     check_pixels(message.width, message.height)
     if len(message.data) < message.height * message.step:
         raise BadFrame(

@@ -21,14 +21,14 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from s4net_core.config import StreamSettings
 from s4net_core.errors import BadFrame
 from s4net_core.frames import LazyView
-from s4net_core.io.bags.messages import picture_of
+from s4net_core.io.bags.messages import depth_from_image, intrinsics_from_info, picture_of, stamp_ns, transform_matrix
 from s4net_core.streams.assembler import FrameAssembler, Picture
 from s4net_core.streams.drops import AT_REST, DROP_REASONS, UNMATCHED
 from s4net_core.streams.rest import Rest
 from s4net_core.streams.transforms import TransformReason, TransformUnavailable
 from s4net_ros import compat
 from s4net_ros.compat import tf2_ros
-from s4net_ros.conversions import color_from_topic, depth_from_image, intrinsics_from_info, stamp_ns, transform_matrix
+from s4net_ros.conversions import color_from_topic
 from s4net_ros.diagnostics import StallWatch
 from s4net_ros.executor import HeldBack
 from s4net_ros.matching import ImageMatcher

@@ -14,7 +14,7 @@ from std_msgs.msg import Header
 from s4net_core.config import StreamSettings
 from s4net_core.errors import BadFrame
 from s4net_core.frames import check_aligned
-from s4net_ros.conversions import depth_from_image
+from s4net_core.io.bags.messages import depth_from_image
 from s4net_ros.diagnostics import Counts
 from s4net_ros.matching import ImageMatcher
 from s4net_ros.publishers import SegmentationPublishers

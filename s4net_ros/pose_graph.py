@@ -6,7 +6,7 @@ from geometry_msgs.msg import Pose
 from nav_msgs.msg import Path
 
 from s4net_core.errors import S4NetError, SettingsError
-from s4net_ros.conversions import stamp_ns
+from s4net_core.io.bags.messages import stamp_ns
 
 MOST_NODES = 20_000
 """Nodes of a graph whose stamps are remembered, the newest; at one node a second, five and a half hours."""

@@ -11,9 +11,10 @@ from vision_msgs.msg import LabelInfo, VisionClass
 
 from s4net_core.config import SegmentationSettings
 from s4net_core.frames import check_depth_size, check_intrinsics_size
+from s4net_core.io.bags.messages import intrinsics_from_info
 from s4net_core.io.images.codec import encode_compressed_color, encode_compressed_mask
 from s4net_core.labels import LabelSpace, to_mask
-from s4net_ros.conversions import compressed_message, image_message, intrinsics_from_info, points_message
+from s4net_ros.conversions import compressed_message, image_message, points_message
 from s4net_ros.qos import OUTPUT_DEPTH, latched_qos, stream_qos
 
 if TYPE_CHECKING:  # torch takes seconds to import; nothing here needs it

@@ -23,10 +23,11 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from s4net_core.config import Settings
 from s4net_core.errors import BadFrame
+from s4net_core.io.bags.messages import stamp_ns
 from s4net_core.machine.process import prepare_process
 from s4net_core.streams.clock import ColorClock
 from s4net_ros import compat
-from s4net_ros.conversions import color_from_topic, stamp_ns
+from s4net_ros.conversions import color_from_topic
 from s4net_ros.diagnostics import Counts, DiagnosticsPublisher, Latency, Report, StallWatch
 from s4net_ros.msg import ModelUpdate
 from s4net_ros.node_base import S4NetNode, run

@@ -10,9 +10,10 @@ from sensor_msgs.msg import CompressedImage, Image
 
 from s4net_core.config import Settings
 from s4net_core.errors import S4NetError
+from s4net_core.io.bags.messages import stamp_ns
 from s4net_ros.cockpit.board import Board
 from s4net_ros.cockpit.server import PICTURES
-from s4net_ros.conversions import color_from_topic, stamp_ns
+from s4net_ros.conversions import color_from_topic
 from s4net_ros.worker import for_log
 
 if TYPE_CHECKING:  # imports torch, which takes seconds and memory

@@ -14,11 +14,11 @@ from visualization_msgs.msg import MarkerArray
 
 from s4net_core.config import Settings, leaves, with_values
 from s4net_core.errors import S4NetError
+from s4net_core.io.bags.messages import stamp_ns
 from s4net_ros.cockpit.board import Board
 from s4net_ros.cockpit.drawing import FRAME, NOTE, Drawing, Pair
 from s4net_ros.cockpit.readings import MAP, KeyframeMap
 from s4net_ros.cockpit.server import PICTURES
-from s4net_ros.conversions import stamp_ns
 from s4net_ros.node_base import S4NetNode
 from s4net_ros.qos import OUTPUT_DEPTH, stream_qos
 from s4net_ros.worker import Worker

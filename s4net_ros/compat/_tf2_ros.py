@@ -11,8 +11,9 @@ from std_msgs.msg import Header
 from tf2_msgs.msg import TFMessage
 
 from s4net_core.errors import BadFrame
+from s4net_core.io.bags.messages import stamp_ns, transform_matrix
 from s4net_core.streams.transforms import TransformBuffer, TransformUnavailable
-from s4net_ros.conversions import stamp_ns, transform_matrix, transform_message
+from s4net_ros.conversions import transform_message
 
 _DEFAULT_CACHE_NS = 10_000_000_000
 _DEPTH = 100

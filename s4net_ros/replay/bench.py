@@ -25,12 +25,13 @@ from s4net_core.bench.table import CASES, Row, print_rows
 from s4net_core.config import Settings, load_settings, with_values
 from s4net_core.errors import S4NetError
 from s4net_core.geometry.camera import resize_color
+from s4net_core.io.bags.messages import stamp_ns
 from s4net_core.io.images.files import read_color
 from s4net_core.models.base_model_file import base_model_file
 from s4net_core.models.checkpoint import load_checkpoint
 from s4net_core.models.predict import forward, pick_device, working_images
 from s4net_core.models.segmenter import Segmenter
-from s4net_ros.conversions import camera_info_message, image_message, stamp_ns
+from s4net_ros.conversions import camera_info_message, image_message
 from s4net_ros.graph import NodeSpec, adaptation_graph
 from s4net_ros.qos import stream_qos
 from s4net_ros.replay.bench_process import exit_code_of

@@ -26,10 +26,10 @@ from s4net_core.bench.table import CASES, Row, print_rows
 from s4net_core.config import load_settings
 from s4net_core.errors import S4NetError
 from s4net_core.geometry.camera import resize_color
+from s4net_core.io.bags.messages import stamp_ns
 from s4net_core.io.images.files import read_color
 from s4net_core.learning.base_model import open_source
 from s4net_core.learning.session import Session
-from s4net_ros.conversions import stamp_ns
 from s4net_ros.graph import NodeSpec
 from s4net_ros.msg import AdaptationStatus
 from s4net_ros.qos import stream_qos

@@ -20,10 +20,11 @@ from sensor_msgs.msg import CameraInfo
 from std_msgs.msg import Header
 from tf2_msgs.msg import TFMessage
 
+from s4net_core.io.bags.messages import transform_matrix
 from s4net_ros import frame_assembly
 from s4net_ros.compat import _message_filters as message_filters
 from s4net_ros.compat import _tf2_ros as tf2_ros
-from s4net_ros.conversions import transform_matrix, transform_message
+from s4net_ros.conversions import transform_message
 from s4net_ros.qos import latched_qos
 
 MS = 1_000_000

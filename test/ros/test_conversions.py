@@ -16,17 +16,14 @@ from std_msgs.msg import Header
 
 from s4net_core.errors import BadFrame
 from s4net_core.frames import Intrinsics
+from s4net_core.io.bags.messages import depth_from_image, intrinsics_from_info, stamp_ns, transform_matrix
 from s4net_core.io.images.codec import encode_compressed_color, encode_compressed_depth
 from s4net_ros import compat
 from s4net_ros.conversions import (
     camera_info_message,
     color_from_topic,
-    depth_from_image,
     image_message,
-    intrinsics_from_info,
     points_message,
-    stamp_ns,
-    transform_matrix,
     transform_message,
 )
 

@@ -34,6 +34,7 @@ from s4net_core.cli.main import main as s4net
 from s4net_core.config import ModelSettings, Settings, load_settings
 from s4net_core.errors import CaptureError, CheckpointError
 from s4net_core.geometry.camera import rescale_frame
+from s4net_core.io.bags.messages import stamp_ns
 from s4net_core.io.bags.writer import write_bag
 from s4net_core.io.captures.opening import open_capture
 from s4net_core.io.captures.scene_folder import write_scene_folder
@@ -41,7 +42,7 @@ from s4net_core.io.source_sets.opening import open_source_set
 from s4net_core.keyframes import KeyframeBuffer
 from s4net_core.models.checkpoint import file_sha256, read_info
 from s4net_ros import live as live_module
-from s4net_ros.conversions import image_message, stamp_ns
+from s4net_ros.conversions import image_message
 from s4net_ros.graph import NodeSpec, adaptation_graph, fastdds_environment
 from s4net_ros.history import History
 from s4net_ros.msg import ModelUpdate

@@ -26,10 +26,10 @@ from std_msgs.msg import Int32
 from tf2_msgs.msg import TFMessage
 
 from s4net_core.errors import CaptureError
+from s4net_core.io.bags.messages import stamp_ns
 from s4net_core.io.bags.storage import Bag
 from s4net_core.io.bags.writer import COLOR
 from s4net_core.io.bags.writer import write_bag as write_camera_bag
-from s4net_ros.conversions import stamp_ns
 from s4net_ros.player import main
 from s4net_ros.replay.bag_player import BagPlayer, Pacer, PlayerOptions, message_class, publisher_qos
 
