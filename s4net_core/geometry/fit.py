@@ -9,9 +9,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from s4net_core.config import GeometrySettings
-from s4net_core.geometry.camera import SMALLEST_Z, affine_image, inverse_camera_matrix
+from s4net_core.geometry.camera import SMALLEST_Z
 from s4net_core.geometry.views import Pairs, Views, joined
-from s4net_core.geometry.warp import usable_depth
+from s4net_core.geometry.warp import project, usable_depth
 
 LARGEST_RESIDUAL = 0.15
 """Differences of depth above this share are not averaged: they are other surfaces."""
@@ -97,9 +97,7 @@ class _Compared:
 def _compare(pairs: Pairs, settings: GeometrySettings) -> _Compared:
     target, neighbour = pairs.target, pairs.neighbour
     depth, exists = usable_depth(target.depth, settings)
-    T = pairs.T_neighbour_target
-    A, b = neighbour.K @ T[:, :3, :3] @ inverse_camera_matrix(target.K), neighbour.K @ T[:, :3, 3:]
-    points = torch.addcmul(b.unsqueeze(-1), affine_image(A, *target.size), depth)
+    points = project(depth, target.K, pairs.T_neighbour_target, neighbour.K)
     z = points[:, 2:].clamp(min=SMALLEST_Z)
     height, width = neighbour.size
     x, y = points[:, :1] / z, points[:, 1:2] / z

@@ -53,7 +53,7 @@ def correspond(pairs: Pairs, settings: GeometrySettings, *, occlusion: bool = Tr
     target, neighbour, size = pairs.target, pairs.neighbour, pairs.neighbour.size
     dtype = working_dtype(target.depth)
     depth, valid = usable_depth(target.depth.to(dtype), settings)
-    points = _project(depth, target.K, pairs.T_neighbour_target, _normalised(neighbour.K.to(dtype), size))
+    points = project(depth, target.K, pairs.T_neighbour_target, _normalised(neighbour.K.to(dtype), size))
     z = points[:, 2:]
     z_in_front = z.clamp(min=SMALLEST_Z)
     coordinates = points[:, :2] / z_in_front
@@ -263,8 +263,17 @@ def usable_depth(depth: Tensor, settings: GeometrySettings) -> tuple[Tensor, Ten
     return torch.where(exists, depth, 0.0), exists
 
 
-def _project(depth: Tensor, K_target: Tensor, T_neighbour_target: Tensor, K_neighbour: Tensor) -> Tensor:
-    """Homogeneous neighbour coordinates (x'z', y'z', z') of the target's pixels, (B, 3, H, W)."""
+def project(depth: Tensor, K_target: Tensor, T_neighbour_target: Tensor, K_neighbour: Tensor) -> Tensor:
+    """Homogeneous neighbour coordinates of the target's pixels.
+
+    Args:
+        depth: (B, 1, H, W) of the target, metres.
+        K_target, K_neighbour: (B, 3, 3).
+        T_neighbour_target: (B, 4, 4).
+
+    Returns:
+        (B, 3, H, W), x'z', y'z' and z', with x' and y' in the units of `K_neighbour`.
+    """
     with torch.autocast(depth.device.type, enabled=False):
         T = T_neighbour_target.to(depth.dtype)
         A = K_neighbour @ T[:, :3, :3] @ inverse_camera_matrix(K_target.to(depth.dtype))
