@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from s4net_core.config import RegistrationSettings
+from s4net_core.geometry.poses import inverse
 from s4net_core.registration.alignment import information
 from s4net_core.registration.library import open3d
 from s4net_core.registration.tracker import Follower, Tie
@@ -82,5 +83,5 @@ def _chained(keyframes: Sequence[int], ties: Sequence[Tie]) -> dict[int, NDArray
         if tie.fixed in known:
             known[tie.moving] = known[tie.fixed] @ T_fixed_moving
         else:
-            known[tie.fixed] = known[tie.moving] @ np.linalg.inv(T_fixed_moving)
+            known[tie.fixed] = known[tie.moving] @ inverse(T_fixed_moving)
     return known

@@ -10,6 +10,7 @@ from scipy.spatial.transform import Rotation
 
 from s4net_core.config import RegistrationSettings, Settings
 from s4net_core.errors import BadFrame, RegistrationError
+from s4net_core.geometry.poses import inverse
 from s4net_core.registration.alignment import Alignment, measure
 from s4net_core.registration.pose_graph import largest_group, solve
 from s4net_core.registration.tracker import Tie, Tracker
@@ -85,7 +86,7 @@ def register(
         )
     kept = [tie for tie in kept if tie.moving in group]
     poses = {m.stamp: T_world[m.keyframe] @ m.alignment.T_fixed_moving for m in members}
-    T_first_world = np.linalg.inv(poses[members[0].stamp])
+    T_first_world = inverse(poses[members[0].stamp])
     measured = _residuals(tracker, kept, T_world, settings.registration)
     measured += [m.alignment for m in members if m.stamp != tracker.keyframes[m.keyframe].stamp]
     return Registration(
@@ -126,7 +127,7 @@ def _residuals(
     """How well the views of every tie fit with the solved poses."""
     views = tracker.keyframes
     return [
-        measure(views[tie.moving], views[tie.fixed], np.linalg.inv(T_world[tie.fixed]) @ T_world[tie.moving], settings)
+        measure(views[tie.moving], views[tie.fixed], inverse(T_world[tie.fixed]) @ T_world[tie.moving], settings)
         for tie in ties
     ]
 

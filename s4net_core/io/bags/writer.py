@@ -13,7 +13,7 @@ from rosbags.typesys import Stores, get_typestore
 
 from s4net_core.errors import CaptureError
 from s4net_core.frames import Frame, Intrinsics
-from s4net_core.geometry.poses import quaternion_of
+from s4net_core.geometry.poses import inverse, quaternion_of
 from s4net_core.io.bags.checksums import add_checksums
 from s4net_core.io.bags.messages import calibration_of
 from s4net_core.io.bags.storage import COMPRESSED, IMAGE
@@ -111,7 +111,7 @@ class _Topics:
             self._write(topic, kind, message, frame.stamp + i * _STEP)
 
     def _messages(self, frame: Frame) -> Iterator[tuple[str, str, object]]:
-        T_world_base = frame.T_world_camera @ np.linalg.inv(T_BASE_OPTICAL)
+        T_world_base = frame.T_world_camera @ inverse(T_BASE_OPTICAL)
         yield "/tf", _TF, _transforms(frame.stamp, self._fixed_frame, BASE_FRAME, T_world_base)
         yield COLOR_INFO, _INFO, _camera_info(frame.stamp, frame.intrinsics)
         if frame.depth is not None:
