@@ -35,7 +35,7 @@ from s4net_ros.conversions import camera_info_message, image_message
 from s4net_ros.graph import NodeSpec, adaptation_graph
 from s4net_ros.qos import stream_qos
 from s4net_ros.replay.bench_process import exit_code_of
-from s4net_ros.replay.plan import with_overrides
+from s4net_ros.replay.plan import START_TIMEOUT, with_overrides
 from s4net_ros.replay.processes import Children
 
 FRAME = Path(__file__).resolve().parents[2] / "demo" / "scan2" / "color" / "000005.jpg"
@@ -44,8 +44,6 @@ IMAGE_SIZE = (640, 480)
 LARGER = (480, 360)
 """A second size of the network's images, beside that of the settings."""
 WARM_UP = 3
-TIMEOUT = 120.0
-"""Seconds for the node to load its network and answer the first frame."""
 SLOWER_RATE = 10
 """Frames a second beside the camera's own: few enough that none waits for the one before it."""
 REPORTS = 1.5
@@ -192,13 +190,15 @@ def wait_for_answer(camera: Camera, children: Children, name: str, period: float
     Raises:
         S4NetError: the node called `name` dies, or does not answer in time.
     """
-    deadline = time.monotonic() + TIMEOUT
+    deadline = time.monotonic() + START_TIMEOUT
     while not camera.latencies:
         camera.shoot()
         camera.wait(period)
         children.check()
         if time.monotonic() > deadline:
-            raise S4NetError(f"no mask after {TIMEOUT:.0f} s; the log of the node ends with:\n{children[name].tail()}")
+            raise S4NetError(
+                f"no mask after {START_TIMEOUT:.0f} s; the log of the node ends with:\n{children[name].tail()}"
+            )
 
 
 def _timed(work: Callable[[], object], clock: Callable[[], float]) -> float:

@@ -34,8 +34,9 @@ from s4net_ros.graph import NodeSpec
 from s4net_ros.msg import AdaptationStatus
 from s4net_ros.qos import stream_qos
 from s4net_ros.replay import bench_stream
-from s4net_ros.replay.bench import FRAME, TIMEOUT
+from s4net_ros.replay.bench import FRAME
 from s4net_ros.replay.bench_process import NEVER_ENDS, exit_code_of
+from s4net_ros.replay.plan import START_TIMEOUT
 from s4net_ros.replay.processes import Children
 
 ROUNDS = 3
@@ -84,9 +85,9 @@ class Camera(bench_stream.Camera):
             S4NetError: the adaptation node does not answer.
         """
         future = self._pause.call_async(SetBool.Request(data=not on))
-        rclpy.spin_until_future_complete(self, future, timeout_sec=TIMEOUT)
+        rclpy.spin_until_future_complete(self, future, timeout_sec=START_TIMEOUT)
         if not future.done():
-            raise S4NetError(f"the adaptation node does not answer within {TIMEOUT:.0f} s")
+            raise S4NetError(f"the adaptation node does not answer within {START_TIMEOUT:.0f} s")
 
     def measure(self, seconds: int, learning: bool, children: Children) -> Turn:
         """Stream for `seconds` that count, longer until a mask and, while learning, a step came; and `SETTLE` before.

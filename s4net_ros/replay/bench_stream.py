@@ -33,7 +33,7 @@ from s4net_ros.graph import NodeSpec, adaptation_graph
 from s4net_ros.msg import AdaptationStatus
 from s4net_ros.qos import stream_qos
 from s4net_ros.replay.bench_process import exit_code_of
-from s4net_ros.replay.plan import with_overrides
+from s4net_ros.replay.plan import START_TIMEOUT, with_overrides
 from s4net_ros.replay.processes import Children
 
 SPEED = 0.5
@@ -44,8 +44,6 @@ QUEUE = 10
 """Depth of all topics."""
 WARM_UP = 3
 """Seconds of the stream before the first measurement."""
-TIMEOUT = 120.0
-"""Seconds for the node to load its network and subscribe."""
 CASES_AND_GOALS = {"standing still": (0.0, 10.0), "driving": (SPEED, 30.0)}
 """Speed of the robot, and the largest share of a core, per cent."""
 FRAME, FIXED = "camera_color_optical_frame", "odom"
@@ -235,11 +233,11 @@ def streaming(
 
 
 def _wait_for(ready: Callable[[], bool], children: Children) -> None:
-    deadline = time.monotonic() + TIMEOUT
+    deadline = time.monotonic() + START_TIMEOUT
     while not ready():
         children.check()
         if time.monotonic() > deadline:
-            raise S4NetError(f"the node has not subscribed after {TIMEOUT:.0f} s")
+            raise S4NetError(f"the node has not subscribed after {START_TIMEOUT:.0f} s")
         time.sleep(0.1)
 
 
