@@ -122,9 +122,10 @@ class ConfiguredMap:
 
     def _warning(self) -> str:
         """What a person should do something about."""
-        refused = self.map.refused
-        full = f"the map is full, {refused} voxels are left out: raise map.max_voxels or map.voxel_size"
-        return "; ".join(filter(None, (full * bool(refused), self._problem())))
+        problems = [self._problem()]
+        if refused := self.map.refused:
+            problems.append(f"the map is full, {refused} voxels are left out: raise map.max_voxels or map.voxel_size")
+        return "; ".join(filter(None, problems))
 
     def _report(self) -> Report:
         values: dict[str, object] = {
