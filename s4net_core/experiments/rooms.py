@@ -14,6 +14,8 @@ from s4net_core.experiments.results import Point, Result, on_last_scans
 
 DRAWS = 10_000
 """Of the bootstrap."""
+ENOUGH_ROOMS = 5
+"""With fewer, a bootstrap says nothing of rooms that are not among them."""
 CURVE_POINTS = 100
 """Of a line in the figure."""
 ENOUGH = 0.9
@@ -23,8 +25,9 @@ ENOUGH = 0.9
 def rooms_table(results: Sequence[Result], control: str = "", oracle: str = "") -> Table:
     """Each method over all rooms, on the last scan of each: mean over the rooms of the mean over bases and seeds.
 
-    The interval is a bootstrap over the rooms (95 %). A run wins when it ends above its base model. *Regret* is the
-    mIoU of the best weights that were measured at a hand-over of the run, minus that of those that serve in the end.
+    The interval is a bootstrap over the rooms (95 %), where there are `ENOUGH_ROOMS`. A run wins when it ends above its
+    base model. *Regret* is the mIoU of the best weights that were measured at a hand-over of the run, minus that of
+    those that serve in the end.
 
     Args:
         results: of any number of rooms, base models, methods and seeds.
@@ -44,7 +47,7 @@ def rooms_table(results: Sequence[Result], control: str = "", oracle: str = "") 
     for method, gain in gains.items() if len(rooms) > 1 else ():
         own = [(run, base) for run, base in runs if run.method == method]
         single = [_gain(run, base) for run, base in own]
-        low, high = bootstrap(list(gain.values()))
+        low, high = bootstrap(list(gain.values())) if len(gain) >= ENOUGH_ROOMS else (math.nan, math.nan)
         row: list[Cell] = [method, _mean(gain.values()), low, high]
         row.append(_mean(run.score("pixel_accuracy") - base.score("pixel_accuracy") for run, base in own))
         row += [f"{sum(value > 0 for value in single)} of {len(single)}", min(single)]
@@ -53,9 +56,10 @@ def rooms_table(results: Sequence[Result], control: str = "", oracle: str = "") 
         if oracle:
             row.append(_mean(gain.values()) / _mean(gains[oracle].values()))
         row.append(_mean(run.unseen - base.unseen for run, base in own))
-        row += [_mean(values) for values in zip(*(_of_learning(run, base) for run, base in own), strict=True)]
-        rows.append(row)
-    return Table("Over the rooms", columns, rows)
+        seconds, to_most, *shares = map(_mean, zip(*(_of_learning(run, base) for run, base in own), strict=True))
+        rows.append([*row, _whole(seconds), _whole(to_most), *shares])
+    how = f"{len(rooms)} rooms, pooled scores of their last scans, 95 % by a bootstrap over the rooms"
+    return Table(f"Over the rooms ({how})", columns, rows)
 
 
 def room_table(results: Sequence[Result]) -> Table:
@@ -121,6 +125,10 @@ def curves_png(results: Sequence[Result]) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()
+
+
+def _whole(seconds: float) -> Cell:
+    return seconds if math.isnan(seconds) else round(seconds)
 
 
 def _line(curve: Sequence[Point], before: float, grid: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -66,6 +66,19 @@ def test_the_room_is_the_unit(results):
     assert ours["s to 90 %"] == pytest.approx((20 + 10) / 2)  # .39 is passed at the second hand-over; B has no gain
 
 
+def test_few_rooms_give_no_interval(results):
+    table = rooms_table(results)
+    assert table.title.startswith("Over the rooms (2 rooms, pooled scores of their last scans, ")
+    assert math.isnan(row(table, "ours")["95 % from"])
+    more = [
+        result(method, scene, miou, seed)
+        for scene, gain in (("C", 0.1), ("D", 0.2), ("E", 0.3))
+        for method, miou, seed in (("base", 0.2, None), ("ours", 0.2 + gain, 0))
+    ]
+    ours = row(rooms_table([*results, *more]), "ours")
+    assert -0.04 < ours["95 % from"] < ours["mIoU gain"] < ours["to"] < 0.3
+
+
 def test_each_room_has_a_row(results):
     table = room_table(results)
     assert row(table, "A")["ours"] == pytest.approx(0.06)
