@@ -12,6 +12,7 @@ from s4net_core.errors import CaptureError
 from s4net_core.frames import FrameSequence, Intrinsics
 from s4net_core.io.captures.open3d_folder import Open3dFolder
 from s4net_core.io.captures.opening import open_capture
+from s4net_core.io.captures.scene_folder import SceneFolder
 from s4net_core.io.captures.unposed import open_rgbd
 from s4net_core.registration import library
 
@@ -95,6 +96,34 @@ def test_the_lens_may_be_described_as_in_a_scene_folder(tmp_path, frames, caplog
     assert read.intrinsics == Intrinsics(40, 24, 31.0, 32.0, 18.5, 12.5)
     np.testing.assert_allclose(read.depth, 2 * frames[0].depth, atol=1.0001e-3)
     assert [message.split(",")[0] for message in caplog.messages] == [f"depth of {tmp_path}/room has 500 units a metre"]
+
+
+@pytest.mark.parametrize("name", ["trajectory.log", "scene/trajectory.log", "trajectory.json"])
+def test_with_the_lens_that_its_warning_asks_for_it_is_no_scene_folder_without_poses(tmp_path, frames, name):
+    room = tmp_path / "room"
+    write(room, frames, lens=False)
+    (room / name).parent.mkdir(exist_ok=True)
+    (room / "trajectory.log").rename(room / name)
+    if name.endswith(".json"):
+        cameras = [
+            {
+                "extrinsic": np.linalg.inv(frame.T_world_camera).T.ravel().tolist(),
+                "intrinsic": lens_json(frame.intrinsics),
+            }
+            for frame in frames
+        ]
+        (room / name).write_text(json.dumps({"parameters": cameras}))
+    lens = {"width": 40, "height": 24, "fx": 31.0, "fy": 32.0, "cx": 18.5, "cy": 12.5, "depth_scale": 0.002}
+    (room / "intrinsics.json").write_text(json.dumps(lens))
+    capture = open_capture(room)
+    assert isinstance(capture, Open3dFolder)
+    for read, written in zip(capture, frames, strict=True):
+        np.testing.assert_allclose(read.T_world_camera, written.T_world_camera, atol=1e-7)
+        np.testing.assert_allclose(read.depth, 2 * written.depth, atol=1.0001e-3)
+        assert read.intrinsics == Intrinsics(40, 24, 31.0, 32.0, 18.5, 12.5)
+    rows = (f"{i} {' '.join(map(str, frame.T_world_camera.ravel()))}\n" for i, frame in enumerate(frames))
+    (room / "poses.txt").write_text("".join(rows))
+    assert isinstance(open_capture(room), SceneFolder)
 
 
 def test_without_a_lens_it_is_redwoods_camera(tmp_path, caplog):

@@ -1,8 +1,8 @@
 """Folders as Redwood publishes them and Open3D's tools write them: images, a trajectory, a lens.
 
 ``color/`` (or ``rgb/``, ``image/``) and ``depth/`` (16 bit, millimetres unless the lens file has a ``depth_scale``,
-aligned to colour), ``trajectory.log`` or ``.json``, also in Open3D's ``scene/``, and the lens in any .json with an
-``intrinsic_matrix``, or an ``intrinsics.json`` as in a scene folder. Without such a file, Redwood's camera (a
+aligned to colour), ``trajectory.log`` or ``.json``, also in Open3D's ``scene/``, and the lens in an ``intrinsics.json``
+as in a scene folder, or else in any .json with an ``intrinsic_matrix``. Without such a file, Redwood's camera (a
 PrimeSense) is assumed, with a warning. Colour and depth are paired by name, or else by order; a trajectory counts
 images from 0.
 """
@@ -19,8 +19,8 @@ from s4net_core.files import read_json
 from s4net_core.frames import Frame, Intrinsics
 from s4net_core.io.bags.messages import intrinsics_from_calibration
 from s4net_core.io.captures.indexed import STEP_30_HZ, IndexedCapture, Place
-from s4net_core.io.captures.intrinsics_file import lens_beside
-from s4net_core.io.captures.scene_folder import FIRST_STAMP, FRAME_ID
+from s4net_core.io.captures.intrinsics_file import INTRINSICS_FILE, lens_beside
+from s4net_core.io.captures.scene_folder import FIRST_STAMP, FRAME_ID, POSES_FILE
 from s4net_core.io.captures.trajectory import Poses, read_poses
 from s4net_core.io.captures.tum import UNKNOWN_CAMERA
 from s4net_core.io.images.codec import MILLIMETRES
@@ -75,6 +75,11 @@ def is_open3d_folder(path: Path) -> bool:
     return (path / DEPTH_FOLDER).is_dir() and _color_folder(path) is not None
 
 
+def has_only_a_trajectory(path: Path) -> bool:
+    """Whether a folder of Open3D has no poses.txt, without which an ``intrinsics.json`` makes it no scene folder."""
+    return is_open3d_folder(path) and not (path / POSES_FILE).is_file() and _trajectory_in(path) is not None
+
+
 def _color_folder(path: Path) -> Path | None:
     return next((path / name for name in COLOR_FOLDERS if (path / name).is_dir()), None)
 
@@ -98,10 +103,14 @@ def _pairs(path: Path) -> list[tuple[Path, Path]]:
     return list(zip(colors.values(), depths.values(), strict=True))
 
 
-def _trajectory(path: Path) -> Path:
+def _trajectory_in(path: Path) -> Path | None:
     named = [path / folder / f"trajectory.{kind}" for folder in (".", "scene") for kind in ("log", "json")]
     others = sorted(path.glob("*traj*.log"))
-    found = next((file for file in (*named, *others) if file.is_file()), None)
+    return next((file for file in (*named, *others) if file.is_file()), None)
+
+
+def _trajectory(path: Path) -> Path:
+    found = _trajectory_in(path)
     if found is None:
         raise CaptureError(
             f"{path} has no trajectory.log: name another pose file, or let `s4net register` find the poses"
@@ -110,11 +119,13 @@ def _trajectory(path: Path) -> Path:
 
 
 def _camera(path: Path) -> tuple[Intrinsics, float]:
-    """Lens, and depth units per metre."""
-    for file in sorted(path.glob("*.json")):
+    """Lens, and depth units per metre; what a user wrote into intrinsics.json goes before a trajectory's lens."""
+    for file in sorted(path.glob("*.json"), key=lambda file: (file.name != INTRINSICS_FILE, file.name)):
         try:
             content = read_json(file)
             camera = _camera_in(content)
+            if camera is None and file.name == INTRINSICS_FILE:
+                break  # it is written as in a scene folder
             if camera is not None:
                 return open3d_intrinsics(camera), float(content.get("depth_scale", MILLIMETRES))
         except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:

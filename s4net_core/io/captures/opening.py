@@ -7,7 +7,7 @@ from s4net_core.config import Settings, StreamSettings
 from s4net_core.errors import CaptureError, S4NetError
 from s4net_core.frames import Capture
 from s4net_core.io.bags.storage import is_bag
-from s4net_core.io.captures.open3d_folder import Open3dFolder, is_open3d_folder
+from s4net_core.io.captures.open3d_folder import Open3dFolder, has_only_a_trajectory, is_open3d_folder
 from s4net_core.io.captures.realsense import RealsenseRecording, is_realsense
 from s4net_core.io.captures.rosbag import BagReader
 from s4net_core.io.captures.scannet import is_scannet, open_scannet
@@ -60,7 +60,7 @@ def open_capture(
     if not path.exists():
         raise CaptureError(f"capture {path} does not exist: check the path")
     given = _poses(path, poses) if isinstance(poses, str) else poses
-    if path.is_dir() and is_scene_folder(path):
+    if path.is_dir() and is_scene_folder(path) and not has_only_a_trajectory(path):
         own = SUNRGBD37 if map_labels else classes_beside(path) or label_space or SUNRGBD37
         labels = _labels(path, own, label_space, map_labels) if with_labels else None
         return SceneFolder(path, given or POSES_FILE, stride, labels=labels)
