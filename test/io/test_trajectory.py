@@ -68,7 +68,17 @@ def test_a_trajectory_of_open3d_is_inverted(tmp_path):
         ("a.txt", "1.0 0 0 0 0 0 0 1\n1.1 0 0\n", "a.txt:2: a pose is a stamp and 7 numbers"),
         ("a.txt", "1.0 0 0 0 0 0 0 0\n", "a.txt:1"),
         ("a.txt", "9" * 5000 + " 0 0 0 0 0 0 1\n", "a.txt:1: a pose is a stamp and 7 numbers"),
-        ("a.txt", "0 1 2\n", "a.txt:1: a pose is an index and 16 numbers"),
+        (
+            "a.txt",
+            "0 1 2\n",
+            "a.txt:1: a pose is the image's number and 16 numbers, 17 in all, and this line has 3 and",
+        ),
+        (
+            "a.txt",
+            f"{' 1' * 16}\n",
+            "this line has 16 and begins with '1': put the number in the image's name before its",
+        ),
+        ("a.txt", f"0.5 {' 1' * 16}\n", "has 17 and begins with '0.5'$"),
         ("a.log", "0 0 1\n1 0 0 0\n", "a.log:1: .*truncated"),
         ("a.log", f"0 0 1\n{rows(TURN)}\n0 0 1\n{rows(TURN)}\n", "a.log:6: image 0 has a second pose"),
         ("a.log", "", "a.log holds no pose"),

@@ -57,7 +57,7 @@ class StampedPoses:
         ordered = sorted(zip(stamps, poses, strict=True), key=lambda pair: pair[0])
         self.stamps = [stamp for stamp, _ in ordered]
         self._poses = [pose for _, pose in ordered]
-        self._name = name
+        self.name = name
 
     def at(self, stamp: int, number: int) -> NDArray[np.float64]:
         """T_world_camera at `stamp`; `number` is not used.
@@ -73,7 +73,7 @@ class StampedPoses:
         if len(near) < 2 or self.stamps[after] - self.stamps[after - 1] > GAP_NS:
             raise BadFrame(
                 "no_pose",
-                f"{self._name} has no pose around {stamp} ns (it spans {self.stamps[0]} to {self.stamps[-1]} ns): do "
+                f"{self.name} has no pose around {stamp} ns (it spans {self.stamps[0]} to {self.stamps[-1]} ns): do "
                 "its stamps count from the same moment as the capture's?",
             )
         first, second = self.stamps[after - 1], self.stamps[after]
@@ -223,7 +223,13 @@ def _read_numbered(path: Path, lines: list[tuple[int, list[str]]]) -> NumberedPo
         try:
             poses[int(words[0])] = np.array(words[1:], np.float64).reshape(4, 4)
         except ValueError as error:
-            raise CaptureError(f"{path}:{number}: a pose is an index and 16 numbers, this has {len(words)}") from error
+            remedy = (
+                ": put the number in the image's name before its matrix" if len(words) == NUMBERED_WORDS - 1 else ""
+            )
+            raise CaptureError(
+                f"{path}:{number}: a pose is the image's number and 16 numbers, {NUMBERED_WORDS} in all, and this line "
+                f"has {len(words)} and begins with '{words[0]:.20}'{remedy}"
+            ) from error
     return NumberedPoses(poses, str(path))
 
 
