@@ -16,7 +16,7 @@ from s4net_core.io.captures.opening import open_capture
 from s4net_core.io.captures.rosbag import BagReader
 from s4net_core.io.captures.scene_folder import SceneFolder, write_scene_folder
 from s4net_core.io.captures.seven_scenes import SevenScenes
-from s4net_core.io.captures.trajectory import UNKNOWN_POSES
+from s4net_core.io.captures.trajectory import UNKNOWN_POSES, write_tum_poses
 from s4net_core.io.captures.tum import TumCapture
 
 WIDTH, HEIGHT = 640, 480
@@ -221,6 +221,19 @@ class TestOpenCapture:
         write_scene_folder(tmp_path / "scene", make_room_frames(1, 32, 24))
         with pytest.raises(CaptureError, match=r"pose file slam.txt is neither in .*scene"):
             open_capture(tmp_path / "scene", poses="slam.txt")
+
+    def test_poses_by_time_are_refused_where_images_have_no_stamps_unless_they_were_found_for_them(
+        self, tmp_path, frames
+    ):
+        write_seven_scenes(tmp_path / "seven", frames)
+        found = {frame.stamp: frame.T_world_camera for frame in list(SevenScenes(tmp_path / "seven"))[1:]}
+        write_tum_poses(tmp_path / "found.txt", found)
+        assert len(list(open_capture(tmp_path / "seven", poses=str(tmp_path / "found.txt")))) == len(found)
+        (tmp_path / "slam.txt").write_text("0.9 0 0 0 0 0 0 1\n1.1 0 0 0 0 0 0 1\n")
+        with pytest.raises(
+            CaptureError, match=r"slam\.txt has poses by time, and .*seven does not say .*: begin every"
+        ):
+            open_capture(tmp_path / "seven", poses=str(tmp_path / "slam.txt"))
 
     def test_images_without_a_pose_are_left_out_and_counted(self, tmp_path):
         small = make_room_frames(3, 32, 24)

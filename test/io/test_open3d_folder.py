@@ -157,6 +157,13 @@ def test_images_without_a_pose_and_damaged_ones_are_left_out_and_counted(tmp_pat
     assert capture.skipped == {"no_pose": 1, "unreadable": 1}
 
 
+def test_poses_by_time_are_refused_because_images_have_no_stamps(tmp_path, frames):
+    write(tmp_path / "room", frames)
+    (tmp_path / "room/slam.txt").write_text("1.0 0 0 0 0 0 0 1\n1.1 0 0 0 0 0 0 1\n")
+    with pytest.raises(CaptureError, match=r"slam\.txt has poses by time, and .*room does not say when"):
+        open_capture(tmp_path / "room", poses="slam.txt")
+
+
 def test_without_poses_there_is_no_capture_but_there_are_images(tmp_path, frames):
     write(tmp_path / "room", frames, log=False)
     with pytest.raises(CaptureError, match=r"has no trajectory.log: .*s4net register"):

@@ -290,6 +290,9 @@ class TestSens:
         capture = open_capture(scan, poses="slam.log")
         assert [frame.T_world_camera[0, 3] for frame in capture] == [7]
         assert capture.skipped == {"no_pose": 3}
+        (scan / "slam.txt").write_text("0.9 0 0 0 0 0 0 1\n1.1 0 0 0 0 0 0 1\n")
+        with pytest.raises(CaptureError, match=r"slam\.txt has poses by time, and .* does not say when its images"):
+            open_capture(scan, poses="slam.txt")
 
 
 class TestExport:

@@ -13,9 +13,11 @@ from scenes import make_room_frames
 
 from s4net_core.errors import CaptureError, S4NetError
 from s4net_core.frames import FrameSequence
+from s4net_core.geometry.poses import quaternion_of
 from s4net_core.io.captures.open3d_folder import Open3dFolder
 from s4net_core.io.captures.opening import open_capture
 from s4net_core.io.captures.scene_folder import POSES_FILE, SceneFolder, write_scene_folder
+from s4net_core.io.captures.trajectory import write_tum_poses
 
 
 @pytest.fixture
@@ -275,3 +277,35 @@ def test_images_without_a_pose_are_counted(folder):
     capture = SceneFolder(folder)
     assert len(list(capture)) == 1
     assert capture.skipped == {"no_pose": 3}
+
+
+def tum_lines(frames, stamps):
+    """Poses as SLAM systems write them."""
+    return "".join(
+        f"{stamp} {' '.join(map(str, (*frame.T_world_camera[:3, 3], *quaternion_of(frame.T_world_camera))))}\n"
+        for stamp, frame in zip(stamps, frames, strict=True)
+    )
+
+
+@pytest.mark.parametrize("name", [POSES_FILE, "slam.txt"])
+def test_poses_by_time_need_images_with_stamps(folder, frames, name):
+    stamps = (folder / "timestamps.txt").read_text()
+    (folder / "timestamps.txt").unlink()
+    (folder / name).write_text(tum_lines(frames, ["0.9", "1.0", "1.1", "1.2"]))
+    poses = "" if name == POSES_FILE else name
+    with pytest.raises(CaptureError, match=rf"{name} has poses by time, and .*scan1 does not say .*write a timestamps"):
+        open_capture(folder, poses=poses)
+    (folder / "timestamps.txt").write_text(stamps)
+    (folder / name).write_text(tum_lines(frames, [f"{frame.stamp / 1e9:.9f}" for frame in frames]))
+    for read, written in zip(open_capture(folder, poses=poses), frames, strict=True):
+        np.testing.assert_allclose(read.T_world_camera, written.T_world_camera, atol=1e-9)
+
+
+def test_poses_that_were_found_for_images_without_stamps_fit_them(folder, frames):
+    (folder / "timestamps.txt").unlink()
+    found = {frame.stamp: frame.T_world_camera for frame in list(SceneFolder(folder))[1:]}
+    write_tum_poses(folder / "found.txt", found)
+    capture = open_capture(folder, poses="found.txt")
+    for read, written in zip(capture, frames[1:], strict=True):
+        np.testing.assert_allclose(read.T_world_camera, written.T_world_camera, atol=1e-6)
+    assert capture.skipped == {"no_pose": 1}

@@ -21,7 +21,7 @@ from s4net_core.io.bags.messages import intrinsics_from_calibration
 from s4net_core.io.captures.indexed import STEP_30_HZ, IndexedCapture, Place
 from s4net_core.io.captures.intrinsics_file import INTRINSICS_FILE, lens_beside
 from s4net_core.io.captures.scene_folder import FIRST_STAMP, FRAME_ID, POSES_FILE
-from s4net_core.io.captures.trajectory import Poses, read_poses
+from s4net_core.io.captures.trajectory import Poses, check_stamped, read_poses
 from s4net_core.io.captures.tum import UNKNOWN_CAMERA
 from s4net_core.io.images.codec import MILLIMETRES
 from s4net_core.io.images.files import COLOR_SUFFIXES, read_color, read_depth
@@ -39,12 +39,14 @@ class Open3dFolder(IndexedCapture):
         stride: take every n-th frame.
 
     Raises:
-        CaptureError: images cannot be paired, there is no trajectory, or a text file cannot be parsed.
+        CaptureError: images cannot be paired, there is no trajectory, a text file cannot be parsed, or `poses` are by
+            time.
     """
 
     def __init__(self, path: str | Path, poses: Poses | None = None, stride: int = 1) -> None:
         super().__init__(path, stride)
         pairs = _pairs(self.path)
+        check_stamped(poses, (FIRST_STAMP + number * STEP_30_HZ for number in range(len(pairs))), self.path)
         self._poses = poses or read_poses(_trajectory(self.path))
         self._lens, self._units_per_metre = _camera(self.path)
         self._pairs = self.strided(list(enumerate(pairs)))

@@ -13,7 +13,7 @@ number at 30 Hz, so that both forms give the same frames.
 
 import logging
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from zipfile import BadZipFile, ZipFile
@@ -31,7 +31,7 @@ from s4net_core.io.bags.messages import intrinsics_from_calibration
 from s4net_core.io.captures.indexed import STEP_30_HZ, IndexedCapture, Place
 from s4net_core.io.captures.scene_folder import FIRST_STAMP, FRAME_ID
 from s4net_core.io.captures.sens import SensFile
-from s4net_core.io.captures.trajectory import Poses, read_pose
+from s4net_core.io.captures.trajectory import Poses, check_stamped, read_pose
 from s4net_core.io.images.files import decode_label, numbered_images, read_color, read_depth, read_label
 from s4net_core.io.label_files.lookup import AS_THEY_ARE, LabelReading
 from s4net_core.io.label_files.tables import SCANNET_TABLE, scannet_label_map
@@ -133,6 +133,11 @@ class ScannetScan(IndexedCapture):
             label=None if label is None else resize_nearest(label, lens.width, lens.height),
         )
 
+    def _numbered(self, numbers: Sequence[int]) -> Sequence[int]:
+        """Numbers of the images that are taken, of all there are."""
+        check_stamped(self._poses, (FIRST_STAMP + number * STEP_30_HZ for number in numbers), self.path)
+        return self.strided(numbers)
+
     @abstractmethod
     def _number(self, position: int) -> int: ...
 
@@ -164,7 +169,7 @@ class SensScan(ScannetScan):
         self._file = SensFile(path)
         header = self._file.header
         self.T_color_depth = np.linalg.inv(header.T_base_color) @ header.T_base_depth
-        self._numbers = self.strided(range(len(self._file)))
+        self._numbers = self._numbered(range(len(self._file)))
 
     @property
     def damage(self) -> str:
@@ -217,7 +222,7 @@ class ExportedScan(ScannetScan):
             for name in ("intrinsic/extrinsic_color.txt", "intrinsic/extrinsic_depth.txt")
         )
         self.T_color_depth = np.linalg.inv(self._T_base_color) @ T_base_depth
-        self._numbers = self.strided(sorted(self._colors))
+        self._numbers = self._numbered(sorted(self._colors))
 
     def __len__(self) -> int:
         return len(self._numbers)

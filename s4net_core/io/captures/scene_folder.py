@@ -22,7 +22,7 @@ from s4net_core.errors import BadFrame, CaptureError
 from s4net_core.frames import Frame, Intrinsics
 from s4net_core.io.captures.indexed import IndexedCapture, Place
 from s4net_core.io.captures.intrinsics_file import INTRINSICS_FILE, IntrinsicsFile
-from s4net_core.io.captures.trajectory import NumberedPoses, Poses, numbered_lines, read_poses
+from s4net_core.io.captures.trajectory import NumberedPoses, Poses, check_stamped, numbered_lines, read_poses
 from s4net_core.io.images.codec import MILLIMETRES
 from s4net_core.io.images.files import (
     numbered_images,
@@ -38,7 +38,8 @@ FIRST_STAMP = 1_000_000_000
 """Stamp of index 0 where there is no timestamps.txt. It is not 0, because tf reads 0 as "the latest"."""
 STAMP_STEP = 100_000_000
 """Nanoseconds between two images where there is no timestamps.txt."""
-POSES_FILE = "poses.txt"
+POSES_FILE, STAMPS_FILE = "poses.txt", "timestamps.txt"
+_STAMPS_LINE = "a line for each image: its number and its stamp in nanoseconds"
 FRAME_ID = "camera_color_optical_frame"
 TRUE_DEPTH = "depth_gt"
 _OF_OTHER_FORMATS = ("pose", "*.sens", "rgb.txt", "scene", "*traj*", "*.json")
@@ -55,7 +56,8 @@ class SceneFolder(IndexedCapture):
         labels: how ``label/`` and annotations are read; None = not at all.
 
     Raises:
-        CaptureError: the folder is not a scene folder, or one of its text files is missing or cannot be parsed.
+        CaptureError: the folder is not a scene folder, one of its text files is missing or cannot be parsed, or
+            poses have stamps and images have none.
     """
 
     def __init__(
@@ -71,9 +73,12 @@ class SceneFolder(IndexedCapture):
         if not is_scene_folder(self.path):
             raise CaptureError(f"{self.path} is not a scene folder: it must hold color/ and {INTRINSICS_FILE}")
         self._poses = _read_poses(self.path / poses) if isinstance(poses, str) else poses
-        self._stamps = _read_stamps(self.path / "timestamps.txt")
+        self._stamps = _read_stamps(self.path / STAMPS_FILE)
         self._intrinsics = IntrinsicsFile(self.path / INTRINSICS_FILE)
         self._colors = numbered_images(self.path / "color")
+        if not self._stamps:
+            made_up = (FIRST_STAMP + number * STAMP_STEP for number in self._colors)
+            check_stamped(self._poses, made_up, self.path, f"write a {STAMPS_FILE} ({_STAMPS_LINE}), or ")
         numbers = self._poses.poses if isinstance(self._poses, NumberedPoses) else sorted(self._colors)
         self._indices = self.strided(list(numbers))
         self._without_pose = len(self._colors.keys() - numbers) if isinstance(numbers, dict) else 0
@@ -177,7 +182,7 @@ def write_scene_folder(path: str | Path, frames: Iterable[Frame], *, quality: in
     if not lenses:
         raise CaptureError(f"{path}: there is no frame to write: look at what the capture skipped")
     (path / POSES_FILE).write_text("\n".join(poses) + "\n")
-    (path / "timestamps.txt").write_text("\n".join(stamps) + "\n")
+    (path / STAMPS_FILE).write_text("\n".join(stamps) + "\n")
     (path / INTRINSICS_FILE).write_text(json.dumps(_intrinsics_json(lenses, path), indent=1) + "\n")
     return len(lenses)
 

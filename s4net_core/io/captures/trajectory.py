@@ -4,7 +4,7 @@ All poses are returned as T_world_camera.
 """
 
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -135,6 +135,25 @@ def read_poses(path: Path) -> StampedPoses | NumberedPoses:
     if len(lines[0][1]) == TUM_WORDS:
         return _read_tum(path, lines)
     return _read_numbered(path, lines)
+
+
+def check_stamped(poses: Poses | None, made_up: Iterable[int], folder: Path, remedy: str = "") -> None:
+    """Refuse poses by time for images whose stamps a reader made up, which would get the poses of others.
+
+    Args:
+        poses: only `StampedPoses` can be refused, and not those that were found for these images (`write_tum_poses`).
+        made_up: stamps of all images, nanoseconds.
+        folder: of the capture, for the error text.
+        remedy: a further one for the error text.
+
+    Raises:
+        CaptureError: a pose has a stamp that no image has.
+    """
+    if isinstance(poses, StampedPoses) and not set(made_up).issuperset(poses.stamps):
+        raise CaptureError(
+            f"{poses.name} has poses by time, and {folder} does not say when its images were taken: {remedy}begin "
+            "every pose with the number of its image, followed by the 16 numbers of its matrix"
+        )
 
 
 def write_tum_poses(path: Path, poses: Mapping[int, NDArray[np.float64]]) -> None:
