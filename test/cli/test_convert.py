@@ -172,10 +172,10 @@ def test_the_source_is_never_replaced(scene, tmp_path, capsys):
 
 def test_a_failure_leaves_what_was_there(scene, tmp_path, capsys):
     assert convert(scene, tmp_path / "bag") == 0
-    for path in (scene / "color").iterdir():
-        path.unlink()
+    for path in (scene / "depth").iterdir():
+        path.write_bytes(b"damaged")
     assert convert(scene, tmp_path / "bag", "--force") == 2
-    assert f"{scene} has no frame that can be used (5 x no_color: {scene}/color has no image" in capsys.readouterr().err
+    assert f"{scene} has no frame that can be used (5 x unreadable: {scene}/depth/000004.png" in capsys.readouterr().err
     assert len(list(open_capture(tmp_path / "bag"))) == 5
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bag", "room"]
 

@@ -309,3 +309,20 @@ def test_poses_that_were_found_for_images_without_stamps_fit_them(folder, frames
     for read, written in zip(capture, frames[1:], strict=True):
         np.testing.assert_allclose(read.T_world_camera, written.T_world_camera, atol=1e-6)
     assert capture.skipped == {"no_pose": 1}
+
+
+@pytest.mark.parametrize("name", ["kueche bild {}.png", "{}.tiff"])
+def test_images_of_other_names_or_formats_are_refused_with_one_of_them(folder, name):
+    for path in (folder / "color").iterdir():
+        path.rename(path.with_name(name.format(path.stem)))
+    told = rf"color has no image that can be read, but '{name.format('000000')}': .* e\.g\. 000000\.jpg, and \.jpg,"
+    with pytest.raises(CaptureError, match=told):
+        SceneFolder(folder)
+
+
+def test_depth_of_another_format_is_refused_with_one_of_its_files(folder):
+    for path in (folder / "depth").iterdir():
+        path.rename(path.with_suffix(".npy"))
+    told = r"depth has no image that can be read, but '000000\.npy': depth must be 16-bit PNG .* e\.g\. 000000\.png"
+    with pytest.raises(CaptureError, match=told):
+        SceneFolder(folder)

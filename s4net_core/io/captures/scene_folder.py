@@ -25,6 +25,7 @@ from s4net_core.io.captures.intrinsics_file import INTRINSICS_FILE, IntrinsicsFi
 from s4net_core.io.captures.trajectory import NumberedPoses, Poses, check_stamped, numbered_lines, read_poses
 from s4net_core.io.images.codec import MILLIMETRES
 from s4net_core.io.images.files import (
+    COLOR_SUFFIXES,
     numbered_images,
     read_color,
     read_depth,
@@ -56,8 +57,8 @@ class SceneFolder(IndexedCapture):
         labels: how ``label/`` and annotations are read; None = not at all.
 
     Raises:
-        CaptureError: the folder is not a scene folder, one of its text files is missing or cannot be parsed, or
-            poses have stamps and images have none.
+        CaptureError: the folder is not a scene folder, one of its text files is missing or cannot be parsed, no image
+            has a name and a format that are read, or poses have stamps and images have none.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class SceneFolder(IndexedCapture):
         self._stamps = _read_stamps(self.path / STAMPS_FILE)
         self._intrinsics = IntrinsicsFile(self.path / INTRINSICS_FILE)
         self._colors = numbered_images(self.path / "color")
+        self._check_images()
         if not self._stamps:
             made_up = (FIRST_STAMP + number * STAMP_STEP for number in self._colors)
             check_stamped(self._poses, made_up, self.path, f"write a {STAMPS_FILE} ({_STAMPS_LINE}), or ")
@@ -106,6 +108,19 @@ class SceneFolder(IndexedCapture):
         stamp = self._stamps.get(index, FIRST_STAMP + index * STAMP_STEP)
         T_world_camera = self._poses.at(stamp, index)
         return Place(stamp, T_world_camera, partial(self._load, index, color_path, stamp, T_world_camera))
+
+    def _check_images(self) -> None:
+        color, depth = self.path / "color", self.path / "depth"
+        if not self._colors:
+            raise CaptureError(
+                f"{color} {_content(color)}: the name of an image must be its number, e.g. 000000.jpg, and "
+                f"{', '.join(COLOR_SUFFIXES)} are read"
+            )
+        if depth.is_dir() and not any(depth.glob("*.png")):
+            raise CaptureError(
+                f"{depth} {_content(depth)}: depth must be 16-bit PNG in millimetres, named as the colour image, e.g. "
+                f"{self._colors[min(self._colors)].stem}.png; remove the folder if there is no depth"
+            )
 
     def _load(self, index: int, color_path: Path, stamp: int, T_world_camera: NDArray[np.float64]) -> Frame:
         color = read_color(color_path)
@@ -227,6 +242,12 @@ def _intrinsics_json(lenses: list[Intrinsics], path: Path) -> dict[str, Any]:
     if any(lens != first for lens in lenses):
         content["per_frame"] = [{"fx": lens.fx, "fy": lens.fy} for lens in lenses]
     return content
+
+
+def _content(folder: Path) -> str:
+    """What a folder holds in place of images that can be read, for error texts."""
+    first = min((path.name for path in folder.glob("[!.]*")), default="")
+    return f"has no image that can be read, but '{first}'" if first else "is empty"
 
 
 def _read_poses(path: Path) -> Poses:
