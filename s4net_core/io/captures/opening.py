@@ -79,7 +79,10 @@ def open_capture(
         return RealsenseRecording(path, stream, poses=given, stride=stride)
     if is_bag(path):
         return BagReader(path, stream, poses=given, stride=stride, with_depth=with_depth)
-    raise CaptureError(f"{path} is in no format that can be read: {FORMATS}")
+    raise CaptureError(
+        f"{path} is in no format that can be read: {FORMATS}. If it holds several captures, name one of them; anything "
+        "else can be written as a scene folder, which docs/tutorials/own-capture.md describes"
+    )
 
 
 def open_views(
