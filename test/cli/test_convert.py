@@ -1,5 +1,7 @@
 """`s4net convert` from the outside: files in, files out, nothing lost."""
 
+import resource
+
 import cv2
 import numpy as np
 import pytest
@@ -184,6 +186,18 @@ def test_frames_that_were_left_out_are_reported(scene, tmp_path, capsys):
     (scene / "color/000001.png").unlink()
     assert convert(scene, tmp_path / "bag") == 0
     assert "left out: 1 no_color" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
+def test_a_disk_that_takes_no_more_is_told_with_the_folder(scene, tmp_path, capsys, storage):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+    try:
+        assert convert(scene, tmp_path / "bag", "--storage", storage) == 2
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert "/bag cannot be written (" in capsys.readouterr().err
+    assert not (tmp_path / "bag").exists()
 
 
 def test_a_foreign_folder_is_refused(tmp_path, capsys):

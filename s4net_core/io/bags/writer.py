@@ -1,6 +1,7 @@
 """Writes frames as a rosbag2 recording with the topics of realsense2_camera, ready for ``ros2 bag play``."""
 
 import shutil
+import sqlite3
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -63,7 +64,7 @@ def write_bag(
         Number of frames written.
 
     Raises:
-        CaptureError: the folder exists, there is no frame, or stamps do not rise.
+        CaptureError: the folder exists or cannot be written, there is no frame, or stamps do not rise.
     """
     path = Path(path)
     if path.exists():
@@ -85,8 +86,12 @@ def write_bag(
                 raise CaptureError(f"{path}: there is no frame to write: look at what the capture skipped")
         for file in path.glob("*.mcap"):
             add_checksums(file)
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(path, ignore_errors=True)  # it was made here, and half a bag is of no use
+        if isinstance(error, (OSError, sqlite3.Error)):
+            raise CaptureError(
+                f"{path} cannot be written ({error}): is the disk full or the folder read-only?"
+            ) from error
         raise
     return count
 
