@@ -43,7 +43,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", type=Path, help="capture of any format, or labelled source set")
     parser.add_argument("output", type=Path, help="folder to write")
     parser.add_argument(
-        "--format", choices=("rosbag2", "scene", "source-set"), default="rosbag2", help="what to write (%(default)s)"
+        "--format",
+        choices=("rosbag2", "scene", "source-set"),
+        default="rosbag2",
+        help="what to write; a bag has no labels (%(default)s)",
     )
     parser.add_argument("--size", type=_size, metavar="WxH", help="resize to this many pixels, e.g. 320x240")
     parser.add_argument("--stride", type=positive, default=1, metavar="N", help="take every n-th frame (%(default)s)")
@@ -98,7 +101,15 @@ def _convert_capture(args: argparse.Namespace, stream: StreamSettings, output: P
         stride=args.stride,
         with_depth=not args.no_depth,
     )
-    frames = _prepared(tracked(capture, "converting", console), args)
+    labelled = 0
+
+    def counted() -> Iterator[Frame]:
+        nonlocal labelled
+        for frame in tracked(capture, "converting", console):
+            labelled += frame.label is not None
+            yield frame
+
+    frames = _prepared(counted(), args)
     if args.format == "scene":
         count = write_scene_folder(output, frames, quality=args.quality)
     else:
@@ -111,7 +122,12 @@ def _convert_capture(args: argparse.Namespace, stream: StreamSettings, output: P
             fixed_frame=stream.fixed_frame,
             quality=args.quality,
         )
-    return f"{count} frames{left_out(capture.skipped)}"
+    for reason in capture.skipped:
+        example = f"left out as {reason}, e.g.: {capture.details[reason]}"
+        console.print(example, markup=False, highlight=False, soft_wrap=True)
+    dropped = labelled if args.format == "rosbag2" else 0
+    without = f", without the labels of {dropped}: a bag has no place for them (--format scene)" if dropped else ""
+    return f"{count} frames{without}{left_out(capture.skipped)}"
 
 
 def _convert_source_set(args: argparse.Namespace, output: Path, console: Console) -> str:

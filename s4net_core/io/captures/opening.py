@@ -7,8 +7,10 @@ from s4net_core.config import Settings, StreamSettings
 from s4net_core.errors import CaptureError, S4NetError
 from s4net_core.frames import Capture
 from s4net_core.io.bags.storage import is_bag
+from s4net_core.io.captures.indexed import IndexedCapture
 from s4net_core.io.captures.open3d_folder import Open3dFolder, has_only_a_trajectory, is_open3d_folder
 from s4net_core.io.captures.realsense import RealsenseRecording, is_realsense
+from s4net_core.io.captures.recorded import RecordedCapture
 from s4net_core.io.captures.rosbag import BagReader
 from s4net_core.io.captures.scannet import is_scannet, open_scannet
 from s4net_core.io.captures.scene_folder import POSES_FILE, SceneFolder, is_scene_folder
@@ -36,7 +38,7 @@ def open_capture(
     stride: int = 1,
     with_depth: bool = True,
     with_labels: bool = True,
-) -> Capture:
+) -> IndexedCapture | RecordedCapture:
     """The capture at `path`; its files tell the format.
 
     Args:

@@ -63,6 +63,11 @@ class RecordedCapture(ABC):
         """Colour images left out by the last iteration, by reason."""
         return dict(self._assembler.skipped)
 
+    @property
+    def details(self) -> dict[str, str]:
+        """The newest message for each reason in `skipped`."""
+        return {reason: text for reason, text in self._assembler.details.items() if reason in self.skipped}
+
     def __iter__(self) -> Iterator[Frame]:
         """Frames in time order; a damaged recording is read up to the damage.
 
