@@ -17,7 +17,7 @@ from s4net_core.cli.options import (
     positive,
     settings_from,
 )
-from s4net_core.cli.output import add_force_option, complete_folder, left_out, say_written, tracked
+from s4net_core.cli.output import add_force_option, complete_folder, left_out, say_left_out, say_written, tracked
 from s4net_core.config import StreamSettings
 from s4net_core.frames import Frame
 from s4net_core.io.source_sets import Split
@@ -122,9 +122,7 @@ def _convert_capture(args: argparse.Namespace, stream: StreamSettings, output: P
             fixed_frame=stream.fixed_frame,
             quality=args.quality,
         )
-    for reason in capture.skipped:
-        example = f"left out as {reason}, e.g.: {capture.details[reason]}"
-        console.print(example, markup=False, highlight=False, soft_wrap=True)
+    say_left_out(capture.skipped, capture.details, console)
     dropped = labelled if args.format == "rosbag2" else 0
     without = f", without the labels of {dropped}: a bag has no place for them (--format scene)" if dropped else ""
     return f"{count} frames{without}{left_out(capture.skipped)}"

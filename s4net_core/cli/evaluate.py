@@ -6,7 +6,7 @@ from pathlib import Path
 from rich.console import Console
 
 from s4net_core.cli.options import add_poses_option, add_settings_options, settings_from
-from s4net_core.cli.output import progress_bar
+from s4net_core.cli.output import progress_bar, say_left_out
 from s4net_core.config import Settings
 from s4net_core.errors import SettingsError
 from s4net_core.evaluation.tables import to_markdown, to_rich
@@ -125,6 +125,7 @@ def _evaluate_capture(args: argparse.Namespace, settings: Settings) -> None:
             print(f"{table.title}\n\n{to_markdown(table)}")  # not by rich, which would break long lines
         else:
             console.print(to_rich(table))
+    say_left_out(capture.skipped, capture.details, Console(stderr=True))
     if args.json:
         write_result(args.json, found.json())
     if args.csv:

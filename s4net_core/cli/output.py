@@ -70,6 +70,13 @@ def left_out(skipped: Mapping[str, int]) -> str:
     return f" (left out: {', '.join(f'{count} {reason}' for reason, count in skipped.items())})" if skipped else ""
 
 
+def say_left_out(skipped: Mapping[str, int], details: Mapping[str, str], console: Console) -> None:
+    """Print a line for each reason for skipped frames: how many, and the newest message."""
+    for reason, count in skipped.items():
+        text = f"left out: {count} {reason}, e.g. {details[reason]}"
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
 def say_written(output: Path, message: str, console: Console) -> None:
     """Print one line: the path, the message and the size in MB."""
     size = sum(path.stat().st_size for path in output.rglob("*") if path.is_file())

@@ -23,7 +23,8 @@ class CaptureEvaluation:
 
     Args:
         measured: scores by the network's name.
-        frames: how many frames were used, and which were left out and why.
+        frames: length of the capture.
+        left_out: number of frames that were left out, by reason.
         files: weights files by the network's name.
         infos: their metadata.
         size: width and height of the images in the networks.
@@ -31,7 +32,8 @@ class CaptureEvaluation:
     """
 
     measured: Measurement
-    frames: str
+    frames: int
+    left_out: Mapping[str, int]
     files: Mapping[str, Path]
     infos: Mapping[str, CheckpointInfo]
     size: tuple[int, int]
@@ -44,7 +46,10 @@ class CaptureEvaluation:
             for name, numbers in summary_numbers(self.measured).items()
         }
         content = {"capture": self.measured.capture, "keyframes": self.measured.keyframes, "networks": networks}
-        return json.dumps(content | {"provenance": self.origin.as_dict()}, indent=2) + "\n"
+        return (
+            json.dumps(content | {"left_out": dict(self.left_out), "provenance": self.origin.as_dict()}, indent=2)
+            + "\n"
+        )
 
     def csv(self) -> str:
         """The first table: scores, or what there is in their stead."""
@@ -54,6 +59,7 @@ class CaptureEvaluation:
     def page(self) -> HtmlPage:
         """Everything, with pictures."""
         width, height = self.size
+        left_out = ", ".join(f"{count} {reason}" for reason, count in self.left_out.items())
         shown: dict[str, object] = {
             f"file ({name})": f"{file}, version {self.infos[name].version}" for name, file in self.files.items()
         }
@@ -63,7 +69,7 @@ class CaptureEvaluation:
             title=f"Evaluation on {self.measured.capture}",
             tables=summary_tables(self.measured),
             pictures=self.measured.pictures,
-            notes=[self.frames],
+            notes=[f"{self.frames} frames, {self.measured.keyframes} keyframes; left out: {left_out or 'none'}."],
             settings={**shown, "size": f"{width}x{height}", **self.origin.shown()},
             figures=confusion_figures(self.measured),
             label_space=self.measured.label_space,
@@ -104,7 +110,8 @@ def evaluate_capture(
         )
     return CaptureEvaluation(
         measured=measured,
-        frames=f"{len(capture)} frames, {measured.keyframes} keyframes; left out: {capture.skipped or 'none'}.",
+        frames=len(capture),
+        left_out=capture.skipped,
         files=files,
         infos={name: segmenter.info for name, segmenter in segmenters.items()},
         size=settings.model.size,

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import shutil
 from dataclasses import replace
 
@@ -37,7 +38,7 @@ def folder(tmp_path_factory):
 def evaluate(folder, capture, *options):
     always = ("--device", "cpu", "--set", "keyframes.min_sharpness=0.0")
     return main(
-        ["evaluate", "--checkpoint", f"{folder}/adapted", "--capture", f"{folder}/{capture}", *always, *options]
+        ["evaluate", "--checkpoint", f"{folder}/adapted", "--capture", str(folder / capture), *always, *options]
     )
 
 
@@ -56,6 +57,20 @@ def test_two_networks_are_compared_in_json_and_report(folder, tmp_path, capsys):
     assert page.count("<figcaption>before") == page.count("<figcaption>changes") == 2
     assert f"{numbers['networks']['adapted']['pooled']['miou']:.3f}" in page
     assert "mIoU" in capsys.readouterr().out
+
+
+def test_frames_that_do_not_count_are_told_with_the_reason_and_the_file(folder, tmp_path, capsys):
+    shutil.copytree(folder / "room", tmp_path / "room")
+    (tmp_path / "room/color/000003.jpg").write_bytes(b"cut off")
+    files = ("--report", f"{tmp_path}/report.html", "--json", f"{tmp_path}/numbers.json", "--pictures", "0")
+    assert evaluate(folder, tmp_path / "room", *files) == 0
+    told = capsys.readouterr()
+    assert re.search(r"left out: 1 (\w+), e\.g\. .*000003\.jpg", told.err)
+    assert "left out" not in told.out
+    numbers = json.loads((tmp_path / "numbers.json").read_text())
+    assert sum(numbers["left_out"].values()) == 1
+    assert numbers["networks"]["network"]["frames"] == 9
+    assert re.search(r"left out: 1 \w+\.", (tmp_path / "report.html").read_text())
 
 
 def test_numbers_carry_where_they_come_from(folder, tmp_path):

@@ -5,7 +5,6 @@ from pathlib import Path
 from s4net_core.classes import classes_beside
 from s4net_core.config import Settings, StreamSettings
 from s4net_core.errors import CaptureError, S4NetError
-from s4net_core.frames import Capture
 from s4net_core.io.bags.storage import is_bag
 from s4net_core.io.captures.indexed import IndexedCapture
 from s4net_core.io.captures.open3d_folder import Open3dFolder, has_only_a_trajectory, is_open3d_folder
@@ -94,7 +93,7 @@ def open_views(
     labels: LabelSpace | None = None,
     poses: str = "",
     stride: int = 1,
-) -> Capture:
+) -> IndexedCapture | RecordedCapture:
     """`open_capture` as a network takes a capture: with depth only if the settings have it from the sensor.
 
     Args:
