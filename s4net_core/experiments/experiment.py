@@ -48,16 +48,25 @@ class Method(_Part):
         name: of its rows in the tables, as the paper calls it.
         kind: ``s4net`` = what the settings say; ``oracle`` = the same with the true labels of the capture, the ceiling;
             ``own_labels`` = self-training on what the base model says of each view alone; ``source_free`` = without the
-            source set; ``tent`` = entropy minimisation, see `experiments.tent`.
+            source set; ``tent`` = entropy minimisation, see `experiments.tent`; ``weights`` = a method of your own, of
+            which `weights` are measured.
+        weights: with that kind, a weights file for each scene, base model and seed, which stand in its name as
+            ``{scene}``, ``{base}`` and ``{seed}``.
         settings: what differs from the experiment's settings, nested or by dotted name.
         seconds_of: name of an earlier method: learning ends when it has used as many CPU seconds as that one did in the
             same scene, from the same base and with the same seed; empty = as the settings say.
     """
 
     name: str
-    kind: Literal["s4net", "oracle", "own_labels", "source_free", "tent"] = "s4net"
+    kind: Literal["s4net", "oracle", "own_labels", "source_free", "tent", "weights"] = "s4net"
+    weights: str = ""
     settings: dict[str, Any] = {}
     seconds_of: str = ""
+
+    def weights_of(self, scene: str, base: str, seed: int) -> str:
+        """Its `weights` for a scene, base model and seed."""
+        names = {"{scene}": scene, "{base}": base, "{seed}": str(seed)}
+        return reduce(lambda path, name: path.replace(name, names[name]), names, self.weights)
 
 
 class Experiment(_Part):
@@ -124,6 +133,8 @@ class Experiment(_Part):
                 )
         for chosen in self.methods:
             try:
+                if (chosen.kind == "weights") != bool(chosen.weights):
+                    raise SettingsError("kind weights and a name of weights files belong together")
                 settings = self.method_settings(chosen)
                 if chosen.seconds_of and settings.adaptation.steps_per_keyframe:
                     raise SettingsError(

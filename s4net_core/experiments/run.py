@@ -5,6 +5,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +134,13 @@ class ExperimentRun:
         for scene in self.experiment.places():
             wanted |= {scene.capture: f"the capture of {scene.name} that is adapted to"}
             wanted |= {path: f"{scan} of {scene.name}" for scan, path in scene.scans.items()}
+        for scene, base, seed in product(
+            self.experiment.places(), self.experiment.bases or ("",), self.experiment.seeds
+        ):
+            for method in self.experiment.methods:
+                if method.kind == "weights":
+                    path = method.weights_of(scene.name, base, seed)
+                    wanted[path] = f"weights of {method.name} for {scene.name}"
         missing = [f"{self._data / path} ({what})" for path, what in wanted.items() if not (self._data / path).exists()]
         if missing:
             raise SettingsError(
@@ -153,6 +161,9 @@ class ExperimentRun:
                     seconds: dict[str, float] = {}
                     for method in self.experiment.methods:
                         limit = seconds[method.seconds_of] if method.seconds_of else None
+                        if method.kind == "weights":
+                            results += self._given(base, method, seed, scene)
+                            continue
                         adapted = self._adapted(base, bases[method.name][base], method, seed, scene, limit)
                         seconds[method.name] = adapted[0].learning.seconds if adapted[0].learning else 0.0
                         results += adapted
@@ -217,6 +228,19 @@ class ExperimentRun:
             return self._measured(TrainedNetwork(path), settings, method, scene)
 
         return self._once(self._follows_from(path, settings, scene), measure, method, base, scene)
+
+    def _given(self, base: str, method: Method, seed: int, scene: Scene) -> list[Result]:
+        """What the weights score that somebody else's method has made."""
+        path, settings = self._data / method.weights_of(scene.name, base, seed), self.methods[method.name]
+        info = read_info(path)
+        common_space({"the experiment": self._space, f"weights file {path}": info.label_space})
+
+        def measure() -> list[Result]:
+            return self._measured(TrainedNetwork(path, seed, info.step), settings, method.name, scene)
+
+        return self._once(
+            {**self._follows_from(path, settings, scene), "seed": seed}, measure, method.name, base, scene
+        )
 
     def _adapted(
         self, base: str, path: Path, method: Method, seed: int, scene: Scene, seconds: float | None

@@ -1,5 +1,6 @@
 """``s4net experiment`` from a YAML file to the paper's table, on tiny rooms."""
 
+import itertools
 import json
 from dataclasses import replace
 
@@ -280,6 +281,37 @@ def test_methods_beside_s4net_are_run_and_measured(data, tmp_path, monkeypatch):
     assert timed["control"].learning.seconds >= timed["S4-Net"].learning.seconds
     assert timed["S4-Net"].learning.curve[-1].step == 2
     assert (tmp_path / "out/tiny/curves.png").is_file()
+
+
+def test_weights_of_your_own_stand_beside_s4net_over_rooms_bases_and_seeds(data, tmp_path, capsys):
+    scenes = [{"name": name, "capture": "A/scan1", "scans": {"Scan 2": "A/scan2"}} for name in ("A", "B")]
+    folder = tmp_path / "mine"
+    save_checkpoint(tmp_path / "base.safetensors", build_network(from_values(SETTINGS).model))
+    mine = {"name": "mine", "kind": "weights", "weights": f"{folder}/{{scene}} {{base}} {{seed}}.safetensors"}
+    changes = {"scenes": scenes, "bases": {"first": str(tmp_path / "base.safetensors")}, "seeds": [0, 1], "paper": {}}
+    file = write(tmp_path, **changes, methods=[{"name": "S4-Net"}, mine], control="S4-Net")
+    command = ["experiment", file, "--data", str(data), "--out", f"{tmp_path}/out"]
+    assert main(command) == 2
+    assert "A first 0.safetensors (weights of mine for A)" in " ".join(capsys.readouterr().err.split())
+    hashes = {}
+    for scene, seed in itertools.product("AB", (0, 1)):
+        torch.manual_seed(10 * seed + (scene == "B"))
+        path = folder / f"{scene} first {seed}.safetensors"
+        hashes[scene, seed] = save_checkpoint(path, build_network(from_values(SETTINGS).model))
+    assert main(command) == 0
+    results = [Result.from_dict(r) for r in json.loads((tmp_path / "out/tiny/results.json").read_text())["results"]]
+    assert {(r.scene, r.seed): r.weights for r in results if r.method == "mine"} == hashes
+    (row,) = (line for line in (tmp_path / "out/results.md").read_text().splitlines() if line.startswith("| mine |"))
+    assert row.split("|")[6].strip().endswith("of 4")
+
+
+@pytest.mark.parametrize(
+    "method", [{"name": "mine", "kind": "weights"}, {"name": "mine", "weights": "mine/{scene}.safetensors"}]
+)
+def test_weights_of_your_own_have_a_name_and_their_kind(data, tmp_path, capsys, method):
+    file = write(tmp_path, methods=[method], paper={})
+    assert main(["experiment", file, "--data", str(data), "--out", f"{tmp_path}/out"]) == 2
+    assert "method mine: kind weights and a name of weights files" in " ".join(capsys.readouterr().err.split())
 
 
 @pytest.mark.parametrize(("every", "max_steps"), [(1, 0), (2, 0), (2, 1)])
