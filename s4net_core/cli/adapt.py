@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from s4net_core.cli.options import add_learning_options, add_poses_option, learning_settings_from, track_labels
-from s4net_core.cli.output import progress_bar, tracked
+from s4net_core.cli.output import left_out, progress_bar, tracked
 from s4net_core.cli.state_options import add_training_options, changed_since, prepare_state_folder
 from s4net_core.errors import SettingsError
 from s4net_core.files import creation_time
@@ -104,9 +104,8 @@ def _adapt(args: argparse.Namespace, session: "Session", capture: Capture, recor
     task = progress.add_task("adapt", start=False, total=None, completed=first, loss=float("nan"))
 
     def show_collected(rejected: Mapping[str, int]) -> None:
-        left_out = dict(Counter(capture.skipped) + Counter(rejected))
         status = session.status
-        console.print(f"{status.keyframes} keyframes; left out: {left_out or 'none'}")
+        console.print(f"{status.keyframes} keyframes{left_out(Counter(capture.skipped) + Counter(rejected))}")
         console.print(
             f"{status.pairs.usable} pairs of keyframes teach each other; "
             f"left out: {status.pairs.refused} whose depths contradict each other"
