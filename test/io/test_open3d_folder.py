@@ -12,7 +12,7 @@ from s4net_core.errors import CaptureError
 from s4net_core.frames import FrameSequence, Intrinsics
 from s4net_core.io.captures.open3d_folder import Open3dFolder
 from s4net_core.io.captures.opening import open_capture
-from s4net_core.io.captures.scene_folder import SceneFolder
+from s4net_core.io.captures.scene_folder import SceneFolder, write_scene_folder
 from s4net_core.io.captures.unposed import open_rgbd
 from s4net_core.registration import library
 
@@ -124,6 +124,16 @@ def test_with_the_lens_that_its_warning_asks_for_it_is_no_scene_folder_without_p
     rows = (f"{i} {' '.join(map(str, frame.T_world_camera.ravel()))}\n" for i, frame in enumerate(frames))
     (room / "poses.txt").write_text("".join(rows))
     assert isinstance(open_capture(room), SceneFolder)
+
+
+def test_with_poses_that_are_given_it_is_a_scene_folder_with_its_labels(tmp_path, frames):
+    """A trajectory beside a scene folder is perhaps another program's."""
+    write_scene_folder(tmp_path / "room", frames)
+    (tmp_path / "room/poses.txt").rename(tmp_path / "room/slam.txt")
+    (tmp_path / "room/trajectory.log").write_text("")
+    capture = open_capture(tmp_path / "room", poses="slam.txt")
+    assert isinstance(capture, SceneFolder)
+    assert all(frame.label is not None for frame in capture)
 
 
 def test_without_a_lens_it_is_redwoods_camera(tmp_path, caplog):
