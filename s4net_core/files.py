@@ -63,6 +63,8 @@ def read_npz(file: BinaryIO, most: int, who_needs: str) -> dict[str, Any]:
             file.seek(0)
             with np.load(file, allow_pickle=False) as arrays:
                 return dict(arrays)
+    except MemoryError as error:
+        raise ValueError("there is not enough memory to read it") from error
     except ValueError as error:  # NumPy takes what it cannot read for pickled objects, and may advise to allow them
         raise ValueError("it holds something else than arrays of numbers") from error
     except Exception as error:  # whatever zipfile, zlib and NumPy make of a damaged file

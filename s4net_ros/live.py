@@ -61,9 +61,13 @@ def run(args: argparse.Namespace, console: Console) -> int:
             console.print(f"cockpit: {address}", highlight=False, soft_wrap=True)
         record, stopped_by, died = _watch(plan, children, console)
     summary = report.summarise(record, stopped_by, time.monotonic() - started, plan.out)
-    _report(plan, record, summary, args.evaluate, console)
     if died:
-        raise died
+        console.print(died.what, style="red", markup=False)
+    try:
+        _report(plan, record, summary, args.evaluate, console)
+    finally:
+        if died:
+            raise died
     if missed := plan.limits.missed(record):
         console.print(f"[yellow]{missed}[/]")
         return 1
@@ -82,6 +86,7 @@ def _report(plan: Plan, record: Record, summary: dict[str, Any], scene: Path | N
     """Evaluate, print, and write all files."""
     from s4net_ros.replay import evaluation  # a slow import, which must not delay the start of the processes
 
+    report.write(summary, record, plan.out)  # it is there even if measuring fails
     compared = evaluation.measure_before_after(plan.settings, record, scene, console) if scene else None
     summary["evaluation"] = evaluation.numbers(compared) if compared else None
     report.write(summary, record, plan.out)

@@ -93,8 +93,9 @@ def step_back(niceness: int) -> None:
 def step_back_on_gpu(niceness: int) -> None:
     """Let this process's kernels come after those of other processes, where NVIDIA's MPS shares the GPU among them.
 
-    Must come before CUDA starts. PyTorch's default stream has the lowest priority already, but streams are ordered
-    within one process alone. Without MPS the GPU divides its time among processes, and this has no effect.
+    Must come before CUDA starts, and holds until the process ends. PyTorch's default stream has the lowest priority
+    already, but streams are ordered within one process alone. Without MPS the GPU divides its time among processes, and
+    this has no effect.
 
     Args:
         niceness: 0 = like other processes, unless CUDA_MPS_CLIENT_PRIORITY is set; all else = after them.

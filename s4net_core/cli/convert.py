@@ -124,7 +124,9 @@ def _convert_capture(args: argparse.Namespace, stream: StreamSettings, output: P
         )
     say_left_out(capture.skipped, capture.details, console)
     dropped = labelled if args.format == "rosbag2" else 0
-    without = f", without the labels of {dropped}: a bag has no place for them (--format scene)" if dropped else ""
+    without = (
+        f"; a bag has no place for labels, which {dropped} of them have: --format scene keeps them" if dropped else ""
+    )
     return f"{count} frames{without}{left_out(capture.skipped)}"
 
 

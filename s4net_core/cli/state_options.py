@@ -73,6 +73,7 @@ def prepare_state_folder(args: argparse.Namespace) -> Path:
     with FolderLock.of_new(state, "wait until it has ended, or give this run a folder of its own with --state"):
         if not args.resume:
             _clear(state, force=args.force)
+            (state / SETTINGS).unlink(missing_ok=True)
     return state
 
 

@@ -81,7 +81,7 @@ def to_csv(table: Table, comments: Sequence[str] = ()) -> str:
 
 
 def to_rich(table: Table) -> RichTable:
-    """The table for a terminal; in a narrow one, headings and texts are folded rather than numbers cut off."""
+    """The table for a terminal; in a narrow one, headings and texts are folded as long as the numbers fit."""
     right, rows = table.numeric, [[cell_text(cell) for cell in row] for row in table.rows]
     shown = RichTable(title=table.title, title_justify="left", padding=0)
     for i, column in enumerate(table.headings):

@@ -51,7 +51,7 @@ class Method(_Part):
             source set; ``tent`` = entropy minimisation, see `experiments.tent`; ``weights`` = a method of your own, of
             which `weights` are measured.
         weights: with that kind, a weights file for each scene, base model and seed, which stand in its name as
-            ``{scene}``, ``{base}`` and ``{seed}``.
+            ``{scene}``, ``{base}`` (empty where none is named) and ``{seed}``.
         settings: what differs from the experiment's settings, nested or by dotted name.
         seconds_of: name of an earlier method: learning ends when it has used as many CPU seconds as that one did in the
             same scene, from the same base and with the same seed; empty = as the settings say.
@@ -116,9 +116,10 @@ class Experiment(_Part):
         if len(set(names)) < len(names):
             raise SettingsError(f"two methods have one name in {names}")
         for number, method in enumerate(self.methods):
-            if method.seconds_of and method.seconds_of not in names[:number]:
+            timed = [earlier.name for earlier in self.methods[:number] if earlier.kind != "weights"]
+            if method.seconds_of and (method.kind == "weights" or method.seconds_of not in timed):
                 raise SettingsError(
-                    f"method {method.name} has seconds_of '{method.seconds_of}': name an earlier method"
+                    f"method {method.name} has seconds_of '{method.seconds_of}': name an earlier method that learns"
                 )
         if self.control and self.control not in names:
             raise SettingsError(f"control is '{self.control}', but the methods are {names}")

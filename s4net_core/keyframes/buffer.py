@@ -116,7 +116,7 @@ class KeyframeBuffer(KeyframeQueries):
 
         The correction is known at those stamps of the trajectory at which the stream gave a pose, and interpolated
         between them. Pairs whose relative pose has changed are measured again one by one, while others may ask: until
-        all are, who may teach whom is as it was.
+        all are, who may teach whom is as it was, unless a keyframe comes or goes.
 
         Args:
             path: corrected T_world_camera, (4, 4), by stamp, nanoseconds; the stamps need not be those of keyframes.

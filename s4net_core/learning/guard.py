@@ -140,7 +140,7 @@ class Guard:
                 f"more than guard.max_score_drop {guard.max_score_drop}"
             )
         if health.classes and math.isnan(health.agreement):  # the labelled views overlap, so this is a failure
-            reasons.append("no pixel of two overlapping views could be compared: their depths fit nowhere")
+            reasons.append("no pixel of two overlapping views could be compared: their depths or poses fit nowhere")
         # A wall can fill the view: it is a collapse only if the share exceeds the base model's as well.
         if health.largest_share > max(guard.max_class_share, base.largest_share):
             reasons.append(f"one class covers {health.largest_share:.1%} of the keyframes")

@@ -42,6 +42,7 @@ def adapt_to(
     """
     adaptation = session.settings.adaptation
     session.stopping.patience.limit = patience_of(adaptation)
+    known = len(session.keyframes) + session.keyframes.evicted
     before, unusable, messages = session.status, Counter[str](), dict[str, str]()
     for view in views:
         try:
@@ -64,9 +65,9 @@ def adapt_to(
             f"{adaptation.min_keyframes}; left out: {dict(unusable + rejected) or 'none'}): "
             f"{'; '.join(what) or 'there was no view'}"
         )
-    if status.keyframes > before.keyframes:
-        session.stopping.patience.recall({})  # what has not risen before may rise with these
     session.save()  # not before: a capture that cannot be learned from leaves nothing behind
+    if len(session.keyframes) + session.keyframes.evicted > known:
+        session.forget_patience()
     for example in examples:
         log.warning("%d of the frames cannot be used: %s", unusable.total(), example)
     if doubt:

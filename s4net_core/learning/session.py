@@ -28,7 +28,7 @@ from s4net_core.learning.serving_weights import ServingWeights
 from s4net_core.learning.source_free import SourceFree
 from s4net_core.learning.state_folder import StateFolder
 from s4net_core.learning.status import Handover, Status
-from s4net_core.learning.stopping import FINISHED, LEARNING, Stopping
+from s4net_core.learning.stopping import FINISHED, LEARNING, WITHOUT_GAIN, Stopping
 from s4net_core.learning.teacher import Teacher
 from s4net_core.learning.versions import Version, base_version
 from s4net_core.losses import median_frequency_weights
@@ -64,7 +64,8 @@ class Session:
     Raises:
         CheckpointError: the base model cannot be loaded, or lacks a branch that the settings ask for.
         SourceSetError: the source set is too small for a hold-out, or has a class that the base model lacks.
-        SettingsError: there is neither a source set nor a loss between views.
+        SettingsError: there is neither a source set nor a loss between views, or one keyframe takes more than
+            `keyframes.max_megabytes`.
         S4NetError: another session uses the folder, or SOURCE_DATE_EPOCH is no time.
     """
 
@@ -178,8 +179,9 @@ class Session:
             self.stopping.patience.recall(self._metrics)
         self._learner.steps = versions.steps
         if not len(self.keyframes) and versions.steps_before_views != versions.steps:
+            versions.steps_before_views = versions.steps
             with suppress(S4NetError), self._folder.write():  # if it fails, `unsaved` says so and the next write has it
-                versions.begin_views()
+                versions.note(versions.since)
         self.stopping.steps_before_views = versions.steps_before_views
 
     # The time in which it is open -------------------------------------------------------------------------------------
@@ -232,6 +234,19 @@ class Session:
         """Depth predicted by the weights that serve; does not wait for the learner."""
         with self._weights.network() as network:
             return predict_depth(network, color, self.settings, self._device)
+
+    def forget_patience(self) -> None:
+        """There are new keyframes, with which a score may rise that has not risen before.
+
+        Raises:
+            CheckpointError: the state cannot be written.
+        """
+        patience = self.stopping.patience
+        with self._call():
+            if patience.metrics[WITHOUT_GAIN]:
+                patience.recall({})
+                with self._folder.write() as versions:
+                    versions.note(patience.metrics)
 
     # Learning ---------------------------------------------------------------------------------------------------------
 

@@ -98,13 +98,13 @@ class StateFolder:
         """
         with self._changed:
             self._check_open()
-            try:
-                self._take_lock()
-            except OSError as error:
-                self.problem = self._unwritable(error)
-                raise S4NetError(self.problem) from error
         try:
+            with self._changed:
+                self._take_lock()
             yield self.versions
+        except OSError as error:
+            self.problem = self._unwritable(error)
+            raise S4NetError(self.problem) from error
         except S4NetError as error:
             self.problem = str(error)
             raise

@@ -47,7 +47,8 @@ class VersionStore:
         self.steps = 0
         """Learner steps when a version was last added, dropped since or not; a resumed run counts on from here."""
         self.steps_before_views = 0
-        """How many of these were made before the keyframes of now, in places whose keyframes were not kept."""
+        """How many of these were made before the keyframes of now, in places whose keyframes were not kept; every write
+        saves it."""
         self.since: dict[str, float] = {}
         """What hand-overs since then have changed of the current version's metrics."""
 
@@ -89,15 +90,6 @@ class VersionStore:
         """
         self._write(self._good[1:], self._last_number, self.steps, metrics)
         self.since = metrics
-
-    def begin_views(self) -> None:
-        """The keyframes to come are new: no step so far counts for them, also after a restart.
-
-        Raises:
-            CheckpointError: it cannot be written; it is with the next write.
-        """
-        self.steps_before_views = self.steps
-        self._write(self._good[1:], self._last_number, self.steps, self.since)
 
     def drop_current(self) -> Version:
         """Back to the version before the current one; the base model stays.

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from s4net_core.config import MapSettings
 from s4net_core.errors import S4NetError, first_line
-from s4net_core.files import open_atomically, read_file, read_npz, write_result
+from s4net_core.files import open_atomically, parse_json, read_file, read_npz, write_result
 from s4net_core.labels import NAMES_SHOWN, LabelSpace
 from s4net_core.mapping.points import MapPoints
 
@@ -136,7 +136,7 @@ def write_ply(path: Path, points: MapPoints) -> None:
 def _unpacked(content: bytes, most: int) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     """Description and arrays of a file; before it is unpacked, more bytes than `most` are refused."""
     arrays = read_npz(io.BytesIO(content), most, "map.max_voxels needs")
-    about = json.loads(arrays["about"].tobytes())
+    about = parse_json(arrays["about"].tobytes())
     if not isinstance(about, dict):
         raise ValueError("its description is no JSON object")
     return about, {name: arrays[name] for name in ARRAYS}

@@ -123,8 +123,8 @@ class ConfiguredAdaptation:
             self._log.info(f"weights are no better, version {version.number} keeps serving")
         self._outputs.announce_if_new(version)
 
-    def _on_failure(self, reason: str, trace: str) -> None:
-        self._log.error(f"learning is paused: {reason}" + (f"\n{trace}" if trace else ""))
+    def _on_failure(self, what: str, trace: str) -> None:
+        self._log.error(what + (f"\n{trace}" if trace else ""))
 
     # Housekeeping, on the executor's thread.
 

@@ -50,7 +50,7 @@ class LearnerThread:
         session: learns; other threads may call only its `offer`, `status`, `save` and `close`.
         settings: `adaptation.niceness`, and `adaptation.duty_cycle`, which is read after each step.
         on_handover: called in this thread with every outcome, accepted or refused.
-        on_failure: called in this thread with the reason and the traceback.
+        on_failure: called in this thread with what has failed, and the traceback.
     """
 
     def __init__(
@@ -181,7 +181,7 @@ class LearnerThread:
                     future.set_exception(LearningError(_ENDED))
             self._failures += 1
             self._failure = f"the learner's thread has ended ({describe(error)}): restart the node"
-        self._tell(self._on_failure, self._failure, traceback.format_exc())
+        self._tell(self._on_failure, f"learning is paused: {self._failure}", traceback.format_exc())
 
     def _next(self) -> Callable[[], None] | None:
         """Wait for the next thing to do: submitted work first, then a step; None = the end."""
@@ -204,13 +204,12 @@ class LearnerThread:
         return self._active and (self._paused or bool(self._failure and not self._not_before))
 
     def _saving_is_due(self) -> bool:
-        """Whether it must be saved without a step; beside steps, `_learn` does it."""
-        return self._rests_for_good() and time.monotonic() >= self._save_at
+        return self._active and time.monotonic() >= self._save_at
 
     def _wait_seconds(self) -> float | None:
         if not self._active:
             return None
-        until = self._save_at if self._rests_for_good() else self._not_before
+        until = self._save_at if self._rests_for_good() else min(self._not_before, self._save_at)
         return max(0.0, until - time.monotonic())
 
     def _learn(self) -> None:
@@ -262,7 +261,7 @@ class LearnerThread:
             self._failures += 1
             self._failure = reason
             self._not_before = time.monotonic() + DISK_RETRY_SECONDS if retry else 0.0
-        self._tell(self._on_failure, reason, _trace(error))
+        self._tell(self._on_failure, f"learning is paused: {reason}", _trace(error))
 
     def _save_now(self) -> None:
         self._save()
@@ -276,8 +275,6 @@ class LearnerThread:
         try:
             self.session.save()
         except Exception as error:  # of no step, so that nobody else could report it
-            with self._changed:
-                self._failures += 1
             self._tell(self._on_failure, f"state was not saved: {describe(error)}", _trace(error))
 
     def _tell(self, callback: Callable[..., None], *what: Any) -> None:

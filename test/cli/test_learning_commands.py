@@ -303,6 +303,7 @@ def test_adapt_says_with_which_other_settings_it_resumes(base, place, capsys):
     assert "other settings" not in told("--resume", "--set", "adaptation.max_steps=6")
     (place / "adapted.safetensors.state" / ".settings.yaml").write_text("no_such: 1")
     assert "cannot be compared" in told("--resume", "--set", "adaptation.max_steps=6")
+    assert "other settings" not in told("--force", "--set", "adaptation.max_steps=2")
 
 
 def from_identity(frames):

@@ -305,6 +305,17 @@ def test_weights_of_your_own_stand_beside_s4net_over_rooms_bases_and_seeds(data,
     assert row.split("|")[6].strip().endswith("of 4")
 
 
+def test_weights_of_your_own_have_no_seconds(data, tmp_path, capsys):
+    mine = {"name": "mine", "kind": "weights", "weights": "mine.safetensors"}
+    for methods in (
+        [mine, {"name": "S4-Net", "seconds_of": "mine"}],
+        [{"name": "S4-Net"}, {**mine, "seconds_of": "S4-Net"}],
+    ):
+        file = write(tmp_path, methods=methods, paper={})
+        assert main(["experiment", file, "--data", str(data), "--out", f"{tmp_path}/out"]) == 2
+        assert "name an earlier method that learns" in " ".join(capsys.readouterr().err.split())
+
+
 @pytest.mark.parametrize(
     "method", [{"name": "mine", "kind": "weights"}, {"name": "mine", "weights": "mine/{scene}.safetensors"}]
 )

@@ -121,6 +121,12 @@ def test_with_the_lens_that_its_warning_asks_for_it_is_no_scene_folder_without_p
         np.testing.assert_allclose(read.T_world_camera, written.T_world_camera, atol=1e-7)
         np.testing.assert_allclose(read.depth, 2 * written.depth, atol=1.0001e-3)
         assert read.intrinsics == Intrinsics(40, 24, 31.0, 32.0, 18.5, 12.5)
+    if name.endswith(".log"):
+        (room / "camera.json").write_text(json.dumps(lens_json(frames[0].intrinsics, depth_scale=500)))
+        (room / "intrinsics.json").write_text(json.dumps({k: v for k, v in lens.items() if k != "depth_scale"}))
+        read = next(iter(open_capture(room, poses=name)))  # the trajectory that it reads by itself
+        assert read.intrinsics == Intrinsics(40, 24, 31.0, 32.0, 18.5, 12.5)
+        np.testing.assert_allclose(read.depth, 2 * frames[0].depth, atol=1.0001e-3)
     rows = (f"{i} {' '.join(map(str, frame.T_world_camera.ravel()))}\n" for i, frame in enumerate(frames))
     (room / "poses.txt").write_text("".join(rows))
     assert isinstance(open_capture(room), SceneFolder)

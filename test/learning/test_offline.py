@@ -112,13 +112,22 @@ def test_without_patience_it_is_that_of_somebody_who_waits(session, settings, fr
     assert settings.adaptation.patience == patience
 
 
-def test_patience_that_ended_with_one_capture_begins_anew_with_another(session, settings, frames):
+def test_patience_that_ended_with_one_capture_begins_anew_with_another(session, settings, frames, monkeypatch):
+    def interrupt():
+        raise KeyboardInterrupt
+
     settings.adaptation.max_steps, settings.adaptation.offline_patience = 0, 2
     settings.adaptation.min_gain = 1.0  # nothing is a gain
     adapt_to(session, frames[:12])
     steps = session.status.step
     adapt_to(session, frames[:12])
     assert session.status.step == steps  # nothing new
+    before = session.stopping.patience.metrics
+    monkeypatch.setattr(session, "advance", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        adapt_to(session, frames)
+    monkeypatch.undo()
+    assert session._folder.versions.since == session.stopping.patience.metrics != before  # also after a restart
     adapt_to(session, frames)
     assert session.status.step == 2 * steps
 

@@ -16,6 +16,7 @@ from s4net_core.files import FolderLock, write_atomically
 from s4net_core.geometry.camera import rescale_frame
 from s4net_core.learning.guard import Health
 from s4net_core.learning.session import Session
+from s4net_core.learning.state_folder import StateFolder
 from s4net_core.learning.versions import VersionStore, base_version
 from s4net_core.models.checkpoint import file_sha256, load_checkpoint, read_info, save_checkpoint
 
@@ -221,6 +222,25 @@ def test_steps_of_an_earlier_place_do_not_count_for_the_keyframes_of_now_also_af
     again.reset()
     again.close()
     assert start().stopping.steps_before_views == 0
+
+
+def test_in_a_folder_that_cannot_be_written_steps_of_an_earlier_place_do_not_count_either(
+    start, settings, frames, monkeypatch
+):
+    settings.adaptation.max_steps, settings.adaptation.steps_per_keyframe = 0, 1.0
+    first = start(frames)
+    run_to_end(first)
+    first.save()
+    monkeypatch.setattr("s4net_core.learning.state_folder.boot_id", lambda: "another boot")
+
+    def read_only(folder):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(StateFolder, "_take_lock", read_only)
+    second = start(frames[:12])
+    assert second.state == "learning"
+    assert second.stopping.steps_before_views == first.status.step
+    assert "Read-only file system" in second.status.unsaved
 
 
 def test_what_the_weights_that_serve_say_is_kept_of_the_keyframes_of_now_alone(settings, start, frames, monkeypatch):

@@ -41,9 +41,11 @@ class Watch:
 def test_inputs_may_come_while_another_thread_looks_at_all_of_them(ros):
     it = Watch(ros)
     for change in (lambda: it.watch.events("depth"), lambda: it.watch.follow("color", None)):
-        thread = threading.Thread(target=change)
+        begun = threading.Event()
+        thread = threading.Thread(target=lambda change=change, begun=begun: (begun.set(), change()))
         with it.watch._lock:  # as whoever looks
             thread.start()
+            assert begun.wait(60)
             thread.join(0.1)
             assert thread.is_alive()
         thread.join()

@@ -201,7 +201,8 @@ def test_an_error_in_a_step_is_told_and_pauses_learning_until_somebody_resumes(s
     thread, events = start(learning)
     wait_for(lambda: events.failures)
     reason, trace = events.failures[0]
-    assert reason == thread.failure == "RuntimeError: CUDA out of memory"
+    assert thread.failure == "RuntimeError: CUDA out of memory"
+    assert reason == f"learning is paused: {thread.failure}"
     assert "advance" in trace
     thread.settle()
     assert (thread.failures, thread.alive) == (1, True)
@@ -306,6 +307,18 @@ def test_free_memory_is_returned_while_there_is_nothing_to_learn(start, monkeypa
     start(learning)
     wait_for(lambda: len(returned) > 3)
     assert min(after - before for before, after in itertools.pairwise(returned)) >= 0.05
+
+
+@pytest.mark.parametrize("refused", [False, True])
+def test_keyframes_are_saved_while_it_rests_after_refusals_or_tries_to_read_a_file(start, monkeypatch, refused):
+    monkeypatch.setattr(learner_thread, "SAVE_SECONDS", 0.05)
+    monkeypatch.setattr(learner_thread, "BACK_OFF_AFTER", 1)
+    learning = Learning()
+    learning.handover = SimpleNamespace(reasons=("worse",))
+    learning.fail = None if refused else OSError("the disk of the source set is gone")
+    start(learning)
+    wait_for(lambda: learning.saves > 4)
+    assert learning.steps == refused
 
 
 @pytest.mark.parametrize("failed", [False, True])

@@ -20,7 +20,7 @@ from s4net_core.frames import Frame, Intrinsics
 from s4net_core.io.bags.messages import intrinsics_from_calibration
 from s4net_core.io.captures.indexed import STEP_30_HZ, IndexedCapture, Place
 from s4net_core.io.captures.intrinsics_file import INTRINSICS_FILE, lens_beside
-from s4net_core.io.captures.scene_folder import FIRST_STAMP, FRAME_ID, POSES_FILE
+from s4net_core.io.captures.scene_folder import FIRST_STAMP, FRAME_ID, POSES_FILE, STAMPS_FILE
 from s4net_core.io.captures.trajectory import Poses, check_stamped, read_poses
 from s4net_core.io.captures.tum import UNKNOWN_CAMERA
 from s4net_core.io.images.codec import MILLIMETRES
@@ -78,8 +78,9 @@ def is_open3d_folder(path: Path) -> bool:
 
 
 def has_only_a_trajectory(path: Path) -> bool:
-    """Whether a folder of Open3D has no poses.txt, without which an ``intrinsics.json`` makes it no scene folder."""
-    return is_open3d_folder(path) and not (path / POSES_FILE).is_file() and _trajectory_in(path) is not None
+    """Whether a folder of Open3D has nothing that only a scene folder has: an ``intrinsics.json`` makes it none."""
+    own = any((path / name).exists() for name in (POSES_FILE, STAMPS_FILE, "label"))
+    return is_open3d_folder(path) and not own and _trajectory_in(path) is not None
 
 
 def _color_folder(path: Path) -> Path | None:
@@ -121,15 +122,16 @@ def _trajectory(path: Path) -> Path:
 
 
 def _camera(path: Path) -> tuple[Intrinsics, float]:
-    """Lens, and depth units per metre; what a user wrote into intrinsics.json goes before a trajectory's lens."""
+    """Lens, and depth units per metre; what a user wrote into intrinsics.json goes before what the others say."""
+    written = False
     for file in sorted(path.glob("*.json"), key=lambda file: (file.name != INTRINSICS_FILE, file.name)):
         try:
             content = read_json(file)
             camera = _camera_in(content)
-            if camera is None and file.name == INTRINSICS_FILE:
-                break  # it is written as in a scene folder
+            written |= camera is None and file.name == INTRINSICS_FILE  # as in a scene folder
             if camera is not None:
-                return open3d_intrinsics(camera), float(content.get("depth_scale", MILLIMETRES))
+                units = float(content.get("depth_scale", MILLIMETRES))
+                return lens_beside(path, UNKNOWN_CAMERA, units) if written else (open3d_intrinsics(camera), units)
         except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
             raise CaptureError(
                 f"{file} cannot be read ({type(error).__name__}: {error}): it must be a PinholeCameraIntrinsic or a "

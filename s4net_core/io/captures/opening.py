@@ -61,7 +61,7 @@ def open_capture(
     if not path.exists():
         raise CaptureError(f"capture {path} does not exist: check the path")
     given = _poses(path, poses) if isinstance(poses, str) else poses
-    if path.is_dir() and is_scene_folder(path) and (given or not has_only_a_trajectory(path)):
+    if path.is_dir() and is_scene_folder(path) and not has_only_a_trajectory(path):
         own = SUNRGBD37 if map_labels else classes_beside(path) or label_space or SUNRGBD37
         labels = _labels(path, own, label_space, map_labels) if with_labels else None
         return SceneFolder(path, given or POSES_FILE, stride, labels=labels)

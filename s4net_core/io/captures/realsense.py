@@ -84,13 +84,13 @@ class RealsenseRecording(RecordedCapture):
             playback.set_real_time(False)  # before the start, else the first images are lost
             playback.pause()  # librealsense starts one stream after the other: the first would run ahead
             pipeline.start(config)
-            playback.resume()
         except RuntimeError as error:
             raise CaptureError(
                 f"{self.path} cannot be played by librealsense ({error}): it must hold colour and depth, and "
                 "must have been closed after recording; `rosbag reindex` may repair a .bag"
             ) from error
         try:
+            playback.resume()
             waited = 0
             while waited < (SETTLED_MS if playback.current_status() == rs.playback_status.stopped else END_MS):
                 there, images = pipeline.try_wait_for_frames(POLL_MS)

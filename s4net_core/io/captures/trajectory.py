@@ -152,7 +152,8 @@ def check_stamped(poses: Poses | None, made_up: Iterable[int], folder: Path, rem
     if isinstance(poses, StampedPoses) and not set(made_up).issuperset(poses.stamps):
         raise CaptureError(
             f"{poses.name} has poses by time, and {folder} does not say when its images were taken: {remedy}begin "
-            "every pose with the number of its image, followed by the 16 numbers of its matrix"
+            "every pose with the number of its image, followed by the 16 numbers of its matrix; if `s4net register` "
+            "found these, images have gone since: register again"
         )
 
 
