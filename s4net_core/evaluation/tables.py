@@ -11,6 +11,9 @@ from rich.table import Table as RichTable
 
 Cell = str | int | float
 
+FEW_COLUMNS = 8
+"""With more, a table in a terminal has no room for spaces around its cells."""
+
 
 @dataclass(frozen=True)
 class Table:
@@ -83,7 +86,7 @@ def to_csv(table: Table, comments: Sequence[str] = ()) -> str:
 def to_rich(table: Table) -> RichTable:
     """The table for a terminal; in a narrow one, headings and texts are folded as long as the numbers fit."""
     right, rows = table.numeric, [[cell_text(cell) for cell in row] for row in table.rows]
-    shown = RichTable(title=table.title, title_justify="left", padding=0)
+    shown = RichTable(title=table.title, title_justify="left", padding=(0, int(len(table.columns) <= FEW_COLUMNS)))
     for i, column in enumerate(table.headings):
         widest = max((len(row[i]) for row in rows), default=0)
         justify: Literal["left", "right"] = "right" if i in right else "left"
