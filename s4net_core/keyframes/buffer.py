@@ -158,6 +158,11 @@ class KeyframeBuffer(KeyframeQueries):
         return self._evicted
 
     @property
+    def taken(self) -> int:
+        """Keyframes taken so far, those that were forgotten since among them."""
+        return len(self) + self._evicted
+
+    @property
     def size(self) -> tuple[int, int] | None:
         """(width, height) of the keyframes, pixels; None while any size may come."""
         first = next(iter(self._pairing.keyframes.values()), None)

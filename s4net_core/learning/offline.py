@@ -42,7 +42,7 @@ def adapt_to(
     """
     adaptation = session.settings.adaptation
     session.stopping.patience.limit = patience_of(adaptation)
-    known = len(session.keyframes) + session.keyframes.evicted
+    known = session.keyframes.taken
     before, unusable, messages = session.status, Counter[str](), dict[str, str]()
     for view in views:
         try:
@@ -66,7 +66,7 @@ def adapt_to(
             f"{'; '.join(what) or 'there was no view'}"
         )
     session.save()  # not before: a capture that cannot be learned from leaves nothing behind
-    if len(session.keyframes) + session.keyframes.evicted > known:
+    if session.keyframes.taken > known:
         session.forget_patience()
     for example in examples:
         log.warning("%d of the frames cannot be used: %s", unusable.total(), example)

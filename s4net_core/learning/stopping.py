@@ -102,6 +102,6 @@ class Stopping:
         """The step after which all views have had theirs; None = they have no number."""
         if not self._adaptation.steps_per_keyframe:
             return None
-        due = self._adaptation.steps_per_keyframe * (len(self._keyframes) + self._keyframes.evicted)
+        due = self._adaptation.steps_per_keyframe * self._keyframes.taken
         handovers = max(int(due) // self._adaptation.handover_every, 1)  # steps that are not handed over are lost
         return self.steps_before_views + handovers * self._adaptation.handover_every

@@ -201,22 +201,26 @@ def test_keyframes_of_another_boot_are_left_out_because_odom_starts_anew(start, 
     assert len(start().keyframes) == 0
 
 
-def test_steps_of_an_earlier_place_do_not_count_for_the_keyframes_of_now_also_after_a_crash(
-    start, settings, frames, monkeypatch
-):
+@pytest.fixture
+def earlier(settings, start, frames, monkeypatch):
+    """A session that has learned in another place, before the computer was started again."""
     settings.adaptation.max_steps, settings.adaptation.steps_per_keyframe = 0, 1.0
-    first = start(frames)
-    run_to_end(first)
-    first.save()
+    session = start(frames)
+    run_to_end(session)
+    session.save()
     monkeypatch.setattr("s4net_core.learning.state_folder.boot_id", lambda: "another boot")
+    return session
+
+
+def test_steps_of_an_earlier_place_do_not_count_for_the_keyframes_of_now_also_after_a_crash(earlier, start, frames):
     second = start(frames[:12])
     second.save()
     again = start()  # before a hand-over
-    assert len(again.keyframes) == len(second.keyframes) < len(first.keyframes)
+    assert len(again.keyframes) == len(second.keyframes) < len(earlier.keyframes)
     assert again.state == "learning"
     run_to_end(again)
     steps = again.status.step
-    assert steps > first.status.step
+    assert steps > earlier.status.step
     assert (start().status.step, start().state) == (steps, "waiting")
     again = start()
     again.reset()
@@ -225,21 +229,15 @@ def test_steps_of_an_earlier_place_do_not_count_for_the_keyframes_of_now_also_af
 
 
 def test_in_a_folder_that_cannot_be_written_steps_of_an_earlier_place_do_not_count_either(
-    start, settings, frames, monkeypatch
+    earlier, start, frames, monkeypatch
 ):
-    settings.adaptation.max_steps, settings.adaptation.steps_per_keyframe = 0, 1.0
-    first = start(frames)
-    run_to_end(first)
-    first.save()
-    monkeypatch.setattr("s4net_core.learning.state_folder.boot_id", lambda: "another boot")
-
     def read_only(folder):
         raise OSError(30, "Read-only file system")
 
     monkeypatch.setattr(StateFolder, "_take_lock", read_only)
     second = start(frames[:12])
     assert second.state == "learning"
-    assert second.stopping.steps_before_views == first.status.step
+    assert second.stopping.steps_before_views == earlier.status.step
     assert "Read-only file system" in second.status.unsaved
 
 
