@@ -490,7 +490,8 @@ def test_bench_live_times_the_node_with_the_settings_of_the_command_line(
         assert re.search(rf"848x480 at {rate} Hz: .* of {frames} frames, lost in transport \d+ frames", text)
 
 
-def test_live_ends_everything_at_ctrl_c_and_still_reports(
+@pytest.fixture
+def looping(
     ros: Any,
     tmp_path: Path,
     small_bag: Path,
@@ -498,7 +499,8 @@ def test_live_ends_everything_at_ctrl_c_and_still_reports(
     checkpoint: Path,
     source_set: Path,
     live: Callable[..., Any],
-) -> None:
+) -> "tuple[subprocess.Popen[str], Path]":
+    """The program and its folder of results, once labels flow; without a signal it plays for ever."""
     out = tmp_path / "out"
     process = live(small_bag, "--loop", *graph_options(settings_file, checkpoint, source_set, out))
     log = out / "logs" / "player.log"
@@ -506,6 +508,11 @@ def test_live_ends_everything_at_ctrl_c_and_still_reports(
     masks: list[bytes] = []
     ros.node().create_subscription(Image, "segmentation/mask", masks.append, QoSProfile(depth=10), raw=True)
     ros.wait_for(lambda: masks, "first mask")
+    return process, out
+
+
+def test_live_ends_everything_at_ctrl_c_and_still_reports(looping: "tuple[subprocess.Popen[str], Path]") -> None:
+    process, out = looping
     process.send_signal(signal.SIGINT)
     code, output = finish(process)
     assert code == 0, output
@@ -513,20 +520,8 @@ def test_live_ends_everything_at_ctrl_c_and_still_reports(
     assert json.loads((out / "summary.json").read_text())["stopped_by"] == "interrupted"
 
 
-def test_live_reports_what_it_saw_until_a_node_was_killed(
-    ros: Any,
-    tmp_path: Path,
-    small_bag: Path,
-    settings_file: Path,
-    checkpoint: Path,
-    source_set: Path,
-    live: Callable[..., Any],
-) -> None:
-    out = tmp_path / "out"
-    process = live(small_bag, "--loop", *graph_options(settings_file, checkpoint, source_set, out))
-    masks: list[bytes] = []
-    ros.node().create_subscription(Image, "segmentation/mask", masks.append, QoSProfile(depth=10), raw=True)
-    ros.wait_for(lambda: masks, "first mask")
+def test_live_reports_what_it_saw_until_a_node_was_killed(looping: "tuple[subprocess.Popen[str], Path]") -> None:
+    process, out = looping
     (learner,) = (pid for pid, command in processes_about(out).items() if "s4net_ros.adaptation_node" in command)
     os.kill(learner, signal.SIGKILL)
     code, output = finish(process)
