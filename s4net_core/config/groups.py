@@ -288,8 +288,8 @@ class LearnerSettings(Group):
     )
     teacher_scale: float = setting(
         2.0,
-        "The teacher also looks at images at this scale (of the training size where that is smaller); 1 = once only.",
-        ge=0.25,
+        "Ratio of the two sizes, where the network is surest, at which the teacher looks at images too; 1 = none.",
+        ge=1,
         le=4,
     )
     teacher_mirror: bool = setting(

@@ -2,6 +2,16 @@
 
 from s4net_core.keyframes.buffer import DepthPrediction, KeyframeBuffer, buffer_for
 from s4net_core.keyframes.pairing import PairCounts
+from s4net_core.keyframes.queries import spread
 from s4net_core.keyframes.view import Decision, Keyframe, views_of
 
-__all__ = ["Decision", "DepthPrediction", "Keyframe", "KeyframeBuffer", "PairCounts", "buffer_for", "views_of"]
+__all__ = [
+    "Decision",
+    "DepthPrediction",
+    "Keyframe",
+    "KeyframeBuffer",
+    "PairCounts",
+    "buffer_for",
+    "spread",
+    "views_of",
+]

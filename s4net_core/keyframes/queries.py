@@ -1,7 +1,8 @@
 """What can be asked of the keyframes: neighbours, draws for learning, counts. Safe from any thread."""
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import TypeVar
 
 import numpy as np
 
@@ -9,6 +10,8 @@ from s4net_core.config import KeyframeSettings
 from s4net_core.errors import KeyframeError
 from s4net_core.keyframes.pairing import PairCounts, Pairing
 from s4net_core.keyframes.view import Keyframe
+
+Item = TypeVar("Item")
 
 
 class KeyframeQueries:
@@ -158,3 +161,9 @@ class KeyframeQueries:
         """Whether a keyframe has a neighbour with this overlap, and is held out or not as asked."""
         every = self._settings.holdout
         return held_out == (every > 0 and id % every == every - 1) and self._pairing.graph.best(id) >= min_overlap
+
+
+def spread(items: Sequence[Item], count: int) -> list[Item]:
+    """`count` of `items`, or all if there are fewer, spread evenly."""
+    count = min(count, len(items))
+    return [items[i] for i in np.linspace(0, len(items) - 1, count).astype(int)]

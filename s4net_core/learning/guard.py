@@ -12,7 +12,7 @@ from s4net_core.config import Settings
 from s4net_core.evaluation.agreement import Agreement, agreement_of_each, compared_views
 from s4net_core.evaluation.scoring import counted
 from s4net_core.io.source_sets.source_set import LabelledImage, SourceSet, Usable
-from s4net_core.keyframes import Keyframe, KeyframeBuffer
+from s4net_core.keyframes import Keyframe, KeyframeBuffer, spread
 from s4net_core.learning.feature_cache import FeatureCache
 from s4net_core.learning.judge import Judge, KnownLabels
 from s4net_core.learning.labeller import Labeller
@@ -123,6 +123,12 @@ class Guard:
         """As `Judge.score`; what the base model has said is known."""
         return self._judge.score(network, self._base_labels if network is self._base else known)
 
+    def source_images(self) -> list[NDArray[np.uint8]]:
+        """Colour of the hold-out, (H, W, 3) uint8 RGB each, any sizes; [] without a source set."""
+        if self._source is None:
+            return []
+        return [image.color for image in self._labelled_images(self._source).values()]
+
     def objections(self, health: Health, base: Health) -> tuple[str, ...]:
         """Reasons against handing over; empty = none."""
         guard = self._settings.guard
@@ -154,8 +160,8 @@ class Guard:
         The score needs the labels of held-out keyframes anyway.
         """
         overlap, count = self._settings.learner.min_overlap, self._settings.guard.agreement_views
-        targets = _spread(self._keyframes.held_out(overlap), count)
-        targets += _spread(self._keyframes.trainable(overlap), count - len(targets))
+        targets = spread(self._keyframes.held_out(overlap), count)
+        targets += spread(self._keyframes.trainable(overlap), count - len(targets))
         views = dict.fromkeys(targets)
         for id in targets:
             nearest = self._keyframes.overlapping(id, overlap)[:1]
@@ -171,13 +177,18 @@ class Guard:
     def _source_miou(self, network: SegmentationNetwork) -> float:
         if self._source is None:
             return math.nan
-        if not self._labelled:
-            usable = Usable(self._source.name, len(self._holdout))
-            images = {i: usable.read(self._source.__getitem__, i) for i in self._holdout}
-            self._labelled = {i: image for i, image in images.items() if image is not None}
-        labels = self._labeller.labels(network, {(i, False): image.color for i, image in self._labelled.items()})
-        truths = (image.label for image in self._labelled.values())
+        images = self._labelled_images(self._source)
+        labels = self._labeller.labels(network, {(i, False): image.color for i, image in images.items()})
+        truths = (image.label for image in images.values())
         return counted(zip(truths, labels, strict=True), network.label_space).pooled().miou
+
+    def _labelled_images(self, source: SourceSet) -> dict[int, LabelledImage]:
+        """The hold-out, by position in the source set."""
+        if not self._labelled:
+            usable = Usable(source.name, len(self._holdout))
+            images = {i: usable.read(source.__getitem__, i) for i in self._holdout}
+            self._labelled = {i: image for i, image in images.items() if image is not None}
+        return self._labelled
 
 
 def _is_finite(network: SegmentationNetwork) -> bool:
@@ -185,12 +196,6 @@ def _is_finite(network: SegmentationNetwork) -> bool:
     values = [value for value in network.state_dict().values() if value.is_floating_point()]
     sums = torch.stack([value.sum() for value in values])  # cheaper to test; finite only if all values are
     return bool(sums.isfinite().all()) or all(bool(value.isfinite().all()) for value in values)
-
-
-def _spread(ids: list[int], count: int) -> list[int]:
-    """`count` of `ids`, or all if there are fewer, spread evenly."""
-    count = min(count, len(ids))
-    return [ids[i] for i in np.linspace(0, len(ids) - 1, count).astype(int)]
 
 
 def _health(

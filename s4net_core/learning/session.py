@@ -19,7 +19,7 @@ from s4net_core.files import creation_time
 from s4net_core.frames import View
 from s4net_core.io.source_sets.batches import SourceBatches
 from s4net_core.io.source_sets.source_set import SourceSet, Usable, in_label_space, split
-from s4net_core.keyframes import Decision, Keyframe, buffer_for
+from s4net_core.keyframes import Decision, Keyframe, buffer_for, spread
 from s4net_core.learning.base_model import check_branches
 from s4net_core.learning.guard import Guard
 from s4net_core.learning.judge import KnownLabels
@@ -42,6 +42,8 @@ BASE_SHARE = "base_share"
 """Metric saved with a version: share of the base model in its weights, where there was no source set."""
 MAX_BROKEN_STEPS = 5
 """Losses in a row that are not finite, after which rolling back and trying again makes no sense."""
+SOURCE_SAMPLE, KEYFRAME_SAMPLE = 8, 32
+"""Images that tell the teacher at which sizes to look; keyframes of one place tell it less clearly."""
 SMALLEST_RATE_SHARE = 1 / 64
 """Share of `learner.learning_rate` below which refusals do not lower the step size."""
 
@@ -86,7 +88,6 @@ class Session:
         check_branches(base.path, base.info.model, settings)
         warn_of_other_network(base.path, base.info.model, settings.model)
         self.settings = settings = settings.sized(base.info.model)
-        self._trained_share = base.info.model.width / settings.model.width
         self._take_over_size(network, base)
         network = network.to(self._device).to(memory_format=torch.channels_last)  # it only predicts, faster so
         self._base_network = network.eval().requires_grad_(False)
@@ -129,7 +130,14 @@ class Session:
         network.settings = network.settings.model_copy(update={"width": model.width, "height": model.height})
 
     def _teacher(self, network: SegmentationNetwork) -> Teacher:
-        return Teacher(network, self.settings, self._device, trained_share=self._trained_share)
+        return Teacher(network, self.settings, self._device, self._sample)
+
+    def _sample(self) -> list[NDArray[np.uint8]]:
+        """Images that tell the teacher at which sizes to look: the hold-out, or keyframes without a source set."""
+        if images := self._guard.source_images():
+            return spread(images, SOURCE_SAMPLE)
+        ids = spread(self.keyframes.ids(), KEYFRAME_SAMPLE)
+        return [keyframe.color for keyframe in self.keyframes.views(ids).values()]
 
     def _new_learner(
         self,

@@ -1,11 +1,16 @@
 """The teacher f(·; Θ'): a frozen copy of the network; its predictions have no gradient."""
 
 import copy
+import logging
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from operator import add
+from statistics import fmean
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
@@ -14,15 +19,16 @@ from s4net_core.geometry.views import Pairs, Views
 from s4net_core.geometry.warp import Merged, away_from_borders, correspond, merge, merge_sampled
 from s4net_core.keyframes import Keyframe, views_of
 from s4net_core.learning.byte_cache import ByteCache
+from s4net_core.learning.looks import scales_of_looks
 from s4net_core.models.build import SegmentationNetwork
 from s4net_core.models.folding import folded
-from s4net_core.models.predict import BATCH, all_outputs, to_tensor
+from s4net_core.models.predict import BATCH, all_outputs, to_tensor, working_images
 from s4net_core.models.resampling import SMOOTH, logits_at
+
+log = logging.getLogger(__name__)
 
 WARPED = 8
 """Neighbours that are warped at once: with all of them, memory would grow with the number of views."""
-SAME_SCALE = 0.01
-"""Two scales that differ by less are one look."""
 
 
 @dataclass(frozen=True)
@@ -67,18 +73,22 @@ class Teacher:
         network: moved to `device`; its weights stay as they are.
         settings: groups `geometry` and `learner`.
         device: where to compute.
-        trained_share: width of the images that the network was trained on, as a share of the working width.
+        sample: gives images that tell at which sizes the network is surest, see `scales_of_looks`: (H, W, 3) uint8 RGB
+            each. It is called before the first prediction. None = the first views that are predicted.
     """
 
     def __init__(
-        self, network: SegmentationNetwork, settings: Settings, device: torch.device, *, trained_share: float = 1.0
+        self,
+        network: SegmentationNetwork,
+        settings: Settings,
+        device: torch.device,
+        sample: Callable[[], Sequence[NDArray[np.uint8]]] | None = None,
     ) -> None:
         self._network = folded(network.to(device).to(memory_format=torch.channels_last))  # faster on a CPU
         self._settings = settings
         self._device = device
-        self._scales = _scales_of_looks(settings.learner.teacher_scale, trained_share)
-        if settings.learner.teacher_mirror and len(self._scales) == 1:
-            self._scales *= 2  # one of the two looks is mirrored
+        self._sample = sample
+        self._scales: list[float] = []
         megabytes = settings.learner.teacher_cache_megabytes
         self._cache: ByteCache[int, _Prediction] = ByteCache(megabytes, lambda prediction: prediction.nbytes)
         self._labels: ByteCache[int, _Labels] = ByteCache(megabytes, lambda labels: labels.nbytes)
@@ -89,7 +99,8 @@ class Teacher:
         self.forget()
 
     def forget(self) -> None:
-        """Drop all predictions and labels; they are made anew when they are asked for."""
+        """Drop all predictions, labels and scales; they are made anew when they are asked for."""
+        self._scales = []
         self._cache.clear()
         self._labels.clear()
 
@@ -170,6 +181,10 @@ class Teacher:
 
     def _fresh(self, views: list[Keyframe]) -> list[_Prediction]:
         """Predictions that are not cached."""
+        if not self._scales:
+            self._scales = self._chosen_scales(
+                [view.color for view in views] if self._sample is None else self._sample()
+            )
         images = to_tensor([view.color for view in views], self._device)
         probabilities, depths = self._looks(images, [view.id for view in views])
         label = probabilities.max(dim=1).indices  # on a CPU `argmax` takes three times as long
@@ -184,6 +199,19 @@ class Teacher:
             predictions.append(_Prediction(kept[one].clone(), ids[one].clone(), inner[one].clone(), depth))
         return predictions
 
+    def _chosen_scales(self, sample: Sequence[NDArray[np.uint8]]) -> list[float]:
+        """One scale for each look at an image; `sample` as in the constructor."""
+        learner = self._settings.learner
+
+        def certainty(scale: float) -> float:
+            images = (working_images([color], self._settings, self._device) for color in sample)
+            return fmean(float(self._seen(image, scale).amax(dim=1).mean()) for image in images)
+
+        scales = scales_of_looks(certainty, learner.teacher_scale, min(self._settings.model.size))
+        if len(scales) > 1:
+            log.info("the teacher looks at images at these scales: %s", ", ".join(f"{scale:.2g}" for scale in scales))
+        return scales * 2 if learner.teacher_mirror and len(scales) == 1 else scales  # one of two looks is mirrored
+
     def _looks(self, images: Tensor, ids: list[int]) -> tuple[Tensor, Tensor | None]:
         """Mean of the probabilities over looks at all scales, and the depth of the first look, if there is any.
 
@@ -195,13 +223,16 @@ class Teacher:
         outputs = all_outputs(self._network, _mirrored(images, turned), amp=learner.amp)
         total = _mirrored(outputs.logits, turned).softmax(dim=1)
         depth = None if outputs.depth is None else _mirrored(outputs.depth, turned)
-        size = (images.shape[2], images.shape[3])
         for scale in self._scales[1:]:
             turned = [before != learner.teacher_mirror for before in turned]
-            seen = functional.interpolate(_mirrored(images, turned), scale_factor=scale, **SMOOTH)
-            logits = logits_at(self._network, seen, size, amp=learner.amp)
-            total = total + _mirrored(logits, turned).softmax(dim=1)
+            total = total + _mirrored(self._seen(_mirrored(images, turned), scale), turned)
         return total / len(self._scales), depth
+
+    def _seen(self, images: Tensor, scale: float) -> Tensor:
+        """Probabilities (B, C, H, W) of images (B, 3, H, W), looked at at a scale."""
+        seen = functional.interpolate(images, scale_factor=scale, **SMOOTH)
+        size = (images.shape[2], images.shape[3])
+        return logits_at(self._network, seen, size, amp=self._settings.learner.amp).softmax(dim=1)
 
 
 def _mirrored(images: Tensor, turned: list[bool]) -> Tensor:
@@ -210,17 +241,3 @@ def _mirrored(images: Tensor, turned: list[bool]) -> Tensor:
         return images
     which = torch.tensor(turned, device=images.device).view(-1, 1, 1, 1)
     return torch.where(which, images.flip(-1), images)
-
-
-def _scales_of_looks(teacher_scale: float, trained_share: float) -> list[float]:
-    """Scales of the working size at which the teacher looks at an image, the working size itself first.
-
-    A network knows things by their size in pixels. Where images are larger than those that it was trained on, the
-    second scale counts from the size of training, and that size is looked at too. Smaller images are not blown up to
-    the size of training, because such looks would cost more than the rest of learning.
-    """
-    if teacher_scale == 1:
-        return [1.0]
-    trained = min(trained_share, 1.0)
-    others = sorted({trained, trained * teacher_scale})
-    return [1.0, *(scale for scale in others if abs(scale - 1) > SAME_SCALE)]

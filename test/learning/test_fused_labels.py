@@ -126,28 +126,19 @@ def test_where_no_neighbour_sees_the_target_its_own_label_counts(settings, netwo
     assert kind == "soft" or not labels[~valid[:, 0]].any()
 
 
-@pytest.mark.parametrize(
-    ("scale", "mirror", "trained_share", "factors"),
-    [
-        (1.0, True, 1.0, [1, 1]),
-        (1.5, False, 1.0, [1, 1.5]),
-        (0.5, True, 1.0, [1, 0.5]),
-        (1.0, True, 0.5, [1, 1]),  # no other scale is wanted
-        (2.0, False, 0.75, [1, 0.75, 1.5]),  # images are larger than those of training
-        (2.0, False, 0.5, [1, 0.5]),  # twice the size of training is the working size
-        (1.5, False, 2.0, [1, 1.5]),  # images are smaller: nothing is blown up to the size of training
-    ],
-)
-def test_several_looks_count_equally(settings, network, keyframes, scale, mirror, trained_share, factors):
-    settings.learner.teacher_scale, settings.learner.teacher_mirror = scale, mirror
-    teacher = Teacher(network, settings, CPU, trained_share=trained_share)
+@pytest.mark.parametrize("mirror", [True, False])
+@pytest.mark.parametrize("factors", [[1], [1, 1.5], [1, 0.5], [1, 0.75, 1.5]])
+def test_several_looks_count_equally(settings, network, keyframes, monkeypatch, factors, mirror):
+    settings.learner.teacher_mirror = mirror
+    monkeypatch.setattr(module, "scales_of_looks", lambda *_: factors)
+    teacher = Teacher(network, settings, CPU)
     views = [keyframes.get(id) for id in (4, 5)]
     found = teacher._predict(views)  # in one batch
     for view, prediction in zip(views, found, strict=True):
         image = to_tensor([view.color], CPU)
         looks = []
         with torch.no_grad():
-            for i, factor in enumerate(factors):
+            for i, factor in enumerate(factors * 2 if mirror and factors == [1] else factors):
                 size = [round(side * factor) for side in image.shape[2:]]
                 seen = functional.interpolate(image, size=size, mode="bilinear", antialias=True)
                 turned = mirror and (view.id + i) % 2 == 1  # every second look, another one in the next view
@@ -156,6 +147,29 @@ def test_several_looks_count_equally(settings, network, keyframes, scale, mirror
                 looks.append(at_size.softmax(dim=1))
         expected = torch.stack(looks).mean(dim=0)
         torch.testing.assert_close(prediction.probabilities.float(), expected, rtol=2e-3, atol=2e-4)
+
+
+@pytest.mark.parametrize(("width", "scales"), [(96, [1, 2]), (64, [1, 0.71, 1.41])])
+def test_the_teacher_looks_at_the_sizes_at_which_its_network_is_surest(
+    settings, network, keyframes, monkeypatch, width, scales
+):
+    """It is surest of images that are `width` pixels wide. Three images tell, once, at each of four sizes."""
+
+    def logits_at(network, images, size, *, amp):
+        asked.append(images.shape[3])
+        sure = 10 - 3 * np.log2(images.shape[3] / width) ** 2
+        return torch.tensor([sure] + [0.0] * 36).view(1, 37, 1, 1).expand(len(images), 37, *size)
+
+    asked = []
+    settings.learner.teacher_scale = 2
+    monkeypatch.setattr(module, "logits_at", logits_at)
+    teacher = Teacher(network, settings, CPU, lambda: [keyframes.get(id).color for id in (1, 6, 11)])
+    for id in (4, 5):
+        teacher.predictions([keyframes.get(id)])
+    assert teacher._scales == pytest.approx(scales, abs=0.01)
+    sizes = [45, 64, 90, 128]
+    assert sorted(asked[:12]) == sorted(3 * sizes)
+    assert len(asked) == 12 + 2 * (len(scales) - 1)
 
 
 def test_a_mirrored_first_look_gives_the_depth_of_the_view_as_it_is(settings, keyframes):

@@ -14,8 +14,9 @@ import torch
 from s4net_core.errors import CheckpointError, LearningError, S4NetError, SessionClosed, SettingsError, SourceSetError
 from s4net_core.files import FolderLock, write_atomically
 from s4net_core.geometry.camera import rescale_frame
+from s4net_core.io.source_sets.source_set import split
 from s4net_core.learning.guard import Health
-from s4net_core.learning.session import Session
+from s4net_core.learning.session import KEYFRAME_SAMPLE, SOURCE_SAMPLE, Session
 from s4net_core.learning.state_folder import StateFolder
 from s4net_core.learning.versions import VersionStore, base_version
 from s4net_core.models.checkpoint import file_sha256, load_checkpoint, read_info, save_checkpoint
@@ -28,7 +29,7 @@ def start(settings, base, source, tmp_path):
     """`start(frames)`: a session in the state folder, with these views; the one before it is closed."""
     sessions = []
 
-    def make(views=(), folder="state", base=base):
+    def make(views=(), folder="state", base=base, source=source):
         if sessions:
             sessions[-1].close()
         sessions.append(Session(settings, base, source, tmp_path / folder))
@@ -282,15 +283,26 @@ def test_keyframes_of_another_size_are_left_out(start, session, settings, caplog
     assert "trained at 64x48" in caplog.text
 
 
-def test_on_images_larger_than_those_of_training_the_teacher_looks_at_the_size_of_training_too(start, settings, frames):
+def test_the_source_hold_out_tells_at_which_sizes_the_teacher_looks(session, source, settings):
+    _, holdout = split(source, settings.guard.holdout)
+    sample = session._sample()
+    assert len(sample) == min(len(holdout), SOURCE_SAMPLE) > 0
+    for color, index in ((sample[0], holdout[0]), (sample[-1], holdout[-1])):
+        assert np.array_equal(color, source[index].color)
+
+
+def test_without_a_source_set_keyframes_of_the_whole_place_tell_it(start, settings, frames):
     settings.learner.teacher_scale = 2.0
-    trained = settings.model.width
-    looks = []
-    for settings.model.width in (trained, 2 * trained):
-        session = start(frames, folder=f"state{settings.model.width}")
-        session.advance()
-        looks.append(session._learner._teacher._scales)
-    assert looks == [[1.0, 2.0], [1.0, 0.5]]
+    session = start(frames, source=None)
+    session.advance()
+    ids = session.keyframes.ids()
+    sample = session._sample()
+    for color, id in ((sample[0], ids[0]), (sample[-1], ids[-1])):
+        assert np.array_equal(color, session.keyframes.get(id).color)
+    assert len(sample) == min(len(ids), KEYFRAME_SAMPLE)
+    assert session._learner._teacher._scales[0] == 1
+    session.reset()
+    assert session._learner._teacher._scales == []  # what comes next may be seen by another camera
 
 
 def test_a_refused_version_counts_as_no_gain_and_never_as_the_best(session, monkeypatch):
