@@ -333,6 +333,8 @@ class Session:
         if objections:
             self.stopping.patience.note_refusal()
             return self._refuse(objections)
+        if not self._refusals:  # the second that passes in a row: bad poses or bad luck are over
+            self._learner.rate_share = min(2 * self._learner.rate_share, 1.0)
         self._refusals = 0
         patience = self.stopping.patience.after(health.score - base.score)  # counts when it is written, see `advance`
         serves = self._guard.score(self._weights.current, self._weights.labels)  # on the keyframes of this moment

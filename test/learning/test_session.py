@@ -124,7 +124,7 @@ def test_a_refused_version_rolls_back_and_says_why(session, base, monkeypatch, c
     assert same(session._learner.network.state_dict(), weights_of(good.path))
 
 
-def test_refusals_in_a_row_lower_the_step_size_until_a_reset(session, settings, monkeypatch):
+def test_refusals_in_a_row_lower_the_step_size_and_a_reset_undoes_it(session, settings, monkeypatch):
     monkeypatch.setattr(session._guard, "objections", lambda health, base: ("too bad",))
 
     def rate():
@@ -145,15 +145,31 @@ def test_refusals_in_a_row_lower_the_step_size_until_a_reset(session, settings, 
     assert rate() == 1
 
 
-def test_weights_that_the_guard_lets_through_end_a_row_of_refusals(session, settings, monkeypatch):
-    verdicts = iter([("too bad",), (), ("too bad",)])
-    monkeypatch.setattr(session._guard, "objections", lambda health, base: next(verdicts))
+def let_through(session, monkeypatch, verdicts):
+    """Hand over once a verdict of the guard; the step size afterwards, as a share of the setting."""
+    remaining = iter(verdicts)
+    monkeypatch.setattr(session._guard, "objections", lambda health, base: next(remaining))
     health = Health(finite=True, source_miou=0.5, score=0.5, agreement=0.5, largest_share=0.5, classes=3)
     monkeypatch.setattr(session._guard, "measure", lambda network, known=None: (health, health))
     monkeypatch.setattr(session._guard, "score", lambda network, known=None: 0.6)  # what serves is better
-    assert [session.handover().accepted for _ in range(3)] == [False] * 3
+    shares = []
+    for _ in verdicts:
+        assert not session.handover().accepted
+        shares.append(session._learner.rate_share)
+    return shares
+
+
+BAD, GOOD = ("too bad",), ()
+
+
+def test_weights_that_the_guard_lets_through_end_a_row_of_refusals(session, monkeypatch):
+    assert let_through(session, monkeypatch, [BAD, GOOD, BAD]) == [1, 1, 1]
     assert session.status.refused == 2
-    assert session._learner.rate_share == 1
+
+
+def test_weights_that_the_guard_lets_through_in_a_row_raise_the_step_size_again(session, monkeypatch):
+    verdicts = [BAD, BAD, BAD, GOOD, GOOD, BAD, GOOD, GOOD, GOOD]
+    assert let_through(session, monkeypatch, verdicts) == [1, 0.5, 0.25, 0.25, 0.5, 0.5, 0.5, 1, 1]
 
 
 def test_a_network_that_collapsed_to_one_class_rolls_back_to_the_base_model(session, settings, base):
