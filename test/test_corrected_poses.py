@@ -112,6 +112,16 @@ def test_known_points_are_seen_where_the_corrected_poses_say(true, drifted) -> N
     assert keyframes.move(path(true), frame="map") == 0
 
 
+def test_after_a_trajectory_in_the_frame_of_the_stream_new_views_are_taken_as_they_come(true) -> None:
+    keyframes = filled(true)
+    nudge = np.eye(4)
+    nudge[:3, 3] = (0.3, 0.0, 0.0)
+    for shift, frame in ((nudge, "map"), (np.eye(4), "")):
+        assert keyframes.move({view.stamp: shift @ view.T_world_camera for view in true}, frame=frame)
+        pose = keyframes._trail.corrected(np.eye(4), 0)
+        assert np.allclose(pose, shift)
+
+
 def test_overlaps_are_those_of_a_run_without_drift(true, drifted) -> None:
     keyframes = filled(drifted)
     undrifted = same_views(keyframes, true)

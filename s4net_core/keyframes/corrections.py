@@ -90,11 +90,13 @@ class Trail:
 
         Args:
             knots: by segment.
-            follow: whether views to come need the newest correction too.
+            follow: whether views to come need the newest correction too; otherwise the stream gives them as they are.
         """
         for segment, own in knots.items():
             if follow:
                 self._corrections[segment] = own[max(own)] @ self._corrections.get(segment, np.eye(4))
+            else:
+                self._corrections.pop(segment, None)
             chosen = [stamp for stamp, (of_pose, _) in self._poses.items() if of_pose == segment]
             for stamp, correction in zip(chosen, at(own, chosen), strict=True):
                 self._poses[stamp] = segment, correction @ self._poses[stamp][1]
