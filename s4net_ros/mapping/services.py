@@ -48,6 +48,8 @@ class MapServices(SlowServices[Served]):
     async def _save(self, request: MapFile.Request, response: MapFile.Response) -> MapFile.Response:
         def save(served: Served) -> str:
             path = path_below(served.folder, request.path)
+            if not len(served.map) and path.exists():
+                raise S4NetError(f"the map is empty: {path} stays as it is")
             return f"{served.map.save(path)} voxels written to {path}"
 
         return await self.answer("save", response, save)
