@@ -384,13 +384,15 @@ class Session:
                 network = versions.load(self.current)
             except CheckpointError as error:
                 log.error("version %d is lost (%s): going back to the one before", self.current.number, error)
-                with self._folder.write():
-                    versions.drop_current()
+                versions.drop_current()
                 continue
             self._weights.take(network.state_dict())
             break
         self._go_on_from_memory()
         self.stopping.patience.recall(self._metrics)
+        if versions.owes_write:
+            with suppress(S4NetError), self._folder.write():  # if it fails, `unsaved` says so and the next write has it
+                pass
 
     @property
     def _metrics(self) -> dict[str, float]:
@@ -435,38 +437,31 @@ class Session:
         )
 
     def rollback(self) -> Version:
-        """Back to the version before the current one.
+        """Back to the version before the current one; `status.unsaved` says why that could not be saved, if so.
 
         Returns:
             The version that serves now.
-
-        Raises:
-            CheckpointError: the state cannot be written.
         """
         with self._call():
-            with self._folder.write() as versions:
-                versions.drop_current()
+            self._folder.versions.drop_current()
             self._go_on_from_file()
             return self.current
 
     def reset(self) -> Version:
-        """Back to the base model: keyframes, versions and the step count are forgotten.
+        """Back to the base model: keyframes, versions and the step count are forgotten; saved as by `rollback`.
 
         Returns:
             The base model.
-
-        Raises:
-            CheckpointError, KeyframeError: the state cannot be written.
         """
         with self._call():
-            with self._folder.write() as versions:
-                versions.clear()
+            self._folder.versions.clear()
             self._refusals = self.stopping.steps_before_views = 0
             self._learner.restart()
             self._go_on_from_file()
             self.keyframes.clear()
             self._status = Status(handovers=self._status.handovers, refused=self._status.refused)
-            self.save()
+            with suppress(S4NetError):
+                self.save()
             return self.current
 
     def save_model(self, path: str | Path) -> str:

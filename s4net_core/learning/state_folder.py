@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,6 +28,8 @@ log = logging.getLogger(__name__)
 
 BOOT = "boot_id"
 """File beside the keyframes: the boot of the computer during which they were taken."""
+OF_A_BASE_MODEL = re.compile("[0-9a-f]{12}")
+"""Names of the sub-folders."""
 IN_USE = "wait until it has ended, or use another folder (--state of a command, state_dir elsewhere)"
 
 
@@ -52,7 +55,7 @@ class StateFolder:
     def __init__(self, root: str | Path, base: Version, settings: Settings) -> None:
         self._root = Path(root).expanduser()
         self._folder = self._root / base.sha256[:12]
-        self._original = base.path
+        self._original = base
         self._settings = settings
         self._changed = threading.Condition()
         self._calls = 0
@@ -101,6 +104,8 @@ class StateFolder:
         try:
             with self._changed:
                 self._take_lock()
+            if self.versions.owes_write:
+                self.versions.save()
             yield self.versions
         except OSError as error:
             self.problem = self._unwritable(error)
@@ -135,9 +140,10 @@ class StateFolder:
             CheckpointError: it is the base model, belongs to the state, or is there and no weights file of ours.
         """
         real, root = Path(os.path.realpath(path)), Path(os.path.realpath(self._root))
-        if real == Path(os.path.realpath(self._original)):
+        if real == Path(os.path.realpath(self._original.path)):
             raise CheckpointError(f"{path} is the base model: name another file")
-        if real.name.startswith(".") or root in real.parent.parents:
+        inside = real.relative_to(root).parts if root in real.parents else ()
+        if real.name.startswith(".") or (len(inside) > 1 and OF_A_BASE_MODEL.fullmatch(inside[0])):
             raise CheckpointError(f"{path} is hidden or lies in a folder of the state in {root}: name another file")
         if os.path.lexists(path):
             try:
@@ -182,7 +188,8 @@ class StateFolder:
 
     def _take_lock(self) -> None:
         """Lock the folder, again if somebody has removed it: another process may have made and locked a new one."""
-        if self._lock is not None and not self._lock.holds:
+        removed = self._lock is not None and not self._lock.holds
+        if self._lock is not None and removed:
             log.error("state folder %s was removed: what it held is lost", self._root)
             self._lock.release()
             self._lock = None
@@ -191,6 +198,8 @@ class StateFolder:
             self._lock = FolderLock(self._root, IN_USE)
             for folder in (self._root, self._folder, self._folder / "weights"):
                 remove_temporaries(folder)
+        if removed:
+            self._with_copy(self._original)
 
     def _with_copy(self, base: Version) -> Version:
         """The base model as its copy in the folder."""

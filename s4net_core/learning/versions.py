@@ -51,6 +51,10 @@ class VersionStore:
         saves it."""
         self.since: dict[str, float] = {}
         """What hand-overs since then have changed of the current version's metrics."""
+        self.owes_write = False
+        """Whether versions were given up and no write has saved that since."""
+        self._given_up: list[Version] = []
+        """Versions whose files the next write removes."""
 
     @property
     def current(self) -> Version:
@@ -74,7 +78,12 @@ class VersionStore:
         number = self._last_number + 1
         version = self._save(network, number, steps, metrics)
         kept = self._good[1:][-(self._keep - 1) :] if self._keep > 1 else []
-        self._commit([*kept, version], number, steps)
+        good = [*kept, version]
+        self._write(good, number, steps, {})
+        self._given_up = [version for version in self._good[1:] if version not in good]
+        self._good[1:] = good
+        self._last_number, self.steps, self.since = number, steps, {}
+        self._remove_given_up()
         return version
 
     def _save(self, network: SegmentationNetwork, number: int, steps: int, metrics: dict[str, float]) -> Version:
@@ -92,18 +101,38 @@ class VersionStore:
         self.since = metrics
 
     def drop_current(self) -> Version:
-        """Back to the version before the current one; the base model stays.
+        """Back to the version before the current one, at once; the base model stays. `save` writes it down.
 
         Returns:
             The version that serves now.
         """
-        self._commit(self._good[1:-1], self._last_number, self.steps)
+        self._give_up(self._good[1:][-1:])
         return self.current
 
     def clear(self) -> Version:
-        """Back to the base model; numbers go on rising, because nodes may still know the old ones."""
-        self._commit([], self._last_number, 0)
+        """Back to the base model, as `drop_current`; numbers go on rising: nodes may still know the old ones."""
+        self._give_up(self._good[1:])
+        self.steps = self.steps_before_views = 0
         return self.current
+
+    def _give_up(self, versions: list[Version]) -> None:
+        self._given_up += versions
+        self._good = [version for version in self._good if version not in versions]
+        self.since = {}
+        self.owes_write = True
+
+    def save(self) -> None:
+        """Write which versions are left, and remove the files of the others.
+
+        Raises:
+            CheckpointError: it cannot be written.
+        """
+        self._write(self._good[1:], self._last_number, self.steps, self.since)
+        self._remove_given_up()
+
+    def _remove_given_up(self) -> None:
+        while self._given_up:
+            self._given_up.pop().path.unlink(missing_ok=True)
 
     def resume(self) -> None:
         """Load the versions of an earlier run; damaged ones are named in the log and left out."""
@@ -137,20 +166,6 @@ class VersionStore:
     def _weights(self) -> list[Path]:
         return sorted((self._folder / "weights").glob("*.safetensors"))
 
-    def _commit(self, kept: list[Version], last_number: int, steps: int) -> None:
-        """Save the list of good versions, then use it, then delete the files of all others.
-
-        Raises:
-            CheckpointError: the list cannot be written; nothing has changed.
-        """
-        self._write(kept, last_number, steps, {})
-        surplus = [version for version in self._good[1:] if version not in kept]
-        self._good[1:] = kept
-        self._last_number, self.steps, self.since = last_number, steps, {}
-        self.steps_before_views = min(self.steps_before_views, steps)
-        for version in surplus:
-            version.path.unlink(missing_ok=True)
-
     def _write(self, kept: list[Version], last_number: int, steps: int, since: dict[str, float]) -> None:
         state = {
             "last_number": last_number,
@@ -160,6 +175,7 @@ class VersionStore:
             "versions": [{"number": v.number, "sha256": v.sha256} for v in kept],
         }
         write_result(self._folder / "state.json", json.dumps(state, indent=1), CheckpointError)
+        self.owes_write = False
 
 
 def base_version(path: str | Path) -> tuple[SegmentationNetwork, Version]:

@@ -102,4 +102,6 @@ def _replace(served: Served, change: Callable[[], Version]) -> str:
     version = change()
     served.learner.recover()
     served.announce(version)
-    return f"version {version.number} serves now ({version.path})"
+    unsaved = served.learner.session.status.unsaved
+    doubt = f", but nothing is saved: {unsaved}" if unsaved else ""
+    return f"version {version.number} serves now ({version.path}){doubt}"

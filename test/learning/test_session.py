@@ -461,7 +461,8 @@ def test_old_versions_are_removed_but_never_the_base(session, base, settings):
 
 def test_save_model_writes_what_serves(session, tmp_path):
     run_to_end(session)
-    session.save_model(tmp_path / "mine" / "kitchen.safetensors")
+    for folder in (tmp_path, tmp_path / "state"):
+        session.save_model(folder / "mine" / "kitchen.safetensors")
     assert same(weights_of(tmp_path / "mine" / "kitchen.safetensors"), weights_of(session.current.path))
     assert read_info(tmp_path / "mine" / "kitchen.safetensors").version == session.current.number
 
@@ -550,6 +551,34 @@ def test_a_state_with_an_impossible_number_is_left_out(tmp_path, base, steps, ca
     store.resume()
     assert store.steps == 0
     assert "is damaged" in caplog.text
+
+
+def test_a_state_folder_that_was_removed_gets_its_copy_of_the_base_model_again(session, base, tmp_path):
+    session.handover()
+    shutil.rmtree(tmp_path / "state")
+    assert session.rollback().number == 0
+    assert file_sha256(session.current.path) == session.current.sha256 == file_sha256(base)
+
+
+@pytest.mark.parametrize("leave", ["rollback", "reset"])
+def test_going_back_needs_no_disk_and_is_saved_when_it_can_be(session, start, monkeypatch, leave):
+    def full(*_):
+        raise OSError("No space left on device")
+
+    session.save()
+    given_up = session.handover().version
+    with monkeypatch.context() as patch:
+        patch.setattr("s4net_core.files.write_atomically", full)
+        assert getattr(session, leave)().number == session.status.version == 0
+        assert "No space left" in session.status.unsaved
+        assert given_up.path.is_file()
+    session.save()
+    assert session.status.unsaved == ""
+    assert not given_up.path.exists()
+    again = start()
+    assert again.status.version == 0
+    assert (len(again.keyframes) == 0) == (leave == "reset")
+    assert again.handover().version.number == 2  # no number is used twice
 
 
 def test_what_killed_writers_left_is_removed_at_the_start(start, session):
