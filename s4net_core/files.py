@@ -171,6 +171,25 @@ def write_result(path: str | Path, data: bytes | str, error: type[S4NetError] = 
         raise error(f"{path} cannot be written ({reason}): check the folder's rights and free space") from reason
 
 
+def check_writable(*paths: Path | None) -> None:
+    """Refuse files that cannot be written, before the work of which they take the result; nothing is made.
+
+    Args:
+        paths: files; None = none is asked for.
+
+    Raises:
+        S4NetError: one of them is a folder, or lies where nothing may be written.
+    """
+    for path in filter(None, paths):
+        folder = next(parent for parent in path.absolute().parents if parent.exists())
+        if path.is_dir():
+            raise S4NetError(f"{path} is a folder: name a file")
+        if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+            raise S4NetError(
+                f"{path} cannot be written: {folder} is no folder that may be written to; name another one"
+            )
+
+
 def creation_time() -> str:
     """Time for a file's metadata, UTC, ISO 8601: SOURCE_DATE_EPOCH if it is set, for repeatable files, else now.
 

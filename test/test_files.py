@@ -11,6 +11,7 @@ import pytest
 from s4net_core.errors import ExportError, S4NetError
 from s4net_core.files import (
     FolderLock,
+    check_writable,
     creation_time,
     parse_json,
     read_file,
@@ -136,6 +137,19 @@ def test_a_result_that_cannot_be_written_is_an_error_of_the_kind_asked_for(tmp_p
     (tmp_path / "file").write_text("")
     with pytest.raises(ExportError, match=rf"{tmp_path}/file/a\.onnx cannot be written .*rights"):
         write_result(tmp_path / "file" / "a.onnx", b"", ExportError)
+
+
+def test_a_file_that_cannot_be_written_is_refused_before_the_work(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    check_writable(tmp_path / "new" / "folder" / "a.npz", tmp_path / "file", None)
+    assert not (tmp_path / "new").exists()
+    with pytest.raises(S4NetError, match=rf"{tmp_path}/file/a\.npz cannot be written: {tmp_path}/file is no folder"):
+        check_writable(None, tmp_path / "file" / "a.npz")
+    with pytest.raises(S4NetError, match="is a folder: name a file"):
+        check_writable(tmp_path)
+    monkeypatch.setattr("os.access", lambda path, mode: False)  # root may write everywhere
+    with pytest.raises(S4NetError, match=f"{tmp_path} is no folder that may be written to"):
+        check_writable(tmp_path / "a.npz")
 
 
 def test_a_folder_belongs_to_one_until_it_is_released(tmp_path):

@@ -10,7 +10,7 @@ from s4net_core.cli.output import progress_bar, say_left_out
 from s4net_core.config import Settings
 from s4net_core.errors import SettingsError
 from s4net_core.evaluation.tables import to_markdown, to_rich
-from s4net_core.files import write_result
+from s4net_core.files import check_writable, write_result
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -97,6 +97,7 @@ def _evaluate_capture(args: argparse.Namespace, settings: Settings) -> None:
         raise SettingsError("give --checkpoint and --capture, or --network and --scene")
     if args.out:
         raise SettingsError("--out belongs to --network and --scene: give --report, --json or --csv FILE")
+    check_writable(args.report, args.json, args.csv)
     from s4net_core.evaluation.page import write_page
     from s4net_core.evaluation.summary import summary_tables
     from s4net_core.experiments.evaluate_capture import evaluate_capture

@@ -11,7 +11,7 @@ from s4net_core.cli.options import add_poses_option, add_settings_options, posit
 from s4net_core.cli.output import left_out, tracked
 from s4net_core.config import Settings
 from s4net_core.errors import CaptureError
-from s4net_core.files import check_map_name
+from s4net_core.files import check_map_name, check_writable
 from s4net_core.frames import Capture
 from s4net_core.labels import LabelSpace
 
@@ -45,6 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Map, write, and compare with the labels of the capture if it has some."""
     check_map_name(args.output)
+    check_writable(args.output)
     settings = settings_from(args)
     from s4net_core.mapping.offline import map_of, score_map
     from s4net_core.models.base_model_file import base_model_file

@@ -11,7 +11,7 @@ from s4net_core.cli.options import add_classes, add_classes_option, add_settings
 from s4net_core.cli.output import progress_bar
 from s4net_core.cli.state_options import add_training_options, state_file
 from s4net_core.errors import SettingsError
-from s4net_core.files import creation_time
+from s4net_core.files import check_writable, creation_time
 
 if TYPE_CHECKING:
     from s4net_core.learning.pretraining import Score, TrainingReport
@@ -56,6 +56,7 @@ def run(args: argparse.Namespace) -> int:
     kept = None if start is None else read_info(start)
     space = kept.label_space if kept else label_space_of(settings.model.label_space)
     model = kept.model if kept else settings.model
+    check_writable(args.output)
     creation_time()  # raises on a bad SOURCE_DATE_EPOCH, before an old state is removed
     state = state_file(args)
     source = open_source_set(args.source, with_depth=model.depth_decoder, label_space=space)

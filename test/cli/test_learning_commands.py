@@ -278,6 +278,13 @@ def test_a_time_that_is_none_is_refused_before_anything_is_learnt(base, place, c
     assert not list(place.glob("new.*"))
 
 
+def test_a_file_that_cannot_be_written_is_refused_before_anything_is_learnt(place, capsys):
+    assert main(["pretrain", "source", "small.yaml/new.safetensors", "--settings", "small.yaml"]) == 2
+    told = capsys.readouterr()
+    assert "small.yaml/new.safetensors cannot be written" in told.err
+    assert "4/4" not in told.out
+
+
 def test_a_mistake_leaves_no_state(base, place, capsys):
     assert main(["adapt", "nowhere", "adapted.safetensors", *GIVEN]) == 2
     assert main(["adapt", "room", "adapted.safetensors", *GIVEN]) == 0

@@ -95,6 +95,8 @@ def test_a_full_map_says_what_to_raise(folder, tmp_path, capsys):
 def test_what_cannot_become_a_map_is_said(folder, tmp_path, capsys):
     assert map_it(folder, tmp_path / "map.pcd") == EXIT_ERROR
     assert "ends neither in .npz nor in .ply" in capsys.readouterr().err
+    assert map_it(folder, folder / "weights" / "map.npz", capture=tmp_path / "nowhere") == EXIT_ERROR
+    assert "map.npz cannot be written" in capsys.readouterr().err
     frames = make_room_frames(3, 80, 56)
     for frame in frames:
         frame.depth[5:] = 0
