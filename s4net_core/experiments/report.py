@@ -18,6 +18,7 @@ from s4net_core.experiments.tables import (
     class_table,
     depth_table,
     names_of,
+    runs_table,
     seed_table,
     segmentation_table,
     stacked,
@@ -65,7 +66,7 @@ class ExperimentReport:
 
 
 def write_experiment_report(folder: str | Path, report: ExperimentReport) -> None:
-    """Write ``results.md``, ``results.csv``, ``depth.csv`` where there is depth, ``results.html`` and ``results.json``.
+    """Write ``results.md``, ``.html``, ``.json`` and ``.csv``, ``depth.csv`` where there is depth, and ``runs.csv``.
 
     Raises:
         S4NetError: a file cannot be written.
@@ -77,6 +78,7 @@ def write_experiment_report(folder: str | Path, report: ExperimentReport) -> Non
         table = stacked({c: make(report.results, c, report.published) for c in CONVENTIONS}, "scores")
         if table.rows:
             files[f"{name}.csv"] = to_csv(table, [report.title, *comments])
+    files["runs.csv"] = to_csv(runs_table(report.results), [report.title, *comments])
     for file, text in files.items():
         write_result(folder / file, text)
     if any(result.learning and result.learning.curve for result in report.results):

@@ -82,6 +82,26 @@ def seed_table(results: Sequence[Result], convention: str) -> Table:
     return Table(f"mIoU of each seed, {convention.replace('_', ' ')}, mean over scenes", columns, rows)
 
 
+def runs_table(results: Sequence[Result]) -> Table:
+    """One row a network and scan, with all that is known of it, pooled: for statistics of one's own."""
+    facts = ("network", "base", "method", "scene", "scan", "seed")
+    scores = {**SEGMENTATION, **(DEPTH if any(result.depth for result in results) else {}), AGREEMENT: AGREEMENT}
+    rows: list[list[Cell]] = []
+    for r in results:
+        learning = r.learning
+        labels = (learning.label_accuracy, learning.label_coverage) if learning else (math.nan, math.nan)
+        rows.append(
+            [
+                *(r.network, r.base, r.method, r.scene, r.scan, math.nan if r.seed is None else r.seed),
+                *(r.score(name) for name in scores),
+                *(r.unseen, r.steps, r.versions, r.refused, learning.seconds if learning else math.nan),
+                *(*labels, r.weights),
+            ]
+        )
+    learnt = ("steps", "versions", "refused", "CPU s", "labels right", "labels coverage", "weights")
+    return Table("Runs", (*facts, *scores.values(), "unseen mIoU", *learnt), rows)
+
+
 def names_of(results: Sequence[Result]) -> tuple[str, ...]:
     """Names of the classes that were scored, id 1 first; all results of a table have the same."""
     return next((result.evaluation.names for result in results if result.evaluation), ())

@@ -250,6 +250,14 @@ class TestFiles:
         rows = list(csv.DictReader(lines[len(comments) :]))
         (mean,) = (r for r in rows if (r["scores"], r["scene"], r["method"]) == ("per_image", "mean", "S4-Net"))
         assert float(mean["Scan 2 mIoU"]) == pytest.approx(0.46)
+        lines = (tmp_path / "runs.csv").read_text().splitlines()
+        assert lines[: len(comments)] == comments
+        runs = list(csv.DictReader(lines[len(comments) :]))
+        for run, expected in zip(runs, report.results, strict=True):
+            assert (run["method"], run["scene"], run["scan"]) == (expected.method, expected.scene, expected.scan)
+            assert float(run["mIoU"]) == expected.score("miou")
+            assert run["seed"] == ("" if expected.seed is None else str(expected.seed))
+        assert (runs[0]["RMSE [m]"] != "", runs[1]["RMSE [m]"]) == (True, "")
         numbers = json.loads((tmp_path / "results.json").read_text())
         assert numbers["provenance"]["Two rooms"]["data"] == {"room": "cd" * 32}
         assert numbers["provenance"]["Two rooms"]["settings"] == {"seed": 4}
