@@ -74,7 +74,7 @@ class Teacher:
         settings: groups `geometry` and `learner`.
         device: where to compute.
         sample: gives images that tell at which sizes the network is surest, see `scales_of_looks`: (H, W, 3) uint8 RGB
-            each. It is called before the first prediction. None = the first views that are predicted.
+            each. It is called once, before the first prediction. None = the first views that are predicted.
     """
 
     def __init__(
@@ -99,8 +99,7 @@ class Teacher:
         self.forget()
 
     def forget(self) -> None:
-        """Drop all predictions, labels and scales; they are made anew when they are asked for."""
-        self._scales = []
+        """Drop all predictions and labels; they are made anew when they are asked for."""
         self._cache.clear()
         self._labels.clear()
 
