@@ -181,9 +181,11 @@ def check_writable(*paths: Path | None) -> None:
         S4NetError: one of them is a folder, or lies where nothing may be written.
     """
     for path in filter(None, paths):
-        folder = next(parent for parent in path.absolute().parents if parent.exists())
         if path.is_dir():
             raise S4NetError(f"{path} is a folder: name a file")
+        if path.exists() and not path.is_file():
+            raise S4NetError(f"{path} is no regular file: name another one")
+        folder = next(parent for parent in path.absolute().parents if os.path.lexists(parent))
         if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
             raise S4NetError(
                 f"{path} cannot be written: {folder} is no folder that may be written to; name another one"

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from datetime import datetime, timedelta, timezone
+from pathlib import Path
 
 import pytest
 
@@ -145,8 +146,16 @@ def test_a_file_that_cannot_be_written_is_refused_before_the_work(tmp_path, monk
     assert not (tmp_path / "new").exists()
     with pytest.raises(S4NetError, match=rf"{tmp_path}/file/a\.npz cannot be written: {tmp_path}/file is no folder"):
         check_writable(None, tmp_path / "file" / "a.npz")
-    with pytest.raises(S4NetError, match="is a folder: name a file"):
-        check_writable(tmp_path)
+    for folder in (tmp_path, Path("/")):
+        with pytest.raises(S4NetError, match="is a folder: name a file"):
+            check_writable(folder)
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    for path, problem in (
+        (Path("/dev/null"), "is no regular file"),
+        (tmp_path / "link" / "a.npz", "link is no folder"),
+    ):
+        with pytest.raises(S4NetError, match=problem):
+            check_writable(path)
     monkeypatch.setattr("os.access", lambda path, mode: False)  # root may write everywhere
     with pytest.raises(S4NetError, match=f"{tmp_path} is no folder that may be written to"):
         check_writable(tmp_path / "a.npz")

@@ -69,6 +69,8 @@ def _evaluate_scenes(args: argparse.Namespace, settings: Settings) -> None:
     from s4net_core.experiments.evaluate_scenes import evaluate_scenes
     from s4net_core.experiments.report import write_experiment_report
 
+    if args.out:
+        check_writable(args.out / "results.md")
     report = evaluate_scenes(networks, scans, settings, poses=args.poses)
     if args.markdown:
         print(report.markdown())

@@ -288,7 +288,7 @@ class LearnerSettings(Group):
     )
     teacher_scale: float = setting(
         2.0,
-        "Ratio of the two sizes, where the network is surest, at which the teacher looks at images too; 1 = none.",
+        "The teacher also looks at two sizes, this ratio apart, where its network is surest; 1 = at none.",
         ge=1,
         le=4,
     )

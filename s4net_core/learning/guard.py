@@ -123,6 +123,10 @@ class Guard:
         """As `Judge.score`; what the base model has said is known."""
         return self._judge.score(network, self._base_labels if network is self._base else known)
 
+    def forget(self) -> None:
+        """As `Judge.forget`."""
+        self._judge.forget()
+
     def source_images(self) -> list[NDArray[np.uint8]]:
         """Colour of the hold-out, (H, W, 3) uint8 RGB each, any sizes; [] without a source set."""
         if self._source is None:

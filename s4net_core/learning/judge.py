@@ -58,6 +58,10 @@ class Judge:
             pixels += int(counts.sum())
         return right / pixels if pixels else math.nan
 
+    def forget(self) -> None:
+        """Drop the merged labels: the teacher makes others now."""
+        self._labels.clear()
+
     def labels(self, network: SegmentationNetwork, views: Sequence[Keyframe], known: KnownLabels) -> KnownLabels:
         """Labels of keyframes; those that are missing in `known` are predicted, and added to it."""
         missing = [view for view in views if view.id not in known]

@@ -184,7 +184,6 @@ class Learner:
     def restart(self) -> None:
         """Forget what earlier steps and views have left beside the weights."""
         self.steps, self.rate_share = 0, 1.0
-        self._teacher.forget()
         if self._source_free is not None:
             self._source_free.forget()
 

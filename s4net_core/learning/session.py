@@ -43,7 +43,7 @@ BASE_SHARE = "base_share"
 MAX_BROKEN_STEPS = 5
 """Losses in a row that are not finite, after which rolling back and trying again makes no sense."""
 SOURCE_SAMPLE, KEYFRAME_SAMPLE = 8, 32
-"""Images that tell the teacher at which sizes to look; keyframes of one place tell it less clearly."""
+"""Images that tell the teachers at which sizes to look, at most; keyframes of one place tell it less clearly."""
 SMALLEST_RATE_SHARE = 1 / 64
 """Share of `learner.learning_rate` below which refusals do not lower the step size."""
 
@@ -96,6 +96,8 @@ class Session:
         self._status = Status()
         self._offered, self._rejected = 0, Counter[str]()
         self._broken_steps = self._refusals = 0
+        self._looks_told_by = 0
+        """Number of images that told the teachers where to look."""
         self._advancing = self._owes_handover = False
         self._folder = StateFolder(folder, base, settings)
         try:
@@ -113,6 +115,7 @@ class Session:
             raise SettingsError("nothing to learn from: set learner.lambda_geometric above 0, or name a source set")
         train, holdout = split(source, settings.guard.holdout) if source is not None else ([], [])
         base = self._teacher(self._base_network)
+        self._teachers = [base]
         self._learner = self._new_learner(base, source, train, track)
         features = self._learner.features
         self._guard = Guard(self._base_network, base, source, holdout, self.keyframes, settings, self._device, features)
@@ -130,14 +133,25 @@ class Session:
         network.settings = network.settings.model_copy(update={"width": model.width, "height": model.height})
 
     def _teacher(self, network: SegmentationNetwork) -> Teacher:
-        return Teacher(network, self.settings, self._device, self._sample)
+        return Teacher(network, self.settings, self._device)
 
-    def _sample(self) -> list[NDArray[np.uint8]]:
-        """Images that tell the teacher at which sizes to look: the hold-out, or keyframes without a source set."""
-        if images := self._guard.source_images():
-            return spread(images, SOURCE_SAMPLE)
-        ids = spread(self.keyframes.ids(), KEYFRAME_SAMPLE)
-        return [keyframe.color for keyframe in self.keyframes.views(ids).values()]
+    def _choose_looks(self) -> None:
+        """Let the teachers look where the base model is surest: by the hold-out, or by keyframes without a source set.
+
+        More keyframes tell it better: they are asked again whenever there are twice as many.
+        """
+        images = spread(self._guard.source_images(), SOURCE_SAMPLE)
+        if not images:
+            ids = spread(self.keyframes.ids(), KEYFRAME_SAMPLE)
+            images = [keyframe.color for keyframe in self.keyframes.views(ids).values()]
+        if len(images) < max(2 * self._looks_told_by, 1):
+            return
+        self._looks_told_by = len(images)
+        scales = self._teachers[0].surest_scales(images)
+        changed = [teacher.look_at(scales) for teacher in self._teachers]
+        if any(changed):
+            self._guard.forget()
+            log.info("the teacher looks at images at these scales: %s", ", ".join(f"{scale:.2g}" for scale in scales))
 
     def _new_learner(
         self,
@@ -149,6 +163,7 @@ class Session:
         teacher = base
         if self.settings.learner.teacher_refresh:  # the guard's stays the base model
             teacher = self._teacher(self._base_network)
+            self._teachers.append(teacher)
         network = copy.deepcopy(self._base_network).requires_grad_(True).to(memory_format=torch.contiguous_format)
         kept: SourceBatches | SourceFree
         if source is None:
@@ -284,6 +299,7 @@ class Session:
     def _advance(self) -> Handover | None:
         if self._owes_handover:
             return self.handover()
+        self._choose_looks()
         try:
             report = self._learner.step()
         except LearningError as error:
@@ -304,6 +320,7 @@ class Session:
             Its duration, seconds.
         """
         with self._call():
+            self._choose_looks()
             return self._learner.step().seconds
 
     def refresh_teacher(self) -> None:
@@ -333,26 +350,30 @@ class Session:
         if objections:
             self.stopping.patience.note_refusal()
             return self._refuse(objections)
-        if not self._refusals:  # the second that passes in a row: bad poses or bad luck are over
-            self._learner.rate_share = min(2 * self._learner.rate_share, 1.0)
-        self._refusals = 0
         patience = self.stopping.patience.after(health.score - base.score)  # counts when it is written, see `advance`
         serves = self._guard.score(self._weights.current, self._weights.labels)  # on the keyframes of this moment
         self._weights.forget_labels(but=labels)
         if health.score < serves:
             with self._folder.write() as versions:
                 versions.note(patience)
-            self.stopping.patience.recall(patience)
+            self._passed(patience)
             return Handover(self.current, better=False)
         metrics = {"source_miou": health.source_miou, "agreement": health.agreement, "score": health.score}
         if self._learner.base_share:
             metrics[BASE_SHARE] = self._learner.base_share
         with self._folder.write() as versions:
             version = versions.add(learned, self._learner.steps, metrics | patience)
-        self.stopping.patience.recall(patience)
+        self._passed(patience)
         self._weights.take(learned.state_dict(), labels)
         self._status = replace(self._status, handovers=self._status.handovers + 1)
         return Handover(version)
+
+    def _passed(self, patience: dict[str, float]) -> None:
+        """Weights that the guard lets through, whether they serve or not, are written down."""
+        self.stopping.patience.recall(patience)
+        if not self._refusals:  # the second in a row: bad poses or bad luck are over
+            self._learner.rate_share = min(2 * self._learner.rate_share, 1.0)
+        self._refusals = 0
 
     def _refuse(self, reasons: tuple[str, ...]) -> Handover:
         steps = self._learner.steps
@@ -455,7 +476,7 @@ class Session:
         """
         with self._call():
             self._folder.versions.clear()
-            self._refusals = self.stopping.steps_before_views = 0
+            self._refusals = self.stopping.steps_before_views = self._looks_told_by = 0
             self._learner.restart()
             self._go_on_from_file()
             self.keyframes.clear()

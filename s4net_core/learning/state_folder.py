@@ -61,6 +61,8 @@ class StateFolder:
         self._calls = 0
         self._closed = False
         self._lock: FolderLock | None = None
+        self._owes_copy = False
+        """Whether the folder was removed, with its copy of the base model."""
         self.problem = ""
         """Why the folder could not be written when that was last tried; empty = it could."""
         try:
@@ -104,6 +106,8 @@ class StateFolder:
         try:
             with self._changed:
                 self._take_lock()
+            if self._owes_copy:
+                self._copy_again()
             if self.versions.owes_write:
                 self.versions.save()
             yield self.versions
@@ -188,8 +192,8 @@ class StateFolder:
 
     def _take_lock(self) -> None:
         """Lock the folder, again if somebody has removed it: another process may have made and locked a new one."""
-        removed = self._lock is not None and not self._lock.holds
-        if self._lock is not None and removed:
+        if self._lock is not None and not self._lock.holds:
+            self._owes_copy = True
             log.error("state folder %s was removed: what it held is lost", self._root)
             self._lock.release()
             self._lock = None
@@ -198,8 +202,14 @@ class StateFolder:
             self._lock = FolderLock(self._root, IN_USE)
             for folder in (self._root, self._folder, self._folder / "weights"):
                 remove_temporaries(folder)
-        if removed:
+
+    def _copy_again(self) -> None:
+        """Make the copy of the base model anew: without its file a roll-back to it cannot be announced."""
+        try:
             self._with_copy(self._original)
+        except FileNotFoundError:
+            log.error("%s is gone, and so is its copy: nodes cannot go back to the base model", self._original.path)
+        self._owes_copy = False
 
     def _with_copy(self, base: Version) -> Version:
         """The base model as its copy in the folder."""

@@ -1,8 +1,7 @@
 """The teacher f(·; Θ'): a frozen copy of the network; its predictions have no gradient."""
 
 import copy
-import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
 from operator import add
@@ -24,8 +23,6 @@ from s4net_core.models.build import SegmentationNetwork
 from s4net_core.models.folding import folded
 from s4net_core.models.predict import BATCH, all_outputs, to_tensor, working_images
 from s4net_core.models.resampling import SMOOTH, logits_at
-
-log = logging.getLogger(__name__)
 
 WARPED = 8
 """Neighbours that are warped at once: with all of them, memory would grow with the number of views."""
@@ -73,22 +70,13 @@ class Teacher:
         network: moved to `device`; its weights stay as they are.
         settings: groups `geometry` and `learner`.
         device: where to compute.
-        sample: gives images that tell at which sizes the network is surest, see `scales_of_looks`: (H, W, 3) uint8 RGB
-            each. It is called once, before the first prediction. None = the first views that are predicted.
     """
 
-    def __init__(
-        self,
-        network: SegmentationNetwork,
-        settings: Settings,
-        device: torch.device,
-        sample: Callable[[], Sequence[NDArray[np.uint8]]] | None = None,
-    ) -> None:
+    def __init__(self, network: SegmentationNetwork, settings: Settings, device: torch.device) -> None:
         self._network = folded(network.to(device).to(memory_format=torch.channels_last))  # faster on a CPU
         self._settings = settings
         self._device = device
-        self._sample = sample
-        self._scales: list[float] = []
+        self._scales = [1.0]
         megabytes = settings.learner.teacher_cache_megabytes
         self._cache: ByteCache[int, _Prediction] = ByteCache(megabytes, lambda prediction: prediction.nbytes)
         self._labels: ByteCache[int, _Labels] = ByteCache(megabytes, lambda labels: labels.nbytes)
@@ -97,6 +85,27 @@ class Teacher:
         """Θ' ← Θ."""
         self._network = folded(copy.deepcopy(network))
         self.forget()
+
+    def surest_scales(self, images: Sequence[NDArray[np.uint8]]) -> list[float]:
+        """As `scales_of_looks`, for images (H, W, 3) uint8 RGB of any sizes."""
+
+        def certainty(scale: float) -> float:
+            working = (working_images([image], self._settings, self._device) for image in images)
+            return fmean(float(self._seen(image, scale).amax(dim=1).mean()) for image in working)
+
+        return scales_of_looks(certainty, self._settings.learner.teacher_scale, min(self._settings.model.size))
+
+    def look_at(self, scales: list[float]) -> bool:
+        """Look at images at these scales of the working size from now on, the first of which is 1.
+
+        Returns:
+            Whether that changes anything, so that all predictions and labels were dropped.
+        """
+        if scales == self._scales:
+            return False
+        self._scales = scales
+        self.forget()
+        return True
 
     def forget(self) -> None:
         """Drop all predictions and labels; they are made anew when they are asked for."""
@@ -180,10 +189,6 @@ class Teacher:
 
     def _fresh(self, views: list[Keyframe]) -> list[_Prediction]:
         """Predictions that are not cached."""
-        if not self._scales:
-            self._scales = self._chosen_scales(
-                [view.color for view in views] if self._sample is None else self._sample()
-            )
         images = to_tensor([view.color for view in views], self._device)
         probabilities, depths = self._looks(images, [view.id for view in views])
         label = probabilities.max(dim=1).indices  # on a CPU `argmax` takes three times as long
@@ -198,19 +203,6 @@ class Teacher:
             predictions.append(_Prediction(kept[one].clone(), ids[one].clone(), inner[one].clone(), depth))
         return predictions
 
-    def _chosen_scales(self, sample: Sequence[NDArray[np.uint8]]) -> list[float]:
-        """One scale for each look at an image; `sample` as in the constructor."""
-        learner = self._settings.learner
-
-        def certainty(scale: float) -> float:
-            images = (working_images([color], self._settings, self._device) for color in sample)
-            return fmean(float(self._seen(image, scale).amax(dim=1).mean()) for image in images)
-
-        scales = scales_of_looks(certainty, learner.teacher_scale, min(self._settings.model.size))
-        if len(scales) > 1:
-            log.info("the teacher looks at images at these scales: %s", ", ".join(f"{scale:.2g}" for scale in scales))
-        return scales * 2 if learner.teacher_mirror and len(scales) == 1 else scales  # one of two looks is mirrored
-
     def _looks(self, images: Tensor, ids: list[int]) -> tuple[Tensor, Tensor | None]:
         """Mean of the probabilities over looks at all scales, and the depth of the first look, if there is any.
 
@@ -218,19 +210,21 @@ class Teacher:
         second. So each view costs one look a scale, and the views of a place see it both ways at each scale.
         """
         learner = self._settings.learner
+        scales = self._scales * 2 if learner.teacher_mirror and len(self._scales) == 1 else self._scales
         turned = [learner.teacher_mirror and id % 2 == 1 for id in ids]
         outputs = all_outputs(self._network, _mirrored(images, turned), amp=learner.amp)
         total = _mirrored(outputs.logits, turned).softmax(dim=1)
         depth = None if outputs.depth is None else _mirrored(outputs.depth, turned)
-        for scale in self._scales[1:]:
+        for scale in scales[1:]:
             turned = [before != learner.teacher_mirror for before in turned]
             total = total + _mirrored(self._seen(_mirrored(images, turned), scale), turned)
-        return total / len(self._scales), depth
+        return total / len(scales), depth
 
     def _seen(self, images: Tensor, scale: float) -> Tensor:
         """Probabilities (B, C, H, W) of images (B, 3, H, W), looked at at a scale."""
-        seen = functional.interpolate(images, scale_factor=scale, **SMOOTH)
         size = (images.shape[2], images.shape[3])
+        # By its size: with `scale_factor` PyTorch cuts a fraction of a pixel off, and the labels would be shifted.
+        seen = functional.interpolate(images, size=[round(side * scale) for side in size], **SMOOTH)
         return logits_at(self._network, seen, size, amp=self._settings.learner.amp).softmax(dim=1)
 
 

@@ -80,7 +80,7 @@ class VersionStore:
         kept = self._good[1:][-(self._keep - 1) :] if self._keep > 1 else []
         good = [*kept, version]
         self._write(good, number, steps, {})
-        self._given_up = [version for version in self._good[1:] if version not in good]
+        self._given_up += [version for version in self._good[1:] if version not in good]
         self._good[1:] = good
         self._last_number, self.steps, self.since = number, steps, {}
         self._remove_given_up()
@@ -132,7 +132,8 @@ class VersionStore:
 
     def _remove_given_up(self) -> None:
         while self._given_up:
-            self._given_up.pop().path.unlink(missing_ok=True)
+            self._given_up[-1].path.unlink(missing_ok=True)
+            self._given_up.pop()
 
     def resume(self) -> None:
         """Load the versions of an earlier run; damaged ones are named in the log and left out."""

@@ -87,7 +87,7 @@ class AdaptationServices(SlowServices[Served]):
 def _reset(served: Served) -> str:
     session = served.learner.session
     keyframes = len(session.keyframes)
-    return f"{_replace(served, session.reset)}, keyframes forgotten: {keyframes}"
+    return f"{_replace(served, session.reset)}, keyframes forgotten: {keyframes}{_doubt(served)}"
 
 
 def _roll_back(served: Served) -> str:
@@ -95,13 +95,16 @@ def _roll_back(served: Served) -> str:
     given_up = session.current.number
     if not given_up:
         raise S4NetError("version 0, the base model, serves: there is no earlier version")
-    return f"{_replace(served, session.rollback)}, version {given_up} is given up"
+    return f"{_replace(served, session.rollback)}, version {given_up} is given up{_doubt(served)}"
 
 
 def _replace(served: Served, change: Callable[[], Version]) -> str:
     version = change()
     served.learner.recover()
     served.announce(version)
+    return f"version {version.number} serves now ({version.path})"
+
+
+def _doubt(served: Served) -> str:
     unsaved = served.learner.session.status.unsaved
-    doubt = f", but nothing is saved: {unsaved}" if unsaved else ""
-    return f"version {version.number} serves now ({version.path}){doubt}"
+    return f"; not saved yet, a restart now would undo it: {unsaved}" if unsaved else ""

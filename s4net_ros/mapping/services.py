@@ -49,7 +49,7 @@ class MapServices(SlowServices[Served]):
         def save(served: Served) -> str:
             path = path_below(served.folder, request.path)
             if not len(served.map) and path.exists():
-                raise S4NetError(f"the map is empty: {path} stays as it is")
+                raise S4NetError(f"the map is empty: {path} stays as it is; remove it, or name another file")
             return f"{served.map.save(path)} voxels written to {path}"
 
         return await self.answer("save", response, save)

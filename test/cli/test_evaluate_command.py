@@ -131,6 +131,7 @@ def test_networks_and_scenes_make_the_paper_s_table(folder, tmp_path, capsys):
         (["--network", "a=b", "--network", "a=c", "--scene", "a=b"], "--network names 'a' twice"),
         (["--network", "a=b", "--scene", "a=b", "--csv", "a.csv"], "--csv cannot go with --network and --scene"),
         (["--checkpoint", "a", "--capture", "b", "--out", "c"], "--out belongs to --network and --scene"),
+        (["--network", "a=b", "--scene", "a=b", "--out", "/dev/null/c"], "results.md cannot be written"),
         (["--checkpoint", "a", "--capture", "b", "--report", "/dev/null/c.html"], "/dev/null/c.html cannot be written"),
     ],
 )

@@ -14,10 +14,10 @@ import torch
 from s4net_core.errors import CheckpointError, LearningError, S4NetError, SessionClosed, SettingsError, SourceSetError
 from s4net_core.files import FolderLock, write_atomically
 from s4net_core.geometry.camera import rescale_frame
-from s4net_core.io.source_sets.source_set import split
 from s4net_core.learning.guard import Health
-from s4net_core.learning.session import KEYFRAME_SAMPLE, SOURCE_SAMPLE, Session
+from s4net_core.learning.session import Session
 from s4net_core.learning.state_folder import StateFolder
+from s4net_core.learning.teacher import Teacher
 from s4net_core.learning.versions import VersionStore, base_version
 from s4net_core.models.checkpoint import file_sha256, load_checkpoint, read_info, save_checkpoint
 
@@ -44,6 +44,10 @@ def start(settings, base, source, tmp_path):
 @pytest.fixture
 def session(start, frames):
     return start(frames)
+
+
+def disk_full(*_):
+    raise OSError("No space left on device")
 
 
 def run_to_end(session):
@@ -170,6 +174,19 @@ def test_weights_that_the_guard_lets_through_end_a_row_of_refusals(session, monk
 def test_weights_that_the_guard_lets_through_in_a_row_raise_the_step_size_again(session, monkeypatch):
     verdicts = [BAD, BAD, BAD, GOOD, GOOD, BAD, GOOD, GOOD, GOOD]
     assert let_through(session, monkeypatch, verdicts) == [1, 0.5, 0.25, 0.25, 0.5, 0.5, 0.5, 1, 1]
+
+
+def test_a_hand_over_that_cannot_be_written_does_not_raise_the_step_size(session, monkeypatch):
+    assert let_through(session, monkeypatch, [BAD, BAD, BAD, GOOD]) == [1, 0.5, 0.25, 0.25]
+    monkeypatch.setattr(session._guard, "objections", lambda health, base: GOOD)
+    with monkeypatch.context() as patch:
+        patch.setattr("s4net_core.files.write_atomically", disk_full)
+        for _ in range(3):
+            with pytest.raises(S4NetError, match="No space left"):
+                session.handover()
+    assert session._learner.rate_share == 0.25
+    session.handover()
+    assert session._learner.rate_share == 0.5
 
 
 def test_a_network_that_collapsed_to_one_class_rolls_back_to_the_base_model(session, settings, base):
@@ -299,24 +316,46 @@ def test_keyframes_of_another_size_are_left_out(start, session, settings, caplog
     assert "trained at 64x48" in caplog.text
 
 
-def test_the_source_hold_out_tells_at_which_sizes_the_teacher_looks(session, source, settings):
-    _, holdout = split(source, settings.guard.holdout)
-    sample = session._sample()
-    assert len(sample) == min(len(holdout), SOURCE_SAMPLE) > 0
-    for color, index in ((sample[0], holdout[0]), (sample[-1], holdout[-1])):
-        assert np.array_equal(color, source[index].color)
+@pytest.fixture
+def told_by(monkeypatch):
+    """Numbers of images that told the teachers where to look, and what they were told: always 1 and 0.75."""
+    asked = []
+
+    def surest_scales(teacher, images):
+        asked.append(len(images))
+        return [1.0, 0.75]
+
+    monkeypatch.setattr(Teacher, "surest_scales", surest_scales)
+    return asked
 
 
-def test_without_a_source_set_keyframes_of_the_whole_place_tell_it(start, settings, frames):
-    settings.learner.teacher_scale = 2.0
-    session = start(frames, source=None)
+def test_the_source_hold_out_tells_once_at_which_sizes_the_teachers_look(start, settings, frames, told_by, monkeypatch):
+    monkeypatch.setattr("s4net_core.learning.session.SOURCE_SAMPLE", 2)
+    settings.learner.teacher_refresh = 2  # so that there are two teachers
+    session = start(frames)
+    for _ in range(3):
+        session.advance()
+    assert told_by == [2]
+    assert [teacher._scales for teacher in session._teachers] == [[1.0, 0.75]] * 2
+    assert session._learner._teacher in session._teachers
+
+
+def test_without_a_source_set_keyframes_tell_it_anew_when_there_are_twice_as_many(start, settings, frames, told_by):
+    settings.adaptation.min_keyframes = 2
+    session = start(source=None)
+    numbers = []
+    for frame in frames:
+        if session.offer(frame).id is not None and session.stopping.enough_views:
+            session.advance()
+            numbers.append(len(session.keyframes))
+    first = numbers[0]
+    assert told_by == [number for number in numbers if number in (first, 2 * first, 4 * first)]
+    assert len(told_by) > 1
+    session.reset()
+    for frame in frames:
+        session.offer(frame)
     session.advance()
-    ids = session.keyframes.ids()
-    sample = session._sample()
-    for color, id in ((sample[0], ids[0]), (sample[-1], ids[-1])):
-        assert np.array_equal(color, session.keyframes.get(id).color)
-    assert len(sample) == min(len(ids), KEYFRAME_SAMPLE)
-    assert session._learner._teacher._scales[0] == 1
+    assert told_by[-1] == len(session.keyframes)
 
 
 def test_a_refused_version_counts_as_no_gain_and_never_as_the_best(session, monkeypatch):
@@ -560,23 +599,38 @@ def test_a_state_folder_that_was_removed_gets_its_copy_of_the_base_model_again(s
 
 @pytest.mark.parametrize("leave", ["rollback", "reset"])
 def test_going_back_needs_no_disk_and_is_saved_when_it_can_be(session, start, monkeypatch, leave):
-    def full(*_):
-        raise OSError("No space left on device")
-
     session.save()
-    given_up = session.handover().version
+    given_up = [session.handover().version, session.handover().version]
     with monkeypatch.context() as patch:
-        patch.setattr("s4net_core.files.write_atomically", full)
+        patch.setattr("s4net_core.files.write_atomically", disk_full)
+        getattr(session, leave)()
+        assert session.status.version == (1 if leave == "rollback" else 0)
         assert getattr(session, leave)().number == session.status.version == 0
         assert "No space left" in session.status.unsaved
-        assert given_up.path.is_file()
+        assert all(version.path.is_file() for version in given_up)
     session.save()
     assert session.status.unsaved == ""
-    assert not given_up.path.exists()
+    assert not any(version.path.exists() for version in given_up)
     again = start()
     assert again.status.version == 0
     assert (len(again.keyframes) == 0) == (leave == "reset")
-    assert again.handover().version.number == 2  # no number is used twice
+    assert again.handover().version.number == 3  # no number is used twice
+
+
+def test_a_removed_folder_gets_its_copy_of_the_base_model_at_the_first_write_that_succeeds(
+    session, base, tmp_path, monkeypatch, caplog
+):
+    shutil.rmtree(tmp_path / "state")
+    with monkeypatch.context() as patch:
+        patch.setattr("s4net_core.learning.state_folder.write_atomically", disk_full)
+        with pytest.raises(S4NetError, match="No space left"):
+            session.save()
+    session.save()
+    assert file_sha256(session.current.path) == file_sha256(base)
+    shutil.rmtree(tmp_path / "state")
+    base.unlink()
+    session.save()
+    assert "nodes cannot go back to the base model" in caplog.text
 
 
 def test_what_killed_writers_left_is_removed_at_the_start(start, session):
