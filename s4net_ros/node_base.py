@@ -6,7 +6,7 @@ import sys
 import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -67,6 +67,8 @@ class S4NetNode(LifecycleNode, ABC, Generic[Configured]):
         self._configured: Configured
         self._undo_configure, self._undo_activate = ExitStack(), ExitStack()
         self._missing: BaseModelMissing | None = None
+        self._unconfigured = Report(DiagnosticStatus.ERROR, "")
+        """What /diagnostics say while the node waits for a base model."""
         self._undo_missing = ExitStack()
         try:
             self._autostart = self._declare(
@@ -161,12 +163,12 @@ class S4NetNode(LifecycleNode, ABC, Generic[Configured]):
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Calls `configure`."""
-        self._found()
         with self.loading():
             result = self._attempt("configure", self._configure)
         if result != TransitionCallbackReturn.SUCCESS:
             self._clean_up()
             return result
+        self._wait_no_more()
         return super().on_configure(state)
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -194,7 +196,7 @@ class S4NetNode(LifecycleNode, ABC, Generic[Configured]):
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Undoes everything, from any state."""
-        self._found()
+        self._wait_no_more()
         stopped, cleaned = self._deactivate(), self._clean_up()
         super().on_shutdown(state)
         return stopped if stopped != TransitionCallbackReturn.SUCCESS else cleaned
@@ -223,26 +225,33 @@ class S4NetNode(LifecycleNode, ABC, Generic[Configured]):
             self.get_logger().error(f"cannot {what}: {error}")
             if isinstance(error, BaseModelMissing):
                 self._wait_for(error)
+            self._explain(str(error))
             return TransitionCallbackReturn.FAILURE
-        except Exception:
+        except Exception as error:
             self.get_logger().error(f"cannot {what}:\n{traceback.format_exc()}")
+            self._explain(f"{type(error).__name__}: {error}")
             return TransitionCallbackReturn.ERROR
         return TransitionCallbackReturn.SUCCESS
 
     # Without a base model.
 
     def _wait_for(self, missing: BaseModelMissing) -> None:
+        if self._missing is not None:
+            return
         self._missing = missing
-        report = Report(DiagnosticStatus.ERROR, f"unconfigured: {missing}", {"state": "unconfigured"})
-        self._undo_missing.callback(DiagnosticsPublisher(self, lambda: report).destroy)
+        self._undo_missing.callback(DiagnosticsPublisher(self, lambda: self._unconfigured).destroy)
         if self._autostart:
-            self.start_housekeeping(LOOK_AGAIN_S, partial(self._look_again, missing), self._undo_missing)
+            looks = _Looks(missing.file)
+            self.start_housekeeping(LOOK_AGAIN_S, partial(self._look_again, looks), self._undo_missing)
 
-    def _look_again(self, missing: BaseModelMissing) -> None:
-        if missing.file.is_file() and self._state_label() == "unconfigured":
+    def _explain(self, reason: str) -> None:
+        self._unconfigured = Report(DiagnosticStatus.ERROR, f"unconfigured: {reason}", {"state": "unconfigured"})
+
+    def _look_again(self, looks: "_Looks") -> None:
+        if looks.new() and self._state_label() == "unconfigured":
             self._start()
 
-    def _found(self) -> None:
+    def _wait_no_more(self) -> None:
         self._missing = None
         self._undo_missing.close()
 
@@ -267,6 +276,31 @@ class S4NetNode(LifecycleNode, ABC, Generic[Configured]):
     def _state_label(self) -> str:
         label: str = self._state_machine.current_state[1]
         return label
+
+
+class _Looks:
+    """Looks at a file that somebody may be copying: half of it is not worth an attempt to load it.
+
+    Args:
+        file: may be missing.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._last: tuple[int, int] | None = None
+        self._found: tuple[int, int] | None = None
+
+    def new(self) -> bool:
+        """Whether the file is as it was at the last look, and not as it was when this was last true."""
+        state = None
+        with suppress(OSError):
+            stat = self._file.stat()
+            state = stat.st_size, stat.st_mtime_ns
+        settled, self._last = state == self._last, state
+        if state is None or not settled or state == self._found:
+            return False
+        self._found = state
+        return True
 
 
 def state_dir(settings: Settings, namespace: str) -> Path:

@@ -210,6 +210,43 @@ def test_without_a_base_model_it_says_so_in_diagnostics_and_starts_when_the_file
     assert [p for p in node.publishers if "diagnostics" in p.topic_name] == []
 
 
+@pytest.mark.parametrize("error", [S4NetError("base.safetensors is cut off"), OSError("is cut off")])
+def test_a_base_model_that_cannot_be_used_is_told_and_looked_at_again_once_it_has_changed(
+    ros, tmp_path, monkeypatch, error
+):
+    monkeypatch.setattr(node_base, "LOOK_AGAIN_S", 0.05)
+    file = tmp_path / "base.safetensors"
+    told = []
+    ros.node().create_subscription(DiagnosticArray, "/diagnostics", lambda m: told.extend(m.status), 10)
+    node = ros.add(Recorder(ros, fail={"configure": BaseModelMissing("copy that", file)}))
+    assert node.autostart()
+    node.fail = {"configure": error}
+    file.write_bytes(b"half")
+    ros.wait_for(lambda: told and "is cut off" in told[-1].message, "the error in /diagnostics")
+    assert told[-1].level == DiagnosticStatus.ERROR
+    count = len(told)
+    ros.wait_for(lambda: len(told) > count, "it goes on")
+    assert node.calls.count("configure") == 2  # once for this file, not each time that it is looked at
+    node.fail = {}
+    file.write_bytes(b"the whole")
+    ros.wait_for(lambda: node.running)
+    assert [p for p in node.publishers if "diagnostics" in p.topic_name] == []
+
+
+def test_a_base_model_that_is_being_copied_is_not_tried(tmp_path):
+    file = tmp_path / "base.safetensors"
+    looks = node_base._Looks(file)
+    assert not looks.new()
+    for size in (1, 2, 3):
+        file.write_bytes(size * b"x")
+        assert not looks.new()
+    assert [looks.new(), looks.new()] == [True, False]
+    file.unlink()
+    assert not looks.new()
+    file.write_bytes(b"xxxx")
+    assert [looks.new(), looks.new()] == [False, True]
+
+
 def test_with_a_lifecycle_manager_it_only_says_so(ros, tmp_path, monkeypatch):
     monkeypatch.setattr(node_base, "LOOK_AGAIN_S", 0.05)
     file = tmp_path / "base.safetensors"
