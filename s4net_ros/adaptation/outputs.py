@@ -17,7 +17,7 @@ class AdaptationOutputs:
     """Topics ``model_update``, ``adaptation/status`` and ``adaptation/keyframes``.
 
     Args:
-        node: publishes only while it is active.
+        node: publishes status and keyframes only while it is active.
         markers: makes the messages of ``adaptation/keyframes``.
     """
 
@@ -27,7 +27,8 @@ class AdaptationOutputs:
         self._listeners = 0
         self._announced = ""
         make = node.create_lifecycle_publisher
-        self._updates = make(ModelUpdate, "model_update", latched_qos())
+        # No lifecycle publisher: a reset, or a step that ends late, replaces weights while the node is inactive too.
+        self._updates = node.create_publisher(ModelUpdate, "model_update", latched_qos())
         self._status = make(AdaptationStatus, "adaptation/status", QoSProfile(depth=OUTPUT_DEPTH))
         latched = QoSProfile(depth=OUTPUT_DEPTH, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         self._keyframes = make(MarkerArray, "adaptation/keyframes", latched)
@@ -60,5 +61,6 @@ class AdaptationOutputs:
 
     def destroy(self) -> None:
         """End all topics."""
-        for publisher in (self._updates, self._status, self._keyframes):
+        self._node.destroy_publisher(self._updates)
+        for publisher in (self._status, self._keyframes):
             self._node.destroy_lifecycle_publisher(publisher)
