@@ -157,6 +157,7 @@ class ConfiguredAdaptation:
             paused=self.learner.paused,
             failure=self.learner.failure,
             failures=self.learner.failures,
+            active=self._node.running,
             alive=self.learner.alive,
             duty_cycle=self._settings.adaptation.duty_cycle,
             held_up=self.learner.watch.held_up(),

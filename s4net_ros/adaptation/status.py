@@ -26,6 +26,7 @@ class NodeStatus:
         paused: somebody asked for a pause.
         failure: why learning stopped by itself; empty = it did not.
         failures: errors in learner steps.
+        active: whether the node is active; while it is not, nothing is learned.
         alive: whether the learner's thread runs.
         duty_cycle: share of the time that the learner may use the device.
         held_up: share of the last minute in which the learner could have run while others had all cores, 0..1.
@@ -37,6 +38,7 @@ class NodeStatus:
     paused: bool
     failure: str
     failures: int
+    active: bool
     alive: bool
     duty_cycle: float
     held_up: float
@@ -115,6 +117,8 @@ def report(session: Status, node: NodeStatus) -> Report:
         return Report(DiagnosticStatus.WARN, node.stall, values)
     if session.unsaved:
         return Report(DiagnosticStatus.WARN, f"nothing is saved: {session.unsaved}", values)
+    if not node.active:
+        return Report(DiagnosticStatus.OK, "not active", values | {"state": "inactive"})
     if session.pairs.doubt:
         text = f"{session.pairs.doubt}; after that ~/reset forgets these keyframes, and what was learned from them"
         return Report(DiagnosticStatus.WARN, text, values)

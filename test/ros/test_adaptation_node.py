@@ -600,7 +600,7 @@ def test_deactivated_it_neither_learns_nor_listens_and_goes_on_when_activated(ro
     ros.wait_for(lambda: s.learning.steps > steps)
 
 
-def test_deactivated_it_still_announces_which_weights_serve(ros, start):
+def test_deactivated_it_says_so_and_still_announces_which_weights_serve(ros, start):
     s = start()
     s.learning.gate.clear()
     s.learning.state, s.learning.steps = "learning", 4  # a hand-over is due
@@ -610,6 +610,7 @@ def test_deactivated_it_still_announces_which_weights_serve(ros, start):
     ros.wait_for(lambda: s.robot.updates[-1].version == 1, "the step that ended late")
     assert s.robot.call(Trigger, "adaptation/reset").success
     ros.wait_for(lambda: s.robot.updates[-1].version == 0, "the reset")
+    ros.wait_for(lambda: s.robot.level().message == "not active", "/diagnostics")
 
 
 def test_cleaning_up_saves_and_ends_the_thread(ros, start):

@@ -22,6 +22,7 @@ def node(**changes) -> NodeStatus:
         "paused": False,
         "failure": "",
         "failures": 0,
+        "active": True,
         "alive": True,
         "duty_cycle": 0.7,
         "held_up": 0.1,
@@ -35,6 +36,12 @@ def test_all_is_well_while_frames_are_used():
     assert found.level == DiagnosticStatus.OK
     assert "12 keyframes" in found.message
     assert (found.values["dropped.no_pose"], found.values["rejected.known_view"]) == (2, 8)
+
+
+def test_a_node_that_is_not_active_does_not_say_that_it_learns():
+    found = report(Status(state="learning", keyframes=12, offered=20), node(active=False))
+    assert (found.level, found.message, found.values["state"]) == (DiagnosticStatus.OK, "not active", "inactive")
+    assert found.values["keyframes"] == 12
 
 
 def test_a_state_folder_that_cannot_be_written_is_a_warning():
