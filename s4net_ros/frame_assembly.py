@@ -6,6 +6,7 @@ While the camera stands still, most of them are left to the middleware, which dr
 """
 
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -39,6 +40,8 @@ from s4net_ros.raw_messages import RawMessage, raw_message
 COLOR, DEPTH, INFO = "color", "depth", "camera_info"
 DEEPEST_QUEUE = 10
 """Depth of the QoS up to which images may wait at rest: a deeper queue would fill with old ones."""
+RECENT_S = 10.0
+"""Seconds over which the reason of most dropped frames is looked for: an older one may have been mended since."""
 MOST_LEFT_OUT = 100
 """Between two images of one publisher, at rest; numbers that lie farther apart are of two publishers."""
 
@@ -102,6 +105,8 @@ class FrameAssembly:
         self._number: int | None = None
         self._skipped_before: Mapping[str, int] = {}
         """`skipped`, when a view could last be used."""
+        self._looks = [(time.monotonic(), self._skipped_before)]
+        """The same with its time, then `skipped` at each look for a stall; at most one is older than `RECENT_S`."""
         self._group = HeldBack()
         self._buffer = self._new_buffer()
         self._listener: Any = tf2_ros.TransformListener(self._buffer, node)
@@ -170,24 +175,30 @@ class FrameAssembly:
     def note_used(self) -> None:
         """Note that a view of `poll` was taken, decoded or not, which ends a stall; on the thread of `poll`."""
         self._skipped_before = self.skipped
+        self._looks = [(time.monotonic(), self._skipped_before)]
         if self._watch is not None:
             self._watch.frame()
 
     def stall(self) -> str:
-        """Why no view could be used for a while: silent topics, or what frames were dropped for; empty while they can.
+        """Why no view could be used for a while: silent topics, or what frames are dropped for; empty while they can.
 
-        Without a watch it is always empty.
+        Without a watch it is always empty. Call it now and then, on the executor's thread.
         """
         if self._watch is None or not (reason := self._watch.reason()):
             return ""
-        dropped = Counter(self.skipped) - Counter(self._skipped_before)
+        looks, now, skipped = self._looks, time.monotonic(), self.skipped
+        looks.append((now, skipped))
+        while len(looks) > 2 and looks[1][0] <= now - RECENT_S:
+            del looks[0]
+        dropped = Counter(skipped) - Counter(looks[0][1])
         del dropped[AT_REST]
         unmatched = dropped.pop(UNMATCHED, 0)
         if self._watch.silent(COLOR, DEPTH) or not (dropped or unmatched):
             return reason
         if not dropped:  # the watch knows how far the stamps lie apart
             return f"{reason}; {UNMATCHED} ({unmatched}): {DROP_REASONS[UNMATCHED]}"
-        [(worst, count)] = dropped.most_common(1)
+        [(worst, _)] = dropped.most_common(1)
+        count = skipped[worst] - self._skipped_before.get(worst, 0)
         remedy, last = DROP_REASONS.get(worst, ""), self.details[worst]
         about = last if remedy in last else f"{remedy}; the last one: {last}"
         return f"no frame for {self._watch.seconds:.1f} s that can be used; {worst} ({count}): {about}"

@@ -29,6 +29,7 @@ from s4net_core.io.images.codec import encode_compressed_color, encode_compresse
 from s4net_core.streams.assembler import WAITING_QUEUES
 from s4net_core.streams.drops import DROP_REASONS
 from s4net_core.streams.rest import Rest
+from s4net_ros import frame_assembly
 from s4net_ros.conversions import camera_info_message, image_message, transform_message
 from s4net_ros.diagnostics import StallWatch
 from s4net_ros.executor import StreamExecutor
@@ -627,6 +628,17 @@ class TestFrameThread:
         )
         watch.quiet = True
         assert camera.assembly.stall() == "what the topics say"
+
+    def test_a_stall_is_explained_by_what_is_dropped_now_not_by_what_was_mended(self, monkeypatch: pytest.MonkeyPatch):
+        monkeypatch.setattr(frame_assembly, "RECENT_S", 0.0)
+        camera = Camera()
+        camera.assembly._watch = Watch()  # type: ignore[assignment]
+        skipped, details = camera.assembly._assembler._skipped, camera.assembly._assembler._details
+        skipped["no_pose"], details["no_pose"] = 158, "odom is not in the tree"
+        assert "; no_pose (158): " in camera.assembly.stall()
+        for count in (1, 2):
+            skipped["depth_size"], details["depth_size"] = count, "depth has 5x3 pixels"
+            assert f"; depth_size ({count}): " in camera.assembly.stall()
 
     def test_a_view_that_cannot_be_used_is_counted_once_and_what_nobody_foresaw_is_told(self):
         camera, taken = Camera(), []
