@@ -166,15 +166,22 @@ class StallWatch:
         after: seconds without a frame that count as a stall (setting ``stream.stall_warning``).
         slop: largest stamp difference that still belongs together, seconds; None = the streams are not matched.
         clock: seconds, monotonic.
+        what: does not come.
     """
 
     def __init__(
-        self, node: Node, after: float, slop: float | None = None, clock: Callable[[], float] = time.monotonic
+        self,
+        node: Node,
+        after: float,
+        slop: float | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        what: str = "frame",
     ) -> None:
         self._node = node
         self._after = after
         self._slop = slop
         self._clock = clock
+        self._what = what
         self._lock = threading.Lock()
         self._topics: dict[str, _Topic] = {}
         self._last_frame = clock()
@@ -241,7 +248,7 @@ class StallWatch:
         parts = [self._about(name, topic) for name, topic in topics.items()]
         if spread := self._spread(topics):
             parts.append(spread)
-        return f"no frame for {self.seconds:.1f} s: " + "; ".join(parts)
+        return f"no {self._what} for {self.seconds:.1f} s: " + "; ".join(parts)
 
     def _about(self, name: str, topic: _Topic) -> str:
         if topic.subscription is None:

@@ -70,6 +70,7 @@ class PointsThread:
         outputs: publishes.
         stream: settings.
         counts: gets ``points_skipped.<reason>``.
+        published: called after the points of each frame.
         warn: called with reason and text when depth or camera_info cannot be used.
     """
 
@@ -78,10 +79,12 @@ class PointsThread:
         outputs: SegmentationPublishers,
         stream: StreamSettings,
         counts: Counts,
+        published: Callable[[], None],
         warn: Callable[[str, str], None],
     ) -> None:
         self._outputs = outputs
         self._counts = counts
+        self._published = published
         self._warn = warn
         self._lock = threading.Lock()
         self._matcher = ImageMatcher(stream, self._on_pair)
@@ -132,6 +135,7 @@ class PointsThread:
                 check_aligned(header.frame_id, depth.header.frame_id)
                 depth_m = depth_from_image(depth)
                 self._outputs.publish_points(header, labelled.color, labelled.result, labelled.info, depth_m)
+                self._published()
             except BadFrame as error:
                 self._counts.add(f"points_skipped.{error.reason}")
                 self._warn(error.reason, f"no points: {error}")

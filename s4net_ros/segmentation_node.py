@@ -80,9 +80,9 @@ class SegmentationNode(S4NetNode[None]):
         self._inference = Latency()
         self._depth_subscription: Subscription | None = None
         self._camera_info: CameraInfo | None = None
-        self._watch = self._new_watch()
+        self._watch, self._points_watch = self._new_watches()
         self._clock_of_color = ColorClock()
-        self._last_failure = ""
+        self._last_failure = self._last_points_failure = ""
         self._logged: dict[str, float] = {}
 
     @property
@@ -116,12 +116,14 @@ class SegmentationNode(S4NetNode[None]):
     def activate(self, configured: None, undo: ExitStack) -> None:
         """Start the threads, then the subscriptions that feed them."""
         self._worker = Worker("label frames", self._label, self._failed)
-        self._points = PointsThread(self._outputs, self.settings.stream, self.counts, self._log_now_and_then)
+        self._points = PointsThread(
+            self._outputs, self.settings.stream, self.counts, self._points_published, self._points_failed
+        )
         self._receiver = WeightsReceiver(self._segmenter, self.counts, self.get_logger())
         for name, attribute in (("points", "_points"), ("weights", "_receiver"), ("frames", "_worker")):
             undo.callback(self._stop, name, attribute)
         self._outputs.publish_label_info()
-        self._watch, self._camera_info = self._new_watch(), None
+        (self._watch, self._points_watch), self._camera_info = self._new_watches(), None
         stream = self.settings.stream
         qos = stream_qos(stream.color_reliability, 1)
         compressed = stream.color_transport == "compressed"
@@ -132,8 +134,17 @@ class SegmentationNode(S4NetNode[None]):
             qos,
             event_callbacks=self._watch.events("color", "stream.color_reliability"),
         )
-        self._watch.follow("color", color)
-        info = self.create_subscription(CameraInfo, "color/camera_info", self._on_camera_info, qos)
+        info = self.create_subscription(
+            CameraInfo,
+            "color/camera_info",
+            self._on_camera_info,
+            qos,
+            event_callbacks=self._points_watch.events("camera_info", "stream.color_reliability"),
+        )
+        self._points_watch.events("color", "stream.color_reliability")
+        self._points_watch.follow("camera_info", info)
+        for watch in (self._watch, self._points_watch):
+            watch.follow("color", color)
         update = self.create_subscription(ModelUpdate, "model_update", self._receiver.offer, latched_qos())
         for subscription in (color, info, update):
             undo.callback(self.destroy_subscription, subscription)
@@ -150,11 +161,12 @@ class SegmentationNode(S4NetNode[None]):
     def _on_color(self, message: Image | CompressedImage) -> None:
         stamp = stamp_ns(message.header)
         self.counts.add("received")
-        self._watch.arrived("color", stamp)
+        for watch in (self._watch, self._points_watch):
+            watch.arrived("color", stamp)
         if self._clock_of_color.see(stamp):  # labels do not depend on earlier frames; points and stalls do
             if forgotten := self._points.forget():
                 self.counts.add("points_skipped.time_jump", forgotten)
-            self._watch.clear_stamps()
+            self._points_watch.clear_stamps()
         match = self._points.add_color(message.header)
         if not self._outputs.wanted:
             self.counts.add("without_listener")
@@ -163,9 +175,11 @@ class SegmentationNode(S4NetNode[None]):
             self.counts.add("superseded")
 
     def _on_camera_info(self, message: CameraInfo) -> None:
+        self._points_watch.arrived("camera_info", stamp_ns(message.header))
         self._camera_info = message
 
     def _on_depth(self, message: DepthMessage) -> None:
+        self._points_watch.arrived("depth", stamp_ns(message.header))
         self._points.add_depth(message)
 
     # Worker thread.
@@ -195,6 +209,14 @@ class SegmentationNode(S4NetNode[None]):
         self._last_failure = describe(error)
         self._log_now_and_then(reason, f"frame {stamp_ns(item.message.header)} not labelled: {for_log(error)}")
 
+    def _points_published(self) -> None:
+        self._points_watch.frame()
+        self._last_points_failure = ""
+
+    def _points_failed(self, reason: str, text: str) -> None:
+        self._last_points_failure = text
+        self._log_now_and_then(reason, text)
+
     def _log_now_and_then(self, reason: str, text: str) -> None:
         now = time.monotonic()
         if now - self._logged.get(reason, -math.inf) >= LOG_AGAIN_S:
@@ -205,7 +227,7 @@ class SegmentationNode(S4NetNode[None]):
 
     def _keep_house(self) -> None:
         self._subscribe_depth(self._outputs.points_wanted)
-        if reason := self._stall():
+        if reason := self._stall() or self._points_stall():
             self._log_now_and_then("stall", reason)
 
     def _subscribe_depth(self, wanted: bool) -> None:
@@ -215,6 +237,7 @@ class SegmentationNode(S4NetNode[None]):
         if self._depth_subscription is not None:
             self.destroy_subscription(self._depth_subscription)
             self._depth_subscription = None
+            self._points_watch.forget("depth")
             self._points.forget()
             return
         stream = self.settings.stream
@@ -223,15 +246,27 @@ class SegmentationNode(S4NetNode[None]):
             self.transport_topic("depth/image_raw", stream.depth_transport),
             self._on_depth,
             stream_qos(stream.depth_reliability, stream.queue_depth),
+            event_callbacks=self._points_watch.events("depth", "stream.depth_reliability"),
         )
+        self._points_watch.follow("depth", self._depth_subscription)
+        self._points_watch.frame()  # points are wanted from now on
+        self._last_points_failure = ""
 
-    def _new_watch(self) -> StallWatch:
-        return StallWatch(self, self.settings.stream.stall_warning)
+    def _new_watches(self) -> tuple[StallWatch, StallWatch]:
+        """For frames and for points."""
+        stream = self.settings.stream
+        points = StallWatch(self, stream.stall_warning, stream.sync_slop, what="points")
+        return StallWatch(self, stream.stall_warning), points
 
     def _stall(self) -> str:
         """Why no frames are labelled; empty while frames are labelled, or while nobody listens."""
-        reason = self._watch.reason()
-        return f"{reason}; last failure: {self._last_failure}" if reason and self._last_failure else reason
+        return _with_failure(self._watch.reason(), self._last_failure)
+
+    def _points_stall(self) -> str:
+        """The same for the points."""
+        if self._depth_subscription is None:
+            return ""
+        return _with_failure(self._points_watch.reason(), self._last_points_failure)
 
     def _report(self) -> Report:
         values: dict[str, object] = {"state": self._state_label()}
@@ -247,7 +282,13 @@ class SegmentationNode(S4NetNode[None]):
             return Report(DiagnosticStatus.WARN, reason, values)
         if problem := self._receiver.problem:
             return Report(DiagnosticStatus.WARN, problem, values)
+        if reason := self._points_stall():
+            return Report(DiagnosticStatus.WARN, reason, values)
         return Report(DiagnosticStatus.OK, "labelling" if self._outputs.wanted else "idle", values)
+
+
+def _with_failure(reason: str, failure: str) -> str:
+    return f"{reason}; last failure: {failure}" if reason and failure else reason
 
 
 def main(args: Sequence[str] | None = None) -> int:

@@ -1,6 +1,7 @@
 """The segmentation node between a camera and its listeners."""
 
 import hashlib
+import itertools
 import shutil
 import signal
 import threading
@@ -14,7 +15,7 @@ pytest.importorskip("s4net_ros.msg")
 import cv2
 import numpy as np
 import torch
-from diagnostic_msgs.msg import DiagnosticArray
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from own_classes import NAMES, five_classes
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile
@@ -388,6 +389,34 @@ def test_depth_is_subscribed_only_while_somebody_listens_to_the_points(ros, star
     camera.ready(camera.depth)
     ros.on_executor(lambda: camera.ros_node.destroy_subscription(subscription))
     ros.wait_for(lambda: camera.depth.get_subscription_count() == 0, "depth let go")
+
+
+def test_points_that_never_come_are_explained_while_somebody_listens(ros, start):
+    _, camera = start(stream__stall_warning=1.0)
+    arrays = camera.listen(DiagnosticArray, "/diagnostics", QoSProfile(depth=10))
+    stamps = itertools.count(1000, 33)
+
+    def show_until(text, depth=None):
+        def said():
+            stamp = next(stamps)
+            if depth is not None:
+                camera.depth.publish(image_message(depth, "16UC1", header(stamp)))
+            camera.show(stamp)
+            return arrays and text in arrays[-1].status[0].message and arrays[-1].status[0]
+
+        return ros.wait_for(said, text)
+
+    camera.listen(Image, "segmentation/mask")
+    assert show_until("labelling")  # nobody wants points
+    clouds = camera.listen(PointCloud2, "segmentation/points")
+    status = show_until("no points for")
+    assert status.level == DiagnosticStatus.WARN
+    assert "camera_info (/color/camera_info): 1 publisher, but no message ever came" in status.message
+    assert "depth (/depth/image_raw): 1 publisher, but no message ever came" in status.message
+    camera.calibrate()
+    show_until("last failure: no points: depth", np.full((HEIGHT // 2, WIDTH // 2), 900, np.uint16))
+    show_until("labelling", np.full((HEIGHT, WIDTH), 900, np.uint16))
+    assert clouds
 
 
 def test_a_network_slower_than_the_queue_of_depth_still_gives_points(ros, start, network):
