@@ -50,6 +50,7 @@ class SegmentationPublishers:
         self._info = make(CameraInfo, "segmentation/camera_info", qos)
         self._points = make(PointCloud2, "segmentation/points", qos) if settings.points else None
         self._label_info = make(LabelInfo, "segmentation/label_info", latched_qos())
+        self._threshold = settings.min_confidence
 
     @property
     def wanted(self) -> bool:
@@ -122,7 +123,13 @@ class SegmentationPublishers:
     def publish_label_info(self) -> None:
         """Publish the latched class names; call when the node has become active."""
         header = Header(stamp=self._node.get_clock().now().to_msg())
-        self._label_info.publish(label_info(self._space, self._settings.min_confidence, header))
+        self._threshold = self._settings.min_confidence
+        self._label_info.publish(label_info(self._space, self._threshold, header))
+
+    def follow_threshold(self) -> None:
+        """Publish the class names again when their threshold, the smallest confidence, has changed."""
+        if self._threshold != self._settings.min_confidence:
+            self.publish_label_info()
 
     def destroy(self) -> None:
         """End all topics."""

@@ -42,7 +42,8 @@ if TYPE_CHECKING:
 
 NAME = "segmentation"
 HOUSEKEEPING_S = 0.5
-"""Seconds within which depth is subscribed for a new listener of the points, and a stall is noticed."""
+"""Seconds within which depth is subscribed for a new listener of the points, a new threshold reaches
+``segmentation/label_info``, and a stall is noticed."""
 LOG_AGAIN_S = 5.0
 """Seconds between two log lines about the same kind of failure; the counts miss none."""
 
@@ -227,6 +228,7 @@ class SegmentationNode(S4NetNode[None]):
 
     def _keep_house(self) -> None:
         self._subscribe_depth(self._outputs.points_wanted)
+        self._outputs.follow_threshold()
         if reason := self._stall() or self._points_stall():
             self._log_now_and_then("stall", reason)
 

@@ -224,11 +224,14 @@ def test_uncertain_pixels_are_255_from_the_moment_the_parameter_changes(ros, sta
     assert [set(m.data) for m in masks] == [{5}, {255}]
 
 
-def test_names_reach_who_comes_late(ros, start):
-    _, camera = start(segmentation__min_confidence=0.25)
+def test_names_reach_who_comes_late_with_the_threshold_in_force(ros, start):
+    node, camera = start(segmentation__min_confidence=0.25)
     infos = camera.listen(LabelInfo, "segmentation/label_info", latched_qos())
     ros.wait_for(lambda: infos)
     assert (infos[0].class_map[4], infos[0].threshold) == (VisionClass(class_id=5, class_name="chair"), 0.25)
+    node.set_parameters([Parameter("segmentation.min_confidence", value=0.5)])
+    ros.wait_for(lambda: infos[-1].threshold == 0.5, "the new threshold")
+    assert len(infos) == 2
 
 
 def test_classes_of_ones_own_reach_label_info_and_mask(ros, start, tmp_path):
