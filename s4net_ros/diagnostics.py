@@ -90,7 +90,7 @@ class DiagnosticsPublisher:
     """Publishes `collect()` on /diagnostics once a second of steady time, so that a stopped /clock does not stop it.
 
     Other nodes of the node's own name are a warning there and in the log once they stay: parameters and lifecycle calls
-    reach any of them.
+    reach any of them. Simulated time that nobody publishes is a warning there.
 
     Args:
         node: publishes; the name of the status is its full name and ``: status``.
@@ -109,9 +109,9 @@ class DiagnosticsPublisher:
         """Publish now."""
         report = self._collect()
         name = self._node.get_fully_qualified_name()
-        if namesakes := self._look_for_namesakes(name):
+        for problem in filter(None, (self._look_for_namesakes(name), self._look_for_time())):
             level = max(report.level, DiagnosticStatus.WARN)
-            report = replace(report, level=level, message=f"{report.message}; {namesakes}")
+            report = replace(report, level=level, message=f"{report.message}; {problem}")
         status = DiagnosticStatus(
             level=report.level,
             name=f"{name.lstrip('/')}: status",
@@ -136,6 +136,15 @@ class DiagnosticsPublisher:
             self._node.get_logger().warning(text)
         self._warned = True
         return text
+
+    def _look_for_time(self) -> str:
+        """What is wrong when the clock never began because nobody publishes it; else empty."""
+        if self._node.get_clock().now().nanoseconds or self._node.count_publishers("/clock"):
+            return ""
+        return (
+            "use_sim_time is true but nobody publishes /clock, so that all stamps are 0: start the simulation or the "
+            "bag, or set use_sim_time:=false"
+        )
 
     def destroy(self) -> None:
         """Stop publishing."""

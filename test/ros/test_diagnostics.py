@@ -10,7 +10,10 @@ pytest.importorskip("rclpy")
 import numpy as np
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile
+from rclpy.time import Time
+from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image
 
 from s4net_ros import diagnostics
@@ -189,3 +192,19 @@ def test_a_second_node_of_the_same_name_that_stays_is_a_warning_until_it_is_gone
     assert reports[-1].status[0].message == text
     second.destroy_node()
     ros.wait_for(lambda: reports[-1].status[0].level == DiagnosticStatus.OK)
+
+
+def test_simulated_time_that_nobody_publishes_is_a_warning(ros):
+    reports = []
+    node = ros.node("waiter", parameter_overrides=[Parameter("use_sim_time", value=True)])
+    node.create_subscription(DiagnosticArray, "/diagnostics", reports.append, 10)
+    DiagnosticsPublisher(node, lambda: Report(DiagnosticStatus.OK, "idle"), period=0.1)
+    ros.wait_for(lambda: reports)
+    assert reports[-1].status[0].level == DiagnosticStatus.WARN
+    assert reports[-1].status[0].message.startswith("idle; use_sim_time is true but nobody publishes /clock")
+    clock = ros.node("simulation").create_publisher(Clock, "/clock", 10)  # time may stand at 0
+    ros.wait_for(lambda: reports[-1].status[0].level == DiagnosticStatus.OK)
+    ros.wait_for(clock.get_subscription_count)
+    clock.publish(Clock(clock=Time(seconds=5).to_msg()))
+    ros.wait_for(lambda: reports[-1].header.stamp.sec == 5)
+    assert reports[-1].status[0].message == "idle"
