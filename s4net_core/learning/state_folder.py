@@ -205,10 +205,11 @@ class StateFolder:
 
     def _copy_again(self) -> None:
         """Make the copy of the base model anew: without its file a roll-back to it cannot be announced."""
-        try:
-            self._with_copy(self._original)
-        except FileNotFoundError:
-            log.error("%s is gone, and so is its copy: nodes cannot go back to the base model", self._original.path)
+        original = self._original
+        if _is_file_with(original.path, original.sha256):
+            self._with_copy(original)
+        else:
+            log.error("%s is gone or changed, and its copy is gone: nodes cannot go back to it", original.path)
         self._owes_copy = False
 
     def _with_copy(self, base: Version) -> Version:
