@@ -114,10 +114,10 @@ class Session:
         if source is None and not (settings.learner.lambda_geometric or of_depth):
             raise SettingsError("nothing to learn from: set learner.lambda_geometric above 0, or name a source set")
         train, holdout = split(source, settings.guard.holdout) if source is not None else ([], [])
-        base = self._teacher(self._base_network)
-        self._teachers = [base]
-        self._learner = self._new_learner(base, source, train, track)
-        features = self._learner.features
+        number = 2 if settings.learner.teacher_refresh else 1  # the learner's follows it then, the guard's never
+        self._teachers = [Teacher(self._base_network, settings, self._device) for _ in range(number)]
+        self._learner = self._new_learner(source, train, track)
+        base, features = self._teachers[0], self._learner.features
         self._guard = Guard(self._base_network, base, source, holdout, self.keyframes, settings, self._device, features)
         with self._call():
             self._resume()
@@ -131,9 +131,6 @@ class Session:
                 *(base.path, *trained.size, *model.size),
             )
         network.settings = network.settings.model_copy(update={"width": model.width, "height": model.height})
-
-    def _teacher(self, network: SegmentationNetwork) -> Teacher:
-        return Teacher(network, self.settings, self._device)
 
     def _choose_looks(self) -> None:
         """Let the teachers look where the base model is surest: by the hold-out, or by keyframes without a source set.
@@ -154,16 +151,9 @@ class Session:
             log.info("the teacher looks at images at these scales: %s", ", ".join(f"{scale:.2g}" for scale in scales))
 
     def _new_learner(
-        self,
-        base: Teacher,
-        source: SourceSet | None,
-        train: list[int],
-        track: Callable[[Sequence[int]], Iterable[int]],
+        self, source: SourceSet | None, train: list[int], track: Callable[[Sequence[int]], Iterable[int]]
     ) -> Learner:
-        teacher = base
-        if self.settings.learner.teacher_refresh:  # the guard's stays the base model
-            teacher = self._teacher(self._base_network)
-            self._teachers.append(teacher)
+        base, teacher = self._teachers[0], self._teachers[-1]
         network = copy.deepcopy(self._base_network).requires_grad_(True).to(memory_format=torch.contiguous_format)
         kept: SourceBatches | SourceFree
         if source is None:
