@@ -191,13 +191,20 @@ def test_a_remapped_transport_wins(ros):
 # Without a base model.
 
 
-def test_without_a_base_model_it_says_so_in_diagnostics_and_starts_when_the_file_is_there(ros, tmp_path, monkeypatch):
+@pytest.fixture
+def waiting(ros, tmp_path, monkeypatch):
+    """A node that waits for a base model, the file where it looks, and what /diagnostics have told, which grows."""
     monkeypatch.setattr(node_base, "LOOK_AGAIN_S", 0.05)
     file = tmp_path / "base.safetensors"
     told = []
     ros.node().create_subscription(DiagnosticArray, "/diagnostics", lambda m: told.extend(m.status), 10)
     node = ros.add(Recorder(ros, fail={"configure": BaseModelMissing("run this and copy that", file)}))
     assert node.autostart()
+    return node, file, told
+
+
+def test_without_a_base_model_it_says_so_in_diagnostics_and_starts_when_the_file_is_there(ros, waiting):
+    node, file, told = waiting
     assert node.state == "unconfigured"
     status = ros.wait_for(lambda: told and told[-1])
     assert status.level == DiagnosticStatus.ERROR
@@ -211,15 +218,8 @@ def test_without_a_base_model_it_says_so_in_diagnostics_and_starts_when_the_file
 
 
 @pytest.mark.parametrize("error", [S4NetError("base.safetensors is cut off"), OSError("is cut off")])
-def test_a_base_model_that_cannot_be_used_is_told_and_looked_at_again_once_it_has_changed(
-    ros, tmp_path, monkeypatch, error
-):
-    monkeypatch.setattr(node_base, "LOOK_AGAIN_S", 0.05)
-    file = tmp_path / "base.safetensors"
-    told = []
-    ros.node().create_subscription(DiagnosticArray, "/diagnostics", lambda m: told.extend(m.status), 10)
-    node = ros.add(Recorder(ros, fail={"configure": BaseModelMissing("copy that", file)}))
-    assert node.autostart()
+def test_a_base_model_that_cannot_be_used_is_told_and_looked_at_again_once_it_has_changed(ros, waiting, error):
+    node, file, told = waiting
     node.fail = {"configure": error}
     file.write_bytes(b"half")
     ros.wait_for(lambda: told and "is cut off" in told[-1].message, "the error in /diagnostics")
