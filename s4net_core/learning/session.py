@@ -88,7 +88,8 @@ class Session:
         check_branches(base.path, base.info.model, settings)
         warn_of_other_network(base.path, base.info.model, settings.model)
         self.settings = settings = settings.sized(base.info.model)
-        self._take_over_size(network, base)
+        width, height = settings.model.size
+        network.settings = network.settings.model_copy(update={"width": width, "height": height})
         network = network.to(self._device).to(memory_format=torch.channels_last)  # it only predicts, faster so
         self._base_network = network.eval().requires_grad_(False)
         self._weights = ServingWeights(self._base_network)
@@ -122,16 +123,6 @@ class Session:
         with self._call():
             self._resume()
 
-    def _take_over_size(self, network: SegmentationNetwork, base: Version) -> None:
-        """Record the working size of the settings, at which the network learns from now on."""
-        trained, model = base.info.model, self.settings.model
-        if trained.size != model.size:
-            log.warning(
-                "%s was trained at %dx%d but images are processed at %dx%d: see model.width and model.height",
-                *(base.path, *trained.size, *model.size),
-            )
-        network.settings = network.settings.model_copy(update={"width": model.width, "height": model.height})
-
     def _choose_looks(self) -> None:
         """Let the teachers look where the base model is surest: by the hold-out, or by keyframes without a source set.
 
@@ -144,11 +135,17 @@ class Session:
         if len(images) < max(2 * self._looks_told_by, 1):
             return
         self._looks_told_by = len(images)
-        scales = self._teachers[0].surest_scales(images)
-        changed = [teacher.look_at(scales) for teacher in self._teachers]
+        looks = self._teachers[0].surest_looks(images)
+        changed = [teacher.look_at(looks.scales) for teacher in self._teachers]
         if any(changed):
             self._guard.forget()
-            log.info("the teacher looks at images at these scales: %s", ", ".join(f"{scale:.2g}" for scale in scales))
+            log.info("the teacher looks at images at these scales: %s", ", ".join(f"{s:.2g}" for s in looks.scales))
+        if looks.surest != 1:
+            size = self.settings.model.size
+            log.info(
+                "the base model is surer of images of %dx%d than of %dx%d, at which it works: see model.width",
+                *(*(round(side * looks.surest) for side in size), *size),
+            )
 
     def _new_learner(
         self, source: SourceSet | None, train: list[int], track: Callable[[Sequence[int]], Iterable[int]]

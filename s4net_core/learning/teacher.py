@@ -18,7 +18,7 @@ from s4net_core.geometry.views import Pairs, Views
 from s4net_core.geometry.warp import Merged, away_from_borders, correspond, merge, merge_sampled
 from s4net_core.keyframes import Keyframe, views_of
 from s4net_core.learning.byte_cache import ByteCache
-from s4net_core.learning.looks import scales_of_looks
+from s4net_core.learning.looks import Looks, surest_looks
 from s4net_core.models.build import SegmentationNetwork
 from s4net_core.models.folding import folded
 from s4net_core.models.predict import BATCH, all_outputs, to_tensor, working_images
@@ -86,14 +86,14 @@ class Teacher:
         self._network = folded(copy.deepcopy(network))
         self.forget()
 
-    def surest_scales(self, images: Sequence[NDArray[np.uint8]]) -> list[float]:
-        """As `scales_of_looks`, for images (H, W, 3) uint8 RGB of any sizes."""
+    def surest_looks(self, images: Sequence[NDArray[np.uint8]]) -> Looks:
+        """As the function of this name, for images (H, W, 3) uint8 RGB of any sizes."""
 
         def certainty(scale: float) -> float:
             working = (working_images([image], self._settings, self._device) for image in images)
             return fmean(float(self._seen(image, scale).amax(dim=1).mean()) for image in working)
 
-        return scales_of_looks(certainty, self._settings.learner.teacher_scale, min(self._settings.model.size))
+        return surest_looks(certainty, self._settings.learner.teacher_scale, min(self._settings.model.size))
 
     def look_at(self, scales: list[float]) -> bool:
         """Look at images at these scales of the working size from now on, the first of which is 1.

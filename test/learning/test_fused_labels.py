@@ -149,18 +149,21 @@ def test_several_looks_count_equally(settings, network, keyframes, factors, mirr
         torch.testing.assert_close(prediction.probabilities.float(), expected, rtol=2e-3, atol=2e-4)
 
 
-@pytest.mark.parametrize(("width", "scales"), [(96, [1, 2]), (64, [1, 0.71, 1.41])])
-def test_the_sizes_at_which_the_network_is_surest_are_found(settings, network, keyframes, monkeypatch, width, scales):
+@pytest.mark.parametrize(("width", "scales", "surest"), [(96, [1, 2], 1.41), (64, [1, 0.71, 1.41], 1)])
+def test_the_sizes_at_which_the_network_is_surest_are_found(
+    settings, network, keyframes, monkeypatch, width, scales, surest
+):
     """It is surest of images that are `width` pixels wide."""
 
     def logits_at(network, images, size, *, amp):
-        sure = 10 - 3 * np.log2(images.shape[3] / width) ** 2
+        sure = 6 - 3 * np.log2(images.shape[3] / width) ** 2
         return torch.tensor([sure] + [0.0] * 36).view(1, 37, 1, 1).expand(len(images), 37, *size)
 
     settings.learner.teacher_scale = 2
     monkeypatch.setattr(module, "logits_at", logits_at)
-    found = Teacher(network, settings, CPU).surest_scales([keyframes.get(id).color for id in (1, 6, 11)])
-    assert found == pytest.approx(scales, abs=0.01)
+    found = Teacher(network, settings, CPU).surest_looks([keyframes.get(id).color for id in (1, 6, 11)])
+    assert found.scales == pytest.approx(scales, abs=0.01)
+    assert found.surest == pytest.approx(surest, abs=0.01)
 
 
 def test_other_looks_make_other_predictions_and_the_same_looks_keep_them(settings, network, keyframes):
