@@ -1,7 +1,8 @@
 """Pinhole camera: pixels to points and back, and frames brought to another size or freed from lens distortion."""
 
+import logging
 from dataclasses import replace
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import TypeVar
 
 import cv2
@@ -14,10 +15,14 @@ from s4net_core.errors import BadFrame
 from s4net_core.frames import Frame, Intrinsics
 from s4net_core.geometry.shapes import check_shape
 
+log = logging.getLogger(__name__)
+
 Scalar = TypeVar("Scalar", bound=np.generic)
 
 SMALLEST_Z = 1e-6
 """Points nearer to the camera plane than this count as behind the camera, metres."""
+MAX_SQUEEZE = 1.5
+"""Images of 16:9 are squeezed by 1.33 to 4:3, which networks bear; upright ones of 3:4 by 1.78."""
 
 
 def unproject(depth: Tensor, K: Tensor) -> tuple[Tensor, Tensor]:
@@ -79,6 +84,7 @@ def rescale_frame(frame: Frame, width: int, height: int) -> Frame:
     """
     if (frame.intrinsics.width, frame.intrinsics.height) == (width, height):
         return frame
+    _check_shape((frame.intrinsics.width, frame.intrinsics.height), (width, height))
     return replace(
         frame,
         color=resize_color(frame.color, width, height),
@@ -87,6 +93,18 @@ def rescale_frame(frame: Frame, width: int, height: int) -> Frame:
         true_depth=None if frame.true_depth is None else resize_nearest(frame.true_depth, width, height),
         intrinsics=frame.intrinsics.scaled(width, height),
     )
+
+
+@cache
+def _check_shape(size: tuple[int, int], new: tuple[int, int]) -> None:
+    """Warn once where images get another shape, in which things look other than in training."""
+    squeeze = size[0] * new[1] / (size[1] * new[0])
+    if max(squeeze, 1 / squeeze) > MAX_SQUEEZE:
+        log.warning(
+            "images of %dx%d are squeezed to %dx%d, where things look other than in training: turn them, or set "
+            "model.width and model.height to their shape",
+            *(*size, *new),
+        )
 
 
 def undistort_frame(frame: Frame) -> Frame:

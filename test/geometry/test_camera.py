@@ -92,6 +92,14 @@ def test_rescaling_mixes_colour_but_never_depth_or_label() -> None:
     assert set(np.unique(large.label)) == {3, 30}
 
 
+def test_images_of_another_shape_are_told_once(caplog):
+    upright = frame_of(np.zeros((16, 12, 3), np.uint8), None, LENS.scaled(12, 16))
+    for _ in range(2):
+        rescale_frame(upright, 8, 6)
+    (told,) = caplog.messages
+    assert "images of 12x16 are squeezed to 8x6" in told
+
+
 def test_rescaling_to_the_same_size_changes_nothing() -> None:
     frame = frame_of(np.zeros((9, 14, 3), np.uint8), None, LENS)
     assert rescale_frame(frame, 14, 9) is frame
