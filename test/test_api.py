@@ -131,7 +131,7 @@ class TestAdapt:
         assert base.load(tmp_path / "adapted.safetensors").version == 2  # as the node takes it over
 
     def test_too_few_views_are_a_message(self, checkpoint, source):
-        with pytest.raises(LearningError, match=r"keyframes with too little overlap.*longer capture"):
+        with pytest.raises(LearningError, match=r"keyframes cannot be learned from.*longer capture"):
             adapt(load_model(checkpoint, from_values(SETTINGS)), make_room_frames(3, seed=5), source)
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from s4net_core.cli.options import add_learning_options, add_poses_option, learning_settings_from, track_labels
-from s4net_core.cli.output import left_out, progress_bar, tracked
+from s4net_core.cli.output import left_out, progress_bar, say_left_out, tracked
 from s4net_core.cli.state_options import add_training_options, changed_since, prepare_state_folder
 from s4net_core.errors import SettingsError
 from s4net_core.files import creation_time
@@ -18,6 +18,8 @@ from s4net_core.frames import Capture
 from s4net_core.learning.training_log import TrainingLog
 
 if TYPE_CHECKING:
+    from s4net_core.io.captures.indexed import IndexedCapture
+    from s4net_core.io.captures.recorded import RecordedCapture
     from s4net_core.keyframes import KeyframeBuffer
     from s4net_core.learning.learner import StepReport
     from s4net_core.learning.rerun_recording import RerunRecording
@@ -69,6 +71,7 @@ def run(args: argparse.Namespace) -> int:
     recording = RerunRecording(args.rerun)
     state = prepare_state_folder(args)
     source = open_source(settings)
+    _warn_of_labels(args.capture, settings.source.path)
     with Session(settings, settings.checkpoint, source, state, track=track_labels) as session:
         capture = open_views(args.capture, settings, poses=args.poses)
         _check_resumed(session.keyframes, capture, state)
@@ -78,6 +81,18 @@ def run(args: argparse.Namespace) -> int:
             )
         _adapt(args, session, capture, recording)
     return 0
+
+
+def _warn_of_labels(capture: Path, source: str) -> None:
+    """Tell where the labels of the capture itself are learned from: then a gain says nothing about the method."""
+    if source and Path(source).expanduser().resolve() in (capture.resolve(), *capture.resolve().parents):
+        Console(stderr=True).print(
+            f"source set {source} holds the capture {capture}: its labels are learned from, so that scores in this "
+            "place say nothing about other places",
+            style="yellow",
+            markup=False,
+            highlight=False,
+        )
 
 
 def _check_resumed(keyframes: "KeyframeBuffer", capture: Capture, state: Path) -> None:
@@ -95,7 +110,12 @@ def _check_resumed(keyframes: "KeyframeBuffer", capture: Capture, state: Path) -
         )
 
 
-def _adapt(args: argparse.Namespace, session: "Session", capture: Capture, recording: "RerunRecording") -> None:
+def _adapt(
+    args: argparse.Namespace,
+    session: "Session",
+    capture: "IndexedCapture | RecordedCapture",
+    recording: "RerunRecording",
+) -> None:
     from s4net_core.learning.offline import adapt_to
 
     console = Console()
@@ -105,7 +125,9 @@ def _adapt(args: argparse.Namespace, session: "Session", capture: Capture, recor
 
     def show_collected(rejected: Mapping[str, int]) -> None:
         status = session.status
-        console.print(f"{status.keyframes} keyframes{left_out(Counter(capture.skipped) + Counter(rejected))}")
+        console.print(f"{status.keyframes} keyframes{left_out(Counter(capture.skipped) | Counter(rejected))}")
+        unopened = {reason: count for reason, count in capture.skipped.items() if reason not in rejected}
+        say_left_out(unopened, capture.details, console)  # of the others, what follows gives an example
         console.print(
             f"{status.pairs.usable} pairs of keyframes teach each other; "
             f"left out: {status.pairs.refused} whose depths contradict each other"
@@ -147,6 +169,8 @@ def _adapt(args: argparse.Namespace, session: "Session", capture: Capture, recor
     patience = session.stopping.patience
     if patience.exhausted:
         console.print(f"no further gain in {patience.limit} hand-overs")
+    if not version.number:
+        console.print("no weights passed the guard: this is the base model", style="yellow")
     sha256 = session.save_model(args.output)
     console.print(f"{args.output}: version {version.number}, sha256 {sha256[:12]}")
 

@@ -14,6 +14,19 @@ from s4net_core.learning.versions import Version
 
 log = logging.getLogger(__name__)
 
+_LITTLE_DEPTH = (
+    "most views have little depth between geometry.min_depth and geometry.max_depth: check the unit of depth, or lower "
+    "keyframes.min_depth_coverage"
+)
+REMEDIES = {
+    "no_depth": _LITTLE_DEPTH,
+    "little_depth": _LITTLE_DEPTH,
+    "known_view": "the camera hardly moves: use a longer capture, check that poses are in metres, or lower "
+    "keyframes.min_translation and keyframes.min_rotation",
+    "blurred": "most new views are blurred: move more slowly, or lower keyframes.min_sharpness",
+}
+"""What to do about a capture most of whose views were left out, by the reason."""
+
 
 def adapt_to(
     session: Session,
@@ -53,31 +66,42 @@ def adapt_to(
             messages[error.reason] = str(error)
     status = session.status
     rejected = Counter(status.rejected) - Counter(before.rejected)
-    on_collected(rejected)
-    doubt = status.pairs.doubt
+    on_collected(unusable + rejected)
     examples = [f"{reason}, e.g. {messages[reason]}" for reason, _ in unusable.most_common(1)]
     if not session.stopping.enough_views:
-        longer = "use a longer capture, or lower keyframes.min_translation"
-        advice = doubt or f"{longer}; of a long one, check that poses are in metres, and the unit of depth"
-        what = [*examples, advice] if status.offered > before.offered else examples
+        if status.offered > before.offered:
+            seen = unusable.total() + status.offered - before.offered
+            examples.append(_remedy(status, rejected, seen, adaptation.min_keyframes))
         raise LearningError(
-            f"{status.keyframes} keyframes with too little overlap to learn from (adaptation.min_keyframes is "
-            f"{adaptation.min_keyframes}; left out: {dict(unusable + rejected) or 'none'}): "
-            f"{'; '.join(what) or 'there was no view'}"
+            f"{status.keyframes} keyframes cannot be learned from (adaptation.min_keyframes is "
+            f"{adaptation.min_keyframes}; left out: {_counted(unusable + rejected)}): "
+            f"{'; '.join(examples) or 'there was no view'}"
         )
     session.save()  # not before: a capture that cannot be learned from leaves nothing behind
     if session.keyframes.taken > known:
         session.forget_patience()
     for example in examples:
         log.warning("%d of the frames cannot be used: %s", unusable.total(), example)
-    if doubt:
-        log.warning("%s", doubt)
     while session.state == LEARNING:
         handover = session.advance()
         on_step(session.status)
         if handover is not None:
             on_handover(handover)
     return session.current
+
+
+def _remedy(status: Status, rejected: Counter[str], views: int, min_keyframes: int) -> str:
+    """Why the keyframes of so many views are not enough, and what to do."""
+    if status.pairs.doubt:
+        return status.pairs.doubt
+    if status.keyframes >= min_keyframes:
+        return "no two of them overlap: use a capture with more views of each place, or check poses and intrinsics"
+    reason = next((reason for reason, count in rejected.items() if 2 * count > views), "")
+    return REMEDIES.get(reason, "use a longer capture, or lower adaptation.min_keyframes")
+
+
+def _counted(counts: Counter[str]) -> str:
+    return ", ".join(f"{count} {reason}" for reason, count in counts.items()) or "none"
 
 
 def patience_of(adaptation: AdaptationSettings) -> int:

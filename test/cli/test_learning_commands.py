@@ -368,9 +368,25 @@ def test_adapt_refuses_to_run_for_ever(base, capsys):
 def test_adapt_says_when_a_capture_is_too_short(base, place, capsys):
     write_scene_folder(place / "short", make_room_frames(2, seed=5))
     assert main(["adapt", "short", "adapted.safetensors", *GIVEN]) == 2
-    assert "too little overlap" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "1 keyframes cannot be learned from" in told
+    assert "use a longer capture, or lower adaptation.min_keyframes" in told
     assert not (place / "adapted.safetensors").exists()
     assert main(["adapt", "room", "adapted.safetensors", *GIVEN]) == 0  # nothing is left that it would ask about
+
+
+@pytest.mark.parametrize("source", ["rooms", "rooms/a"])
+def test_adapt_tells_that_labels_of_the_capture_are_learned_from(base, place, capsys, source):
+    shutil.copytree(place / "room", place / "rooms/a")
+    given = [option if option != "source" else source for option in GIVEN]
+    assert main(["adapt", "rooms/a", "adapted.safetensors", *given, "--set", "guard.holdout=2"]) == 0
+    told = " ".join(capsys.readouterr().err.split())
+    assert f"source set {source} holds the capture rooms/a: its labels are learned from" in told
+
+
+def test_adapt_says_when_the_result_is_the_base_model(base, capsys):
+    assert main(["adapt", "room", "adapted.safetensors", *GIVEN, "--set", "guard.max_class_share=0.01"]) == 0
+    assert "no weights passed the guard: this is the base model" in capsys.readouterr().out
 
 
 def test_adapt_needs_a_base_model(base, capsys):
