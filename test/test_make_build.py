@@ -79,3 +79,12 @@ def test_missing_system_packages_are_named_in_the_line_that_installs_them(checko
     assert "sudo apt-get update && sudo apt-get install -y gcc g++\n" in done.stderr
     (bin / "python3").unlink()
     assert "install -y python3 python3-venv python3-dev\n" in build(checkout, str(bin)).stderr
+
+
+@pytest.mark.parametrize(("version", "refused"), [((3, 9), True), ((3, 10), False), ((3, 14), False), ((3, 15), True)])
+def test_a_python_for_which_there_are_no_wheels_is_refused(checkout, version, refused):
+    python = checkout.parent / "bin" / "python3"
+    as_version = f'"-c"*) exec {sys.executable} -c "import sys; sys.version_info = {version}; $2" ;;\n'
+    python.write_text(python.read_text().replace("*) exec", as_version + "*) exec"))
+    done = build(checkout, f"{checkout.parent / 'bin'}:{os.environ['PATH']}")
+    assert ("Python 3.10 to 3.14 is needed: make build PYTHON=python3.12" in done.stderr) == refused

