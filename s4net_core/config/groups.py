@@ -256,7 +256,7 @@ class LearnerSettings(Group):
         0.4, "Weight of each loss on the auxiliary branch, relative to the same loss on the main output.", ge=0, le=10
     )
     geometric_weights: Literal["none", "median_frequency"] = setting(
-        "none", "Class weights in the geometric loss; the paper uses none, as weights favour rare classes too much."
+        "none", "Class weights in the geometric loss; without a source set it is always weighted. The paper uses none."
     )
     merge: Literal["argmax", "soft"] = setting(
         "argmax",
@@ -390,7 +390,7 @@ class AdaptationSettings(Group):
     )
     niceness: int = setting(
         10,
-        "Niceness of learner, map labels and loading of weights, as of `nice`; 20 = learning on idle cores alone.",
+        "Niceness of learner, map and loading of weights (not with ONNX Runtime); 20 = learning on idle cores alone.",
         ge=0,
         le=20,
     )
