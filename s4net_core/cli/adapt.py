@@ -140,9 +140,9 @@ def _adapt(
         recording.begin(session)
         progress.update(task, total=session.stopping.last_step)
         progress.start_task(task)
-        progress.start()  # only now, because reading the frames shows its own bar
 
     def show_step(status: "Status") -> None:
+        progress.start()  # not before: reading the frames shows its own bar, and there may be nothing to learn from
         progress.update(task, completed=status.step, loss=status.last_step.loss)
         write_curves(status.step, _step_values(status.last_step))
 

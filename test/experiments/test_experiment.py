@@ -140,6 +140,7 @@ def test_the_method_called_s4net_there_is_what_the_demo_does():
     rooms = load_experiment(ROOMS).shared_settings()
     assert (rooms.learner, rooms.geometry) == (demo.learner, demo.geometry)
     assert rooms.adaptation.max_steps == demo.adaptation.max_steps
+    assert rooms.model == demo.model
 
 
 def test_poses_are_for_all_places_without_their_own():
