@@ -79,9 +79,10 @@ def _html_table(table: Table, heading: bool = True) -> str:
     title = f"<h2>{html.escape(table.title)}</h2>" if heading else ""
     above = "".join(f"<th colspan={count} class=group>{html.escape(name)}</th>" for name, count in table.groups)
     groups = f"<tr>{above}</tr>" if above else ""
+    note = f"<p class=small>{html.escape(table.note)}</p>" if table.note else ""
     return (
         f'{title}<div class="scroll"><table><thead>{groups}<tr>{cells(table.columns, "th")}</tr></thead>'
-        f"<tbody>{rows}</tbody></table></div>"
+        f"<tbody>{rows}</tbody></table></div>{note}"
     )
 
 

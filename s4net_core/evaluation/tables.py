@@ -24,12 +24,14 @@ class Table:
         columns: their headings.
         rows: one cell a column each; floats are shown with three decimals, NaN as a dash.
         groups: heading above neighbouring columns, and their number, over all columns; empty = no such headings.
+        note: what a reader must know to read the numbers; shown below them, but not in CSV.
     """
 
     title: str
     columns: Sequence[str]
     rows: Sequence[Sequence[Cell]]
     groups: Sequence[tuple[str, int]] = ()
+    note: str = ""
 
     @property
     def headings(self) -> list[str]:
@@ -56,11 +58,11 @@ def cell_text(cell: Cell) -> str:
 
 
 def to_markdown(table: Table) -> str:
-    """The table in Markdown, without its title; numbers are aligned to the right."""
+    """The table in Markdown, without its title, with its note; numbers are aligned to the right."""
     right = table.numeric
     rule = "".join("---:|" if i in right else "---|" for i in range(len(table.columns)))
     lines = [_markdown_row(table.headings), f"|{rule}", *(_markdown_row(row) for row in table.rows)]
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *(["", table.note] if table.note else [])]) + "\n"
 
 
 def _markdown_row(cells: Sequence[Cell]) -> str:
@@ -72,7 +74,7 @@ def to_csv(table: Table, comments: Sequence[str] = ()) -> str:
     """The table as CSV with all digits; an unknown number is an empty cell.
 
     Args:
-        table: its title is left out.
+        table: its title and note are left out.
         comments: lines before the table, each behind a ``#``.
     """
     text = io.StringIO()
@@ -86,7 +88,8 @@ def to_csv(table: Table, comments: Sequence[str] = ()) -> str:
 def to_rich(table: Table) -> RichTable:
     """The table for a terminal; in a narrow one, headings and texts are folded as long as the numbers fit."""
     right, rows = table.numeric, [[cell_text(cell) for cell in row] for row in table.rows]
-    shown = RichTable(title=table.title, title_justify="left", padding=(0, int(len(table.columns) <= FEW_COLUMNS)))
+    padding = (0, int(len(table.columns) <= FEW_COLUMNS))
+    shown = RichTable(title=table.title, title_justify="left", caption=table.note or None, padding=padding)
     for i, column in enumerate(table.headings):
         widest = max((len(row[i]) for row in rows), default=0)
         justify: Literal["left", "right"] = "right" if i in right else "left"

@@ -2,7 +2,7 @@
 
 import io
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -27,7 +27,7 @@ def rooms_table(results: Sequence[Result], control: str = "", oracle: str = "") 
 
     The interval is a bootstrap over the rooms (95 %), where there are `ENOUGH_ROOMS`. A run wins when it ends above its
     base model. *Regret* is the mIoU of the best weights that were measured at a hand-over of the run, minus that of
-    those that serve in the end.
+    those that serve in the end. The note says how many runs kept the base model.
 
     Args:
         results: of any number of rooms, base models, methods and seeds.
@@ -59,7 +59,7 @@ def rooms_table(results: Sequence[Result], control: str = "", oracle: str = "") 
         seconds, to_most, *shares = map(_mean, zip(*(_of_learning(run, base) for run, base in own), strict=True))
         rows.append([*row, _whole(seconds), _whole(to_most), *shares])
     how = f"{len(rooms)} rooms, pooled scores of their last scans, 95 % by a bootstrap over the rooms"
-    return Table(f"Over the rooms ({how})", columns, rows)
+    return Table(f"Over the rooms ({how})", columns, rows, note=_note(runs, gains))
 
 
 def room_table(results: Sequence[Result]) -> Table:
@@ -125,6 +125,19 @@ def curves_png(results: Sequence[Result]) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()
+
+
+def _note(runs: Sequence[tuple[Result, Result]], gains: Mapping[str, Mapping[str, float]]) -> str:
+    """Why there is no interval, and whose runs ended with the base model itself."""
+    few = any(len(gain) < ENOUGH_ROOMS for gain in gains.values())
+    sentences = [f"An interval needs {ENOUGH_ROOMS} rooms."] if few else []
+    kept = []
+    for method in gains:
+        learned = [run for run, _ in runs if run.method == method and run.learning]  # weights of others have no judge
+        count = sum(not run.versions for run in learned)
+        kept += [f"{method} in {count} of {len(learned)} runs"] if count else []
+    sentences += [f"The base model was kept, which counts as a gain of 0: {', '.join(kept)}."] if kept else []
+    return " ".join(sentences)
 
 
 def _whole(seconds: float) -> Cell:

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from s4net_core.evaluation.agreement import Agreement
 from s4net_core.evaluation.evaluate import Evaluation
 from s4net_core.evaluation.metrics import SegmentationScores
+from s4net_core.evaluation.tables import to_markdown
 from s4net_core.experiments.results import Learning, Point, Result
 from s4net_core.experiments.rooms import bootstrap, curves_png, rank_correlation, rank_table, room_table, rooms_table
 
@@ -77,6 +79,22 @@ def test_few_rooms_give_no_interval(results):
     ]
     ours = row(rooms_table([*results, *more]), "ours")
     assert -0.04 < ours["95 % from"] < ours["mIoU gain"] < ours["to"] < 0.3
+
+
+def test_the_note_says_what_the_numbers_do_not(results):
+    """Weights of one's own have no learning and no judge, so the base model is not kept there."""
+    learned = Learning(1.0)
+    given = [result("mine", scene, miou, 0) for scene, miou in (("A", 0.3), ("B", 0.2))]
+    served = [replace(r, versions=int(r.scene == "A")) if r.learning else r for r in results] + given
+    note = rooms_table(served).note
+    assert note == (
+        "An interval needs 5 rooms. The base model was kept, which counts as a gain of 0: "
+        "ours in 1 of 3 runs, control in 1 of 2 runs, truth in 1 of 2 runs."
+    )
+    assert note in to_markdown(rooms_table(served))
+    rooms = [(name, seed, found) for name in "ABCDE" for seed, found in ((None, None), (0, learned))]
+    many = [replace(result("ours", name, 0.3, seed, found), versions=1) for name, seed, found in rooms]
+    assert not rooms_table(many).note
 
 
 def test_each_room_has_a_row(results):
