@@ -1,6 +1,7 @@
 """``s4net experiment``: run experiments of the paper and write its tables."""
 
 import argparse
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,16 +40,24 @@ def run(args: argparse.Namespace) -> int:
 
     experiments = {path.stem: load_experiment(path, args.stand_in) for path in args.files}
     console = Console(stderr=True)
-    with show_progress(console) as show:
-        reports = run_experiments(
-            experiments,
-            args.data,
-            args.out,
-            overrides,
-            keep_weights=args.keep_weights,
-            on_progress=show,
-            on_report=lambda title, folder: console.print(f"{title}: {folder}/results.html"),
+    try:
+        with show_progress(console) as show:
+            reports = run_experiments(
+                experiments,
+                args.data,
+                args.out,
+                overrides,
+                keep_weights=args.keep_weights,
+                on_progress=show,
+                on_report=lambda title, folder: console.print(f"{title}: {folder}/results.html"),
+            )
+    except KeyboardInterrupt:
+        kept = len(list((args.out / "runs").glob("*.json")))
+        print(
+            f"s4net experiment: interrupted; the same line goes on, {args.out}/runs keeps {kept} finished runs",
+            file=sys.stderr,
         )
+        raise
     print("\n".join(report.markdown() for report in reports))
     return 0
 

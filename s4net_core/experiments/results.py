@@ -96,7 +96,7 @@ class Result:
         depth: against depth; None = the scan, or the network, has none.
         seed: of the training that distinguishes this result; None = nothing was drawn.
         weights: SHA-256 of the weights file.
-        steps: adaptation steps.
+        steps: adaptation steps; without `learning` nothing is known of them.
         versions, refused: hand-overs that the guard accepted and refused.
         base: name of the base model; empty = it has none.
         unseen: pooled mIoU on the experiment's `unseen`; NaN = not measured.

@@ -232,11 +232,10 @@ class ExperimentRun:
     def _given(self, base: str, method: Method, seed: int, scene: Scene) -> list[Result]:
         """What the weights score that somebody else's method has made."""
         path, settings = self._data / method.weights_of(scene.name, base, seed), self.methods[method.name]
-        info = read_info(path)
-        common_space({"the experiment": self._space, f"weights file {path}": info.label_space})
+        common_space({"the experiment": self._space, f"weights file {path}": read_info(path).label_space})
 
         def measure() -> list[Result]:
-            return self._measured(TrainedNetwork(path, seed, info.step), settings, method.name, scene)
+            return self._measured(TrainedNetwork(path, seed), settings, method.name, scene)
 
         return self._once(
             {**self._follows_from(path, settings, scene), "seed": seed}, measure, method.name, base, scene

@@ -88,14 +88,15 @@ def runs_table(results: Sequence[Result]) -> Table:
     scores = {**SEGMENTATION, **(DEPTH if any(result.depth for result in results) else {}), AGREEMENT: AGREEMENT}
     rows: list[list[Cell]] = []
     for r in results:
-        learning = r.learning
-        labels = (learning.label_accuracy, learning.label_coverage) if learning else (math.nan, math.nan)
+        adapted: tuple[Cell, ...] = (math.nan,) * 6  # what a weights file says of itself may be its base model's
+        if learning := r.learning:
+            labels = (learning.label_accuracy, learning.label_coverage)
+            adapted = (r.steps, r.versions, r.refused, learning.seconds, *labels)
         rows.append(
             [
                 *(r.network, r.base, r.method, r.scene, r.scan, math.nan if r.seed is None else r.seed),
                 *(r.score(name) for name in scores),
-                *(r.unseen, r.steps, r.versions, r.refused, learning.seconds if learning else math.nan),
-                *(*labels, r.weights),
+                *(r.unseen, *adapted, r.weights),
             ]
         )
     learnt = ("steps", "versions", "refused", "CPU s", "labels right", "labels coverage", "weights")

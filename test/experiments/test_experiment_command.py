@@ -1,5 +1,6 @@
 """``s4net experiment`` from a YAML file to the paper's table, on tiny rooms."""
 
+import csv
 import itertools
 import json
 from dataclasses import replace
@@ -24,7 +25,7 @@ from s4net_core.io.source_sets.source_set import LabelledImage
 from s4net_core.labels import SUNRGBD37
 from s4net_core.learning.session import Session
 from s4net_core.models.build import build_network
-from s4net_core.models.checkpoint import read_info, save_checkpoint
+from s4net_core.models.checkpoint import CheckpointInfo, read_info, save_checkpoint
 from s4net_core.models.predict import to_tensor
 
 SETTINGS = {
@@ -157,7 +158,7 @@ def test_what_has_been_run_is_not_run_again_and_what_changed_is(done, data, monk
     assert runs == ["soft"]
 
 
-def test_an_interrupted_experiment_goes_on_with_the_run_that_was_not_done(done, data, tmp_path, monkeypatch):
+def test_an_interrupted_experiment_goes_on_with_the_run_that_was_not_done(done, data, tmp_path, monkeypatch, capsys):
     """Of seeds 0 to 2, seed 0 was run before; Ctrl-C interrupts the run of seed 2."""
     _, out = done
     runs, interrupted = [], True
@@ -172,6 +173,9 @@ def test_an_interrupted_experiment_goes_on_with_the_run_that_was_not_done(done, 
     file = write(tmp_path, methods=[{"name": "S4-Net"}], seeds=[0, 1, 2])
     command = ["experiment", file, "--data", str(data), "--out", str(out)]
     assert main(command) == 130
+    kept = len(list((out / "runs").iterdir()))
+    told = capsys.readouterr().err
+    assert f"s4net experiment: interrupted; the same line goes on, {out}/runs keeps {kept} finished runs" in told
     interrupted = False
     assert main(command) == 0
     assert runs == [1, 2]
@@ -297,12 +301,16 @@ def test_weights_of_your_own_stand_beside_s4net_over_rooms_bases_and_seeds(data,
     for scene, seed in itertools.product("AB", (0, 1)):
         torch.manual_seed(10 * seed + (scene == "B"))
         path = folder / f"{scene} first {seed}.safetensors"
-        hashes[scene, seed] = save_checkpoint(path, build_network(from_values(SETTINGS).model))
+        network = build_network(from_values(SETTINGS).model)
+        hashes[scene, seed] = save_checkpoint(path, network, CheckpointInfo(model=network.settings, step=700))
     assert main(command) == 0
     results = [Result.from_dict(r) for r in json.loads((tmp_path / "out/tiny/results.json").read_text())["results"]]
     assert {(r.scene, r.seed): r.weights for r in results if r.method == "mine"} == hashes
     (row,) = (line for line in (tmp_path / "out/results.md").read_text().splitlines() if line.startswith("| mine |"))
     assert row.split("|")[6].strip().endswith("of 4")
+    lines = [line for line in (tmp_path / "out/tiny/runs.csv").read_text().splitlines() if not line.startswith("#")]
+    steps = {(run["method"], run["steps"]) for run in csv.DictReader(lines)}
+    assert steps == {("supervised", ""), ("S4-Net", "2"), ("mine", "")}  # 700 are those of the base model
 
 
 def test_weights_of_your_own_have_no_seconds(data, tmp_path, capsys):
