@@ -63,13 +63,19 @@ class CaptureEvaluation:
         shown: dict[str, object] = {
             f"file ({name})": f"{file}, version {self.infos[name].version}" for name, file in self.files.items()
         }
+        notes = [f"{self.frames} frames, {self.measured.keyframes} keyframes; left out: {left_out or 'none'}."]
+        if not self.measured.evaluations:
+            notes.append(
+                "The capture has no labels: agreement between views is not accuracy, and it also rises when a network "
+                "collapses to a few classes."
+            )
         newest = list(self.infos.values())[-1]
         shown |= newest.model.model_dump(include={"architecture", "encoder", "label_space"})
         return HtmlPage(
             title=f"Evaluation on {self.measured.capture}",
             tables=summary_tables(self.measured),
             pictures=self.measured.pictures,
-            notes=[f"{self.frames} frames, {self.measured.keyframes} keyframes; left out: {left_out or 'none'}."],
+            notes=notes,
             settings={**shown, "size": f"{width}x{height}", **self.origin.shown()},
             figures=confusion_figures(self.measured),
             label_space=self.measured.label_space,

@@ -56,6 +56,7 @@ def test_two_networks_are_compared_in_json_and_report(folder, tmp_path, capsys):
     page = (tmp_path / "report.html").read_text()
     assert page.count("<figcaption>before") == page.count("<figcaption>changes") == 2
     assert f"{numbers['networks']['adapted']['pooled']['miou']:.3f}" in page
+    assert "is not accuracy" not in page
     assert "mIoU" in capsys.readouterr().out
 
 
@@ -141,7 +142,9 @@ def test_options_that_are_not_enough_or_have_no_effect_are_told(options, problem
 
 
 def test_capture_without_labels_gives_the_agreement_alone(folder, tmp_path, capsys):
-    assert evaluate(folder, "unlabelled", "--json", f"{tmp_path}/numbers.json", "--markdown") == 0
+    files = ("--json", f"{tmp_path}/numbers.json", "--report", f"{tmp_path}/report.html", "--pictures", "0")
+    assert evaluate(folder, "unlabelled", *files, "--markdown") == 0
+    assert "agreement between views is not accuracy" in (tmp_path / "report.html").read_text()
     (found,) = json.loads((tmp_path / "numbers.json").read_text())["networks"].values()
     assert "pooled" not in found
     assert found["agreement_pixels"] > 0
