@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
@@ -19,7 +20,8 @@ from s4net_core.cli.options import (
 )
 from s4net_core.cli.output import add_force_option, complete_folder, left_out, say_left_out, say_written, tracked
 from s4net_core.config import StreamSettings
-from s4net_core.frames import Frame
+from s4net_core.errors import CaptureError, SettingsError
+from s4net_core.frames import Frame, decoded
 from s4net_core.io.source_sets import Split
 
 if TYPE_CHECKING:
@@ -30,6 +32,7 @@ EPILOG = """examples:
   s4net convert recording.mcap room --format scene                   # plain images
   s4net convert room small --format scene --size 320x240 --stride 2  # every second frame, smaller
   s4net convert scans/scene0000_00 flat --format scene --stride 10   # a scan of ScanNet, every tenth frame
+  s4net convert room second --format scene --frames 300:             # all but the first 300 frames
   s4net convert recording.bag room --poses slam.txt                  # a RealSense recording with poses from a file
   s4net convert source small --format source-set --size 160x120      # labelled images
   s4net convert scans source --format source-set --labels nyu40      # ScanNet's class ids to SUN RGB-D 37
@@ -50,6 +53,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--size", type=_size, metavar="WxH", help="resize to this many pixels, e.g. 320x240")
     parser.add_argument("--stride", type=positive, default=1, metavar="N", help="take every n-th frame (%(default)s)")
+    parser.add_argument(
+        "--frames",
+        type=_frames,
+        metavar="START:STOP[:STEP]",
+        help="take these frames alone, counted from 0, STOP left out: `:300` for the first 300, `300:` for the rest",
+    )
     parser.add_argument(
         "--rate", type=_rate, metavar="HZ", help="replace the stamps by evenly spaced ones at this rate"
     )
@@ -79,6 +88,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Convert into a folder beside the output and put it in place when it is complete."""
     console, stream = Console(), settings_from(args).stream
+    if args.frames and args.stride > 1:
+        raise SettingsError("--frames and --stride both leave frames out: write the stride as --frames START:STOP:STEP")
     with complete_folder(args.source, args.output, force=args.force) as folder:
         if args.format == "source-set":
             message = _convert_source_set(args, folder, console)
@@ -101,13 +112,20 @@ def _convert_capture(args: argparse.Namespace, stream: StreamSettings, output: P
         stride=args.stride,
         with_depth=not args.no_depth,
     )
+    chosen = args.frames or slice(None)
+    views = islice(capture.views(), chosen.start, chosen.stop, chosen.step)
+    total = len(range(len(capture))[chosen]) or None
     labelled = 0
 
     def counted() -> Iterator[Frame]:
         nonlocal labelled
-        for frame in tracked(capture, "converting", console):
-            labelled += frame.label is not None
-            yield frame
+        view = None
+        for view in tracked(views, "converting", console, total):
+            for frame in decoded([view]):
+                labelled += frame.label is not None
+                yield frame
+        if view is None and args.frames:
+            raise CaptureError(f"--frames leaves no frame of {args.source}: begin earlier, and end after the beginning")
 
     frames = _prepared(counted(), args)
     if args.format == "scene":
@@ -135,7 +153,9 @@ def _convert_source_set(args: argparse.Namespace, output: Path, console: Console
     from s4net_core.io.source_sets.opening import open_source_set
 
     source = open_source_set(args.source, split=args.split, with_depth=not args.no_depth, map_labels=labels_from(args))
-    positions = range(0, len(source), args.stride)
+    positions = range(0, len(source), args.stride)[args.frames or slice(None)]
+    if args.frames and not positions:
+        raise CaptureError(f"--frames leaves none of the {len(source)} images of {args.source}: begin earlier")
     images = (_resized(source[position], args.size) for position in tracked(positions, "converting", console))
     return f"{write_source_set(output, images, quality=args.quality, label_space=source.label_space)} labelled images"
 
@@ -161,6 +181,13 @@ def _prepared(frames: Iterable[Frame], args: argparse.Namespace) -> Iterator[Fra
 def _size(text: str) -> tuple[int, int]:
     width, _, height = text.partition("x")
     return positive(width), positive(height)
+
+
+def _frames(text: str) -> slice:
+    parts = text.split(":")
+    if not 2 <= len(parts) <= 3 or not all(part.isdecimal() or not part for part in parts) or parts[2:] == ["0"]:
+        raise argparse.ArgumentTypeError(f"'{text}' is not START:STOP or START:STOP:STEP, counted from 0 forwards")
+    return slice(*(int(part) if part else None for part in parts))
 
 
 def _rate(text: str) -> float:

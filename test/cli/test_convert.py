@@ -54,6 +54,32 @@ def test_size_and_stride_make_a_smaller_scene_that_keeps_its_labels(scene, tmp_p
     assert frames[0].label.any()
 
 
+@pytest.mark.parametrize("of", ["scene", "bag"])
+def test_a_capture_is_split_into_frames_to_learn_from_and_frames_to_measure_on(scene, tmp_path, of, capsys):
+    assert convert(scene, tmp_path / "bag") == 0
+    source, stamps = {"scene": scene, "bag": tmp_path / "bag"}[of], [frame.stamp for frame in SceneFolder(scene)]
+    for name, chosen in {":3": slice(3), "3:": slice(3, None), "1:5:2": slice(1, 5, 2)}.items():
+        assert convert(source, tmp_path / "part", "--format", "scene", "--frames", name, "--force") == 0
+        assert [frame.stamp for frame in SceneFolder(tmp_path / "part")] == stamps[chosen]
+    assert convert(source, tmp_path / "none", "--format", "scene", "--frames", "5:") == 2
+    assert "--frames leaves no frame of" in capsys.readouterr().err
+    assert convert(source, tmp_path / "none", "--frames", ":3", "--stride", 2) == 2
+    assert "write the stride as --frames START:STOP:STEP" in capsys.readouterr().err
+    for wrong in ("3", "-3:", "::0", "a:b"):
+        with pytest.raises(SystemExit):
+            convert(source, tmp_path / "none", f"--frames={wrong}")
+        assert f"'{wrong}' is not START:STOP" in capsys.readouterr().err
+
+
+def test_images_of_a_source_set_are_chosen(tmp_path, capsys):
+    write_source_set(tmp_path / "source", make_source_images(3, 64, 48))
+    options = ("--format", "source-set", "--frames")
+    assert convert(tmp_path / "source", tmp_path / "part", *options, "1:") == 0
+    assert len(FolderSourceSet(tmp_path / "part")) == 2
+    assert convert(tmp_path / "source", tmp_path / "none", *options, "3:") == 2
+    assert "--frames leaves none of the 3 images" in capsys.readouterr().err
+
+
 def test_rate_gives_new_stamps(scene, tmp_path):
     assert convert(scene, tmp_path / "bag", "--rate", 30) == 0
     stamps = np.array([frame.stamp for frame in open_capture(tmp_path / "bag")])
