@@ -8,12 +8,14 @@ are given as a `Settings`, by keyword, or both; a group of them is a dictionary:
 import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from types import UnionType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from s4net_core.config import Settings, with_values
+from s4net_core.errors import S4NetError, SettingsError
 from s4net_core.evaluation.evaluate import Evaluation
 from s4net_core.evaluation.evaluate import evaluate as evaluate_frames
 from s4net_core.frames import FrameSequence, View
@@ -39,6 +41,8 @@ def load_model(checkpoint: str | Path, settings: Settings | None = None, **value
         CheckpointError: the file is refused.
         SettingsError: a setting is unknown, or its value is not allowed.
     """
+    if not isinstance(settings, Settings | None):
+        raise SettingsError(f"settings is a {type(settings).__name__}: give values by keyword, e.g. device='cpu'")
     chosen = with_values(settings or Settings(), values)
     return Segmenter(checkpoint, chosen.device, chosen)
 
@@ -55,7 +59,10 @@ def segment(model: Segmenter, image: str | Path | NDArray[np.uint8]) -> Segmenta
 
     Raises:
         BadFrame: the file cannot be read, or the array has another shape or dtype.
+        S4NetError: `model` or `image` is something else.
     """
+    _check_kind("model", model, Segmenter, "load_model(path) gives one")
+    _check_kind("image", image, str | Path | np.ndarray, "give a path, or (H, W, 3) uint8 RGB")
     return model.segment(image if isinstance(image, np.ndarray) else read_color(Path(image)))
 
 
@@ -86,8 +93,11 @@ def adapt(
         CaptureError, SourceSetError: data that cannot be read.
         LearningError: too few views overlap, or the loss is repeatedly not finite.
         SettingsError: no setting ends learning.
-        S4NetError: another run or a node uses `state_dir`, or the folder cannot be written.
+        S4NetError: another run or a node uses `state_dir`, or the folder cannot be written; `model` or `capture` is
+            something else.
     """
+    _check_kind("model", model, Segmenter, "load_model(path) gives one")
+    _check_kind("capture", capture, str | Path | Iterable, "give a path, or views")
     settings = with_values(model.settings, values)
     views, labelled = capture, source
     if isinstance(views, str | Path):
@@ -116,7 +126,10 @@ def evaluate(model: Segmenter, capture: str | Path | FrameSequence) -> Evaluatio
 
     Raises:
         CaptureError: the capture cannot be read, or has no labels.
+        S4NetError: `model` or `capture` is something else.
     """
+    _check_kind("model", model, Segmenter, "load_model(path) gives one")
+    _check_kind("capture", capture, str | Path | FrameSequence, "give a path, or a FrameSequence")
     if isinstance(capture, str | Path):
         capture = open_views(capture, model.settings, labels=model.info.label_space)
     return evaluate_frames(model, capture)
@@ -127,7 +140,7 @@ def save_model(model: Segmenter, path: str | Path, *, half: bool = False) -> str
 
     Args:
         model: from `load_model` or `adapt`.
-        path: file to (over)write; a reader sees the old or the new file, never a part.
+        path: file to (over)write; its folder is made if need be. A reader sees the old or the new file, never a part.
         half: store float16, half the size.
 
     Returns:
@@ -137,3 +150,8 @@ def save_model(model: Segmenter, path: str | Path, *, half: bool = False) -> str
         CheckpointError: the file cannot be written.
     """
     return model.save(path, half=half)
+
+
+def _check_kind(name: str, value: object, kind: type | UnionType, remedy: str) -> None:
+    if not isinstance(value, kind):
+        raise S4NetError(f"{name} is a {type(value).__name__}: {remedy}")

@@ -264,6 +264,9 @@ def check_pose(T: NDArray[np.float64]) -> None:
     determinant = a * (e * i - f * h) - b * (d * i - f * g) + c * (d * h - e * g)
     if max(map(abs, errors + angles)) > MAX_ROTATION_ERROR or determinant < 0:
         raise BadFrame("pose", f"pose has no proper rotation: {rows}: check axis order and quaternion norm")
+    x, y, z, w = T[3].tolist()
+    if max(abs(x), abs(y), abs(z), abs(w - 1)) > MAX_ROTATION_ERROR:
+        raise BadFrame("pose", f"last row of the pose is {[x, y, z, w]}: it must be 0 0 0 1; is the pose transposed?")
 
 
 @runtime_checkable

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -83,6 +84,27 @@ def test_segment_takes_a_file_or_an_array(checkpoint, tmp_path):
         np.testing.assert_array_equal(segment(model, image).label, expected.label)
     with pytest.raises(BadFrame, match=r"none\.png"):
         segment(model, tmp_path / "none.png")
+
+
+def test_arguments_of_the_wrong_kind_are_named(checkpoint):
+    model = load_model(checkpoint)
+    with pytest.raises(SettingsError, match="settings is a dict: give values by keyword"):
+        load_model(checkpoint, {"device": "cpu"})
+    for call in (segment, adapt, evaluate):
+        with pytest.raises(S4NetError, match="model is a str: load_model"):
+            call("base.safetensors", "room")
+    with pytest.raises(S4NetError, match="image is a list"):
+        segment(model, [1, 2])
+    with pytest.raises(S4NetError, match="capture is a int"):
+        adapt(model, 3)
+    with pytest.raises(S4NetError, match="capture is a list"):
+        evaluate(model, [])
+
+
+def test_a_depth_image_is_no_colour_image(checkpoint, tmp_path):
+    cv2.imwrite(str(tmp_path / "depth.png"), np.full((6, 8), 1500, np.uint16))
+    with pytest.raises(BadFrame, match=r"depth\.png: a PNG of one channel with 16 bit is depth"):
+        segment(load_model(checkpoint), tmp_path / "depth.png")
 
 
 class TestAdapt:

@@ -105,6 +105,13 @@ def test_a_lazy_view_has_a_rigid_pose():
         LazyView(1, turned(2.0), frame)
 
 
+def test_a_transposed_pose_is_refused():
+    T = np.eye(4)
+    T[3, 0] = 0.5
+    with pytest.raises(BadFrame, match=r"last row of the pose is \[0.5, 0.0, 0.0, 1.0\]: .* transposed"):
+        check_pose(T)
+
+
 def test_a_rotation_that_is_not_quite_one_is_judged_as_by_its_matrix_products() -> None:
     rng = np.random.default_rng(0)
     verdicts = []

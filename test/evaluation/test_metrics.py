@@ -171,3 +171,11 @@ def test_nothing_labelled_is_refused_instead_of_scored():
     for score in (matrix.pooled, matrix.per_image_mean):
         with pytest.raises(S4NetError, match="no labelled pixel"):
             score()
+
+
+@pytest.mark.parametrize("wrong", [np.full((2, 2), -1), np.ones((2, 2))])
+def test_what_is_no_class_id_is_refused(wrong):
+    good = np.ones((2, 2), np.uint8)
+    for label, prediction in ((wrong, good), (good, wrong)):
+        with pytest.raises(S4NetError, match="class ids are uint8, 0 = none"):
+            ConfusionMatrix(3).add(label, prediction)
