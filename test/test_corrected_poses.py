@@ -211,6 +211,34 @@ def test_views_to_come_are_corrected_as_the_newest_one_is(true, drifted) -> None
     np.testing.assert_allclose(keyframes.get(decision.id).T_world_camera, error @ drifted[50].T_world_camera, atol=1e-9)
 
 
+@pytest.fixture
+def shift() -> np.ndarray:
+    T = np.eye(4)
+    T[:3, 3] = (0.0, 0.4, 0.0)
+    return T
+
+
+def test_a_correction_that_moves_no_keyframe_holds_for_views_to_come(true, shift) -> None:
+    """The robot drives back through known places, and the pose graph corrects the way back alone."""
+    keyframes = filled(true[:40])
+    back = replace(true[39], stamp=true[39].stamp + 10**8)
+    assert keyframes.offer(back).reason == "known_view"
+    corrected = {frame.stamp: frame.T_world_camera for frame in true[:40]} | {back.stamp: shift @ back.T_world_camera}
+    assert keyframes.move(corrected, frame="map") == 0
+    assert keyframes.frame == "map"
+    decision = keyframes.offer(replace(true[50], stamp=true[39].stamp + 2 * 10**8))
+    np.testing.assert_allclose(keyframes.get(decision.id).T_world_camera, shift @ true[50].T_world_camera, atol=1e-9)
+
+
+def test_a_pause_does_not_undo_the_correction(true, shift) -> None:
+    keyframes = filled(true[:40])
+    keyframes.move({frame.stamp: shift @ frame.T_world_camera for frame in true[:40]}, frame="map")
+    later = replace(true[50], stamp=true[39].stamp + 10**10)
+    decision = keyframes.offer(later)
+    assert keyframes.get(decision.id).segment == 1
+    np.testing.assert_allclose(keyframes.get(decision.id).T_world_camera, shift @ later.T_world_camera, atol=1e-9)
+
+
 def test_views_to_come_stay_where_the_stream_puts_them_if_it_is_corrected_itself(true, drifted) -> None:
     keyframes = filled(drifted[:40])
     keyframes.move(path(true[:40]))

@@ -135,10 +135,11 @@ class KeyframeBuffer(KeyframeQueries):
                     correction = T_corrected @ inverse(keyframe.T_world_camera)
                     knots.setdefault(keyframe.segment, {})[stamp] = correction
             moved = moved_poses(pairing.keyframes, knots)
+            if knots:  # also where no keyframe moves: views to come need the correction
+                self._trail.move(knots, follow=bool(frame))
+                self._frame = frame
             if not moved:
                 return 0
-            self._trail.move(knots, follow=bool(frame))
-            self._frame = frame
             stale = pairing.move(moved)
         for id in stale:  # one at a time, so that nobody waits long
             with self._lock:

@@ -31,9 +31,13 @@ class Trail:
         """Of the views since time went back, ascending."""
         self._corrections: dict[int, NDArray[np.float64]] = {}
         """By segment: maps the stream's world to the corrected one, for views to come."""
+        self._newest: NDArray[np.float64] | None = None
+        """With which a new segment begins: a pause does not undo a correction."""
 
     def corrected(self, T_world_camera: NDArray[np.float64], segment: int) -> NDArray[np.float64]:
         """Corrected pose, (4, 4), of a view to which the stream gives this pose."""
+        if self._newest is not None:
+            self._corrections.setdefault(segment, self._newest)
         correction = self._corrections.get(segment)
         return T_world_camera if correction is None else correction @ T_world_camera
 
@@ -92,11 +96,12 @@ class Trail:
             knots: by segment.
             follow: whether views to come need the newest correction too; otherwise the stream gives them as they are.
         """
-        for segment, own in knots.items():
+        for segment, own in sorted(knots.items()):
             if follow:
                 self._corrections[segment] = own[max(own)] @ self._corrections.get(segment, np.eye(4))
             else:
                 self._corrections.pop(segment, None)
+            self._newest = self._corrections.get(segment)
             chosen = [stamp for stamp, (of_pose, _) in self._poses.items() if of_pose == segment]
             for stamp, correction in zip(chosen, at(own, chosen), strict=True):
                 self._poses[stamp] = segment, correction @ self._poses[stamp][1]
