@@ -121,7 +121,7 @@ class GeometrySettings(Group):
         0.1, "Smallest depth that counts; nearer pixels are treated as having no depth.", unit="m", ge=0, le=100
     )
     max_depth: float = setting(
-        10.0, "Largest depth that counts; farther pixels are treated as having no depth.", unit="m", gt=0, le=1000
+        10.0, "Largest depth that counts; farther pixels are treated as having no depth.", unit="m", gt=0, le=65
     )
 
     @property

@@ -24,7 +24,7 @@ from s4net_core.learning.learner import LabelsOf
 from s4net_core.learning.offline import adapt_to
 from s4net_core.learning.session import Session
 from s4net_core.learning.status import Handover, Status
-from s4net_core.learning.stopping import FINISHED
+from s4net_core.learning.stopping import LEARNING
 from s4net_core.models.checkpoint import file_sha256, load_checkpoint, read_info, save_checkpoint
 from s4net_core.models.predict import pick_device, predict_labels
 from s4net_core.models.segmenter import Segmenter
@@ -94,7 +94,7 @@ def adapt_base(
         def step(status: Status) -> None:
             on_step(status.step)
             # A hand-over of this step comes to `measure` next.
-            handed_over = status.step % settings.adaptation.handover_every == 0 or status.state == FINISHED
+            handed_over = status.step % settings.adaptation.handover_every == 0 or status.state != LEARNING
             if clock.seconds > limit and not handed_over:
                 measure(session.handover())
 

@@ -28,7 +28,7 @@ from s4net_core.learning.serving_weights import ServingWeights
 from s4net_core.learning.source_free import SourceFree
 from s4net_core.learning.state_folder import StateFolder
 from s4net_core.learning.status import Handover, Status
-from s4net_core.learning.stopping import FINISHED, LEARNING, WITHOUT_GAIN, Stopping
+from s4net_core.learning.stopping import LEARNING, WITHOUT_GAIN, Stopping
 from s4net_core.learning.teacher import Teacher
 from s4net_core.learning.versions import Version, base_version
 from s4net_core.losses import median_frequency_weights
@@ -296,8 +296,8 @@ class Session:
             return self._refuse((str(error),))
         self._broken_steps = 0
         self._status = replace(self._status, last_step=report)
-        every, finished = self.settings.adaptation.handover_every, self.stopping.state(report.step) == FINISHED
-        self._owes_handover = report.step % every == 0 or finished
+        last = self.stopping.state(report.step) != LEARNING  # what is not handed over before a rest is lost
+        self._owes_handover = last or report.step % self.settings.adaptation.handover_every == 0
         return self.handover() if self._owes_handover else None
 
     def time_step(self) -> float:
@@ -332,7 +332,9 @@ class Session:
     def _handover(self) -> Handover:
         learned, labels = self._learner.result(), KnownLabels()
         health, base = self._guard.measure(learned, labels)
-        self._status = replace(self._status, health=health, base_health=base)
+        self._status = replace(self._status, health=health)
+        if health.finite:  # otherwise nothing was measured
+            self._status = replace(self._status, base_health=base)
         objections = self._guard.objections(health, base)
         if objections:
             self.stopping.patience.note_refusal()

@@ -263,6 +263,18 @@ def test_steps_of_an_earlier_place_do_not_count_for_the_keyframes_of_now_also_af
     assert start().stopping.steps_before_views == 0
 
 
+def test_the_last_step_before_a_rest_is_handed_over(settings, start, frames):
+    settings.adaptation.max_steps, settings.adaptation.steps_per_keyframe = 0, 0.5
+    session = start(frames)
+    session.stopping.steps_before_views = 1  # of a run that ended between two hand-overs
+    handovers = {}
+    while session.state == "learning":
+        handover = session.advance()
+        handovers[session.status.step] = handover
+    assert max(handovers) % settings.adaptation.handover_every
+    assert handovers[max(handovers)] is not None
+
+
 def test_in_a_folder_that_cannot_be_written_steps_of_an_earlier_place_do_not_count_either(
     earlier, start, frames, monkeypatch
 ):
