@@ -98,6 +98,7 @@ def adapt(
     """
     _check_kind("model", model, Segmenter, "load_model(path) gives one")
     _check_kind("capture", capture, str | Path | Iterable, "give a path, or views")
+    _check_kind("source", source, str | Path | SourceSet | None, "give a path, or a SourceSet")
     settings = with_values(model.settings, values)
     views, labelled = capture, source
     if isinstance(views, str | Path):
@@ -148,7 +149,9 @@ def save_model(model: Segmenter, path: str | Path, *, half: bool = False) -> str
 
     Raises:
         CheckpointError: the file cannot be written.
+        S4NetError: `model` is something else.
     """
+    _check_kind("model", model, Segmenter, "load_model(path) gives one")
     return model.save(path, half=half)
 
 

@@ -103,7 +103,7 @@ def test_arguments_of_the_wrong_kind_are_named(checkpoint):
 
 def test_a_depth_image_is_no_colour_image(checkpoint, tmp_path):
     cv2.imwrite(str(tmp_path / "depth.png"), np.full((6, 8), 1500, np.uint16))
-    with pytest.raises(BadFrame, match=r"depth\.png: a PNG of one channel with 16 bit is depth"):
+    with pytest.raises(BadFrame, match=r"depth\.png: a PNG of one channel with 16 bit is depth, or grey"):
         segment(load_model(checkpoint), tmp_path / "depth.png")
 
 

@@ -87,8 +87,8 @@ def _warn_of_labels(capture: Path, source: str) -> None:
     """Tell where the labels of the capture itself are learned from: then a gain says nothing about the method."""
     if source and Path(source).expanduser().resolve() in (capture.resolve(), *capture.resolve().parents):
         Console(stderr=True).print(
-            f"source set {source} holds the capture {capture}: its labels are learned from, so that scores in this "
-            "place say nothing about other places",
+            f"source set {source} holds the capture {capture}: if it reads the labels there, they are learned from, "
+            "and scores in this place say nothing about other places",
             style="yellow",
             markup=False,
             highlight=False,
@@ -127,7 +127,7 @@ def _adapt(
         status = session.status
         console.print(f"{status.keyframes} keyframes{left_out(Counter(capture.skipped) | Counter(rejected))}")
         unopened = {reason: count for reason, count in capture.skipped.items() if reason not in rejected}
-        say_left_out(unopened, capture.details, console)  # of the others, what follows gives an example
+        say_left_out(unopened, capture.details, console)  # a warning gives an example of the others
         console.print(
             f"{status.pairs.usable} pairs of keyframes teach each other; "
             f"left out: {status.pairs.refused} whose depths contradict each other"
@@ -170,7 +170,7 @@ def _adapt(
     if patience.exhausted:
         console.print(f"no further gain in {patience.limit} hand-overs")
     if not version.number:
-        console.print("no weights passed the guard: this is the base model", style="yellow")
+        console.print("no weights were better than the base model's: this is the base model", style="yellow")
     sha256 = session.save_model(args.output)
     console.print(f"{args.output}: version {version.number}, sha256 {sha256[:12]}")
 

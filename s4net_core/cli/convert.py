@@ -1,6 +1,7 @@
 """``s4net convert``: turn a capture into a rosbag2 recording or a scene folder, or shrink a source set."""
 
 import argparse
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import islice
@@ -101,6 +102,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _convert_capture(args: argparse.Namespace, stream: StreamSettings, output: Path, console: Console) -> str:
     from s4net_core.io.bags.writer import write_bag
+    from s4net_core.io.captures.indexed import no_frames
     from s4net_core.io.captures.opening import open_capture
     from s4net_core.io.captures.scene_folder import write_scene_folder
 
@@ -119,12 +121,14 @@ def _convert_capture(args: argparse.Namespace, stream: StreamSettings, output: P
 
     def counted() -> Iterator[Frame]:
         nonlocal labelled
-        view = None
-        for view in tracked(views, "converting", console, total):
-            for frame in decoded([view]):
-                labelled += frame.label is not None
-                yield frame
-        if view is None and args.frames:
+        count = 0
+        for frame in decoded(tracked(views, "converting", console, total)):
+            count += 1
+            labelled += frame.label is not None
+            yield frame
+        if not count and capture.skipped:
+            raise no_frames(args.source, capture.skipped, capture.details)
+        if not count and args.frames:
             raise CaptureError(f"--frames leaves no frame of {args.source}: begin earlier, and end after the beginning")
 
     frames = _prepared(counted(), args)
@@ -187,7 +191,7 @@ def _frames(text: str) -> slice:
     parts = text.split(":")
     if not 2 <= len(parts) <= 3 or not all(part.isdecimal() or not part for part in parts) or parts[2:] == ["0"]:
         raise argparse.ArgumentTypeError(f"'{text}' is not START:STOP or START:STOP:STEP, counted from 0 forwards")
-    return slice(*(int(part) if part else None for part in parts))
+    return slice(*(min(int(part), sys.maxsize) if part else None for part in parts))
 
 
 def _rate(text: str) -> float:

@@ -62,8 +62,8 @@ class ConfusionMatrix:
             S4NetError: an id is negative, larger than `num_classes`, or no integer.
         """
         for what, ids in (("label", label), ("prediction", prediction)):
-            if ids.dtype.kind not in "iu" or ids.min(initial=0) < 0:
-                raise S4NetError(f"{what} is {ids.dtype}, from {ids.min(initial=0)}: class ids are uint8, 0 = none")
+            if ids.dtype.kind not in "iub" or ids.min(initial=0) < 0:
+                raise S4NetError(f"{what} is {ids.dtype} and has {ids.min()}: class ids are uint8, 0 = none")
         if label.shape != prediction.shape:
             raise ShapeError(f"label is {label.shape} but prediction is {prediction.shape}: rescale one to the other")
         true, answer = from_mask(label), from_mask(prediction)

@@ -84,7 +84,6 @@ def rescale_frame(frame: Frame, width: int, height: int) -> Frame:
     """
     if (frame.intrinsics.width, frame.intrinsics.height) == (width, height):
         return frame
-    _check_shape((frame.intrinsics.width, frame.intrinsics.height), (width, height))
     return replace(
         frame,
         color=resize_color(frame.color, width, height),
@@ -138,6 +137,7 @@ def undistort_frame(frame: Frame) -> Frame:
 
 def working_frame(frame: Frame, width: int, height: int) -> Frame:
     """The view as networks see it: of one size and without distortion; see `undistort_frame` and `rescale_frame`."""
+    _check_shape((frame.intrinsics.width, frame.intrinsics.height), (width, height))
     return rescale_frame(undistort_frame(frame), width, height)
 
 

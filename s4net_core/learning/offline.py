@@ -68,8 +68,11 @@ def adapt_to(
     rejected = Counter(status.rejected) - Counter(before.rejected)
     on_collected(unusable + rejected)
     examples = [f"{reason}, e.g. {messages[reason]}" for reason, _ in unusable.most_common(1)]
-    if not session.stopping.enough_views:
-        if status.offered > before.offered:
+    doubt = status.pairs.doubt  # then the few pairs that fit may do so by chance
+    if doubt or not session.stopping.enough_views:
+        if doubt:
+            examples.append(doubt)
+        elif status.offered > before.offered:
             seen = unusable.total() + status.offered - before.offered
             examples.append(_remedy(status, rejected, seen, adaptation.min_keyframes))
         raise LearningError(
@@ -92,10 +95,12 @@ def adapt_to(
 
 def _remedy(status: Status, rejected: Counter[str], views: int, min_keyframes: int) -> str:
     """Why the keyframes of so many views are not enough, and what to do."""
-    if status.pairs.doubt:
-        return status.pairs.doubt
     if status.keyframes >= min_keyframes:
-        return "no two of them overlap: use a capture with more views of each place, or check poses and intrinsics"
+        pairs = status.pairs
+        return (
+            f"none of them teaches another one ({pairs.refused} pairs contradict each other, {pairs.parted} were not "
+            "shown to be in one frame): use a capture with more views of each place, or check poses and depth"
+        )
     reason = next((reason for reason, count in rejected.items() if 2 * count > views), "")
     return REMEDIES.get(reason, "use a longer capture, or lower adaptation.min_keyframes")
 

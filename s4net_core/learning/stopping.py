@@ -64,8 +64,7 @@ class Stopping:
       for `patience.limit` hand-overs. That limit is `adaptation.patience`; the offline loop, which has seen the whole
       capture, sets it to `adaptation.offline_patience` where that is 0.
     - ``waiting``, until more keyframes come: there are fewer than `adaptation.min_keyframes`, or none of them overlap,
-      or most that overlap contradict each other, or each keyframe taken so far has had its
-      `adaptation.steps_per_keyframe`, in whole hand-overs.
+      or each keyframe taken so far has had its `adaptation.steps_per_keyframe`, in whole hand-overs.
     - ``learning`` otherwise.
 
     Args:
@@ -94,13 +93,9 @@ class Stopping:
 
     @property
     def enough_views(self) -> bool:
-        """Whether there are `adaptation.min_keyframes`, some of which overlap and most of which fit together.
-
-        Where most contradict each other, those pairs that fit do so by chance, and what they teach is wrong.
-        """
-        keyframes = self._keyframes
-        enough = len(keyframes) >= self._adaptation.min_keyframes
-        return enough and not keyframes.pairs.doubt and keyframes.any_trainable(self._min_overlap)
+        """Whether there are `adaptation.min_keyframes`, some of which overlap."""
+        enough = len(self._keyframes) >= self._adaptation.min_keyframes
+        return enough and self._keyframes.any_trainable(self._min_overlap)
 
     @property
     def _last_of_views(self) -> int | None:

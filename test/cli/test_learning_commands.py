@@ -381,12 +381,12 @@ def test_adapt_tells_that_labels_of_the_capture_are_learned_from(base, place, ca
     given = [option if option != "source" else source for option in GIVEN]
     assert main(["adapt", "rooms/a", "adapted.safetensors", *given, "--set", "guard.holdout=2"]) == 0
     told = " ".join(capsys.readouterr().err.split())
-    assert f"source set {source} holds the capture rooms/a: its labels are learned from" in told
+    assert f"source set {source} holds the capture rooms/a: if it reads the labels there, they are learned from" in told
 
 
 def test_adapt_says_when_the_result_is_the_base_model(base, capsys):
     assert main(["adapt", "room", "adapted.safetensors", *GIVEN, "--set", "guard.max_class_share=0.01"]) == 0
-    assert "no weights passed the guard: this is the base model" in capsys.readouterr().out
+    assert "no weights were better than the base model's: this is the base model" in capsys.readouterr().out
 
 
 def test_adapt_needs_a_base_model(base, capsys):

@@ -9,7 +9,7 @@ import torch
 
 from s4net_core.errors import BadFrame, ShapeError
 from s4net_core.frames import Frame, Intrinsics
-from s4net_core.geometry.camera import project, rescale_frame, undistort_frame, unproject
+from s4net_core.geometry.camera import project, rescale_frame, undistort_frame, unproject, working_frame
 
 LENS = Intrinsics(width=14, height=9, fx=12.0, fy=13.0, cx=6.2, cy=4.4)
 
@@ -95,7 +95,7 @@ def test_rescaling_mixes_colour_but_never_depth_or_label() -> None:
 def test_images_of_another_shape_are_told_once(caplog):
     upright = frame_of(np.zeros((16, 12, 3), np.uint8), None, LENS.scaled(12, 16))
     for _ in range(2):
-        rescale_frame(upright, 8, 6)
+        working_frame(upright, 8, 6)
     (told,) = caplog.messages
     assert "images of 12x16 are squeezed to 8x6" in told
 

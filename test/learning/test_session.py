@@ -327,13 +327,6 @@ def test_keyframes_of_another_size_are_left_out(start, session, settings, caplog
     assert "96x48" in caplog.text
 
 
-def test_it_waits_while_most_pairs_contradict_each_other(start, frames, monkeypatch):
-    session = start(frames)
-    assert session.state == "learning"
-    monkeypatch.setattr("s4net_core.keyframes.pairing.PairCounts.doubt", "most pairs contradict each other")
-    assert session.state == "waiting"
-
-
 @pytest.fixture
 def told_by(monkeypatch):
     """Numbers of images that told the teachers where to look, and what they were told: always 1 and 0.75."""

@@ -30,9 +30,9 @@ _DEPTH_TYPES: dict[str, np.dtype[Any]] = {
 }
 _JPEG_END = b"\xff\xd9"
 _JPEG_TAIL = 1024
+"""Some cameras pad behind the end-of-image marker by up to this many bytes."""
 _GREY_16 = bytes([16, 0])
 """Bit depth and colour type, bytes 24 and 25 of a PNG, of one channel with 16 bit."""
-"""Some cameras pad behind the end-of-image marker by up to this many bytes."""
 _DEPTH_HEADER = struct.Struct("<iff")
 """compressed_depth_image_transport's ConfigHeader: format, depthQuantA, depthQuantB."""
 
@@ -100,7 +100,7 @@ def decode_compressed_color(format: str, data: Any) -> NDArray[np.uint8]:
         # OpenCV fills the missing part with grey instead of refusing it.
         raise BadFrame("color_format", f"compressed colour is truncated ({len(blob)} bytes, format '{format}')")
     if blob.startswith(PNG_SIGNATURE) and blob[24:26] == _GREY_16:
-        raise BadFrame("color_format", "a PNG of one channel with 16 bit is depth: name the colour image instead")
+        raise BadFrame("color_format", "a PNG of one channel with 16 bit is depth, or grey that is not read: use 8 bit")
     image = imdecode(blob, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
     if image is None:
         raise BadFrame(
