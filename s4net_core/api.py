@@ -61,7 +61,7 @@ def segment(model: Segmenter, image: str | Path | NDArray[np.uint8]) -> Segmenta
         BadFrame: the file cannot be read, or the array has another shape or dtype.
         S4NetError: `model` or `image` is something else.
     """
-    _check_kind("model", model, Segmenter, "load_model(path) gives one")
+    _check_model(model)
     _check_kind("image", image, str | Path | np.ndarray, "give a path, or (H, W, 3) uint8 RGB")
     return model.segment(image if isinstance(image, np.ndarray) else read_color(Path(image)))
 
@@ -96,7 +96,7 @@ def adapt(
         S4NetError: another run or a node uses `state_dir`, or the folder cannot be written; `model` or `capture` is
             something else.
     """
-    _check_kind("model", model, Segmenter, "load_model(path) gives one")
+    _check_model(model)
     _check_kind("capture", capture, str | Path | Iterable, "give a path, or views")
     _check_kind("source", source, str | Path | SourceSet | None, "give a path, or a SourceSet")
     settings = with_values(model.settings, values)
@@ -129,7 +129,7 @@ def evaluate(model: Segmenter, capture: str | Path | FrameSequence) -> Evaluatio
         CaptureError: the capture cannot be read, or has no labels.
         S4NetError: `model` or `capture` is something else.
     """
-    _check_kind("model", model, Segmenter, "load_model(path) gives one")
+    _check_model(model)
     _check_kind("capture", capture, str | Path | FrameSequence, "give a path, or a FrameSequence")
     if isinstance(capture, str | Path):
         capture = open_views(capture, model.settings, labels=model.info.label_space)
@@ -151,8 +151,12 @@ def save_model(model: Segmenter, path: str | Path, *, half: bool = False) -> str
         CheckpointError: the file cannot be written.
         S4NetError: `model` is something else.
     """
-    _check_kind("model", model, Segmenter, "load_model(path) gives one")
+    _check_model(model)
     return model.save(path, half=half)
+
+
+def _check_model(model: object) -> None:
+    _check_kind("model", model, Segmenter, "load_model(path) gives one")
 
 
 def _check_kind(name: str, value: object, kind: type | UnionType, remedy: str) -> None:

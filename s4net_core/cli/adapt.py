@@ -76,9 +76,7 @@ def run(args: argparse.Namespace) -> int:
         capture = open_views(args.capture, settings, poses=args.poses)
         _check_resumed(session.keyframes, capture, state)
         if changes := changed_since(state, settings):
-            Console(stderr=True).print(
-                f"resumed with other settings: {', '.join(changes)}", style="yellow", markup=False, highlight=False
-            )
+            _warn(f"resumed with other settings: {', '.join(changes)}")
         _adapt(args, session, capture, recording)
     return 0
 
@@ -86,13 +84,14 @@ def run(args: argparse.Namespace) -> int:
 def _warn_of_labels(capture: Path, source: str) -> None:
     """Tell where the labels of the capture itself are learned from: then a gain says nothing about the method."""
     if source and Path(source).expanduser().resolve() in (capture.resolve(), *capture.resolve().parents):
-        Console(stderr=True).print(
+        _warn(
             f"source set {source} holds the capture {capture}: if it reads the labels there, they are learned from, "
-            "and scores in this place say nothing about other places",
-            style="yellow",
-            markup=False,
-            highlight=False,
+            "and scores in this place say nothing about other places"
         )
+
+
+def _warn(text: str) -> None:
+    Console(stderr=True).print(text, style="yellow", markup=False, highlight=False)
 
 
 def _check_resumed(keyframes: "KeyframeBuffer", capture: Capture, state: Path) -> None:

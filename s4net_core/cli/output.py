@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn, track
 
 from s4net_core.errors import CaptureError
+from s4net_core.streams.drops import counted
 
 Item = TypeVar("Item")
 
@@ -67,7 +68,7 @@ def progress_bar(console: Console, *, loss: bool = False, transient: bool = True
 
 def left_out(skipped: Mapping[str, int]) -> str:
     """Number of skipped frames by reason, in brackets; empty when no frame was skipped."""
-    return f" (left out: {', '.join(f'{count} {reason}' for reason, count in skipped.items())})" if skipped else ""
+    return f" (left out: {counted(skipped)})" if skipped else ""
 
 
 def say_left_out(skipped: Mapping[str, int], details: Mapping[str, str], console: Console) -> None:

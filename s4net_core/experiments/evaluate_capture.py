@@ -15,6 +15,7 @@ from s4net_core.experiments.provenance import Provenance, data_sha256
 from s4net_core.frames import FrameSequence
 from s4net_core.models.checkpoint import CheckpointInfo, file_sha256, read_info
 from s4net_core.models.segmenter import Segmenter
+from s4net_core.streams.drops import counted
 
 
 @dataclass(frozen=True)
@@ -59,11 +60,12 @@ class CaptureEvaluation:
     def page(self) -> HtmlPage:
         """Everything, with pictures."""
         width, height = self.size
-        left_out = ", ".join(f"{count} {reason}" for reason, count in self.left_out.items())
         shown: dict[str, object] = {
             f"file ({name})": f"{file}, version {self.infos[name].version}" for name, file in self.files.items()
         }
-        notes = [f"{self.frames} frames, {self.measured.keyframes} keyframes; left out: {left_out or 'none'}."]
+        notes = [
+            f"{self.frames} frames, {self.measured.keyframes} keyframes; left out: {counted(self.left_out) or 'none'}."
+        ]
         if not self.measured.evaluations:
             notes.append(
                 "The capture has no labels: agreement between views is not accuracy, and it also rises when a network "

@@ -95,7 +95,7 @@ def rescale_frame(frame: Frame, width: int, height: int) -> Frame:
 
 
 @cache
-def _check_shape(size: tuple[int, int], new: tuple[int, int]) -> None:
+def _warn_of_squeeze(size: tuple[int, int], new: tuple[int, int]) -> None:
     """Warn once where images get another shape, in which things look other than in training."""
     squeeze = size[0] * new[1] / (size[1] * new[0])
     if max(squeeze, 1 / squeeze) > MAX_SQUEEZE:
@@ -137,7 +137,7 @@ def undistort_frame(frame: Frame) -> Frame:
 
 def working_frame(frame: Frame, width: int, height: int) -> Frame:
     """The view as networks see it: of one size and without distortion; see `undistort_frame` and `rescale_frame`."""
-    _check_shape((frame.intrinsics.width, frame.intrinsics.height), (width, height))
+    _warn_of_squeeze((frame.intrinsics.width, frame.intrinsics.height), (width, height))
     return rescale_frame(undistort_frame(frame), width, height)
 
 

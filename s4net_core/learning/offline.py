@@ -11,6 +11,7 @@ from s4net_core.learning.session import Session
 from s4net_core.learning.status import Handover, Status
 from s4net_core.learning.stopping import LEARNING
 from s4net_core.learning.versions import Version
+from s4net_core.streams.drops import counted
 
 log = logging.getLogger(__name__)
 
@@ -70,14 +71,12 @@ def adapt_to(
     examples = [f"{reason}, e.g. {messages[reason]}" for reason, _ in unusable.most_common(1)]
     doubt = status.pairs.doubt  # then the few pairs that fit may do so by chance
     if doubt or not session.stopping.enough_views:
-        if doubt:
-            examples.append(doubt)
-        elif status.offered > before.offered:
-            seen = unusable.total() + status.offered - before.offered
-            examples.append(_remedy(status, rejected, seen, adaptation.min_keyframes))
+        offered = status.offered - before.offered
+        if doubt or offered:
+            examples.append(doubt or _remedy(status, rejected, unusable.total() + offered, adaptation.min_keyframes))
         raise LearningError(
             f"{status.keyframes} keyframes cannot be learned from (adaptation.min_keyframes is "
-            f"{adaptation.min_keyframes}; left out: {_counted(unusable + rejected)}): "
+            f"{adaptation.min_keyframes}; left out: {counted(unusable + rejected) or 'none'}): "
             f"{'; '.join(examples) or 'there was no view'}"
         )
     session.save()  # not before: a capture that cannot be learned from leaves nothing behind
@@ -103,10 +102,6 @@ def _remedy(status: Status, rejected: Counter[str], views: int, min_keyframes: i
         )
     reason = next((reason for reason, count in rejected.items() if 2 * count > views), "")
     return REMEDIES.get(reason, "use a longer capture, or lower adaptation.min_keyframes")
-
-
-def _counted(counts: Counter[str]) -> str:
-    return ", ".join(f"{count} {reason}" for reason, count in counts.items()) or "none"
 
 
 def patience_of(adaptation: AdaptationSettings) -> int:

@@ -1,5 +1,7 @@
 """Why frames are dropped: the same words live, offline, in status, diagnostics and pages."""
 
+from collections.abc import Mapping
+
 AT_REST = "at_rest"
 """The one reason that is no fault of anything: nobody has to be warned."""
 UNMATCHED = "unmatched"
@@ -31,3 +33,8 @@ DROP_REASONS: dict[str, str] = {
     "internal_error": "a fault of this program: please report it with the log, which holds the traceback",
 }
 """Every reason for which a frame is dropped, with its one-line remedy; the keys of `FrameAssembler.skipped`."""
+
+
+def counted(reasons: Mapping[str, int]) -> str:
+    """Number of frames by reason, in one line, e.g. "3 no_pose, 1 no_depth"; empty when there are none."""
+    return ", ".join(f"{count} {reason}" for reason, count in reasons.items())

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from rich.panel import Panel
 from rich.table import Table
 
 from s4net_core.files import write_result
+from s4net_core.streams.drops import counted
 from s4net_ros.replay.monitor import ADAPTATION, SEGMENTATION, Record, as_json
 
 SUMMARY = "summary.json"
@@ -65,7 +67,7 @@ def _weights(record: Record) -> str:
 
 
 def _reasons(reasons: Mapping[str, int]) -> str:
-    return ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items(), key=lambda item: -item[1]))
+    return counted(dict(Counter(reasons).most_common()))
 
 
 def summarise(record: Record, stopped_by: str, seconds: float, out: Path) -> dict[str, Any]:
