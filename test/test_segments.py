@@ -151,7 +151,7 @@ def test_a_bare_wall_shows_no_two_segments_to_fit() -> None:
     assert keyframes.pairs.parted > 10
 
 
-def test_views_with_a_wrong_pose_teach_nobody(room) -> None:
+def test_views_with_a_wrong_pose_are_forgotten(room) -> None:
     """Every eighth view stands 20 cm and 5 degrees beside its pose."""
     rng = np.random.default_rng(1)
     wrong = {frame.stamp for frame in room[3::8]}
@@ -165,11 +165,9 @@ def test_views_with_a_wrong_pose_teach_nobody(room) -> None:
         frames.append(replace(frame, T_world_camera=T))
     keyframes = buffer(max_speed=0.0, min_translation=0.0, min_rotation=0.0)
     offered(keyframes, frames)
-    refused = [{keyframes.get(id).stamp for id in pair} for pair in keyframes.refused_pairs()]
-    taught = [{keyframes.get(id).stamp for id in pair} for pair in taught_pairs(keyframes)]
-    assert len(refused) == keyframes.pairs.refused > 50
-    assert np.mean([bool(pair & wrong) for pair in refused]) > 0.95
-    assert np.mean([bool(pair & wrong) for pair in taught]) < 0.02
+    kept = {keyframes.get(id).stamp for id in keyframes.ids()}
+    assert kept == {frame.stamp for frame in frames} - wrong
+    assert keyframes.contradicted == len(wrong)
 
 
 def test_views_of_a_drifting_trajectory_teach_each_other(room) -> None:
@@ -183,7 +181,7 @@ def test_views_of_a_drifting_trajectory_teach_each_other(room) -> None:
     limits = {"max_free_space": defaults.max_free_space / STRAIN, "max_residual": defaults.max_residual / STRAIN}
     keyframes, without_strain = buffer(), buffer(**limits)
     assert offered(keyframes, drifting) == offered(without_strain, drifting)
-    assert without_strain.pairs.refused > 40
+    assert without_strain.pairs.refused > 20
     assert keyframes.pairs.refused == 0
 
 
@@ -198,7 +196,7 @@ def test_people_who_move_do_not_teach(room) -> None:
     stamps = {frame.stamp for frame in frames[16:32]}
     crowded, still = buffer(), buffer()
     assert offered(crowded, frames) == offered(still, room)
-    people = {id for id in crowded.ids() if crowded.get(id).stamp in stamps}
+    people = {id for id in still.ids() if still.get(id).stamp in stamps}
     with_people = [[pair for pair in taught_pairs(keyframes) if pair & people] for keyframes in (crowded, still)]
     assert len(with_people[0]) < 0.3 * len(with_people[1])  # what is left overlaps where nobody stands
     assert taught_pairs(crowded) - set(with_people[0]) == taught_pairs(still) - set(with_people[1])

@@ -123,7 +123,7 @@ def measure_networks(
 
     newest = list(segmenters.values())[-1]  # its depth is used for all networks, as in the guard
     keyframes = keyframes_of(scored(capture), settings, predict_depth=newest.depth, on_frame=on_frame)
-    if doubt := keyframes.pairs.doubt:
+    if doubt := keyframes.doubt:
         log.warning("capture %s: %s", capture.name, doubt)
     total = len(segmenters) * VIEW_PASSES * len(keyframes)
     done = itertools.count(1)

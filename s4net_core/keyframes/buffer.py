@@ -17,7 +17,7 @@ from s4net_core.geometry.camera import working_frame
 from s4net_core.geometry.poses import inverse
 from s4net_core.keyframes import store
 from s4net_core.keyframes.corrections import Trail, moved_poses
-from s4net_core.keyframes.pairing import Pairing
+from s4net_core.keyframes.pairing import NEAR_IN_TIME, Pairing
 from s4net_core.keyframes.queries import KeyframeQueries
 from s4net_core.keyframes.segments import same_pose
 from s4net_core.keyframes.view import Decision, Keyframe, keyframe_of, sharpness, usable_depth
@@ -25,6 +25,12 @@ from s4net_core.keyframes.view import Decision, Keyframe, keyframe_of, sharpness
 BYTES_PER_MEGABYTE = 1_000_000
 BYTES_PER_PIXEL = 5
 """uint8 red, green, blue, and uint16 millimetres."""
+CHECK_POSES = (
+    "check that poses are camera to world in metres and of the time of the image, the unit of depth, and the intrinsics"
+)
+JUDGED, TOO_MANY = 20, 5
+"""How many of the newest keyframes that were judged are remembered, and how many of them must be contradicted, and be
+more than a third, before poses and depth are in doubt: one bad frame in ten makes a fifth."""
 
 DepthPrediction = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 """(H, W, 3) uint8 RGB -> (H, W) float32, metres."""
@@ -35,7 +41,8 @@ class KeyframeBuffer(KeyframeQueries):
 
     A view becomes a keyframe when no keyframe is both near it and looks the same way, it is sharp, and it has enough
     depth. Its overlap with the nearest keyframes is measured once and kept as a graph, so that asking for neighbours
-    never looks through all keyframes. When memory is full, the view that the others cover best is forgotten.
+    never looks through all keyframes. A view that most of those near it in time contradict is forgotten, so that its
+    place can be seen anew. When memory is full, the view that the others cover best is evicted.
 
     Neighbours are views whose depths do not contradict each other (`PairGate`), of one segment or of segments that
     were shown to fit (`Segments`). A view is known only by keyframes of such a segment.
@@ -71,6 +78,7 @@ class KeyframeBuffer(KeyframeQueries):
         self._predict_depth = predict_depth
         self._saving = threading.Lock()
         self._next_id = 0
+        self._contradicted = 0
         self._forget()
 
     def _forget(self) -> None:
@@ -79,6 +87,7 @@ class KeyframeBuffer(KeyframeQueries):
         self._trail = Trail()
         self._frame = ""
         self._evicted = 0
+        self._judged: deque[bool] = deque(maxlen=JUDGED)
         self._recent_sharpness: deque[float] = deque(maxlen=self._settings.sharpness_window)
 
     def offer(self, view: View) -> Decision:
@@ -159,8 +168,22 @@ class KeyframeBuffer(KeyframeQueries):
         return self._evicted
 
     @property
+    def contradicted(self) -> int:
+        """Keyframes forgotten because most of those near them in time contradicted them; `clear` does not reset it."""
+        return self._contradicted
+
+    @property
+    def doubt(self) -> str:
+        """What speaks against poses and depth of the newest views, and what to check; empty = most views fit."""
+        with self._lock:
+            judged, bad = len(self._judged), sum(self._judged)
+        if bad < TOO_MANY or 3 * bad <= judged:
+            return ""
+        return f"{bad} of the last {judged} keyframes contradict most of those near them in time: {CHECK_POSES}"
+
+    @property
     def taken(self) -> int:
-        """Keyframes taken so far, those that were forgotten since among them."""
+        """Keyframes taken so far, those that were evicted since among them, but not those that were contradicted."""
         return len(self) + self._evicted
 
     @property
@@ -273,6 +296,7 @@ class KeyframeBuffer(KeyframeQueries):
         keyframe = keyframe_of(frame, depth, self._next_id, segment)
         self._next_id += 1
         self._pairing.insert(keyframe)
+        self._judge(keyframe.id - NEAR_IN_TIME)
         self._evict(newest=keyframe.id)
         return Decision(keyframe.id, "new")
 
@@ -282,6 +306,16 @@ class KeyframeBuffer(KeyframeQueries):
             return False
         self._recent_sharpness.append(value)
         return value < self._settings.min_sharpness * statistics.median(self._recent_sharpness)
+
+    def _judge(self, id: int) -> None:
+        """Forget a keyframe if those near it in time, all of which have come, contradict it."""
+        if id not in self:
+            return
+        contradicted = self._pairing.is_contradicted(id)
+        self._judged.append(contradicted)
+        if contradicted:
+            self._pairing.remove(id)
+            self._contradicted += 1
 
     def _evict(self, newest: int) -> None:
         while self.nbytes > self._settings.max_megabytes * BYTES_PER_MEGABYTE:

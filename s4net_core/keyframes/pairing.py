@@ -18,8 +18,9 @@ from s4net_core.keyframes.view import Keyframe, coarse_view
 
 NEAR_IN_TIME = 4
 """Keyframes whose ids differ by no more than this tell about one another whether their poses and depths are good."""
-MANY_REFUSED = 10
-"""Pairs that must contradict each other before their share counts: a single bad pose makes a few."""
+MANY = 3
+"""Keyframes near it in time that must contradict a keyframe, and be most of those that overlap, before it is given up.
+"""
 
 
 @dataclass(frozen=True)
@@ -35,17 +36,6 @@ class PairCounts:
     usable: int = 0
     refused: int = 0
     parted: int = 0
-
-    @property
-    def doubt(self) -> str:
-        """What speaks against all poses together, and what to check; empty = most pairs fit, or there are few."""
-        fitting = self.usable + self.parted
-        if self.refused < MANY_REFUSED or self.refused <= fitting:
-            return ""
-        return (
-            f"{self.refused} of {fitting + self.refused} pairs of keyframes contradict each other: "
-            "check that poses are camera to world in metres, the unit of depth, and the intrinsics"
-        )
 
 
 class Pairing:
@@ -123,6 +113,14 @@ class Pairing:
         else:
             self.graph.add(id, self._usable(keyframe))
             self._counts = None
+
+    def is_contradicted(self, id: int) -> bool:
+        """Whether most of the keyframes near one in time contradict it; False when it is gone or few overlap with it.
+
+        Then its own pose, depth or lens is wrong, or something moved: drift contradicts views of other times alone.
+        """
+        fits = self._near_fits(id) if id in self.keyframes else []
+        return fits.count(False) >= max(MANY, len(fits) // 2 + 1)
 
     def remove(self, id: int) -> None:
         """Forget a keyframe."""
@@ -302,6 +300,11 @@ class Pairing:
 
     def _is_doubted(self, id: int) -> bool:
         """Whether a keyframe fits fewer than half of those that are near it in time, or nothing is known of them."""
+        fits = self._near_fits(id)
+        return not fits or sum(fits) < len(fits) / 2
+
+    def _near_fits(self, id: int) -> list[bool]:
+        """For each keyframe near one in time and in its segment that overlaps with it: whether the two fit."""
         segment, fits = self.keyframes[id].segment, []
         for other in self._near_in_time(id):
             pair = self.measured.get(max(id, other), {}).get(min(id, other))
@@ -309,7 +312,7 @@ class Pairing:
                 continue
             if not pair.fits or max(pair.of_new, pair.of_other) >= self._min_overlap:
                 fits.append(pair.fits)
-        return not fits or sum(fits) < len(fits) / 2
+        return fits
 
     def _connect_all(self) -> None:
         """Make the graph anew from what was measured: segments were joined, views moved, or doubts have changed."""

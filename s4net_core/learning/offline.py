@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterable, Mapping
 from s4net_core.config import AdaptationSettings
 from s4net_core.errors import BadFrame, LearningError, SettingsError
 from s4net_core.frames import View
+from s4net_core.keyframes import CHECK_POSES
 from s4net_core.learning.session import Session
-from s4net_core.learning.status import Handover, Status
+from s4net_core.learning.status import CONTRADICTED, Handover, Status
 from s4net_core.learning.stopping import LEARNING
 from s4net_core.learning.versions import Version
 from s4net_core.streams.drops import counted
@@ -69,16 +70,17 @@ def adapt_to(
     rejected = Counter(status.rejected) - Counter(before.rejected)
     on_collected(unusable + rejected)
     examples = [f"{reason}, e.g. {messages[reason]}" for reason, _ in unusable.most_common(1)]
-    doubt = status.pairs.doubt  # then the few pairs that fit may do so by chance
-    if doubt or not session.stopping.enough_views:
-        offered = status.offered - before.offered
-        if doubt or offered:
-            examples.append(doubt or _remedy(status, rejected, unusable.total() + offered, adaptation.min_keyframes))
+    # Where two thirds of the keyframes were contradicted, those that are left may fit by chance.
+    if rejected[CONTRADICTED] > 2 * status.keyframes or not session.stopping.enough_views:
+        if offered := status.offered - before.offered:
+            examples.append(_remedy(status, rejected, unusable.total() + offered, adaptation.min_keyframes))
         raise LearningError(
             f"{status.keyframes} keyframes cannot be learned from (adaptation.min_keyframes is "
             f"{adaptation.min_keyframes}; left out: {counted(unusable + rejected) or 'none'}): "
             f"{'; '.join(examples) or 'there was no view'}"
         )
+    if doubt := session.keyframes.doubt:
+        log.warning("%s", doubt)
     session.save()  # not before: a capture that cannot be learned from leaves nothing behind
     if session.keyframes.taken > known:
         session.forget_patience()
@@ -94,6 +96,8 @@ def adapt_to(
 
 def _remedy(status: Status, rejected: Counter[str], views: int, min_keyframes: int) -> str:
     """Why the keyframes of so many views are not enough, and what to do."""
+    if rejected[CONTRADICTED] >= max(status.keyframes, 1):
+        return f"most keyframes contradict most of those near them in time: {CHECK_POSES}"
     if status.keyframes >= min_keyframes:
         pairs = status.pairs
         return (

@@ -27,7 +27,7 @@ from s4net_core.learning.learner import LabelsOf, Learner
 from s4net_core.learning.serving_weights import ServingWeights
 from s4net_core.learning.source_free import SourceFree
 from s4net_core.learning.state_folder import StateFolder
-from s4net_core.learning.status import Handover, Status
+from s4net_core.learning.status import CONTRADICTED, Handover, Status
 from s4net_core.learning.stopping import LEARNING, WITHOUT_GAIN, Stopping
 from s4net_core.learning.teacher import Teacher
 from s4net_core.learning.versions import Version, base_version
@@ -433,12 +433,13 @@ class Session:
         return replace(
             self._status,
             offered=self._offered,  # first: a view that counts as offered is then among the keyframes as well
-            rejected=dict(self._rejected),
+            rejected=self._rejected | Counter({CONTRADICTED: self.keyframes.contradicted}),
             state=self.state,
             keyframes=len(self.keyframes),
             keyframe_bytes=self.keyframes.nbytes,
             segments=len(set(self.keyframes.segments().values())),
             pairs=self.keyframes.pairs,
+            doubt=self.keyframes.doubt,
             step=self._learner.steps,
             source_left_out=self._learner.source_left_out,
             unsaved=self._folder.problem,

@@ -9,6 +9,8 @@ from s4net_core.learning.learner import StepReport
 from s4net_core.learning.stopping import WAITING
 from s4net_core.learning.versions import Version
 
+CONTRADICTED = "contradicted"
+"""Reason in `Status.rejected`: most of the keyframes near it in time contradicted the view."""
 NAN = float("nan")
 NO_STEP = StepReport(0, NAN, NAN, NAN, NAN, NAN, NAN, NAN, NAN)
 NOT_MEASURED = Health(finite=True, source_miou=NAN, score=NAN, agreement=NAN, largest_share=NAN, classes=0)
@@ -47,7 +49,8 @@ class Status:
         segments: parts of the stream that hold keyframes and were not shown to be in one frame.
         pairs: pairs of keyframes that teach each other, and those that do not although they overlap.
         offered: views that were offered to the buffer.
-        rejected: number of offered views that did not become keyframes, by reason.
+        doubt: what speaks against poses and depth of the newest views, and what to check; empty = most views fit.
+        rejected: number of offered views that did not become keyframes, or did not remain one, by reason.
         step: learner steps since the base model.
         last_step: losses of the last step; NaN = none yet, or none since a reset.
         version: number of the version that serves; 0 = base model.
@@ -65,6 +68,7 @@ class Status:
     keyframe_bytes: int = 0
     segments: int = 0
     pairs: PairCounts = field(default_factory=PairCounts)
+    doubt: str = ""
     offered: int = 0
     rejected: Mapping[str, int] = field(default_factory=dict)
     step: int = 0

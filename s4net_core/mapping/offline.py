@@ -41,7 +41,7 @@ def map_of(views: Iterable[View], segmenter: Segmenter) -> SemanticMap:
             found.update(keyframes)
     if not len(keyframes):
         raise CaptureError("no view became a keyframe: a map needs poses, and depth in most of a view's pixels")
-    if doubt := keyframes.pairs.doubt:
+    if doubt := keyframes.doubt:
         log.warning("%s", doubt)
     return found
 

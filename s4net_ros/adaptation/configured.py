@@ -135,8 +135,8 @@ class ConfiguredAdaptation:
         self._log_drops(details)
         if reason := self._stall():
             self._log.warning(reason, throttle_duration_sec=self._settings.stream.stall_warning)
-        if doubt := status.pairs.doubt:
-            self._log.warning(doubt, throttle_duration_sec=DOUBT_AGAIN_S)
+        if status.doubt:
+            self._log.warning(status.doubt, throttle_duration_sec=DOUBT_AGAIN_S)
 
     def _log_drops(self, details: dict[str, str]) -> None:
         """Log the newest detail of each reason for dropped frames, at most once in `LOG_AGAIN_S`."""

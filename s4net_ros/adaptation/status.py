@@ -119,9 +119,8 @@ def report(session: Status, node: NodeStatus) -> Report:
         return Report(DiagnosticStatus.WARN, f"nothing is saved: {session.unsaved}", values)
     if not node.active:
         return Report(DiagnosticStatus.OK, "not active", values | {"state": "inactive"})
-    if session.pairs.doubt:
-        text = f"{session.pairs.doubt}; after that ~/reset forgets these keyframes, and what was learned from them"
-        return Report(DiagnosticStatus.WARN, text, values)
+    if session.doubt:
+        return Report(DiagnosticStatus.WARN, f"{session.doubt}; such keyframes are forgotten", values)
     if node.held_up > LARGEST_HELD_UP and state_of(session, node) == LEARNING:
         text = (
             f"the learner waited for a core in {node.held_up:.0%} of the last minute, because the labels or other "

@@ -128,18 +128,3 @@ def test_doubts_follow_from_what_is_kept_whatever_the_order_of_changes() -> None
     assert pairing.refused() == anew.refused()
     assert pairing.counts == anew.counts
     assert {id: teaching(pairing, id) for id in kept} == {id: teaching(anew, id) for id in kept}
-
-
-@pytest.mark.parametrize(
-    ("counts", "told"),
-    [
-        (PairCounts(usable=2, refused=176), "176 of 178 pairs"),
-        (PairCounts(usable=3, refused=20, parted=4), "20 of 27 pairs"),
-        (PairCounts(usable=1, refused=9), ""),  # one bad pose
-        (PairCounts(usable=200, refused=180), ""),
-        (PairCounts(usable=10, refused=30, parted=25), ""),
-    ],
-)
-def test_poses_are_in_doubt_when_most_pairs_contradict_each_other(counts, told):
-    assert counts.doubt.startswith(told)
-    assert bool(counts.doubt) == bool(told)

@@ -53,10 +53,11 @@ def test_a_state_folder_that_cannot_be_written_is_a_warning():
 
 
 def test_poses_that_contradict_each_other_are_told():
-    found = report(Status(state="learning", offered=20, pairs=PairCounts(usable=2, refused=176)), node())
+    found = report(
+        Status(state="learning", offered=20, doubt="12 keyframes contradict others: check the poses"), node()
+    )
     assert found.level == DiagnosticStatus.WARN
-    assert "176 of 178 pairs of keyframes contradict each other: check" in found.message
-    assert found.message.endswith("~/reset forgets these keyframes, and what was learned from them")
+    assert found.message == "12 keyframes contradict others: check the poses; such keyframes are forgotten"
 
 
 @pytest.mark.parametrize(
