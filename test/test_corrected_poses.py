@@ -19,8 +19,9 @@ MIN_OVERLAP = 0.25
 FRAMES = 60
 
 
-def buffer() -> KeyframeBuffer:
-    settings = KeyframeSettings.model_validate({"min_sharpness": 0.0, "min_translation": 0.1, "max_speed": 0.0})
+def buffer(**more: str) -> KeyframeBuffer:
+    chosen = {"min_sharpness": 0.0, "min_translation": 0.1, "max_speed": 0.0, **more}
+    settings = KeyframeSettings.model_validate(chosen)
     return KeyframeBuffer(settings, GeometrySettings(), min_overlap=MIN_OVERLAP)
 
 
@@ -274,3 +275,17 @@ def test_moved_keyframes_are_saved_where_they_are(true, drifted, tmp_path: Path)
     assert restored.pairs == keyframes.pairs
     assert worst_pixel(restored, true) < 1
     assert len(list(tmp_path.glob("keyframe_*.npz"))) == len(keyframes)
+
+
+@pytest.mark.parametrize("frame", ["map", ""])
+def test_after_a_restart_views_to_come_are_corrected_as_before(true, drifted, tmp_path: Path, frame: str) -> None:
+    keyframes, half = filled(drifted[: FRAMES // 2]), FRAMES // 2
+    keyframes.move(path(true[:half]), frame=frame)
+    keyframes.save(tmp_path)
+    restored = buffer(after_restart="keep")
+    assert restored.load(tmp_path) == []
+    for view in drifted[half:]:
+        assert restored.offer(view) == keyframes.offer(view)
+    places = [[k.T_world_camera.tolist() for k in map(b.get, b.ids())] for b in (keyframes, restored)]
+    assert places[0] == places[1]
+    assert len(keyframes) > len(filled(drifted[:half]))

@@ -189,7 +189,8 @@ class KeyframeBuffer(KeyframeQueries):
     @property
     def size(self) -> tuple[int, int] | None:
         """(width, height) of the keyframes, pixels; None while any size may come."""
-        first = next(iter(self._pairing.keyframes.values()), None)
+        with self._lock:
+            first = next(iter(self._pairing.keyframes.values()), None)
         return self._size if first is None else _size_of(first)
 
     def clear(self) -> None:
@@ -214,6 +215,7 @@ class KeyframeBuffer(KeyframeQueries):
                     segment=self._pairing.segments.current,
                     joined=self._pairing.segments.joined,
                     frame=self._frame,
+                    correction=self._trail.newest,
                 )
             store.write(Path(folder), saved)
 
@@ -240,6 +242,7 @@ class KeyframeBuffer(KeyframeQueries):
             self._forget()
             self._next_id = max(self._next_id, saved.next_id)
             self._evicted, self._frame = saved.evicted, saved.frame
+            self._trail = Trail(saved.correction)
             same_frame = self._settings.after_restart == "keep"
             self._pairing.segments.restore(saved.segment, saved.joined, same_frame=same_frame)
             for keyframe, overlaps in keyframes:

@@ -22,22 +22,28 @@ Knots = dict[int, NDArray[np.float64]]
 
 
 class Trail:
-    """The latest poses of a stream, in which the stamps of a corrected trajectory are looked up; and its correction."""
+    """The latest poses of a stream, in which the stamps of a corrected trajectory are looked up; and its correction.
 
-    def __init__(self) -> None:
+    Args:
+        newest: correction, (4, 4), of an earlier run of the same stream; None = there is none.
+
+    Attributes:
+        newest: correction with which a new segment begins, because a pause does not undo it; None = there is none.
+    """
+
+    def __init__(self, newest: NDArray[np.float64] | None = None) -> None:
+        self.newest = newest
         self._poses: OrderedDict[int, tuple[int, NDArray[np.float64]]] = OrderedDict()
         """By stamp, the latest last: segment, and corrected pose. Poses from before time went back are among them."""
         self._stamps: deque[int] = deque(maxlen=LONGEST_TRAIL)
         """Of the views since time went back, ascending."""
         self._corrections: dict[int, NDArray[np.float64]] = {}
         """By segment: maps the stream's world to the corrected one, for views to come."""
-        self._newest: NDArray[np.float64] | None = None
-        """With which a new segment begins: a pause does not undo a correction."""
 
     def corrected(self, T_world_camera: NDArray[np.float64], segment: int) -> NDArray[np.float64]:
         """Corrected pose, (4, 4), of a view to which the stream gives this pose."""
-        if self._newest is not None:
-            self._corrections.setdefault(segment, self._newest)
+        if self.newest is not None:
+            self._corrections.setdefault(segment, self.newest)
         correction = self._corrections.get(segment)
         return T_world_camera if correction is None else correction @ T_world_camera
 
@@ -101,7 +107,7 @@ class Trail:
                 self._corrections[segment] = own[max(own)] @ self._corrections.get(segment, np.eye(4))
             else:
                 self._corrections.pop(segment, None)
-            self._newest = self._corrections.get(segment)
+            self.newest = self._corrections.get(segment)
             chosen = [stamp for stamp, (of_pose, _) in self._poses.items() if of_pose == segment]
             for stamp, correction in zip(chosen, at(own, chosen), strict=True):
                 self._poses[stamp] = segment, correction @ self._poses[stamp][1]

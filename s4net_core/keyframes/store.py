@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 
 from s4net_core.errors import KeyframeError
 from s4net_core.files import open_regular, read_json, read_npz, remove_temporaries, write_atomically
-from s4net_core.frames import Frame, Intrinsics
+from s4net_core.frames import Frame, Intrinsics, check_pose
 from s4net_core.keyframes.gate import Measured, Overlaps, Verdict
 from s4net_core.keyframes.view import Keyframe
 
 INDEX = "index.json"
-VERSION = 2
+VERSION = 3
 MAX_BYTES = 1 << 28
 """Largest content of a file; the largest images of `model.width` and `model.height` have a third of it."""
 REMEDY = "delete the folder to start with no keyframes"
@@ -41,6 +41,7 @@ class Saved:
         segment: the newest.
         joined: segments that were shown to fit, see `Segments.joined`.
         frame: as of `KeyframeBuffer`.
+        correction: of the views to come, (4, 4), see `Trail`; None = there is none.
     """
 
     next_id: int
@@ -50,6 +51,7 @@ class Saved:
     segment: int = 0
     joined: list[tuple[int, int]] = field(default_factory=list)
     frame: str = ""
+    correction: NDArray[np.float64] | None = None
 
 
 def write(folder: Path, saved: Saved) -> None:
@@ -65,7 +67,7 @@ def write(folder: Path, saved: Saved) -> None:
         for name, keyframe in names.items():
             if not (folder / name).exists():
                 write_atomically(folder / name, _packed(keyframe))
-        places = _packed_places(saved.keyframes)
+        places = _packed_places(saved.keyframes, saved.correction)
         places_name = f"places_{hashlib.blake2b(places, digest_size=8).hexdigest()}.npz"
         if not (folder / places_name).exists():
             write_atomically(folder / places_name, places)
@@ -95,7 +97,7 @@ def read(folder: Path) -> tuple[Saved, list[str]]:
         KeyframeError: there is no index, or it or the file of poses and pairs is damaged or of an unknown version.
     """
     index = _read_index(folder / INDEX)
-    places = _read_places(folder / Path(index["places"]).name)
+    places, correction = _read_places(folder / Path(index["places"]).name)
     found: dict[int, tuple[Keyframe, Overlaps]] = {}
     problems = []
     for name in index["files"]:
@@ -116,7 +118,7 @@ def read(folder: Path) -> tuple[Saved, list[str]]:
     segment = max([index["segment"], *(keyframe.segment for keyframe, _ in keyframes)])
     joined = [(first, second) for first, second in index["joined"]]
     predicted, frame = index["predicted_depth"], index["frame"]
-    return Saved(next_id, index["evicted"], keyframes, predicted, segment, joined, frame), problems
+    return Saved(next_id, index["evicted"], keyframes, predicted, segment, joined, frame, correction), problems
 
 
 def _read_index(path: Path) -> dict[str, Any]:
@@ -157,7 +159,7 @@ class _Place:
     overlaps: Overlaps
 
 
-def _packed_places(keyframes: list[tuple[Keyframe, Overlaps]]) -> bytes:
+def _packed_places(keyframes: list[tuple[Keyframe, Overlaps]], correction: NDArray[np.float64] | None) -> bytes:
     """Content of the file of poses and pairs."""
     pairs = [(keyframe.id, other, pair) for keyframe, overlaps in keyframes for other, pair in overlaps.items()]
     file = io.BytesIO()
@@ -170,12 +172,13 @@ def _packed_places(keyframes: list[tuple[Keyframe, Overlaps]]) -> bytes:
         pairs=np.array([(id, other) for id, other, _ in pairs], dtype=np.int64).reshape(-1, 2),
         shares=np.array([pair[:2] for _, _, pair in pairs], dtype=np.float64).reshape(-1, 2),
         verdicts=np.array([pair.verdict for _, _, pair in pairs], dtype=np.int64),
+        correction=np.array([] if correction is None else correction).reshape(-1, 4, 4),
     )
     return file.getvalue()
 
 
-def _read_places(path: Path) -> dict[int, _Place]:
-    """By id of the keyframe; raises KeyframeError."""
+def _read_places(path: Path) -> tuple[dict[int, _Place], NDArray[np.float64] | None]:
+    """By id of the keyframe, and the correction of views to come; raises KeyframeError."""
     try:
         data = _read_arrays(path)
         poses, numbers = data["T_world_camera"], (data[name].tolist() for name in ("id", "segment", "revision"))
@@ -186,9 +189,12 @@ def _read_places(path: Path) -> dict[int, _Place]:
         measured = (data[name].tolist() for name in ("pairs", "shares", "verdicts"))
         for (id, other), (of_new, of_other), verdict in zip(*measured, strict=True):
             places[id].overlaps[other] = Measured(float(of_new), float(of_other), Verdict(verdict))
+        corrections = list(data["correction"])
+        for correction in corrections:
+            check_pose(correction)
     except DAMAGE as error:
         raise KeyframeError(f"poses of the keyframes in {path} are damaged or missing ({error}): {REMEDY}") from error
-    return places
+    return places, corrections[0] if corrections else None
 
 
 def _packed(keyframe: Keyframe) -> bytes:

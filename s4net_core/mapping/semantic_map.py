@@ -90,6 +90,8 @@ class SemanticMap:
         with self._lock:
             self._labels = {id: label for id, label in self._labels.items() if id in keyframes}
             stale = [id for id, fused in self._fused.items() if not self._is_current(fused, shown.get(id))]
+            if stale:  # they leave room for what others saw when the map was full
+                stale += [id for id, fused in self._fused.items() if len(fused.refused) and id not in stale]
         for id in stale:
             self._take_back(id)
         new = [keyframe for id, keyframe in shown.items() if id not in self._fused]

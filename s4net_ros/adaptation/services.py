@@ -55,7 +55,7 @@ class AdaptationServices(SlowServices[Served]):
             response.message = "learning is paused"
         else:
             self.served.learner.resume()
-            response.message = "learning goes on"
+            response.message = f"learning is not paused, its state is {self.served.learner.session.state}"
         self._log("pause", response)
         return response
 

@@ -159,12 +159,12 @@ def test_saved_keyframes_of_another_size_are_left_out_with_one_reason(tmp_path: 
     ("text", "message"),
     [
         ('{"version": 99, "next_id": 0, "evicted": 0, "files": []}', "version 99"),
-        ('{"version": 2, "next_id"', "damaged"),
+        ('{"version": 3, "next_id"', "damaged"),
         ("[]", "version None"),
-        ('{"version": 2, "next_id": 3, "evicted": 0}', "lacks"),
-        ('{"version": 2, "next_id": 3, "evicted": 0, "files": []}', "lacks.*predicted_depth"),
-        ('{"version": 2, "next_id": 3, "evicted": 0, "predicted_depth": false, "files": []}', "lacks.*places"),
-        ('{"version": 1, "next_id": 3, "evicted": 0, "predicted_depth": false, "files": []}', "version 1, known is 2"),
+        ('{"version": 3, "next_id": 3, "evicted": 0}', "lacks"),
+        ('{"version": 3, "next_id": 3, "evicted": 0, "files": []}', "lacks.*predicted_depth"),
+        ('{"version": 3, "next_id": 3, "evicted": 0, "predicted_depth": false, "files": []}', "lacks.*places"),
+        ('{"version": 1, "next_id": 3, "evicted": 0, "predicted_depth": false, "files": []}', "version 1, known is 3"),
     ],
 )
 def test_an_index_that_cannot_be_read_is_an_error_with_a_remedy(tmp_path: Path, text: str, message: str) -> None:
@@ -177,7 +177,7 @@ def test_an_index_that_cannot_be_read_is_an_error_with_a_remedy(tmp_path: Path, 
     assert len(keyframes) == 3  # what was there is kept
 
 
-@pytest.mark.parametrize("damage", ["missing", "empty", "foreign", "truncated", "shapes", "stranger"])
+@pytest.mark.parametrize("damage", ["missing", "empty", "foreign", "truncated", "shapes", "stranger", "correction"])
 def test_damaged_poses_are_an_error_with_a_remedy(tmp_path: Path, damage: str) -> None:
     filled(corridor(3)).save(tmp_path)
     (path,) = tmp_path.glob("places_*.npz")
@@ -188,6 +188,8 @@ def test_damaged_poses_are_an_error_with_a_remedy(tmp_path: Path, damage: str) -
         path.unlink()
     elif damage == "shapes":
         np.savez(path, **{**places, "segment": places["segment"][1:]})
+    elif damage == "correction":
+        np.savez(path, **{**places, "correction": 2 * np.eye(4)[None]})
     elif damage == "stranger":
         np.savez(path, **{**places, "pairs": places["pairs"] + 1})
     else:
@@ -207,7 +209,8 @@ def test_a_keyframe_without_a_pose_is_reported_and_left_out(tmp_path: Path) -> N
     with np.load(path) as data:
         places, kept = dict(data), data["pairs"].max(axis=1) < 2
     of_first_two = {name: places[name][:2] for name in ("id", "T_world_camera", "segment", "revision")}
-    np.savez(path, **of_first_two, **{name: places[name][kept] for name in ("pairs", "shares", "verdicts")})
+    pairs_of_them = {name: places[name][kept] for name in ("pairs", "shares", "verdicts")}
+    np.savez(path, **{**places, **of_first_two, **pairs_of_them})
     (problem,) = buffer().load(tmp_path)
     assert "keyframe 2 has no pose" in problem
 

@@ -212,6 +212,19 @@ def test_a_full_map_counts_what_it_refuses_and_gives_all_back() -> None:
     assert len(found) == found.refused == 0
 
 
+def test_what_a_full_map_refused_is_in_it_when_there_is_room_again() -> None:
+    keyframes = filled()
+    all_voxels = len(mapped(keyframes, settings=MapSettings(min_votes=1)))
+    found = mapped(keyframes, settings=MapSettings(min_votes=1, max_voxels=all_voxels - 1))
+    assert found.refused > 0
+    first = keyframes.ids()[0]
+    found.set_label(first, np.zeros((48, 64), np.uint8))  # a network that knows nothing there
+    found.update(keyframes)
+    assert found.refused == 0
+    unknown = {first: np.zeros((48, 64), np.uint8)}
+    assert contents(found) == contents(mapped(keyframes, truth(keyframes) | unknown, MapSettings(min_votes=1)))
+
+
 def test_a_world_far_from_its_origin_is_mapped_as_finely() -> None:
     offset = np.array([500_000.0, 4_000_000.0, 300.0])  # UTM
     far = [replace(f, T_world_camera=f.T_world_camera + np.pad(offset[:, None], ((0, 1), (3, 0)))) for f in FRAMES]

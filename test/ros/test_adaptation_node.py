@@ -528,7 +528,7 @@ def test_what_the_operator_does_is_logged(ros, start, room, tmp_path, capfd):
     lines = [line.split("[adaptation]: ")[1] for line in capfd.readouterr().err.splitlines() if "[INFO]" in line]
     assert lines == [
         "~/pause: learning is paused",
-        "~/pause: learning goes on",
+        "~/pause: learning is not paused, its state is waiting",
         f"~/save_model: version {newest} written to {saved}",
         f"~/rollback: version {newest - 1} serves now ({tmp_path / f'{newest - 1}.safetensors'}), "
         f"version {newest} is given up",
