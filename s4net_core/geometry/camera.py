@@ -1,4 +1,4 @@
-"""Pinhole camera: pixels to points and back, and frames brought to another size or freed from lens distortion."""
+"""Pinhole camera: points of pixels, and frames brought to another size or freed from lens distortion."""
 
 import logging
 from dataclasses import replace
@@ -46,30 +46,6 @@ def unproject(depth: Tensor, K: Tensor) -> tuple[Tensor, Tensor]:
     valid = (depth > 0) & torch.isfinite(depth)
     rays = affine_image(inverse_camera_matrix(K.to(dtype)), depth.shape[2], depth.shape[3])
     return rays * torch.where(valid, depth, 0.0), valid
-
-
-def project(points: Tensor, K: Tensor) -> tuple[Tensor, Tensor]:
-    """Pixels at which points are seen; they may lie outside the image.
-
-    Args:
-        points: (B, 3, H, W) in camera coordinates, metres.
-        K: (B, 3, 3), pixels.
-
-    Returns:
-        pixels (B, 2, H, W), x and y, 0 where invalid; valid (B, 1, H, W) bool, where the point is in front of it.
-
-    Raises:
-        ShapeError: a tensor has another shape.
-    """
-    check_shape("points", points, "B", 3, "H", "W")
-    check_shape("K", K, "B", 3, 3, B=points.shape[0])
-    dtype = working_dtype(points)
-    points = points.to(dtype)
-    valid = (points[:, 2:] > SMALLEST_Z) & torch.isfinite(points).all(dim=1, keepdim=True)
-    x, y = torch.where(valid, points[:, :2] / points[:, 2:].clamp(min=SMALLEST_Z), 0.0).unbind(dim=1)
-    K = K.to(dtype)[:, :, :, None, None]
-    pixels = torch.stack((K[:, 0, 0] * x + K[:, 0, 1] * y + K[:, 0, 2], K[:, 1, 1] * y + K[:, 1, 2]), dim=1)
-    return torch.where(valid, pixels, 0.0), valid
 
 
 def rescale_frame(frame: Frame, width: int, height: int) -> Frame:

@@ -1,4 +1,4 @@
-"""Projection against a loop over pixels, rescaling and undistortion against OpenCV's own point functions."""
+"""Points of pixels against a loop over pixels, rescaling and undistortion against OpenCV's own point functions."""
 
 from dataclasses import replace
 
@@ -9,7 +9,7 @@ import torch
 
 from s4net_core.errors import BadFrame, ShapeError
 from s4net_core.frames import Frame, Intrinsics
-from s4net_core.geometry.camera import project, rescale_frame, undistort_frame, unproject, working_frame
+from s4net_core.geometry.camera import rescale_frame, undistort_frame, unproject, working_frame
 
 LENS = Intrinsics(width=14, height=9, fx=12.0, fy=13.0, cx=6.2, cy=4.4)
 
@@ -30,36 +30,16 @@ def test_unproject_equals_a_loop_over_pixels() -> None:
         np.testing.assert_allclose(points[0, :, y, x], expected, atol=1e-12)
 
 
-def test_project_undoes_unproject_for_every_lens_of_a_batch() -> None:
-    depth = torch.rand(2, 1, 9, 14) + 0.5
-    K = torch.tensor([[[12.0, 0, 6.2], [0, 13, 4.4], [0, 0, 1]], [[30.0, 0, 2], [0, 20, 9], [0, 0, 1]]])
-    pixels, valid = project(unproject(depth, K)[0], K)
-    v, u = torch.meshgrid(torch.arange(9.0), torch.arange(14.0), indexing="ij")
-    assert valid.all()
-    torch.testing.assert_close(pixels, torch.stack([u, v]).expand(2, 2, 9, 14), atol=1e-4, rtol=0)
-
-
-@pytest.mark.parametrize("z", [0.0, -1.0, float("nan"), float("inf")])
-def test_a_point_not_before_the_camera_has_no_pixel(z: float) -> None:
-    points = torch.ones(1, 3, 2, 3)
-    points[0, 2, 1, 2] = z
-    pixels, valid = project(points, torch.as_tensor(LENS.matrix)[None])
-    assert not valid[0, 0, 1, 2]
-    assert valid.sum() == 5
-    assert (pixels[0, :, 1, 2] == 0).all()
-
-
 def test_half_precision_input_gives_single_precision_geometry() -> None:
     points, _ = unproject(torch.full((1, 1, 4, 6), 2.0, dtype=torch.float16), torch.eye(3, dtype=torch.float16)[None])
     assert points.dtype == torch.float32
-    assert project(points.half(), torch.eye(3)[None])[0].dtype == torch.float32
 
 
 def test_a_wrong_shape_is_named() -> None:
     with pytest.raises(ShapeError, match="depth"):
         unproject(torch.ones(1, 9, 14), torch.eye(3)[None])
     with pytest.raises(ShapeError, match="K"):
-        project(torch.ones(2, 3, 9, 14), torch.eye(3)[None])
+        unproject(torch.ones(2, 1, 9, 14), torch.eye(3)[None])
 
 
 def test_rescaling_keeps_every_point_where_it_was() -> None:
