@@ -29,6 +29,19 @@ MAX_TEXT = 1 << 26
 """Size up to which `read_text` and `read_json` read a file: Python objects take many times the size of their text."""
 
 
+def files_below(folder: Path) -> Iterator[Path]:
+    """Files in a folder and its sub-folders. Folders that are links are entered, because data sets are often linked
+    together, but not those that lead back to a folder that they lie in.
+    """
+    for at, folders, names in os.walk(folder, followlinks=True):
+        inside = os.path.realpath(os.path.dirname(at)) + os.sep
+        if at != str(folder) and inside.startswith(os.path.realpath(at) + os.sep):
+            folders.clear()
+            continue
+        folders.sort()
+        yield from (path for name in sorted(names) if (path := Path(at, name)).is_file())
+
+
 def check_map_name(path: Path) -> None:
     """Refuse a name that does not say what is to be written: ``.npz`` for a semantic map, ``.ply`` for a point cloud.
 

@@ -10,7 +10,7 @@ from typing import Any
 from s4net_core import __version__
 from s4net_core.config import Settings, changed_settings
 from s4net_core.errors import S4NetError
-from s4net_core.files import creation_time, open_regular
+from s4net_core.files import creation_time, files_below, open_regular
 
 BLOCK = 1 << 20
 """Bytes that are read at once."""
@@ -81,7 +81,7 @@ def data_sha256(path: str | Path) -> str:
 def _data_sha256(path: Path) -> str:
     if not path.exists():
         raise S4NetError(f"{path} does not exist: check the path")
-    files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
+    files = [path] if path.is_file() else sorted(files_below(path))
     total = hashlib.sha256()
     for file in files:
         digest = hashlib.sha256()

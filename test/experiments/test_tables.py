@@ -206,6 +206,10 @@ class TestProvenance:
         first = folder("a", x="1", y="2")
         assert folder("b", y="2", x="1") == first
         assert len({first, folder("c", x="1", z="2"), folder("d", x="1", y="3"), folder("e", x="12", y="")}) == 4
+        for name in ("f", "g"):
+            (tmp_path / name).mkdir()
+            (tmp_path / name / "linked").symlink_to(tmp_path / {"f": "c", "g": "d"}[name])
+        assert data_sha256(tmp_path / "f") != data_sha256(tmp_path / "g")
         with pytest.raises(S4NetError, match="does not exist"):
             data_sha256(tmp_path / "nothing")
 

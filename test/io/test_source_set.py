@@ -39,6 +39,16 @@ def test_all_folders_with_colour_and_labels_are_found_in_the_order_of_their_name
         assert np.array_equal(source[index].label, expected.label)
 
 
+def test_folders_that_are_links_are_read_too_and_a_link_to_a_parent_ends_nowhere(tmp_path):
+    write_source_set(tmp_path / "elsewhere" / "room", make_source_images(3))
+    write_source_set(tmp_path / "set" / "own", make_source_images(2))
+    (tmp_path / "set" / "linked").symlink_to(tmp_path / "elsewhere" / "room")
+    (tmp_path / "set" / "own" / "back").symlink_to(tmp_path / "set")
+    assert len(FolderSourceSet(tmp_path / "set")) == 5
+    (tmp_path / "link").symlink_to(tmp_path / "set")
+    assert len(FolderSourceSet(tmp_path / "link")) == 5
+
+
 def test_images_without_a_label_are_left_out(source):
     next(iter((source.path / "label").iterdir())).unlink()
     assert len(FolderSourceSet(source.path)) == 5

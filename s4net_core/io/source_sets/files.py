@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from s4net_core.classes import write_classes
 from s4net_core.errors import S4NetError, SourceSetError
+from s4net_core.files import files_below
 from s4net_core.io.images.files import (
     COLOR_SUFFIXES,
     read_color,
@@ -188,7 +189,7 @@ def write_source_set(
 
 
 def _color_folders(path: Path) -> list[Path]:
-    return sorted(color.parent for color in path.rglob("color") if color.is_dir())
+    return sorted({file.parent.parent for file in files_below(path) if file.parent.name == "color"})
 
 
 def _labelled_files(folder: Path) -> list[LabelledFiles]:

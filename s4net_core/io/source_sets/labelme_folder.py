@@ -1,5 +1,6 @@
 """Labelled source set of LabelMe annotations in LabelMe's own layout: one JSON per image, which names or embeds it."""
 
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from s4net_core.errors import S4NetError, SourceSetError
+from s4net_core.files import files_below
 from s4net_core.io.label_files.labelme import is_labelme, read_labelme, read_labelme_color
 from s4net_core.io.source_sets.source_set import LabelledImage
 from s4net_core.labels import SUNRGBD37, LabelSpace
@@ -30,7 +32,7 @@ class LabelMeSourceSet:
         self.path = Path(path)
         self.name = self.path.resolve().name
         self.label_space = label_space
-        self._files = [file for file in sorted(self.path.rglob("*.json")) if is_labelme(file)]
+        self._files = sorted(filter(is_labelme, _json_files(self.path)))
         if not self._files:
             raise SourceSetError(f"source set {self.path} has no annotation of LabelMe: it must hold NAME.json files")
 
@@ -63,8 +65,12 @@ class LabelMeSourceSet:
 
 def is_labelme_folder(path: Path) -> bool:
     """Whether a folder holds LabelMe annotations and no ``color/``, which would make it a set of scene folders."""
-    some = islice(path.rglob("*.json"), FILES_LOOKED_AT)
-    return any(is_labelme(file) for file in some) and not any(path.rglob("color"))
+    some = islice(_json_files(path), FILES_LOOKED_AT)
+    return any(map(is_labelme, some)) and not any(file.parent.name == "color" for file in files_below(path))
+
+
+def _json_files(path: Path) -> Iterator[Path]:
+    return (file for file in files_below(path) if file.suffix == ".json")
 
 
 def _size(color: NDArray[np.uint8]) -> tuple[int, int]:
