@@ -12,6 +12,7 @@ from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from rclpy.subscription import Subscription
 
+from s4net_core.keyframes import REMEDIES, Decision
 from s4net_ros.qos import mismatch
 
 try:
@@ -23,6 +24,8 @@ STAMP_HISTORY = 64
 """Newest stamps kept for each topic, to tell how far two streams lie apart."""
 LATENCY_HISTORY = 300
 """Frames over which latency is reported."""
+STOPPED_S = 1.0
+"""An input that is silent for so long while another goes on has stopped: its stamps say nothing."""
 NAMESAKES_S = 30.0
 """Seconds for which the graph may show another node of the same name: that of a process that died stays for 20."""
 
@@ -286,8 +289,9 @@ class StallWatch:
         """How far the stamps of the streams lie apart, if too far to be matched; else empty."""
         if self._slop is None:
             return ""
-        matched = {name: topic for name, topic in topics.items() if name != "camera_info"}
-        stamps = {name: sorted(topic.stamps) for name, topic in matched.items() if topic.stamps}
+        last = {name: topic.last for name, topic in topics.items() if name != "camera_info" and topic.last is not None}
+        going_on = [name for name, at in last.items() if max(last.values()) - at < STOPPED_S]
+        stamps = {name: sorted(topics[name].stamps) for name in going_on if topics[name].stamps}
         names = list(stamps)
         worst, pair = 0.0, ("", "")
         for i, first in enumerate(names):
@@ -301,6 +305,36 @@ class StallWatch:
             f"stamps of {pair[0]} and {pair[1]} never lie nearer than {worst:.3f} s, allowed is {self._slop} s: switch "
             "on the camera's synchronisation (enable_sync:=true) or raise stream.sync_slop"
         )
+
+
+class UnusableWatch:
+    """Tells why no view could become a keyframe, when that has lasted for a while.
+
+    Args:
+        after: seconds that count as a while.
+        clock: seconds, monotonic.
+    """
+
+    def __init__(self, after: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._after = after
+        self._clock = clock
+        self._since: float | None = None
+        self._last = ""
+
+    def note(self, decision: Decision) -> None:
+        """Note what became of a view."""
+        if decision.reason not in REMEDIES:
+            self._since = None
+        elif self._since is None:
+            self._since = self._clock()
+        self._last = decision.reason
+
+    def reason(self) -> str:
+        """Why views are left out, and what to do; empty while one of them could be used."""
+        since = self._since  # one look: views are noted on another thread
+        if since is None or (seconds := self._clock() - since) < self._after:
+            return ""
+        return f"no view could be used for {seconds:.0f} s ({self._last}): {REMEDIES[self._last]}"
 
 
 def nearest_stamps(first: Sequence[int], second: Sequence[int]) -> int:

@@ -47,10 +47,12 @@ def run(args: argparse.Namespace) -> int:
     check_map_name(args.output)
     check_writable(args.output)
     settings = settings_from(args)
+    from s4net_core.mapping.map_file import check_replaceable
     from s4net_core.mapping.offline import map_of, score_map
     from s4net_core.models.base_model_file import base_model_file
     from s4net_core.models.segmenter import Segmenter
 
+    check_replaceable(args.output)
     segmenter = Segmenter(base_model_file(args.checkpoint, settings.model), settings.device, settings)
     labels = segmenter.info.label_space
     console = Console()

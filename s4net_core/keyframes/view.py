@@ -16,6 +16,16 @@ from s4net_core.geometry.overlap import coarse_depth
 from s4net_core.geometry.views import Views
 
 LARGEST_MILLIMETRES = np.iinfo(np.uint16).max
+_LITTLE_DEPTH = (
+    "most views have little depth between geometry.min_depth and geometry.max_depth: check the unit of depth, or lower "
+    "keyframes.min_depth_coverage"
+)
+REMEDIES = {
+    "no_depth": _LITTLE_DEPTH,
+    "little_depth": _LITTLE_DEPTH,
+    "blurred": "most new views are blurred: move more slowly, or lower keyframes.min_sharpness",
+}
+"""What to do when most views are left out for a reason of `Decision`."""
 BLUR_WINDOW = 9
 """Length of the box, in pixels, with which `sharpness` blurs a frame once more."""
 

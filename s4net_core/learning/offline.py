@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from s4net_core.config import AdaptationSettings
 from s4net_core.errors import BadFrame, LearningError, SettingsError
 from s4net_core.frames import View
-from s4net_core.keyframes import CHECK_POSES
+from s4net_core.keyframes import CHECK_POSES, REMEDIES
 from s4net_core.learning.session import Session
 from s4net_core.learning.status import CONTRADICTED, Handover, Status
 from s4net_core.learning.stopping import LEARNING
@@ -16,18 +16,10 @@ from s4net_core.streams.drops import counted
 
 log = logging.getLogger(__name__)
 
-_LITTLE_DEPTH = (
-    "most views have little depth between geometry.min_depth and geometry.max_depth: check the unit of depth, or lower "
-    "keyframes.min_depth_coverage"
+HARDLY_MOVES = (
+    "the camera hardly moves: use a longer capture, check that poses are in metres, or lower "
+    "keyframes.min_translation and keyframes.min_rotation"
 )
-REMEDIES = {
-    "no_depth": _LITTLE_DEPTH,
-    "little_depth": _LITTLE_DEPTH,
-    "known_view": "the camera hardly moves: use a longer capture, check that poses are in metres, or lower "
-    "keyframes.min_translation and keyframes.min_rotation",
-    "blurred": "most new views are blurred: move more slowly, or lower keyframes.min_sharpness",
-}
-"""What to do about a capture most of whose views were left out, by the reason."""
 
 
 def adapt_to(
@@ -105,7 +97,8 @@ def _remedy(status: Status, rejected: Counter[str], views: int, min_keyframes: i
             "shown to be in one frame): use a capture with more views of each place, or check poses and depth"
         )
     reason = next((reason for reason, count in rejected.items() if 2 * count > views), "")
-    return REMEDIES.get(reason, "use a longer capture, or lower adaptation.min_keyframes")
+    remedies = {**REMEDIES, "known_view": HARDLY_MOVES}
+    return remedies.get(reason, "use a longer capture, or lower adaptation.min_keyframes")
 
 
 def patience_of(adaptation: AdaptationSettings) -> int:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from s4net_core.config import MapSettings
 from s4net_core.errors import S4NetError, first_line
-from s4net_core.files import open_atomically, parse_json, read_file, read_npz, write_result
+from s4net_core.files import open_atomically, open_regular, parse_json, read_file, read_npz, write_result
 from s4net_core.labels import NAMES_SHOWN, LabelSpace
 from s4net_core.mapping.points import MapPoints
 
@@ -39,6 +40,26 @@ class SavedMap:
     keys: NDArray[np.int64]
     counts: NDArray[np.uint32]
     origin: NDArray[np.int64]
+
+
+def check_replaceable(path: Path) -> None:
+    """Refuse to write a map over anything else: the keyframes of the adaptation node are .npz files too.
+
+    Raises:
+        S4NetError: `path` is there and no map or point cloud, or cannot be read.
+    """
+    try:
+        with open_regular(path) as file:
+            ours = file.read(4) == b"ply\n"
+            if not ours and zipfile.is_zipfile(file):
+                with zipfile.ZipFile(file) as archive:
+                    ours = {f"{name}.npy" for name in ("about", *ARRAYS)} == set(archive.namelist())
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except (OSError, zipfile.BadZipFile) as error:
+        raise S4NetError(f"{path} is there and is not overwritten ({error}): name another file") from error
+    if not ours:
+        raise S4NetError(f"{path} is there, is no map and is not overwritten: name another file")
 
 
 def write(path: Path, saved: SavedMap, space: LabelSpace, voxel_size: float) -> None:

@@ -120,10 +120,11 @@ class SemanticMap:
             Number of voxels written.
 
         Raises:
-            S4NetError: the name ends in neither, or the file cannot be written.
+            S4NetError: the name ends in neither, the file is there and no map, or it cannot be written.
         """
         path = Path(path)
         check_map_name(path)
+        map_file.check_replaceable(path)
         if path.suffix == ".ply":
             points = self.points()
             map_file.write_ply(path, points)

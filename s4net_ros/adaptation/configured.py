@@ -17,7 +17,7 @@ from s4net_ros.adaptation.keyframe_markers import KeyframeMarkers
 from s4net_ros.adaptation.learner_thread import LearnerThread
 from s4net_ros.adaptation.outputs import AdaptationOutputs
 from s4net_ros.adaptation.status import NodeStatus, report, status_message
-from s4net_ros.diagnostics import DiagnosticsPublisher, Report, StallWatch
+from s4net_ros.diagnostics import DiagnosticsPublisher, Report, StallWatch, UnusableWatch
 from s4net_ros.frame_assembly import camera_frames
 from s4net_ros.frame_thread import FrameThread
 from s4net_ros.node_base import S4NetNode
@@ -56,7 +56,7 @@ class ConfiguredAdaptation:
         self._assembled: Callable[[], Counter[str]] = Counter
         """Returns the frames received and dropped since the last activation; empty while the node is not active."""
         self._stall: Callable[[], str] = str
-        """Returns why no frames come; empty while the node is not active."""
+        """Returns why no frames come, or can be used; empty while the node is not active."""
         self._logged: dict[str, tuple[int, float]] = {}
         undo.callback(DiagnosticsPublisher(node, self._report).destroy)
 
@@ -77,11 +77,12 @@ class ConfiguredAdaptation:
         assembly = camera_frames(node, watch)
         undo.callback(assembly.destroy)
         self._assembled = lambda: Counter(assembly.skipped) + Counter(received=assembly.received)
-        self._stall = assembly.stall
+        unusable = UnusableWatch(stream.stall_warning)
+        self._stall = lambda: assembly.stall() or unusable.reason()
         undo.callback(self._end_counting)
         corrections = PoseCorrections(node, self._session.keyframes, stream, assembly.look_up)
         undo.callback(corrections.destroy)
-        frames = FrameThread(assembly, self._session.offer, self._frame_failed)
+        frames = FrameThread(assembly, lambda view: unusable.note(self._session.offer(view)), self._frame_failed)
         undo.callback(stop_or_warn, "frames", frames, self._log)
         node.start_housekeeping(period, lambda: self._keep_house(assembly.details), undo)
         self.learner.set_active(True)

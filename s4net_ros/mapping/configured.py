@@ -12,7 +12,7 @@ from s4net_core.frames import View
 from s4net_core.keyframes import buffer_for
 from s4net_core.mapping import MapPoints, SemanticMap
 from s4net_core.models.segmenter import Segmenter
-from s4net_ros.diagnostics import Counts, DiagnosticsPublisher, Report, StallWatch
+from s4net_ros.diagnostics import Counts, DiagnosticsPublisher, Report, StallWatch, UnusableWatch
 from s4net_ros.frame_assembly import camera_frames
 from s4net_ros.frame_thread import FrameThread
 from s4net_ros.mapping.map_thread import MapThread
@@ -90,12 +90,13 @@ class ConfiguredMap:
         undo.callback(assembly.destroy)
         corrections = PoseCorrections(node, self.keyframes, stream, assembly.look_up)
         undo.callback(corrections.destroy)
-        frames = FrameThread(assembly, self._offer, partial(self._failed, "frame not used"))
+        unusable = UnusableWatch(stream.stall_warning)
+        frames = FrameThread(assembly, partial(self._offer, unusable), partial(self._failed, "frame not used"))
         undo.callback(stop_or_warn, "frames", frames, node.get_logger())
         node.start_housekeeping(POKE_S, lambda: self._keep_house(thread), undo)
         self._assembled = lambda: Counter(assembly.skipped) + Counter(received=assembly.received)
         self._waiting = lambda: thread.waiting
-        self._problem = lambda: assembly.stall() or receiver.problem
+        self._problem = lambda: assembly.stall() or unusable.reason() or receiver.problem
         undo.callback(self._forget_threads)
 
     def _forget_threads(self) -> None:
@@ -103,8 +104,9 @@ class ConfiguredMap:
 
     # On the threads.
 
-    def _offer(self, view: View) -> None:
+    def _offer(self, unusable: UnusableWatch, view: View) -> None:
         decision = self.keyframes.offer(view)
+        unusable.note(decision)
         self.counts.add(decision.reason)
 
     def _publish(self, points: MapPoints) -> None:
@@ -122,7 +124,7 @@ class ConfiguredMap:
 
     def _warning(self) -> str:
         """What a person should do something about."""
-        problems = [self._problem()]
+        problems = [self._problem(), self.keyframes.doubt]
         if refused := self.map.refused:
             problems.append(f"the map is full, {refused} voxels are left out: raise map.max_voxels or map.voxel_size")
         return "; ".join(filter(None, problems))

@@ -285,6 +285,22 @@ def test_the_name_says_what_is_saved_and_a_point_cloud_is_not_loaded(tmp_path: P
     assert sorted(path.name for path in tmp_path.iterdir()) == ["map.npz", "map.ply", "points.ply"]
 
 
+@pytest.mark.parametrize("there", ["keyframes", "text", "folder"])
+def test_a_map_replaces_maps_alone(tmp_path: Path, there: str) -> None:
+    found, path = mapped(filled()), tmp_path / "there.npz"
+    if there == "keyframes":
+        np.savez(path, id=np.arange(3), T_world_camera=np.eye(4))
+    elif there == "text":
+        path.write_text("notes")
+    else:
+        path.mkdir()
+    with pytest.raises(S4NetError, match=r"there.npz is there.* not overwritten.*: name another file"):
+        found.save(path)
+    assert path.is_dir() or path.read_bytes()[:2] in (b"PK", b"no")
+    for name in ("map.npz", "map.ply"):
+        assert found.save(tmp_path / name) == found.save(tmp_path / name) > 0
+
+
 def test_a_file_that_does_not_fit_is_refused_and_the_map_stays(tmp_path: Path) -> None:
     keyframes = filled()
     found = mapped(keyframes)

@@ -16,8 +16,9 @@ from rclpy.time import Time
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image
 
+from s4net_core.keyframes import Decision
 from s4net_ros import diagnostics
-from s4net_ros.diagnostics import DiagnosticsPublisher, Latency, Report, StallWatch, nearest_stamps
+from s4net_ros.diagnostics import DiagnosticsPublisher, Latency, Report, StallWatch, UnusableWatch, nearest_stamps
 from s4net_ros.qos import latched_qos, mismatch, stream_qos
 
 MS = 1_000_000
@@ -117,6 +118,32 @@ def test_a_stream_that_has_stopped_is_told_from_one_that_goes_on(ros):
     reason = w.watch.reason()
     assert "color (/color/image_raw): 1 publisher, 2 messages, the last one 0.0 s ago" in reason
     assert "depth (/depth/image_raw): 1 publisher, 1 messages, the last one 7.0 s ago" in reason
+
+
+def test_stamps_of_a_stream_that_has_stopped_are_not_the_reason(ros):
+    """While both went on they met; now there are none of depth that could."""
+    w = Watch(ros, names=("color", "depth"), slop=0.017)
+    for i in range(200):
+        w.watch.arrived("color", i * 100 * MS)
+        if i < 100:
+            w.watch.arrived("depth", i * 100 * MS)
+        w.now += 0.1
+    assert "stamps" not in w.watch.reason()
+
+
+def test_views_that_are_all_left_out_for_a_while_are_told_with_the_remedy():
+    now = [0.0]
+    watch = UnusableWatch(5.0, lambda: now[0])
+    for reason in ("known_view", "little_depth", "no_depth"):
+        watch.note(Decision(None, reason))
+        now[0] += 3
+    assert watch.reason() == (
+        "no view could be used for 6 s (no_depth): most views have little depth between geometry.min_depth and "
+        "geometry.max_depth: check the unit of depth, or lower keyframes.min_depth_coverage"
+    )
+    watch.note(Decision(4, "new"))
+    now[0] += 60
+    assert watch.reason() == ""
 
 
 def test_stamps_that_never_meet_are_the_reason(ros):
