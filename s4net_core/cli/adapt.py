@@ -11,7 +11,7 @@ from rich.console import Console
 
 from s4net_core.cli.options import add_learning_options, add_poses_option, learning_settings_from, track_labels
 from s4net_core.cli.output import left_out, progress_bar, say_left_out, tracked
-from s4net_core.cli.state_options import add_training_options, changed_since, prepare_state_folder
+from s4net_core.cli.state_options import add_training_options, changed_since, state_folder
 from s4net_core.errors import SettingsError
 from s4net_core.files import creation_time
 from s4net_core.frames import Capture
@@ -65,17 +65,18 @@ def run(args: argparse.Namespace) -> int:
     settings.keyframes.after_restart = "keep"  # poses of a file mean the same after the computer has started again
     if args.until_converged:
         settings.adaptation.max_steps, settings.adaptation.steps_per_keyframe = 0, 0.0
-    # These raise on unusable input. They are called before an old state is removed.
+    # All that refuses unusable input comes before the session, which removes an old state.
     patience_of(settings.adaptation)
-    creation_time()
+    creation_time()  # here: the folder of the state is not made if this fails
     recording = RerunRecording(args.rerun)
-    state = prepare_state_folder(args)
+    state = state_folder(args)
     source = open_source(settings)
+    capture = open_views(args.capture, settings, poses=args.poses)
     _warn_of_labels(args.capture, settings.source.path)
-    with Session(settings, settings.checkpoint, source, state, track=track_labels) as session:
-        capture = open_views(args.capture, settings, poses=args.poses)
+    with Session(settings, settings.checkpoint, source, state, resume=args.resume, track=track_labels) as session:
         _check_resumed(session.keyframes, capture, state)
-        if changes := changed_since(state, settings):
+        changes = changed_since(state, settings)
+        if changes and args.resume:
             _warn(f"resumed with other settings: {', '.join(changes)}")
         _adapt(args, session, capture, recording)
     return 0

@@ -11,7 +11,7 @@ from s4net_core.cli.options import add_classes, add_classes_option, add_settings
 from s4net_core.cli.output import progress_bar
 from s4net_core.cli.state_options import add_training_options, state_file
 from s4net_core.errors import SettingsError
-from s4net_core.files import check_writable, creation_time
+from s4net_core.files import check_writable
 
 if TYPE_CHECKING:
     from s4net_core.learning.pretraining import Score, TrainingReport
@@ -57,7 +57,6 @@ def run(args: argparse.Namespace) -> int:
     space = kept.label_space if kept else label_space_of(settings.model.label_space)
     model = kept.model if kept else settings.model
     check_writable(args.output)
-    creation_time()  # raises on a bad SOURCE_DATE_EPOCH, before an old state is removed
     state = state_file(args)
     source = open_source_set(args.source, with_depth=model.depth_decoder, label_space=space)
     fabric = training_fabric(settings)
@@ -85,6 +84,8 @@ def run(args: argparse.Namespace) -> int:
             fabric=fabric,
             track=track_labels if fabric.is_global_zero else iter,
         )
+        if not args.resume:  # not before: nothing can be refused any more
+            state.unlink(missing_ok=True)
         info = training.run(log=args.log, on_step=show, on_score=tell)
     scores = ", ".join(f"{name} {value:.3f}" for name, value in info.metrics.items())
     console.print(f"{args.output}: {len(source)} images, weights of step {info.step}, {scores}")

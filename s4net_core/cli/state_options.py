@@ -1,8 +1,6 @@
 """The state from which a training resumes: used or removed only on request, and by one process at a time."""
 
 import argparse
-import re
-import shutil
 from pathlib import Path
 
 from s4net_core.config import Settings, leaves, load_settings, to_yaml
@@ -11,12 +9,10 @@ from s4net_core.files import BASE, LOCK, FolderLock, write_result
 
 SETTINGS = ".settings.yaml"
 """Name of the settings of the last run in its state."""
-BASE_MODEL = re.compile(r"[0-9a-f]{12}")
-"""Name of a folder inside an adaptation's state: one for each base model, by the start of its hash."""
 
 
 def add_training_options(parser: argparse.ArgumentParser, state: str) -> None:
-    """Add ``--state``, ``--resume``, ``--force`` and ``--log``; `state_file` or `prepare_state_folder` read the others.
+    """Add ``--state``, ``--resume``, ``--force`` and ``--log``; `state_file` or `state_folder` read the others.
 
     Args:
         parser: of the command, which has an argument ``output``.
@@ -41,39 +37,38 @@ def state_path(args: argparse.Namespace) -> Path:
 
 
 def state_file(args: argparse.Namespace) -> Path:
-    """Path of a state that is one file; an earlier run's is removed with ``--force`` and kept with ``--resume``.
+    """Path of a state that is one file; nothing is changed.
 
     Raises:
-        SettingsError: a state exists and neither option is given, or it is a folder.
+        SettingsError: a state exists and neither ``--force`` nor ``--resume`` is given, or it is a folder.
     """
     state = state_path(args)
     if state.is_dir():
         raise SettingsError(f"state {state} is a folder: name a file with --state")
-    if not args.resume:
-        if state.exists() and not args.force:
-            raise _unasked(state)
-        state.unlink(missing_ok=True)
+    if state.exists() and not (args.resume or args.force):
+        raise _unasked(state)
     return state
 
 
-def prepare_state_folder(args: argparse.Namespace) -> Path:
-    """Path of a state that is a folder; an earlier run's is removed with ``--force`` and kept with ``--resume``.
-
-    The lock file stays: with a new one, a second process could use the folder while the first holds the old lock.
+def state_folder(args: argparse.Namespace) -> Path:
+    """Path of a state that is a folder, which is made if it is missing; what a run has saved there is not changed.
 
     Raises:
-        SettingsError: a state exists and neither option is given, or it is a file, or holds anything else.
+        SettingsError: a state exists and neither ``--force`` nor ``--resume`` is given, or it is a file, or holds
+            anything else.
         S4NetError: another process uses the folder, or it cannot be written.
     """
     state = state_path(args)
     if state.exists() and not state.is_dir():
         raise SettingsError(f"state {state} is a file: name a folder with --state")
-    if not args.resume and any(not BASE_MODEL.fullmatch(entry.name) for entry in _entries(state)):
+    saved = [] if args.resume else _entries(state)
+    from s4net_core.learning.state_folder import OF_A_BASE_MODEL  # late: it imports torch
+
+    if any(not OF_A_BASE_MODEL.fullmatch(entry.name) for entry in saved):
         raise SettingsError(f"{state} holds more than the state of a run: give this one a folder with --state")
     with FolderLock.of_new(state, "wait until it has ended, or give this run a folder of its own with --state"):
-        if not args.resume:
-            _clear(state, force=args.force)
-            (state / SETTINGS).unlink(missing_ok=True)
+        if saved and not args.force:
+            raise _unasked(state)
     return state
 
 
@@ -81,7 +76,7 @@ def changed_since(state: Path, settings: Settings) -> list[str]:
     """What of the settings is not as in the run before, for people; then these are written for the next run.
 
     Args:
-        state: from `prepare_state_folder`; without an earlier run's settings nothing has changed.
+        state: from `state_folder`; without an earlier run's settings nothing has changed.
         settings: of this run.
 
     Raises:
@@ -96,17 +91,6 @@ def changed_since(state: Path, settings: Settings) -> list[str]:
     finally:
         write_result(file, to_yaml(settings))
     return [f"{name} is {value!r} but was {before[name]!r}" for name, value in now.items() if value != before[name]]
-
-
-def _clear(state: Path, *, force: bool) -> None:
-    entries = _entries(state)
-    if entries and not force:
-        raise _unasked(state)
-    try:
-        for entry in entries:
-            shutil.rmtree(entry)
-    except OSError as error:
-        raise S4NetError(f"state {state} cannot be removed ({error}): check its rights") from error
 
 
 def _entries(state: Path) -> list[Path]:

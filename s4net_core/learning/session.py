@@ -59,7 +59,9 @@ class Session:
         checkpoint: weights file of the base model.
         source: labelled source set; a hold-out is split off for the guard. None = there is none: the keyframes alone
             are learned, and only the score on held-out keyframes tells what is forgotten.
-        folder: for keyframes and weights; an earlier session's are loaded from it.
+        folder: for keyframes and weights.
+        resume: go on from what earlier sessions have saved there. False = it is removed, that of other base models too,
+            when nothing else can be refused any more.
         track: goes through the labels of the source set, which are all read here, e.g. with a progress bar.
         labels_of: as of `Learner`, for measurements alone.
 
@@ -78,6 +80,7 @@ class Session:
         source: SourceSet | None,
         folder: str | Path,
         *,
+        resume: bool = True,
         track: Callable[[Sequence[int]], Iterable[int]] = iter,
         labels_of: LabelsOf | None = None,
     ) -> None:
@@ -102,12 +105,12 @@ class Session:
         self._advancing = self._owes_handover = False
         self._folder = StateFolder(folder, base, settings)
         try:
-            self._prepare(None if source is None else in_label_space(source, network.label_space), track)
+            self._prepare(None if source is None else in_label_space(source, network.label_space), track, resume)
         except BaseException:
             self._folder.close()
             raise
 
-    def _prepare(self, source: SourceSet | None, track: Callable[[Sequence[int]], Iterable[int]]) -> None:
+    def _prepare(self, source: SourceSet | None, track: Callable[[Sequence[int]], Iterable[int]], resume: bool) -> None:
         settings = self.settings
         self.keyframes = buffer_for(settings, self._predict_depth)
         self.stopping = Stopping(settings, self.keyframes)
@@ -121,6 +124,8 @@ class Session:
         base, features = self._teachers[0], self._learner.features
         self._guard = Guard(self._base_network, base, source, holdout, self.keyframes, settings, self._device, features)
         with self._call():
+            if not resume:
+                self._folder.remove_saved()
             self._resume()
 
     def _choose_looks(self) -> None:

@@ -3,6 +3,7 @@
 import logging
 import os
 import re
+import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,7 +30,7 @@ log = logging.getLogger(__name__)
 BOOT = "boot_id"
 """File beside the keyframes: the boot of the computer during which they were taken."""
 OF_A_BASE_MODEL = re.compile("[0-9a-f]{12}")
-"""Names of the sub-folders."""
+"""Names of the sub-folders: one for each base model, by the start of its hash."""
 IN_USE = "wait until it has ended, or use another folder (--state of a command, state_dir elsewhere)"
 
 
@@ -154,6 +155,22 @@ class StateFolder:
                 read_info(path)
             except CheckpointError as error:
                 raise CheckpointError(f"{path} is there and is not overwritten: {error}") from error
+
+    def remove_saved(self) -> None:
+        """Remove what earlier sessions have saved, of all base models; the lock and this base model's copy stay.
+
+        Raises:
+            SessionClosed: the folder is closed.
+            S4NetError: it cannot be written.
+        """
+        with self.write():
+            own = [entry for entry in self._folder.iterdir() if entry.name != BASE]
+            others = [entry for entry in self._root.iterdir() if OF_A_BASE_MODEL.fullmatch(entry.name)]
+            for entry in own + [entry for entry in others if entry != self._folder]:
+                if entry.is_dir():
+                    shutil.rmtree(entry)
+                else:
+                    entry.unlink()
 
     def load_keyframes(self, keyframes: KeyframeBuffer) -> None:
         """Load saved keyframes that still fit; the log says what was left out, and why."""

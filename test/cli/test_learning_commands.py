@@ -290,6 +290,36 @@ def test_a_mistake_leaves_no_state(base, place, capsys):
     assert main(["adapt", "room", "adapted.safetensors", *GIVEN]) == 0
 
 
+@pytest.mark.parametrize(
+    "mistake",
+    [
+        ["adapt", "nowhere", "adapted.safetensors", *GIVEN],
+        ["adapt", "room", "adapted.safetensors", *GIVEN, "--source", "nowhere"],
+        ["adapt", "room", "adapted.safetensors", *GIVEN, "--set", "geometry.depth=predicted"],
+        ["adapt", "room", "adapted.safetensors", *GIVEN, "--set", "guard.holdout=500"],
+        ["pretrain", "nowhere", "base.safetensors", "--settings", "small.yaml"],
+        ["pretrain", "source", "base.safetensors", "--settings", "small.yaml", "--set", "guard.holdout=500"],
+    ],
+)
+def test_a_mistake_with_force_costs_no_state(base, place, mistake):
+    state = place / f"{mistake[2]}.state"
+    if mistake[0] == "adapt":
+        assert main(["adapt", "room", "adapted.safetensors", *GIVEN]) == 0
+    before = {path: path.read_bytes() for path in [state, *state.rglob("*")] if path.is_file()}
+    assert before
+    assert main([*mistake, "--force"]) == 2
+    assert {path: path.read_bytes() for path in [state, *state.rglob("*")] if path.is_file()} == before
+
+
+def test_force_removes_what_was_saved_for_every_base_model(base, place):
+    assert main(["adapt", "room", "adapted.safetensors", *GIVEN]) == 0
+    (own,) = (entry for entry in place.glob("adapted.safetensors.state/*") if entry.is_dir())
+    other = shutil.copytree(own, own.with_name("0123456789ab"))
+    assert main(["adapt", "room", "adapted.safetensors", *GIVEN, "--force", "--set", "adaptation.max_steps=2"]) == 0
+    assert not other.exists()
+    assert (read_info(place / "adapted.safetensors").version, read_info(place / "adapted.safetensors").step) == (1, 2)
+
+
 def test_adapt_resumes(base, place):
     assert main(["adapt", "room", "adapted.safetensors", *GIVEN]) == 0
     more = ["--resume", "--set", "adaptation.max_steps=8"]
