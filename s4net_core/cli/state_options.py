@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from s4net_core.config import Settings, leaves, load_settings, to_yaml
+from s4net_core.config import CockpitSettings, Settings, leaves, load_settings, to_yaml
 from s4net_core.errors import S4NetError, SettingsError
 from s4net_core.files import BASE, LOCK, FolderLock, write_result
 
@@ -75,6 +75,8 @@ def state_folder(args: argparse.Namespace) -> Path:
 def changed_since(state: Path, settings: Settings) -> list[str]:
     """What of the settings is not as in the run before, for people; then these are written for the next run.
 
+    Those of the cockpit are left out: nothing is learned from them, and its token is a secret.
+
     Args:
         state: from `state_folder`; without an earlier run's settings nothing has changed.
         settings: of this run.
@@ -83,6 +85,7 @@ def changed_since(state: Path, settings: Settings) -> list[str]:
         S4NetError: the state cannot be written.
     """
     file = state / SETTINGS
+    settings = settings.model_copy(update={"cockpit": CockpitSettings()})
     now = {leaf.name: leaf.value for leaf in leaves(settings)}
     try:
         before = {leaf.name: leaf.value for leaf in leaves(load_settings(file))} if file.is_file() else now

@@ -14,6 +14,12 @@ from s4net_core.files import creation_time, files_below, open_regular
 
 BLOCK = 1 << 20
 """Bytes that are read at once."""
+WITHOUT_EFFECT = (
+    *("checkpoint", "state_dir", "source", "device", "threads"),
+    *("cockpit", "map", "registration", "adaptation.niceness", "adaptation.duty_cycle", "pretrain.workers"),
+)
+"""Settings and groups on which no number of a report depends: paths, whose content is hashed instead, what differs from
+computer to computer, and what serves other commands and the nodes alone. `cockpit` even has a secret."""
 SHOWN = 12
 """Digits of a hash that are shown to people; JSON has all of them."""
 
@@ -23,8 +29,8 @@ class Provenance:
     """Everything that must be equal to get the same numbers again.
 
     Args:
-        settings: all of them, nested, by what they were used for.
-        changed: those that differ from the defaults, by dotted name.
+        settings: as of `settings_of`, by what they were used for.
+        changed: as of `changed_of`.
         seeds: of the runs; empty = nothing was drawn.
         weights: SHA-256 of every weights file, by name.
         data: SHA-256 of every capture and source set (`data_sha256`), by name.
@@ -43,7 +49,7 @@ class Provenance:
     @classmethod
     def of(cls, settings: Settings, *, weights: Mapping[str, str], data: Mapping[str, str]) -> "Provenance":
         """Provenance of numbers without random choices, all with the same settings."""
-        return cls(settings_of(settings), changed_settings(settings), weights=weights, data=data)
+        return cls(settings_of(settings), changed_of(settings), weights=weights, data=data)
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -64,8 +70,19 @@ class Provenance:
 
 
 def settings_of(settings: Settings) -> dict[str, Any]:
-    """The settings on which numbers depend, nested; paths and machine-specific settings are left out."""
-    return settings.model_dump(mode="json", exclude={"checkpoint", "state_dir", "threads", "device", "source"})
+    """The settings on which numbers depend, nested: all but those `WITHOUT_EFFECT`."""
+    values = settings.model_dump(mode="json")
+    for name in WITHOUT_EFFECT:
+        group, _, key = name.rpartition(".")
+        del (values[group] if group else values)[key]
+    return values
+
+
+def changed_of(settings: Settings) -> dict[str, Any]:
+    """The settings on which numbers depend and which differ from the defaults, by dotted name."""
+    without = tuple(f"{name}." for name in WITHOUT_EFFECT)
+    changed = changed_settings(settings)
+    return {name: value for name, value in changed.items() if not f"{name}.".startswith(without)}
 
 
 def data_sha256(path: str | Path) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 from s4net_core import __version__
 from s4net_core.classes import label_space_of
-from s4net_core.config import Settings, changed_settings
+from s4net_core.config import Settings
 from s4net_core.errors import SettingsError
 from s4net_core.experiments.experiment import SUPERVISED, SUPERVISED_DEPTH, Experiment, Method, Scene
 from s4net_core.experiments.method import (
@@ -21,7 +21,7 @@ from s4net_core.experiments.method import (
     measure_on_images,
     measure_on_scans,
 )
-from s4net_core.experiments.provenance import Provenance, data_sha256, settings_of
+from s4net_core.experiments.provenance import Provenance, changed_of, data_sha256, settings_of
 from s4net_core.experiments.report import ExperimentReport, joined, write_experiment_report
 from s4net_core.experiments.results import Result, ResultStore, key_of
 from s4net_core.files import write_result
@@ -346,7 +346,7 @@ class ExperimentRun:
 
     def _provenance(self, bases: Mapping[str, Mapping[str, Path]]) -> Provenance:
         experiment = self.experiment
-        changed = changed_settings(self.shared)
+        changed = changed_of(self.shared)
         if experiment.bases:  # their files say what network they are
             changed = {name: v for name, v in changed.items() if name not in ("model.architecture", "model.encoder")}
         changed |= {f"{method.name}: {key}": v for method in experiment.methods for key, v in method.settings.items()}

@@ -8,12 +8,13 @@ from typing import Any
 from rich.console import Console
 from rich.progress import Progress
 
-from s4net_core.config import Settings, changed_settings
+from s4net_core.config import Settings
 from s4net_core.evaluation.evaluate import Measurement, measure_networks
 from s4net_core.evaluation.page import HtmlPage, write_page
 from s4net_core.evaluation.pictures import Curve, save_picture
 from s4net_core.evaluation.summary import summary_numbers, summary_tables
 from s4net_core.evaluation.tables import Table, to_rich
+from s4net_core.experiments.provenance import changed_of
 from s4net_core.io.captures.opening import open_views
 from s4net_core.labels import SUNRGBD37
 from s4net_core.models.base_model_file import base_model_file
@@ -82,7 +83,7 @@ def write_pages(
         tables = [*summary_tables(compared), *tables]
     title = f"Before and after adaptation: {compared.capture}" if compared else "Live run"
     space = compared.label_space if compared else SUNRGBD37
-    page = HtmlPage(title, tables, _curves(record), pictures, settings=changed_settings(settings), label_space=space)
+    page = HtmlPage(title, tables, _curves(record), pictures, settings=changed_of(settings), label_space=space)
     write_page(out / REPORT, page)
     if not pictures:
         return [out / REPORT]

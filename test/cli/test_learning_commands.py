@@ -338,7 +338,10 @@ def test_adapt_says_with_which_other_settings_it_resumes(base, place, capsys):
         "resumed with other settings: adaptation.max_steps is 6 but was 4, source.path is '' but was 'source'" in said
     )
     assert "other settings" not in told("--resume", "--set", "adaptation.max_steps=6")
-    (place / "adapted.safetensors.state" / ".settings.yaml").write_text("no_such: 1")
+    kept = place / "adapted.safetensors.state" / ".settings.yaml"
+    assert "other settings" not in told("--resume", "--set", "adaptation.max_steps=6", "--set", "cockpit.token=secret")
+    assert "secret" not in kept.read_text()
+    kept.write_text("no_such: 1")
     assert "cannot be compared" in told("--resume", "--set", "adaptation.max_steps=6")
     assert "other settings" not in told("--force", "--set", "adaptation.max_steps=2")
 

@@ -217,12 +217,20 @@ class TestProvenance:
         settings = from_values({"learner.neighbours": 8, "checkpoint": "/home/somebody/base", "threads": 3})
         told = settings_of(settings)
         assert told["learner"]["neighbours"] == 8
-        assert not {"checkpoint", "state_dir", "threads", "device", "source"} & set(told)
+        assert not {"checkpoint", "state_dir", "threads", "device", "source", "cockpit", "map"} & set(told)
+        assert told["adaptation"]["max_steps"] == 0
         origin = Provenance.of(settings, weights={"base": "ab" * 32}, data={})
         assert origin.settings == told
         assert origin.shown()["weights: base"] == "sha256 abababababab"
         assert origin.shown()["learner.neighbours"] == 8
         assert "learner.merge" not in origin.shown()
+
+    def test_settings_without_effect_leave_the_provenance_as_it_is(self):
+        without = {"cockpit.token": "secret", "adaptation.niceness": 3, "pretrain.workers": 0, "registration.loops": 1}
+        paths = {"checkpoint": "/home/somebody/base", "source.path": "/home/somebody/images"}
+        changed = Provenance.of(from_values(without | paths | {"seed": 4}), weights={}, data={})
+        plain = Provenance.of(from_values({"seed": 4}), weights={}, data={})
+        assert (changed.settings, changed.changed) == (plain.settings, {"seed": 4})
 
 
 class TestFiles:
