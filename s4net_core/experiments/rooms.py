@@ -31,8 +31,9 @@ def rooms_table(results: Sequence[Result], control: str = "", oracle: str = "") 
 
     Args:
         results: of any number of rooms, base models, methods and seeds.
-        control: method whose gain is taken off in a column of its own; empty = no such column.
-        oracle: method whose gain is the ceiling; empty = no such column.
+        control: method whose gain is taken off in a column of its own; empty = no such column. NaN if no base model of
+            its network is among the results.
+        oracle: method whose gain is the ceiling; empty = no such column. NaN if it gained nothing.
 
     Returns:
         Empty when fewer than two rooms were adapted to.
@@ -52,9 +53,10 @@ def rooms_table(results: Sequence[Result], control: str = "", oracle: str = "") 
         row.append(_mean(run.score("pixel_accuracy") - base.score("pixel_accuracy") for run, base in own))
         row += [f"{sum(value > 0 for value in single)} of {len(single)}", min(single)]
         if control:
-            row.append(_mean(gain[room] - gains[control].get(room, math.nan) for room in gain))
+            row.append(_mean(gain[room] - gains.get(control, {}).get(room, math.nan) for room in gain))
         if oracle:
-            row.append(_mean(gain.values()) / _mean(gains[oracle].values()))
+            ceiling = _mean(gains.get(oracle, {}).values()) or math.nan  # 0 where it kept the base model everywhere
+            row.append(_mean(gain.values()) / ceiling)
         row.append(_mean(run.unseen - base.unseen for run, base in own))
         seconds, to_most, *shares = map(_mean, zip(*(_of_learning(run, base) for run, base in own), strict=True))
         rows.append([*row, _whole(seconds), _whole(to_most), *shares])

@@ -68,6 +68,20 @@ def test_the_room_is_the_unit(results):
     assert ours["s to 90 %"] == pytest.approx((20 + 10) / 2)  # .39 is passed at the second hand-over; B has no gain
 
 
+def test_an_oracle_without_gain_is_no_ceiling(results):
+    kept = [replace(r, evaluation=scored({"A": 0.3, "B": 0.2}[r.scene])) if r.method == "truth" else r for r in results]
+    ours = row(rooms_table(kept, "control", "truth"), "ours")
+    assert math.isnan(ours["share of oracle"])
+    assert ours["mIoU gain"] == pytest.approx(0.01)
+
+
+def test_methods_without_a_base_model_of_their_network_are_compared_with_nothing(results):
+    others = [replace(r, network="M") if r.method in ("control", "truth") else r for r in results]
+    ours = row(rooms_table(others, "control", "truth"), "ours")
+    assert math.isnan(ours["over control"])
+    assert math.isnan(ours["share of oracle"])
+
+
 def test_few_rooms_give_no_interval(results):
     table = rooms_table(results)
     assert table.title.startswith("Over the rooms (2 rooms, pooled scores of their last scans, ")
