@@ -33,7 +33,7 @@ class Provenance:
         changed: as of `changed_of`.
         seeds: of the runs; empty = nothing was drawn.
         weights: SHA-256 of every weights file, by name.
-        data: SHA-256 of every capture and source set (`data_sha256`), by name.
+        data: SHA-256 of every capture, file of other poses and source set (`data_sha256`), by name.
         package: name and version of this package.
         created: UTC, ISO 8601.
     """

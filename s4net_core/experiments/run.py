@@ -12,7 +12,7 @@ from typing import Any
 from s4net_core import __version__
 from s4net_core.classes import label_space_of
 from s4net_core.config import Settings
-from s4net_core.errors import SettingsError
+from s4net_core.errors import CaptureError, SettingsError
 from s4net_core.experiments.experiment import SUPERVISED, SUPERVISED_DEPTH, Experiment, Method, Scene
 from s4net_core.experiments.method import (
     TrainedNetwork,
@@ -26,7 +26,7 @@ from s4net_core.experiments.report import ExperimentReport, joined, write_experi
 from s4net_core.experiments.results import Result, ResultStore, key_of
 from s4net_core.files import write_result
 from s4net_core.frames import Capture, FrameSequence
-from s4net_core.io.captures.opening import open_views
+from s4net_core.io.captures.opening import open_views, pose_file
 from s4net_core.io.source_sets.opening import open_source_set, open_test_set
 from s4net_core.io.source_sets.source_set import SourceSet
 from s4net_core.labels import LABEL_SPACES
@@ -142,6 +142,11 @@ class ExperimentRun:
                     path = method.weights_of(scene.name, base, seed)
                     wanted[path] = f"weights of {method.name} for {scene.name}"
         missing = [f"{self._data / path} ({what})" for path, what in wanted.items() if not (self._data / path).exists()]
+        for scene in self.experiment.places():
+            try:
+                self._poses_sha256(scene)
+            except CaptureError as error:
+                missing.append(f"the poses of {scene.name} ({error})")
         if missing:
             raise SettingsError(
                 f"experiment '{self.experiment.title}' needs data that are not there: {'; '.join(missing)}. Check the "
@@ -253,7 +258,7 @@ class ExperimentRun:
             "settings": settings_of(settings),
             "source": self._sha256(self.experiment.source),
             "capture": self._sha256(scene.capture),
-            "poses": scene.poses,
+            "poses": self._poses_sha256(scene),
         }
         if method.kind != "s4net" or seconds is not None:  # the seconds differ from run to run: what gave them counts
             timed = settings_of(self.methods[method.seconds_of]) if method.seconds_of else {}
@@ -344,6 +349,10 @@ class ExperimentRun:
     def _sha256(self, path: str) -> str:
         return data_sha256(self._data / path)
 
+    def _poses_sha256(self, scene: Scene) -> str:
+        """Of the file that replaces the poses of a scene's capture; empty = none does."""
+        return data_sha256(pose_file(self._data / scene.capture, scene.poses)) if scene.poses else ""
+
     def _provenance(self, bases: Mapping[str, Mapping[str, Path]]) -> Provenance:
         experiment = self.experiment
         changed = changed_of(self.shared)
@@ -351,6 +360,8 @@ class ExperimentRun:
             changed = {name: v for name, v in changed.items() if name not in ("model.architecture", "model.encoder")}
         changed |= {f"{method.name}: {key}": v for method in experiment.methods for key, v in method.settings.items()}
         paths = [path for scene in experiment.places() for path in (scene.capture, *scene.scans.values())]
+        data = {path: self._sha256(path) for path in filter(None, (experiment.source, experiment.unseen, *paths))}
+        poses = {f"poses of {scene.name}": self._poses_sha256(scene) for scene in experiment.places() if scene.poses}
         return Provenance(
             settings={name: settings_of(settings) for name, settings in self.methods.items()},
             changed=changed,
@@ -360,5 +371,5 @@ class ExperimentRun:
                 for name, found in bases.items()
                 for base, path in found.items()
             },
-            data={path: self._sha256(path) for path in filter(None, (experiment.source, experiment.unseen, *paths))},
+            data=data | poses,
         )

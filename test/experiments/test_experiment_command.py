@@ -15,6 +15,7 @@ from s4net_core.cli.main import main
 from s4net_core.config import from_values
 from s4net_core.evaluation.evaluate import keyframes_of
 from s4net_core.experiments import method, run
+from s4net_core.experiments.provenance import _data_sha256
 from s4net_core.experiments.results import Result
 from s4net_core.experiments.tent import tent
 from s4net_core.io.captures.opening import open_views
@@ -116,7 +117,7 @@ def test_results_say_what_they_come_from(done):
     _, out = done
     numbers = json.loads((out / "tiny" / "results.json").read_text())
     origin = numbers["provenance"]["Tiny rooms"]
-    assert list(origin["data"]) == ["source", "A/scan1", "A/scan2"]
+    assert list(origin["data"]) == ["source", "A/scan1", "A/scan2", "poses of A"]
     assert origin["settings"]["S4-Net, predicted depth"]["model"]["depth_decoder"] is True
     assert len(set(origin["weights"].values())) == 2
     adapted = [result for result in numbers["results"] if result["seed"] == 0]
@@ -156,6 +157,26 @@ def test_what_has_been_run_is_not_run_again_and_what_changed_is(done, data, monk
     other = write(folder, methods=methods, title="Merge", paper={})
     assert main(["experiment", other, "--data", str(data), "--out", str(out)]) == 0
     assert runs == ["soft"]
+
+
+def test_a_run_is_made_again_when_its_file_of_poses_was_changed(done, data, tmp_path, monkeypatch):
+    """Also where the file lies outside of the capture."""
+    _, out = done
+    runs = []
+
+    def adapt_base(*args, **options):
+        runs.append(args)
+        return method.adapt_base(*args, **options)
+
+    monkeypatch.setattr(run, "adapt_base", adapt_base)
+    poses = (data / "A/scan1/poses_noisy.txt").read_text()
+    scene = {**EXPERIMENT["scenes"][0], "poses": str(tmp_path / "slam.txt")}
+    file = write(tmp_path, scenes=[scene], methods=[{"name": "S4-Net"}])
+    for number, text in ((1, poses), (1, poses), (2, poses.rstrip().rpartition("\n")[0])):
+        (tmp_path / "slam.txt").write_text(text)
+        _data_sha256.cache_clear()  # a process reads each file once
+        assert main(["experiment", file, "--data", str(data), "--out", str(out)]) == 0
+        assert len(runs) == number
 
 
 def test_an_interrupted_experiment_goes_on_with_the_run_that_was_not_done(done, data, tmp_path, monkeypatch, capsys):
@@ -212,7 +233,11 @@ def test_a_base_model_whose_training_was_interrupted_is_not_used(data, tmp_path,
 
 
 def test_data_that_are_not_there_are_all_named_before_anything_runs(data, tmp_path, capsys):
-    scenes = [EXPERIMENT["scenes"][0], {"name": "B", "capture": "B/scan1", "scans": {"Scan 2": "B/scan2"}}]
+    scenes = [
+        EXPERIMENT["scenes"][0],
+        {"name": "B", "capture": "B/scan1", "scans": {"Scan 2": "B/scan2"}},
+        {"name": "C", "capture": "A/scan1", "scans": {"Scan 2": "A/scan2"}, "poses": "typo.txt"},
+    ]
     file = write(tmp_path, scenes=scenes, source="sunrgbd")
     assert main(["experiment", file, "--data", str(data), "--out", f"{tmp_path}/out"]) == 2
     told = " ".join(capsys.readouterr().err.split())
@@ -220,10 +245,11 @@ def test_data_that_are_not_there_are_all_named_before_anything_runs(data, tmp_pa
         f"{data}/sunrgbd (the labelled source set)",
         f"{data}/B/scan1 (the capture of B that is adapted to)",
         f"{data}/B/scan2 (Scan 2 of B)",
+        f"the poses of C (pose file typo.txt is neither in {data}/A/scan1 nor",
         "--data",
     ):
         assert text in told
-    assert "A/scan1" not in told
+    assert "scan1 (the capture of A" not in told
     assert not (tmp_path / "out").exists()
 
 

@@ -60,7 +60,9 @@ def open_capture(
     path = Path(path)
     if not path.exists():
         raise CaptureError(f"capture {path} does not exist: check the path")
-    given = _poses(path, poses) if isinstance(poses, str) else poses
+    given: Poses | None = None
+    if poses:
+        given = read_poses(pose_file(path, poses)) if isinstance(poses, str) else poses
     if path.is_dir() and is_scene_folder(path) and not has_only_a_trajectory(path):
         own = SUNRGBD37 if map_labels else classes_beside(path) or label_space or SUNRGBD37
         labels = _labels(path, own, label_space, map_labels) if with_labels else None
@@ -115,6 +117,20 @@ def open_views(
     )
 
 
+def pose_file(capture: Path, name: str) -> Path:
+    """The file that `open_capture` reads for its argument `poses`.
+
+    Raises:
+        CaptureError: it is neither in the capture's folder nor in the current folder.
+    """
+    folder = capture if capture.is_dir() else capture.parent
+    places = [folder / name, Path(name)]
+    found = next((place for place in places if place.is_file()), None)
+    if found is None:
+        raise CaptureError(f"pose file {name} is neither in {folder} nor in the current folder: check its name")
+    return found
+
+
 def _labels(path: Path, own: LabelSpace, wanted: LabelSpace | None, map_labels: LabelMap | None) -> LabelReading:
     if wanted is None or wanted.names == own.names:
         return LabelReading(own, map_labels)
@@ -122,14 +138,3 @@ def _labels(path: Path, own: LabelSpace, wanted: LabelSpace | None, map_labels: 
         return LabelReading(own, map_labels, own.table_to(wanted))
     except S4NetError as error:
         raise CaptureError(f"capture {path}: {error}") from error
-
-
-def _poses(capture: Path, name: str) -> Poses | None:
-    if not name:
-        return None
-    folder = capture if capture.is_dir() else capture.parent
-    places = [folder / name, Path(name)]
-    found = next((place for place in places if place.is_file()), None)
-    if found is None:
-        raise CaptureError(f"pose file {name} is neither in {folder} nor in the current folder: check its name")
-    return read_poses(found)
