@@ -29,9 +29,8 @@ from s4net_core.frames import Capture, FrameSequence
 from s4net_core.io.captures.opening import open_views, pose_file
 from s4net_core.io.source_sets.opening import open_source_set, open_test_set
 from s4net_core.io.source_sets.source_set import SourceSet
-from s4net_core.labels import LABEL_SPACES
 from s4net_core.learning.offline import patience_of
-from s4net_core.learning.pretraining import Pretraining
+from s4net_core.learning.pretraining import Pretraining, training_settings
 from s4net_core.models.checkpoint import common_space, file_sha256, read_info
 
 Progress = Callable[[str, int, int], None]
@@ -195,14 +194,9 @@ class ExperimentRun:
 
     def _trained(self, settings: Settings) -> Path:
         """Weights file of the base model that follows from these settings."""
-        content = settings_of(settings.sized())
-        follows_from = {name: content[name] for name in ("seed", "model", "pretrain")}
-        follows_from |= {"holdout": settings.guard.holdout, "mirror": settings.learner.mirror}
-        follows_from["auxiliary_weight"] = settings.learner.auxiliary_weight
-        follows_from["source"] = self._sha256(self.experiment.source)
-        if self._space.name not in LABEL_SPACES:  # the setting names a file, whose content counts
-            follows_from["classes"] = self._space.names
-        path = self._out / "bases" / f"{settings.model.architecture}-{key_of(follows_from)}.safetensors"
+        images = {"source": self._sha256(self.experiment.source)}
+        key = key_of(training_settings(settings.sized(), self._space) | images)
+        path = self._out / "bases" / f"{settings.model.architecture}-{key}.safetensors"
         if not path.exists():
             self._train(settings, path)
         return path

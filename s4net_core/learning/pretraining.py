@@ -47,8 +47,11 @@ WARM_UP = 0.1
 """Share of the steps in which the step size of `one_cycle` rises to its setting; then it falls to zero."""
 DROPOUT = 2
 """Keeps the random numbers of the network apart from those of `source_loader`."""
-MAY_CHANGE = {"devices", "batch", "workers", "evaluate_every", "patience", "steps"}
-"""Settings of the group `pretrain` that a resumed run may change; the number of images a step may not."""
+MAY_CHANGE = {
+    "model.encoder_weights",
+    *(f"pretrain.{name}" for name in ("devices", "batch", "evaluate_every", "patience", "steps")),
+}
+"""What of `training_settings` a resumed run may change; the number of images a step may not."""
 
 
 @dataclass(frozen=True)
@@ -411,14 +414,23 @@ def _loaded(start: str | Path, settings: Settings) -> tuple[SegmentationNetwork,
     return network, settings.model_copy(update={"model": network.settings})
 
 
+def training_settings(settings: Settings, space: LabelSpace) -> dict[str, Any]:
+    """Settings on which the weights of a new network depend, by dotted name; beside them only its images count.
+
+    Args:
+        settings: with an image size.
+        space: the network's classes; its own are told by their names, because the content of their file counts.
+    """
+    groups = ("model.", "pretrain.", "seed", "guard.holdout", "learner.mirror", "learner.auxiliary_weight")
+    found = {leaf.name: leaf.value for leaf in leaves(settings) if leaf.name.startswith(groups)}
+    del found["pretrain.workers"]  # who reads the images does not change them
+    if space.name not in LABEL_SPACES:
+        found["model.label_space"] = ", ".join(space.names)
+    return found
+
+
 def _describe(settings: Settings, source: SourceSet, space: LabelSpace, images: int, processes: int) -> dict[str, Any]:
     """Values that must be equal when a run is resumed."""
-    may_change = {f"pretrain.{name}" for name in MAY_CHANGE} | {"model.encoder_weights"}
-    if settings.pretrain.schedule == "one_cycle":
-        may_change.discard("pretrain.steps")
-    groups = ("model.", "pretrain.", "seed", "guard.holdout", "learner.mirror", "learner.auxiliary_weight")
-    run = {leaf.name: leaf.value for leaf in leaves(settings) if leaf.name.startswith(groups)}
-    run = {name: value for name, value in run.items() if name not in may_change}
-    if space.name not in LABEL_SPACES:
-        run["model.label_space"] = ", ".join(space.names)  # not the file's path: its content counts
+    may_change = MAY_CHANGE - ({"pretrain.steps"} if settings.pretrain.schedule == "one_cycle" else set())
+    run = {name: value for name, value in training_settings(settings, space).items() if name not in may_change}
     return run | {"source set": source.name, "its images": images, "images a step": settings.pretrain.batch * processes}

@@ -147,7 +147,8 @@ def test_what_has_been_run_is_not_run_again_and_what_changed_is(done, data, monk
 
     monkeypatch.setattr(run, "adapt_base", adapt_base)
     monkeypatch.setattr(run, "Pretraining", None)
-    assert main(["experiment", file, "--data", str(data), "--out", str(out)]) == 0
+    other_computer = ["--set", "pretrain.workers=0", "--set", "cockpit.port=9000"]
+    assert main(["experiment", file, "--data", str(data), "--out", str(out), *other_computer]) == 0
     assert runs == []
     again = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
     assert again == [line for line in before if line.startswith("|")]
