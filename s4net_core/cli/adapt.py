@@ -11,9 +11,9 @@ from rich.console import Console
 
 from s4net_core.cli.options import add_learning_options, add_poses_option, learning_settings_from, track_labels
 from s4net_core.cli.output import left_out, progress_bar, say_left_out, tracked
-from s4net_core.cli.state_options import add_training_options, changed_since, state_folder
+from s4net_core.cli.state_options import add_training_options, changed_since, state_folder, state_path
 from s4net_core.errors import SettingsError
-from s4net_core.files import creation_time
+from s4net_core.files import check_writable, creation_time
 from s4net_core.frames import Capture
 from s4net_core.learning.training_log import TrainingLog
 
@@ -61,6 +61,7 @@ def run(args: argparse.Namespace) -> int:
     from s4net_core.learning.offline import patience_of
     from s4net_core.learning.rerun_recording import RerunRecording
     from s4net_core.learning.session import Session
+    from s4net_core.learning.state_folder import check_target
 
     settings.keyframes.after_restart = "keep"  # poses of a file mean the same after the computer has started again
     if args.until_converged:
@@ -69,6 +70,8 @@ def run(args: argparse.Namespace) -> int:
     patience_of(settings.adaptation)
     creation_time()  # here: the folder of the state is not made if this fails
     recording = RerunRecording(args.rerun)
+    check_target(args.output, Path(settings.checkpoint), state_path(args))
+    check_writable(args.output)
     state = state_folder(args)
     source = open_source(settings)
     capture = open_views(args.capture, settings, poses=args.poses)

@@ -136,25 +136,8 @@ class StateFolder:
             return not self._calls
 
     def check_target(self, path: Path) -> None:
-        """Refuse to write weights to a place where something else would be lost.
-
-        Args:
-            path: file that somebody has asked for.
-
-        Raises:
-            CheckpointError: it is the base model, belongs to the state, or is there and no weights file of ours.
-        """
-        real, root = Path(os.path.realpath(path)), Path(os.path.realpath(self._root))
-        if real == Path(os.path.realpath(self._original.path)):
-            raise CheckpointError(f"{path} is the base model: name another file")
-        inside = real.relative_to(root).parts if root in real.parents else ()
-        if real.name.startswith(".") or (len(inside) > 1 and OF_A_BASE_MODEL.fullmatch(inside[0])):
-            raise CheckpointError(f"{path} is hidden or lies in a folder of the state in {root}: name another file")
-        if os.path.lexists(path):
-            try:
-                read_info(path)
-            except CheckpointError as error:
-                raise CheckpointError(f"{path} is there and is not overwritten: {error}") from error
+        """As `check_target` for this folder and its base model."""
+        check_target(path, self._original.path, self._root)
 
     def remove_saved(self) -> None:
         """Remove what earlier sessions have saved, of all base models; the lock and this base model's copy stay.
@@ -243,6 +226,30 @@ class StateFolder:
         if self._closed and not self._calls and self._lock is not None:
             self._lock.release()
             self._lock = None
+
+
+def check_target(path: Path, base: Path, root: Path) -> None:
+    """Refuse to write weights to a place where something else would be lost.
+
+    Args:
+        path: file that somebody has asked for.
+        base: weights file of the base model.
+        root: state folder.
+
+    Raises:
+        CheckpointError: it is the base model, belongs to the state, or is there and no weights file of ours.
+    """
+    real, root = Path(os.path.realpath(path)), Path(os.path.realpath(root))
+    if real == Path(os.path.realpath(base)):
+        raise CheckpointError(f"{path} is the base model: name another file")
+    inside = real.relative_to(root).parts if root in real.parents else ()
+    if real.name.startswith(".") or (len(inside) > 1 and OF_A_BASE_MODEL.fullmatch(inside[0])):
+        raise CheckpointError(f"{path} is hidden or lies in a folder of the state in {root}: name another file")
+    if os.path.lexists(path):
+        try:
+            read_info(path)
+        except CheckpointError as error:
+            raise CheckpointError(f"{path} is there and is not overwritten: {error}") from error
 
 
 def boot_id() -> str:

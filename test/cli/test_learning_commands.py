@@ -285,6 +285,24 @@ def test_a_file_that_cannot_be_written_is_refused_before_anything_is_learnt(plac
     assert "4/4" not in told.out
 
 
+@pytest.mark.parametrize(
+    ("output", "told"),
+    [
+        ("room", "room is there and is not overwritten: .*folder"),
+        ("small.yaml", "small.yaml is there and is not overwritten"),
+        ("base.safetensors", "base.safetensors is the base model"),
+        ("small.yaml/new.safetensors", "small.yaml/new.safetensors cannot be written"),
+    ],
+)
+def test_adapt_refuses_an_output_before_anything_is_learnt(base, place, capsys, output, told):
+    given = ["adapt", "room", output, *GIVEN, "--state", "state"]
+    assert main(given) == 2
+    said = capsys.readouterr()
+    assert re.search(told, " ".join(said.err.split()))
+    assert "keyframes" not in said.out
+    assert not (place / "state").exists()
+
+
 def test_a_mistake_leaves_no_state(base, place, capsys):
     assert main(["adapt", "nowhere", "adapted.safetensors", *GIVEN]) == 2
     assert main(["adapt", "room", "adapted.safetensors", *GIVEN]) == 0
