@@ -18,12 +18,12 @@ from s4net_core.config import Settings, with_values
 from s4net_core.errors import S4NetError, SettingsError
 from s4net_core.evaluation.evaluate import Evaluation
 from s4net_core.evaluation.evaluate import evaluate as evaluate_frames
-from s4net_core.frames import FrameSequence, View
+from s4net_core.frames import Capture, FrameSequence, View
 from s4net_core.io.captures.opening import open_views
 from s4net_core.io.images.files import read_color
 from s4net_core.io.source_sets.opening import open_source_set
 from s4net_core.io.source_sets.source_set import SourceSet
-from s4net_core.learning.offline import adapt_to
+from s4net_core.learning.offline import adapt_to, open_session
 from s4net_core.learning.session import Session
 from s4net_core.learning.status import Handover
 from s4net_core.models.segmenter import Segmentation, Segmenter
@@ -82,7 +82,9 @@ def adapt(
         capture: path of any format that `s4net convert` reads, or views, e.g. a `FrameSequence` of your own.
         source: the labelled source set, which keeps the network from forgetting, or its path. None = there is none: the
             base model's own predictions of the capture take its place.
-        state_dir: folder for keyframes and versions; a later run continues from it. None = nothing is kept.
+        state_dir: folder for keyframes and versions, from which a later run continues. A run that is given a path
+            continues with the same capture alone; with views, `keyframes.after_restart` says when keyframes are used
+            again. None = nothing is kept.
         on_handover: called when the guard has accepted or refused new weights.
         values: single settings; they win over the settings of `model`.
 
@@ -92,7 +94,7 @@ def adapt(
     Raises:
         CaptureError, SourceSetError: data that cannot be read.
         LearningError: too few views overlap, or the loss is repeatedly not finite.
-        SettingsError: no setting ends learning.
+        SettingsError: no setting ends learning, or `state_dir` holds keyframes of another capture.
         S4NetError: another run or a node uses `state_dir`, or the folder cannot be written; `model` or `capture` is
             something else.
     """
@@ -100,9 +102,9 @@ def adapt(
     _check_kind("capture", capture, str | Path | Iterable, "give a path, or views")
     _check_kind("source", source, str | Path | SourceSet | None, "give a path, or a SourceSet")
     settings = with_values(model.settings, values)
-    views, labelled = capture, source
-    if isinstance(views, str | Path):
-        views = open_views(views, settings).views()
+    labelled = source
+    if isinstance(capture, str | Path):
+        capture = open_views(capture, settings)
     if isinstance(labelled, str | Path):
         labelled = open_source_set(
             labelled, with_depth=model.info.model.depth_decoder, label_space=model.info.label_space
@@ -110,7 +112,12 @@ def adapt(
     with tempfile.TemporaryDirectory() as folder:
         base = Path(folder, "base.safetensors")
         model.save(base)
-        with Session(settings, base, labelled, state_dir or folder) as session:
+        state = state_dir or folder
+        if isinstance(capture, Capture):
+            session, views = open_session(capture, settings, base, labelled, state), capture.views()
+        else:
+            session, views = Session(settings, base, labelled, state), iter(capture)
+        with session:
             version = adapt_to(session, views, on_handover=on_handover)
             return Segmenter(version.path, settings.device, settings)
 

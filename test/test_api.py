@@ -136,6 +136,17 @@ class TestAdapt:
         with FolderLock(tmp_path / "state", ""), pytest.raises(S4NetError, match="in use by another process"):
             adapt(adapted, frames, source, state_dir="~/state")
 
+    def test_a_later_run_continues_with_the_same_capture_alone(self, checkpoint, tmp_path, monkeypatch, caplog):
+        base, state = load_model(checkpoint, from_values(SETTINGS)), tmp_path / "state"
+        write_scene_folder(tmp_path / "room", make_room_frames(16, seed=5))
+        write_scene_folder(tmp_path / "other", make_room_frames(16, seed=6))
+        adapt(base, tmp_path / "room", state_dir=state, adaptation={"max_steps": 2})
+        with pytest.raises(SettingsError, match=r"holds \d+ keyframes, 0 of which are views of .*other: only"):
+            adapt(base, tmp_path / "other", state_dir=state)
+        monkeypatch.setattr("s4net_core.learning.state_folder.boot_id", lambda: "another boot")
+        assert adapt(base, tmp_path / "room", state_dir=state).info.step == 4
+        assert "saved keyframes" not in caplog.text
+
     def test_network_of_transformers_adapts_like_any_other(self, source, tmp_path):
         transformers = pytest.importorskip("transformers")
         config = transformers.SegformerConfig(

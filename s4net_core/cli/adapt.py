@@ -12,15 +12,12 @@ from rich.console import Console
 from s4net_core.cli.options import add_learning_options, add_poses_option, learning_settings_from, track_labels
 from s4net_core.cli.output import left_out, progress_bar, say_left_out, tracked
 from s4net_core.cli.state_options import add_training_options, changed_since, state_folder, state_path
-from s4net_core.errors import SettingsError
 from s4net_core.files import check_writable, creation_time
-from s4net_core.frames import Capture
 from s4net_core.learning.training_log import TrainingLog
 
 if TYPE_CHECKING:
     from s4net_core.io.captures.indexed import IndexedCapture
     from s4net_core.io.captures.recorded import RecordedCapture
-    from s4net_core.keyframes import KeyframeBuffer
     from s4net_core.learning.learner import StepReport
     from s4net_core.learning.rerun_recording import RerunRecording
     from s4net_core.learning.session import Session
@@ -58,27 +55,25 @@ def run(args: argparse.Namespace) -> int:
     settings = learning_settings_from(args, source_free=True)
     from s4net_core.io.captures.opening import open_views
     from s4net_core.learning.base_model import open_source
-    from s4net_core.learning.offline import patience_of
+    from s4net_core.learning.offline import open_session, patience_of
     from s4net_core.learning.rerun_recording import RerunRecording
-    from s4net_core.learning.session import Session
     from s4net_core.learning.state_folder import check_target
 
-    settings.keyframes.after_restart = "keep"  # poses of a file mean the same after the computer has started again
     if args.until_converged:
         settings.adaptation.max_steps, settings.adaptation.steps_per_keyframe = 0, 0.0
     # All that refuses unusable input comes before the session, which removes an old state.
     patience_of(settings.adaptation)
     creation_time()  # here: the folder of the state is not made if this fails
     recording = RerunRecording(args.rerun)
-    check_target(args.output, Path(settings.checkpoint), state_path(args))
+    base = settings.checkpoint
+    check_target(args.output, Path(base), state_path(args))
     check_writable(args.output)
     state = state_folder(args)
     source = open_source(settings)
     capture = open_views(args.capture, settings, poses=args.poses)
     _warn_of_labels(args.capture, settings.source.path)
-    with Session(settings, settings.checkpoint, source, state, resume=args.resume, track=track_labels) as session:
-        _check_resumed(session.keyframes, capture, state)
-        changes = changed_since(state, settings)
+    with open_session(capture, settings, base, source, state, resume=args.resume, track=track_labels) as session:
+        changes = changed_since(state, session.settings)
         if changes and args.resume:
             _warn(f"resumed with other settings: {', '.join(changes)}")
         _adapt(args, session, capture, recording)
@@ -96,21 +91,6 @@ def _warn_of_labels(capture: Path, source: str) -> None:
 
 def _warn(text: str) -> None:
     Console(stderr=True).print(text, style="yellow", markup=False, highlight=False)
-
-
-def _check_resumed(keyframes: "KeyframeBuffer", capture: Capture, state: Path) -> None:
-    """Refuse to learn two captures as one: their poses need not be in one frame."""
-    from s4net_core.keyframes.segments import same_pose
-
-    poses = {view.stamp: view.T_world_camera for view in keyframes.views(keyframes.ids()).values()}
-    views = (view for view in (capture.views() if poses else ()) if view.stamp in poses)
-    same = [bool(same_pose(poses[view.stamp], view.T_world_camera)) for view in views]
-    if poses and not (same and all(same)):
-        raise SettingsError(
-            f"state {state} holds {len(poses)} keyframes, {same.count(True)} of which are views of {capture.name}: "
-            "--resume needs the capture and poses of the earlier run; give --force instead to start anew, or another "
-            "folder with --state"
-        )
 
 
 def _adapt(

@@ -2,12 +2,15 @@
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 
-from s4net_core.config import AdaptationSettings
+from s4net_core.config import AdaptationSettings, Settings, with_values
 from s4net_core.errors import BadFrame, LearningError, SettingsError
-from s4net_core.frames import View
-from s4net_core.keyframes import CHECK_POSES, REMEDIES
+from s4net_core.frames import Capture, View
+from s4net_core.io.source_sets.source_set import SourceSet
+from s4net_core.keyframes import CHECK_POSES, REMEDIES, KeyframeBuffer
+from s4net_core.keyframes.segments import same_pose
 from s4net_core.learning.session import Session
 from s4net_core.learning.status import CONTRADICTED, Handover, Status
 from s4net_core.learning.stopping import LEARNING
@@ -20,6 +23,52 @@ HARDLY_MOVES = (
     "the camera hardly moves: use a longer capture, check that poses are in metres, or lower "
     "keyframes.min_translation and keyframes.min_rotation"
 )
+
+
+def open_session(
+    capture: Capture,
+    settings: Settings,
+    checkpoint: str | Path,
+    source: SourceSet | None,
+    folder: str | Path,
+    *,
+    resume: bool = True,
+    track: Callable[[Sequence[int]], Iterable[int]] = iter,
+) -> Session:
+    """A session that learns one capture, and goes on with it in a later run.
+
+    Poses of a file mean the same after the computer has started again. So its keyframes are used again then, unless
+    `keyframes.after_restart` is ``drop``.
+
+    Args:
+        capture: only its poses are looked at.
+        settings, checkpoint, source, folder, resume, track: as of `Session`.
+
+    Raises:
+        SettingsError: `folder` holds keyframes of another capture: the poses of the two need not be in one frame.
+        S4NetError: as `Session`.
+    """
+    if settings.keyframes.after_restart == "same_boot":
+        settings = with_values(settings, {"keyframes.after_restart": "keep"})
+    session = Session(settings, checkpoint, source, folder, resume=resume, track=track)
+    try:
+        _check_same(capture, session.keyframes, folder)
+    except BaseException:
+        session.close()
+        raise
+    return session
+
+
+def _check_same(capture: Capture, keyframes: KeyframeBuffer, folder: str | Path) -> None:
+    poses = {view.stamp: view.T_world_camera for view in keyframes.views(keyframes.ids()).values()}
+    views = (view for view in (capture.views() if poses else ()) if view.stamp in poses)
+    same = [bool(same_pose(poses[view.stamp], view.T_world_camera)) for view in views]
+    if poses and not (same and all(same)):
+        raise SettingsError(
+            f"state {folder} holds {len(poses)} keyframes, {same.count(True)} of which are views of {capture.name}: "
+            "only the capture and poses of the earlier run can go on there; start anew in another folder, or with "
+            "--force of the command"
+        )
 
 
 def adapt_to(

@@ -378,7 +378,7 @@ def test_adapt_does_not_go_on_with_another_capture(base, place, capsys):
     kept = sorted(place.glob("adapted.safetensors.state/*/keyframes/*"))
     assert main(["adapt", "elsewhere", "adapted.safetensors", *GIVEN, "--resume"]) == 2
     told = " ".join(capsys.readouterr().err.split())
-    assert re.search(r"state \S+ holds \d+ keyframes, 1 of which are views of \S+elsewhere: .*--force instead", told)
+    assert re.search(r"state \S+ holds \d+ keyframes, 1 of which are views of \S+elsewhere: .*--force of the", told)
     assert (place / "adapted.safetensors").read_bytes() == before
     assert sorted(place.glob("adapted.safetensors.state/*/keyframes/*")) == kept
     shutil.move(place / "here", place / "moved")
@@ -399,6 +399,9 @@ def test_adapt_resumes_with_its_keyframes_after_the_computer_has_started_again(b
     monkeypatch.setattr("s4net_core.learning.state_folder.boot_id", lambda: "another boot")
     assert main(["adapt", "room", "adapted.safetensors", *given, "--resume"]) == 0
     assert read_info(place / "adapted.safetensors").step == step
+    drop = ["--set", "keyframes.after_restart=drop"]
+    assert main(["adapt", "room", "adapted.safetensors", *given, "--resume", *drop]) == 0
+    assert read_info(place / "adapted.safetensors").step > step
 
 
 def test_adapt_ends_when_the_agreement_rises_no_more(base, place, capsys):
