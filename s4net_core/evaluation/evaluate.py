@@ -89,7 +89,7 @@ def measure_networks(
         capture: with or without labels of the networks' classes, with or without depth; exact depth
             (`Frame.true_depth`) is preferred as truth.
         settings: as `keyframes_of` and `evaluate_agreement`.
-        pictures: number of frames to show, spread over the capture.
+        pictures: largest number of frames to show, spread over the capture; labelled ones if there are any to show.
         on_frame: called after every frame of the capture.
         on_view: called while the agreement is measured, after the frames, with the work done and the whole of it.
 
@@ -103,18 +103,22 @@ def measure_networks(
         for name, segmenter in segmenters.items()
         if segmenter.info.model.depth_decoder
     }
-    shown = set(np.linspace(0, len(capture) - 1, pictures + 2).astype(int)[1:-1].tolist())
-    rows: list[PictureRow] = []
+    spread = np.linspace(0, len(capture) - 1, pictures + 2).astype(int)[1:-1].tolist()
+    due = dict.fromkeys((True, False), spread)  # positions still to be shown, of labelled frames and of others
+    rows: dict[bool, list[PictureRow]] = {True: [], False: []}
 
     def scored(frames: Iterable[Frame]) -> Iterator[Frame]:
         for index, frame in enumerate(frames):
-            if frame.label is not None or index in shown:
+            labelled = frame.label is not None
+            later = [position for position in due[labelled] if position > index]
+            show, due[labelled] = later != due[labelled], later
+            if frame.label is not None or show:
                 labels = {name: segmenter.segment(frame.color).label for name, segmenter in segmenters.items()}
                 if frame.label is not None:
                     for name, label in labels.items():
                         tallies[name].add(space.without_no_class(frame.label), label)
-                if index in shown:
-                    rows.append(_picture(f"frame {index}", frame, list(labels.values())))
+                if show:
+                    rows[labelled].append(_picture(f"frame {index}", frame, list(labels.values())))
             truth = frame.depth if frame.true_depth is None else frame.true_depth
             if truth is not None:
                 for name, found in errors.items():
@@ -136,7 +140,7 @@ def measure_networks(
         evaluations={name: _evaluation(tally, space) for name, tally in tallies.items() if tally.images},
         agreements={name: evaluate_agreement(s, keyframes, settings, on_view=viewed) for name, s in segmenters.items()},
         keyframes=len(keyframes),
-        pictures=rows,
+        pictures=rows[True] or rows[False],
         depths={name: found.evaluation() for name, found in errors.items() if found.images},
         label_space=space,
     )

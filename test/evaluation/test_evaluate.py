@@ -11,6 +11,7 @@ from scenes import make_room_frames
 from s4net_core.config import ModelSettings, Settings, with_values
 from s4net_core.errors import CaptureError
 from s4net_core.evaluation.evaluate import evaluate, evaluate_agreement, keyframes_of, measure_networks
+from s4net_core.evaluation.pictures import save_picture
 from s4net_core.models.checkpoint import CheckpointInfo
 from s4net_core.models.scaled_logits import ScaledLogits
 from s4net_core.models.segmenter import Segmentation
@@ -173,6 +174,18 @@ class TestMeasure:
         assert result.evaluations == {}
         assert result.agreements["network"].pixels > 0
         assert [row.truth for row in result.pictures] == [None, None]
+
+    @pytest.mark.parametrize(("labelled", "shown"), [(range(0, 12, 4), [4, 8]), (range(6, 12), [6, 8])])
+    def test_pictures_of_a_partly_labelled_capture_all_have_their_truth(
+        self, frames, settings, tmp_path, labelled, shown
+    ):
+        some = [frame if i in labelled else replace(frame, label=None) for i, frame in enumerate(frames)]
+        networks = {"base": Oracle(frames, np.zeros_like), "adapted": Oracle(frames)}
+        result = measure_networks(networks, Capture(some), settings, pictures=3)
+        assert [row.name for row in result.pictures] == [f"frame {i}" for i in shown]
+        for row, i in zip(result.pictures, shown, strict=True):
+            np.testing.assert_array_equal(row.truth, frames[i].label)
+        save_picture(tmp_path / "rows.png", result.pictures)  # which cannot lay out rows with and without truth
 
     def test_predicted_depth_is_compared_with_the_camera_s_where_a_network_predicts_it(self, frames, settings):
         networks = {"base": Oracle(frames), "predicted": DepthOracle(frames, 1.1)}
