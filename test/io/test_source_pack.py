@@ -22,7 +22,7 @@ from s4net_core.io.source_sets.opening import has_official_split, open_source_se
 from s4net_core.io.source_sets.pack_writer import write_pack
 from s4net_core.io.source_sets.packed import PackedSourceSet, read_pack_info
 from s4net_core.io.source_sets.source_set import LabelledImage, SourceSet
-from s4net_core.labels import LABEL_SPACES, SUNRGBD37, LabelSpace
+from s4net_core.labels import SUNRGBD37, LabelSpace
 
 WIDTH, HEIGHT = 40, 24
 
@@ -78,7 +78,7 @@ def test_jpeg_is_smaller_and_nearly_the_same(folder, pack, tmp_path):
 def test_the_header_tells_what_it_was_made_from(folder, pack, tmp_path):
     info = read_pack_info(pack)
     assert (info.width, info.height, info.quality, info.parts, info.depth) == (WIDTH, HEIGHT, 0, {"all": 6}, True)
-    assert info.class_names[:3] == ("wall", "floor", "cabinet")
+    assert info.label_space == SUNRGBD37
     whole = FolderSourceSet(folder, with_depth=True)
     again = write_pack(tmp_path / "again", {"all": whole}, 20, 16, quality=50, source="rooms of a test")
     assert (again.source, again.source_sha256) == ("rooms of a test", info.source_sha256)
@@ -211,16 +211,25 @@ def test_a_pipe_in_place_of_a_pack_is_not_waited_for(tmp_path):
         PackedSourceSet(tmp_path / "pipe.s4pack")
 
 
-def test_a_file_of_a_newer_version_or_of_other_classes_is_refused(folder, tmp_path, monkeypatch):
+def test_a_pack_keeps_the_synonyms_and_colours_of_own_classes_and_which_means_no_class(tmp_path):
+    own = LabelSpace("yard", ("floor", "pallet", "rest"), ((1, 2, 3), (4, 5, 6), (7, 8, 9)), {"skid": "pallet"}, {3})
+    label = np.tile(np.array([1, 2, 3, 0], np.uint8), (12, 4))
+    write_source_set(tmp_path / "yard", [LabelledImage(np.zeros((12, 16, 3), np.uint8), label)], label_space=own)
+    folder = open_source_set(tmp_path / "yard")
+    write_pack(tmp_path / "yard.s4pack", {"all": folder}, 16, 12)
+    found = open_source_set(tmp_path / "yard.s4pack").label_space
+    assert found == folder.label_space == own
+    assert found.synonyms == own.synonyms
+    of_weights = LabelSpace("weights", ("skid", "floor"), ((0, 0, 0), (1, 1, 1)))
+    packed = open_source_set(tmp_path / "yard.s4pack", label_space=of_weights)
+    assert np.array_equal(packed[0].label, np.tile(np.array([2, 1, 0, 0], np.uint8), (12, 4)))
+
+
+def test_a_file_of_a_newer_version_is_refused(folder, tmp_path):
     path = tmp_path / "newer"
     write_pack(path, {"all": FolderSourceSet(folder)}, WIDTH, HEIGHT)
     path.write_bytes(path.read_bytes().replace(rb"\"format\":1", rb"\"format\":2"))
     with pytest.raises(SourceSetError, match=r"newer has an unknown header \(format.*newer s4net"):
-        open_source_set(path)
-    other = LabelSpace("sunrgbd37", ("a", "b"), ((0, 0, 0), (1, 1, 1)))
-    write_pack(path, {"all": FolderSourceSet(folder)}, WIDTH, HEIGHT)
-    monkeypatch.setitem(LABEL_SPACES, "sunrgbd37", other)
-    with pytest.raises(SourceSetError, match="37 classes of 'sunrgbd37', which are not those of this s4net"):
         open_source_set(path)
 
 

@@ -11,11 +11,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from s4net_core.classes import ClassList
 from s4net_core.errors import SourceSetError
 from s4net_core.files import open_atomically
 from s4net_core.io.images.codec import depth_to_millimetres
 from s4net_core.io.source_sets.packed import COLUMNS, KEY, PackInfo
 from s4net_core.io.source_sets.source_set import LabelledImage, SourceSet
+from s4net_core.labels import SUNRGBD37
 
 _ZLIB_LEVEL = 1
 """Labels shrink to a thirtieth at any level; the first is the fastest."""
@@ -54,8 +56,7 @@ def write_pack(
     first = next(iter(parts.values()))
     info = PackInfo(
         name=first.name,
-        label_space=first.label_space.name,
-        class_names=first.label_space.names,
+        classes=None if first.label_space == SUNRGBD37 else ClassList.of(first.label_space),
         width=width,
         height=height,
         quality=quality,

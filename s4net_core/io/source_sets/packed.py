@@ -19,13 +19,13 @@ from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt, Validat
 from safetensors import SafetensorError, safe_open
 
 from s4net_core import __version__
-from s4net_core.classes import named_space
-from s4net_core.errors import BadFrame, SettingsError, SourceSetError
+from s4net_core.classes import ClassList
+from s4net_core.errors import BadFrame, SourceSetError
 from s4net_core.files import open_regular
 from s4net_core.io.images.codec import MILLIMETRES, imdecode
 from s4net_core.io.images.pixels import check_pixels, encoded_size
 from s4net_core.io.source_sets.source_set import LabelledImage
-from s4net_core.labels import LABEL_SPACES, LabelSpace
+from s4net_core.labels import SUNRGBD37, LabelSpace
 
 T = TypeVar("T", np.uint8, np.uint16)
 
@@ -41,8 +41,7 @@ class PackInfo(BaseModel):
     Args:
         format: version of this format.
         name: of the source set.
-        label_space: name of the label space, one of `LABEL_SPACES` or of a user's own.
-        class_names: of the ids from 1 on.
+        classes: names, colours and synonyms of the classes; None = SUN RGB-D 37.
         width, height: of every image, pixels.
         quality: of JPEG; 0 = PNG, nothing is lost.
         parts: number of images to "train" and to "test" on, in this order in the file; "all" where there is no split.
@@ -56,8 +55,7 @@ class PackInfo(BaseModel):
 
     format: Literal[1] = 1
     name: str
-    label_space: str
-    class_names: tuple[str, ...]
+    classes: ClassList | None = None
     width: PositiveInt
     height: PositiveInt
     quality: int
@@ -66,6 +64,11 @@ class PackInfo(BaseModel):
     source: str = ""
     source_sha256: str = ""
     version: str = __version__
+
+    @property
+    def label_space(self) -> LabelSpace:
+        """Meaning of the class ids."""
+        return self.classes.space() if self.classes else SUNRGBD37
 
 
 class PackedSourceSet:
@@ -77,14 +80,14 @@ class PackedSourceSet:
         with_depth: give depth as well, where there is some.
 
     Raises:
-        SourceSetError: the file is missing, truncated or of another format, has other classes, or lacks the part.
+        SourceSetError: the file is missing, truncated or of another format, or lacks the part.
     """
 
     def __init__(self, path: str | Path, *, split: str = "train", with_depth: bool = False) -> None:
         self.path = Path(path)
         self.info = read_pack_info(path)
         self.name = self.info.name
-        self.label_space = _label_space(self.path, self.info)
+        self.label_space = self.info.label_space
         self._with_depth = with_depth
         self._range = _range(self.path, self.info, split)
         with _opened(self.path) as file:
@@ -195,21 +198,6 @@ def _opened(path: str | Path) -> Iterator[Any]:
         raise SourceSetError(f"packed source set {path} cannot be read ({error.strerror or error})") from error
     except (SafetensorError, KeyError) as error:
         raise SourceSetError(f"{path} is no packed source set, or is cut off ({error}): {_REMEDY}") from error
-
-
-def _label_space(path: Path, info: PackInfo) -> LabelSpace:
-    space = LABEL_SPACES.get(info.label_space)
-    if space is None:
-        try:
-            return named_space(info.label_space, info.class_names)
-        except SettingsError as error:
-            raise SourceSetError(f"{path}: {error}") from error
-    if space.names != info.class_names:
-        raise SourceSetError(
-            f"{path} has {len(info.class_names)} classes of '{info.label_space}', which are not those of this s4net: "
-            f"{_REMEDY}"
-        )
-    return space
 
 
 def _range(path: Path, info: PackInfo, split: str) -> range:
