@@ -44,7 +44,7 @@ def bench_step(settings: Settings, capture: Path, *, steps: int = 20) -> list[Ro
     Raises:
         SettingsError: the capture gives too few keyframes.
     """
-    learner, architecture = settings.learner, read_info(Path(settings.checkpoint).expanduser()).model.architecture
+    learner, architecture = settings.learner, read_info(settings.checkpoint).model.architecture
     target_batch = learner.target_images(architecture)
     count = learner.source_batch + target_batch
     no_targets = {"lambda_geometric": 0.0, "lambda_depth": 0.0, "source_batch": count}

@@ -1,8 +1,12 @@
 """What a group of settings is made of."""
 
-from typing import Any
+import os
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+FilePath = Annotated[str, AfterValidator(os.path.expanduser)]
+"""A file or folder, or a name in place of one; ~ at its beginning is the user's home, whoever wrote it."""
 
 
 def setting(default: Any, help: str, *, unit: str = "", live: bool = False, **limits: Any) -> Any:

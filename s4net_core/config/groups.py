@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import field_validator
 
-from s4net_core.config.group import Group, setting
+from s4net_core.config.group import FilePath, Group, setting
 from s4net_core.config.node_groups import CockpitSettings, MapSettings, SegmentationSettings, StreamSettings
 from s4net_core.config.offline_groups import PretrainSettings, RegistrationSettings, SourceSettings
 
@@ -41,15 +41,15 @@ class ModelSettings(Group):
         "deeplabv3plus",
         "Decoder of segmentation-models-pytorch; 'transformers' is a whole network from the Hugging Face hub.",
     )
-    encoder: str = setting(
+    encoder: FilePath = setting(
         "resnet50",
         "Encoder: a name of segmentation-models-pytorch, 'tu-' and a name of timm, or a hub name or folder "
         "(transformers).",
     )
-    encoder_weights: str = setting(
+    encoder_weights: FilePath = setting(
         "imagenet", "Weights with which a new encoder starts: 'imagenet' (downloaded), 'none' (random), or a file."
     )
-    label_space: str = setting(
+    label_space: FilePath = setting(
         "sunrgbd37",
         "Classes of a new network: 'sunrgbd37', or a YAML file of your own; a weights file knows its classes.",
     )
@@ -410,11 +410,11 @@ class Settings(Group):
     max_megapixels: int = setting(
         50, "Largest size of an image that is decoded; larger images are refused.", unit="MP", ge=1, le=1000
     )
-    checkpoint: str = setting(
+    checkpoint: FilePath = setting(
         "auto",
         "Base model to start from: a weights file, 'auto' = a public one, fetched once, or 'demo' = the demo's.",
     )
-    state_dir: str = setting(
+    state_dir: FilePath = setting(
         "", "Folder for the weights and keyframes of this robot; empty = ~/.ros/s4net/<namespace>."
     )
     model: ModelSettings = ModelSettings()

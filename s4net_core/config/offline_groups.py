@@ -2,13 +2,13 @@
 
 from typing import Literal
 
-from s4net_core.config.group import Group, setting
+from s4net_core.config.group import FilePath, Group, setting
 
 
 class SourceSettings(Group):
     """The labelled source set S."""
 
-    path: str = setting(
+    path: FilePath = setting(
         "",
         "Labelled source set: a folder, or a file that `s4net pack` has written; empty = adaptation has none.",
     )

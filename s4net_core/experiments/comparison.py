@@ -1,7 +1,6 @@
 """S4-Net against its control on one capture: the experiment that `s4net compare` runs, and its table."""
 
 import math
-import os
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -32,8 +31,8 @@ def comparison(
     return Experiment(
         title=f"{S4NET} and its control on {scene}",
         table="",
-        source=os.path.expanduser(settings.source.path),
-        bases={BASE: os.path.expanduser(settings.checkpoint)},
+        source=settings.source.path,
+        bases={BASE: settings.checkpoint},
         scenes=(Scene(name=scene, capture=capture, scans=dict(scans), poses=poses),),
         # Both are compared after the same number of steps, unless `adaptation.patience` itself ends them.
         settings={**settings.model_dump(exclude_unset=True), "adaptation.offline_patience": 0},

@@ -1,6 +1,5 @@
 """What the base model decides: which branches can be adapted, and whether the source set is read with depth."""
 
-import os
 from pathlib import Path
 
 from s4net_core.config import ModelSettings, Settings
@@ -46,6 +45,5 @@ def open_source(settings: Settings) -> SourceSet | None:
     """
     if not settings.source.path:
         return None
-    info = read_info(os.path.expanduser(settings.checkpoint))
-    path = os.path.expanduser(settings.source.path)
-    return open_source_set(path, with_depth=info.model.depth_decoder, label_space=info.label_space)
+    info = read_info(settings.checkpoint)
+    return open_source_set(settings.source.path, with_depth=info.model.depth_decoder, label_space=info.label_space)
