@@ -27,7 +27,7 @@ def complete_folder(source: Path, output: Path, *, force: bool) -> Iterator[Path
         force: replace `output` if it is a capture or a source set.
 
     Raises:
-        CaptureError: `output` holds `source`, exists and must not be replaced, or cannot be made.
+        CaptureError: `output` holds `source`, is a link, exists and must not be replaced, or cannot be made.
     """
     _check_paths(source, output, force)
     try:
@@ -87,6 +87,8 @@ def say_written(output: Path, message: str, console: Console) -> None:
 def _check_paths(source: Path, output: Path, force: bool) -> None:
     if source.exists() and (output.resolve() == source.resolve() or output.resolve() in source.resolve().parents):
         raise CaptureError(f"output {output} holds the source {source}: give another folder")
+    if output.is_symlink():
+        raise CaptureError(f"{output} is a link to {output.resolve()}: name that folder itself, or another one")
     if not output.exists():
         return
     if not force:

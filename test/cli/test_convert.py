@@ -191,6 +191,17 @@ def test_force_removes_captures_only(scene, tmp_path, capsys):
     assert "neither a capture nor a source set" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("leads_to", ["bag", "nowhere"])
+def test_a_link_in_place_of_the_output_is_refused_before_the_work(scene, tmp_path, capsys, monkeypatch, leads_to):
+    assert convert(scene, tmp_path / "bag") == 0
+    (tmp_path / "link").symlink_to(tmp_path / leads_to)
+    monkeypatch.setattr("s4net_core.cli.convert._convert_capture", lambda *_: pytest.fail("it was converted"))
+    assert convert(scene, tmp_path / "link", "--force") == 2
+    told = "".join(capsys.readouterr().err.split())
+    assert f"linkisalinkto{tmp_path}/{leads_to}:namethatfolderitself" in told
+    assert len(open_capture(tmp_path / "bag")) == 5
+
+
 def test_the_source_is_never_replaced(scene, tmp_path, capsys):
     for output in (scene, tmp_path):
         assert convert(scene, output, "--force") == 2
