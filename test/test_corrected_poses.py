@@ -9,7 +9,7 @@ from scenes import make_room_frames
 from scipy.spatial.transform import Rotation
 
 from s4net_core.config import GeometrySettings, KeyframeSettings, Settings
-from s4net_core.evaluation.agreement import agreement
+from s4net_core.evaluation.agreement import agreement_of_each, compared_views
 from s4net_core.frames import Frame
 from s4net_core.geometry.poses import inverse
 from s4net_core.keyframes import Keyframe, KeyframeBuffer
@@ -141,10 +141,14 @@ def test_views_agree_as_in_a_run_without_drift(true, drifted) -> None:
     keyframes, settings = filled(drifted), Settings()
     settings.learner.neighbours = 0
     labels, undrifted = cubes(keyframes, true), same_views(keyframes, true)
-    wanted = agreement(labels, undrifted, settings).mean
-    assert wanted - agreement(labels, keyframes, settings).mean > 0.05
+
+    def agreement(keyframes) -> float:
+        return agreement_of_each([labels], compared_views(keyframes, labels, settings), settings)[0].mean
+
+    wanted = agreement(undrifted)
+    assert wanted - agreement(keyframes) > 0.05
     keyframes.move(path(true), frame="map")
-    assert agreement(labels, keyframes, settings).mean == pytest.approx(wanted, abs=0.01)
+    assert agreement(keyframes) == pytest.approx(wanted, abs=0.01)
 
 
 def test_views_that_stay_are_compared_anew_with_an_older_one_that_moved(true) -> None:

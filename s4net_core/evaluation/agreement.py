@@ -19,7 +19,7 @@ from s4net_core.labels import UNLABELLED
 
 @dataclass(frozen=True)
 class Agreement:
-    """Result of `agreement`.
+    """How well views agree in the labels of one network.
 
     Args:
         mean: share 0..1 of the compared pixels whose classes are equal; NaN when there is none.
@@ -32,39 +32,6 @@ class Agreement:
     pairs: int
 
 
-def agreement(
-    labels: Mapping[int, NDArray[np.uint8]],
-    keyframes: KeyframeBuffer,
-    settings: Settings,
-    device: torch.device | None = None,
-    *,
-    depths: Mapping[int, NDArray[np.float32]] | None = None,
-    on_view: Callable[[], None] = lambda: None,
-) -> Agreement:
-    """Compare every view with those of the others that it overlaps most.
-
-    Each pixel of a view is looked up in the other view by the same correspondence that the geometric loss uses, and the
-    class of the nearest pixel there is compared. Agreement alone proves nothing: a network that answers "wall"
-    everywhere agrees perfectly.
-
-    Args:
-        labels: (H, W) uint8 class ids of each view by keyframe id, at the keyframes' size; 0 = no answer, not compared.
-        keyframes: where depth, pose and overlap of the views come from; ids that it no longer holds are left out.
-        settings: group `geometry`; `learner.neighbours` views at most (0 = all) are compared with each, of those that
-            overlap it by `learner.min_overlap`.
-        device: where to compute; None = CPU.
-        depths: (H, W) float32 metres of each view by keyframe id, for views whose depth is predicted; None = the depth
-            that the keyframes hold.
-        on_view: called after every view.
-
-    Raises:
-        ShapeError: labels have another size than their keyframe.
-    """
-    views = compared_views(keyframes, labels, settings)
-    (found,) = agreement_of_each([labels], views, settings, device, depths=depths, on_view=on_view)
-    return found
-
-
 def compared_views(
     keyframes: KeyframeBuffer, ids: Iterable[int], settings: Settings
 ) -> list[tuple[Keyframe, list[Keyframe]]]:
@@ -73,7 +40,8 @@ def compared_views(
     Args:
         keyframes: may evict or move some later; ids that it no longer holds are left out.
         ids: of keyframes.
-        settings: `learner.neighbours` and `learner.min_overlap`, as of `agreement`.
+        settings: `learner.neighbours` views at most (0 = all) are compared with each, of those that overlap it by
+            `learner.min_overlap`.
     """
     views = keyframes.views(ids)
     overlapping = {id: keyframes.overlapping(id, settings.learner.min_overlap) for id in views}  # largest overlap first
@@ -93,14 +61,26 @@ def agreement_of_each(
     on_view: Callable[[], None] = lambda: None,
     on_share: Callable[[int, NDArray[np.float64]], None] = lambda id, shares: None,
 ) -> list[Agreement]:
-    """As `agreement`, for the labels that several networks give to the same views; pixels are looked up once.
+    """Compare every view with others that it overlaps, in the labels that several networks give to them.
+
+    Each pixel of a view is looked up in the other view, once for all networks, by the same correspondence that the
+    geometric loss uses, and the class of the nearest pixel there is compared. Agreement alone proves nothing: a network
+    that answers "wall" everywhere agrees perfectly.
 
     Args:
-        labels: of each network, as `agreement` takes them; all have the same keyframes.
+        labels: of each network, (H, W) uint8 class ids of each view by keyframe id, at the keyframes' size; 0 = no
+            answer, not compared. All have the same keyframes.
         views: from `compared_views`.
-        settings, device, depths, on_view: as of `agreement`.
+        settings: group `geometry`.
+        device: where to compute; None = CPU.
+        depths: (H, W) float32 metres of each view by keyframe id, for views whose depth is predicted; None = the depth
+            that the keyframes hold.
+        on_view: called after every view.
         on_share: called with the id of every view that was compared, and with (networks,) float64: the share 0..1 of
             its pixels that agree with its neighbours.
+
+    Raises:
+        ShapeError: labels have another size than their keyframe.
     """
     device = device or torch.device("cpu")
     equal, compared, pairs = np.zeros((3, len(labels)), np.int64)

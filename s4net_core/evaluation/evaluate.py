@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from s4net_core.config import Settings, with_values
 from s4net_core.errors import CaptureError
-from s4net_core.evaluation.agreement import Agreement, agreement
+from s4net_core.evaluation.agreement import Agreement, agreement_of_each, compared_views
 from s4net_core.evaluation.depth import DepthErrors, DepthEvaluation
 from s4net_core.evaluation.metrics import ConfusionMatrix, SegmentationScores
 from s4net_core.evaluation.pictures import PictureRow
@@ -25,8 +25,6 @@ log = logging.getLogger(__name__)
 
 COMPARED = {"learner": {"neighbours": 4, "min_overlap": 0.25}}
 """The paper's pairs of views: agreement is measured on them, so that numbers can be compared between settings."""
-VIEW_PASSES = 2
-"""Passes over the keyframes for their agreement: one labels them, one compares them."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +89,7 @@ def measure_networks(
         settings: as `keyframes_of` and `evaluate_agreement`.
         pictures: largest number of frames to show, spread over the capture; labelled ones if there are any to show.
         on_frame: called after every frame of the capture.
-        on_view: called while the agreement is measured, after the frames, with the work done and the whole of it.
+        on_view: as of `evaluate_agreement`, which comes after the frames.
 
     Raises:
         CheckpointError: the networks have different classes.
@@ -129,16 +127,10 @@ def measure_networks(
     keyframes = keyframes_of(scored(capture), settings, predict_depth=newest.depth, on_frame=on_frame)
     if doubt := keyframes.doubt:
         log.warning("capture %s: %s", capture.name, doubt)
-    total = len(segmenters) * VIEW_PASSES * len(keyframes)
-    done = itertools.count(1)
-
-    def viewed() -> None:
-        on_view(next(done), total)
-
     return Measurement(
         capture=capture.name,
         evaluations={name: _evaluation(tally, space) for name, tally in tallies.items() if tally.images},
-        agreements={name: evaluate_agreement(s, keyframes, settings, on_view=viewed) for name, s in segmenters.items()},
+        agreements=evaluate_agreement(segmenters, keyframes, settings, on_view=on_view),
         keyframes=len(keyframes),
         pictures=rows[True] or rows[False],
         depths={name: found.evaluation() for name, found in errors.items() if found.images},
@@ -192,26 +184,37 @@ def keyframes_of(
 
 
 def evaluate_agreement(
-    segmenter: Segmenter,
+    segmenters: Mapping[str, Segmenter],
     keyframes: KeyframeBuffer,
     settings: Settings,
     *,
-    on_view: Callable[[], None] = lambda: None,
-) -> Agreement:
-    """Agreement between the segmenter's labels of overlapping keyframes.
+    on_view: Callable[[int, int], None] = lambda done, total: None,
+) -> dict[str, Agreement]:
+    """Agreement between each network's labels of overlapping keyframes.
 
     Args:
-        segmenter: labels every keyframe.
+        segmenters: by name; each labels every keyframe.
         keyframes: at the working size.
         settings: group `geometry`; which pairs are compared does not depend on what the learner learns from.
-        on_view: called `VIEW_PASSES` times for every keyframe: when it is labelled and when it is compared.
+        on_view: called whenever a keyframe was labelled by a network or compared with others, with the number of these
+            calls and how many there will be.
     """
-    labels = {}
-    for id, view in keyframes.views(keyframes.ids()).items():
-        labels[id] = segmenter.segment(view.color).label
-        on_view()
+    total = (len(segmenters) + 1) * len(keyframes)
+    done = itertools.count(1)
+    labels: dict[str, dict[int, NDArray[np.uint8]]] = {name: {} for name in segmenters}
+    for name, segmenter in segmenters.items():
+        for id, view in keyframes.views(keyframes.ids()).items():
+            labels[name][id] = segmenter.segment(view.color).label
+            on_view(next(done), total)
     compared = with_values(settings, COMPARED)
-    return agreement(labels, keyframes, compared, pick_device(settings.device), on_view=on_view)
+    found = agreement_of_each(
+        list(labels.values()),
+        compared_views(keyframes, keyframes.ids(), compared),
+        compared,
+        pick_device(settings.device),
+        on_view=lambda: on_view(next(done), total),
+    )
+    return dict(zip(labels, found, strict=True))
 
 
 def _evaluation(matrix: ConfusionMatrix, space: LabelSpace) -> Evaluation:

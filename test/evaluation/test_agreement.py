@@ -9,7 +9,7 @@ from scenes import make_room_frames
 
 from s4net_core.config import Settings
 from s4net_core.errors import ShapeError
-from s4net_core.evaluation.agreement import agreement, agreement_of_each, compared_views
+from s4net_core.evaluation.agreement import agreement_of_each, compared_views
 from s4net_core.keyframes import KeyframeBuffer
 
 
@@ -29,6 +29,12 @@ def room(settings):
             labels[offer.id] = frame.label
     assert len(labels) >= 5
     return keyframes, labels
+
+
+def agreement(labels, keyframes, settings, *device, **on_view):
+    """Of the labels of one network."""
+    (found,) = agreement_of_each([labels], compared_views(keyframes, labels, settings), settings, *device, **on_view)
+    return found
 
 
 def test_true_labels_agree_but_for_the_rounding_to_pixels_at_borders(room, settings):

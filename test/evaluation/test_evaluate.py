@@ -98,14 +98,17 @@ def test_capture_without_labels_is_refused(frames):
 
 def test_agreement_is_measured_on_the_keyframes_of_the_capture(frames, settings):
     keyframes = keyframes_of(Capture(frames), settings)
-    good = evaluate_agreement(Oracle(frames), keyframes, settings)
     rng = np.random.default_rng(0)
-    bad = evaluate_agreement(
-        Oracle(frames, lambda x: rng.integers(1, 38, x.shape).astype(np.uint8)), keyframes, settings
-    )
+    networks = {
+        "good": Oracle(frames),
+        "bad": Oracle(frames, lambda x: rng.integers(1, 38, x.shape).astype(np.uint8)),
+    }
+    good, bad = evaluate_agreement(networks, keyframes, settings).values()
     assert good.pairs == bad.pairs > 0
     few = with_values(settings, {"learner": {"neighbours": 1, "min_overlap": 0.5}})
-    assert evaluate_agreement(Oracle(frames), keyframes, few) == good  # what the learner learns from does not count
+    assert evaluate_agreement({"good": Oracle(frames)}, keyframes, few) == {
+        "good": good
+    }  # what the learner learns from does not count
     assert good.mean > 0.9
     assert bad.mean < 0.1
 
@@ -127,7 +130,7 @@ def test_progress_of_the_agreement_runs_to_its_end_in_equal_steps(frames, settin
     found = measure_networks(
         networks, Capture(frames), settings, on_view=lambda done, total: seen.append((done, total))
     )
-    whole = 2 * 2 * found.keyframes  # two networks; each view is labelled once and compared once
+    whole = 3 * found.keyframes  # each view is labelled by two networks and compared once
     assert found.keyframes > 2
     assert seen == [(i, whole) for i in range(1, whole + 1)]
 
@@ -151,7 +154,7 @@ class TestMeasure:
         assert result.keyframes == len(keyframes)
         for name, network in networks.items():
             assert result.evaluations[name] == evaluate(network, capture)
-            assert result.agreements[name] == evaluate_agreement(network, keyframes, settings)
+            assert result.agreements[name] == evaluate_agreement({name: network}, keyframes, settings)[name]
         assert result.evaluations["base"].pooled.miou < result.evaluations["adapted"].pooled.miou
 
     def test_pictures_are_spread_over_the_capture_and_show_both_networks(self, frames, settings):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from s4net_core.evaluation.agreement import agreement
+from s4net_core.evaluation.agreement import agreement_of_each, compared_views
 from s4net_core.keyframes import KeyframeBuffer
 from s4net_core.learning.guard import Guard
 from s4net_core.learning.judge import Judge
@@ -81,7 +81,8 @@ def test_a_network_that_collapses_scores_low_although_its_views_agree(judge, key
     says(monkeypatch, judge, lambda color: truth[color.tobytes()])
     assert judge.score(None) > 0.99
     collapsed = {id: np.full((48, 64), 37, np.uint8) for id in keyframes.ids()}
-    assert agreement(collapsed, keyframes, settings).mean == 1.0
+    views = compared_views(keyframes, collapsed, settings)
+    assert agreement_of_each([collapsed], views, settings)[0].mean == 1.0
     says(monkeypatch, judge, lambda color: collapsed[0])
     assert judge.score(None) < 0.01
 

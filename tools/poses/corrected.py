@@ -85,8 +85,8 @@ def main() -> None:
     out["off, pixels"] = largest_offset(buffers["path"], dict(zip(stamps, true, strict=True)))
     for name, segmenter in segmenters.items():
         out[f"{name}: miou"] = evaluate(segmenter, second).pooled.miou
-        out[f"{name}: agreement, own views"] = evaluate_agreement(segmenter, buffers[name], settings).mean
-        out[f"{name}: agreement, same views"] = evaluate_agreement(segmenter, buffers["true"], settings).mean
+        for views, buffer in {"own views": buffers[name], "same views": buffers["true"]}.items():
+            out[f"{name}: agreement, {views}"] = evaluate_agreement({name: segmenter}, buffer, settings)[name].mean
     print(json.dumps(out), flush=True)
 
 
