@@ -95,7 +95,7 @@ def measure_networks(
         CheckpointError: the networks have different classes.
     """
     space = common_space({f"network '{name}'": segmenter.info.label_space for name, segmenter in segmenters.items()})
-    tallies = {name: ConfusionMatrix(space.num_classes) for name in segmenters}
+    tallies = {name: ConfusionMatrix(space) for name in segmenters}
     errors = {
         name: DepthErrors(settings.geometry.min_depth, settings.geometry.max_depth)
         for name, segmenter in segmenters.items()
@@ -114,7 +114,7 @@ def measure_networks(
                 labels = {name: segmenter.segment(frame.color).label for name, segmenter in segmenters.items()}
                 if frame.label is not None:
                     for name, label in labels.items():
-                        tallies[name].add(space.without_no_class(frame.label), label)
+                        tallies[name].add(frame.label, label)
                 if show:
                     rows[labelled].append(_picture(f"frame {index}", frame, list(labels.values())))
             truth = frame.depth if frame.true_depth is None else frame.true_depth
@@ -129,7 +129,7 @@ def measure_networks(
         log.warning("capture %s: %s", capture.name, doubt)
     return Measurement(
         capture=capture.name,
-        evaluations={name: _evaluation(tally, space) for name, tally in tallies.items() if tally.images},
+        evaluations={name: _evaluation(tally) for name, tally in tallies.items() if tally.images},
         agreements=evaluate_agreement(segmenters, keyframes, settings, on_view=on_view),
         keyframes=len(keyframes),
         pictures=rows[True] or rows[False],
@@ -138,28 +138,23 @@ def measure_networks(
     )
 
 
-def evaluate(
-    segmenter: Segmenter, capture: FrameSequence, *, on_frame: Callable[[], None] = lambda: None
-) -> Evaluation:
+def evaluate(segmenter: Segmenter, capture: FrameSequence) -> Evaluation:
     """Compare what the segmenter answers with the labels of a capture, at the capture's own size.
 
     Args:
         segmenter: answers as it does live, `segmentation.min_confidence` included.
         capture: frames without labels are passed over.
-        on_frame: called after every frame of the capture.
 
     Raises:
         CaptureError: no frame has a label.
     """
-    space = segmenter.info.label_space
-    matrix = ConfusionMatrix(space.num_classes)
+    matrix = ConfusionMatrix(segmenter.info.label_space)
     for frame in capture:
         if frame.label is not None:
-            matrix.add(space.without_no_class(frame.label), segmenter.segment(frame.color).label)
-        on_frame()
+            matrix.add(frame.label, segmenter.segment(frame.color).label)
     if not matrix.images:
         raise CaptureError(f"capture {capture.name} has no labelled pixel: use one with a folder label/")
-    return _evaluation(matrix, space)
+    return _evaluation(matrix)
 
 
 def keyframes_of(
@@ -217,9 +212,9 @@ def evaluate_agreement(
     return dict(zip(labels, found, strict=True))
 
 
-def _evaluation(matrix: ConfusionMatrix, space: LabelSpace) -> Evaluation:
+def _evaluation(matrix: ConfusionMatrix) -> Evaluation:
     scores = matrix.pooled(), matrix.per_image_mean(), matrix.class_iou()
-    return Evaluation(*scores, matrix.images, matrix.counts, space.names)
+    return Evaluation(*scores, matrix.images, matrix.counts, matrix.space.names)
 
 
 def _picture(name: str, frame: Frame, labels: list[NDArray[np.uint8]]) -> PictureRow:

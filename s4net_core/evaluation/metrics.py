@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from s4net_core.errors import S4NetError, ShapeError
-from s4net_core.labels import UNLABELLED, from_mask
+from s4net_core.labels import UNLABELLED, LabelSpace, from_mask
 
 
 @dataclass(frozen=True)
@@ -37,14 +37,14 @@ class ConfusionMatrix:
     """Counts pixels image by image.
 
     Args:
-        num_classes: C; class ids run from 1 to C.
+        space: the C classes; those that are "no class" count as unlabelled.
     """
 
-    def __init__(self, num_classes: int) -> None:
-        self.num_classes = num_classes
+    def __init__(self, space: LabelSpace) -> None:
+        self.space = space
         self.images = 0
         """Images with at least one labelled pixel."""
-        self._counts = np.zeros((num_classes, num_classes + 1), np.int64)
+        self._counts = np.zeros((space.num_classes, space.num_classes + 1), np.int64)
         self._per_image_sum = np.zeros(4)
 
     def add(self, label: NDArray[np.uint8], prediction: NDArray[np.uint8]) -> SegmentationScores | None:
@@ -59,24 +59,25 @@ class ConfusionMatrix:
 
         Raises:
             ShapeError: the two have different sizes.
-            S4NetError: an id is negative, larger than `num_classes`, or no integer.
+            S4NetError: an id is negative, larger than C, or no integer.
         """
         for what, ids in (("label", label), ("prediction", prediction)):
             if ids.dtype.kind not in "iub" or ids.min(initial=0) < 0:
                 raise S4NetError(f"{what} is {ids.dtype} and has {ids.min()}: class ids are uint8, 0 = none")
         if label.shape != prediction.shape:
             raise ShapeError(f"label is {label.shape} but prediction is {prediction.shape}: rescale one to the other")
-        true, answer = from_mask(label), from_mask(prediction)
+        true, answer = (self.space.without_no_class(from_mask(ids)) for ids in (label, prediction))
         labelled = true != UNLABELLED
         highest = max(int(true.max(initial=0)), int(answer[labelled].max(initial=0)))
-        if highest > self.num_classes:
+        classes = self.space.num_classes
+        if highest > classes:
             raise S4NetError(
-                f"class id {highest} in label or prediction, but there are {self.num_classes} classes: map the labels "
-                "to the network's label space first"
+                f"class id {highest} in label or prediction, but there are {classes} classes: map the labels to the "
+                "network's label space first"
             )
         if not labelled.any():
             return None
-        index = (true[labelled].astype(np.int64) - 1) * (self.num_classes + 1) + answer[labelled]
+        index = (true[labelled].astype(np.int64) - 1) * (classes + 1) + answer[labelled]
         counts = np.bincount(index, minlength=self._counts.size).reshape(self._counts.shape)
         scores = _scores(counts)
         self._counts += counts

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from s4net_core.config import Settings
 from s4net_core.evaluation.agreement import Agreement, agreement_of_each, compared_views
-from s4net_core.evaluation.scoring import counted
+from s4net_core.evaluation.metrics import ConfusionMatrix
 from s4net_core.io.source_sets.source_set import LabelledImage, SourceSet, Usable
 from s4net_core.keyframes import Keyframe, KeyframeBuffer, spread
 from s4net_core.learning.feature_cache import FeatureCache
@@ -183,8 +183,10 @@ class Guard:
             return math.nan
         images = self._labelled_images(self._source)
         labels = self._labeller.labels(network, {(i, False): image.color for i, image in images.items()})
-        truths = (image.label for image in images.values())
-        return counted(zip(truths, labels, strict=True), network.label_space).pooled().miou
+        matrix = ConfusionMatrix(network.label_space)
+        for image, label in zip(images.values(), labels, strict=True):
+            matrix.add(image.label, label)
+        return matrix.pooled().miou
 
     def _labelled_images(self, source: SourceSet) -> dict[int, LabelledImage]:
         """The hold-out, by position in the source set."""

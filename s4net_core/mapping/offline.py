@@ -65,17 +65,15 @@ class MapScore:
 
 def score_map(found: SemanticMap, frames: Iterable[Frame], segmenter: Segmenter) -> MapScore | None:
     """Read a map back into the labelled frames of its capture; None = there is none with depth."""
-    space = segmenter.info.label_space
-    single, fused, answers = (ConfusionMatrix(space.num_classes) for _ in range(3))
+    single, fused, answers = (ConfusionMatrix(segmenter.info.label_space) for _ in range(3))
     for frame in map(undistort_frame, frames):
         if frame.label is None or frame.depth is None:
             continue
-        truth = space.without_no_class(frame.label)
         own = segmenter.segment(frame.color).label
         read = found.read_back(frame.depth, frame.intrinsics, frame.T_world_camera)
-        single.add(truth, own)
-        answers.add(truth, read)
-        fused.add(truth, np.where(read == UNLABELLED, own, read))
+        single.add(frame.label, own)
+        answers.add(frame.label, read)
+        fused.add(frame.label, np.where(read == UNLABELLED, own, read))
     if not single.images:
         return None
     counts = answers.counts

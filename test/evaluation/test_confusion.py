@@ -7,11 +7,12 @@ import pytest
 from s4net_core.errors import S4NetError
 from s4net_core.evaluation.confusion import CELL, DOTS, confusion_png, row_shares
 from s4net_core.evaluation.metrics import ConfusionMatrix
+from s4net_core.labels import SUNRGBD37
 
 
 def test_rows_are_shares_of_the_true_class():
     """Class 2: three right, one without answer. Class 5 is only predicted."""
-    matrix = ConfusionMatrix(6)
+    matrix = ConfusionMatrix(SUNRGBD37)
     matrix.add(np.array([[2, 2, 2, 2, 3, 3]], np.uint8), np.array([[2, 2, 2, 0, 5, 3]], np.uint8))
     ids, shares = row_shares(matrix.counts)
     assert ids == [2, 3, 5]

@@ -6,6 +6,13 @@ import torch
 
 from s4net_core.errors import S4NetError, ShapeError
 from s4net_core.evaluation.metrics import ConfusionMatrix, class_iou
+from s4net_core.labels import LabelSpace
+
+
+def confusion_matrix(classes, no_class=()):
+    """Of so many classes."""
+    names = tuple(f"class {id}" for id in range(1, classes + 1))
+    return ConfusionMatrix(LabelSpace("test", names, ((0, 0, 0),) * classes, no_class=frozenset(no_class)))
 
 
 def random_pair(seed, classes=5, shape=(20, 31), used=None):
@@ -19,7 +26,7 @@ def random_pair(seed, classes=5, shape=(20, 31), used=None):
 
 def test_pooled_scores_equal_sklearn_on_the_labelled_pixels(sklearn_metrics):
     pairs = [random_pair(seed) for seed in range(4)]
-    matrix = ConfusionMatrix(5)
+    matrix = confusion_matrix(5)
     for pair in pairs:
         matrix.add(*pair)
     label = np.concatenate([true[true > 0] for true, _ in pairs])
@@ -33,7 +40,7 @@ def test_pooled_scores_equal_sklearn_on_the_labelled_pixels(sklearn_metrics):
 
 def test_pooled_scores_equal_torchmetrics(torchmetrics):
     label, answer = random_pair(0)
-    matrix = ConfusionMatrix(5)
+    matrix = confusion_matrix(5)
     matrix.add(label, answer)
     true, predicted = torch.from_numpy(label).long() - 1, torch.from_numpy(answer).long() - 1
     kwargs = {"num_classes": 5, "average": "macro", "ignore_index": -1}
@@ -74,7 +81,7 @@ def test_random_confusion_matrices_score_as_in_sklearn_and_torchmetrics(sklearn_
         counts[:, 3] = 0
         counts[4], counts[:, 4] = 0, 0
     images = images_of(counts, rng)
-    matrix = ConfusionMatrix(7)
+    matrix = confusion_matrix(7)
     for image in images:
         matrix.add(*image)
     np.testing.assert_array_equal(matrix.counts[:, 1:], counts)
@@ -90,7 +97,7 @@ def test_random_confusion_matrices_score_as_in_sklearn_and_torchmetrics(sklearn_
 
 def test_per_image_scores_equal_those_of_torchmetrics_for_each_image(torchmetrics):
     pairs = [random_pair(seed, used=[1, 2, 3, 4, 5]) for seed in range(3)]
-    matrix = ConfusionMatrix(5)
+    matrix = confusion_matrix(5)
     for pair in pairs:
         matrix.add(*pair)
     label, answer = (torch.from_numpy(np.stack(part)).long() - 1 for part in zip(*pairs, strict=True))
@@ -100,7 +107,7 @@ def test_per_image_scores_equal_those_of_torchmetrics_for_each_image(torchmetric
 
 def test_worked_example():
     """Class 1: 3 of 4 right, class 2: 1 of 2 right; class 3 is predicted once but never true."""
-    matrix = ConfusionMatrix(3)
+    matrix = confusion_matrix(3)
     matrix.add(np.array([[1, 1, 1, 1], [2, 2, 0, 255]], np.uint8), np.array([[1, 1, 1, 3], [2, 1, 2, 2]], np.uint8))
     scores = matrix.pooled()
     assert scores.pixel_accuracy == pytest.approx(4 / 6)
@@ -112,7 +119,7 @@ def test_worked_example():
 
 def test_per_image_scores_are_averaged_over_images_with_labels():
     pairs = [random_pair(1), random_pair(2, shape=(7, 90)), random_pair(3, used=[2])]
-    matrix = ConfusionMatrix(5)
+    matrix = confusion_matrix(5)
     each = [matrix.add(*pair) for pair in pairs]
     unlabelled = np.zeros((4, 6), np.uint8)
     assert matrix.add(unlabelled, unlabelled + 1) is None
@@ -121,7 +128,7 @@ def test_per_image_scores_are_averaged_over_images_with_labels():
     assert mean.miou == pytest.approx(np.mean([scores.miou for scores in each]))
     assert mean.fwiou == pytest.approx(np.mean([scores.fwiou for scores in each]))
     assert mean.miou != pytest.approx(matrix.pooled().miou)
-    alone = ConfusionMatrix(5)
+    alone = confusion_matrix(5)
     alone.add(*pairs[1])
     assert each[1] == alone.pooled()
 
@@ -133,27 +140,33 @@ def test_what_lies_under_unlabelled_pixels_never_counts():
     with_255 = np.where(label == 0, 255, label).astype(np.uint8)
     scores = []
     for true, predicted in ((label, answer), (label, changed), (with_255, answer)):
-        matrix = ConfusionMatrix(5)
+        matrix = confusion_matrix(5)
         scores.append(matrix.add(true, predicted))
     assert scores[0] == scores[1] == scores[2]
 
 
 @pytest.mark.parametrize("no_answer", [0, 255])
 def test_labelled_pixel_without_answer_is_wrong(no_answer):
-    matrix = ConfusionMatrix(3)
+    matrix = confusion_matrix(3)
     matrix.add(np.array([[1, 1, 2]], np.uint8), np.array([[1, no_answer, 2]], np.uint8))
     assert matrix.pooled().pixel_accuracy == pytest.approx(2 / 3)
     assert matrix.class_iou() == pytest.approx({1: 1 / 2, 2: 1.0})
 
 
+def test_what_means_no_class_counts_as_unlabelled_in_the_truth_and_as_no_answer_in_the_prediction():
+    matrix = confusion_matrix(3, no_class=[3])
+    matrix.add(np.array([[1, 1, 2, 3, 3]], np.uint8), np.array([[1, 3, 2, 3, 1]], np.uint8))
+    assert matrix.counts.tolist() == [[1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 0]]
+
+
 def test_perfect_answer_scores_1():
     label, _ = random_pair(0)
-    matrix = ConfusionMatrix(5)
+    matrix = confusion_matrix(5)
     assert set(matrix.add(label, label).as_dict().values()) == {1.0}
 
 
 def test_ids_outside_the_label_space_are_refused():
-    matrix = ConfusionMatrix(5)
+    matrix = confusion_matrix(5)
     good, bad = np.ones((2, 3), np.uint8), np.full((2, 3), 6, np.uint8)
     for pair in ((bad, good), (good, bad)):
         with pytest.raises(S4NetError, match=r"class id 6 .* 5 classes"):
@@ -163,11 +176,11 @@ def test_ids_outside_the_label_space_are_refused():
 
 def test_sizes_that_differ_are_refused():
     with pytest.raises(ShapeError, match="rescale"):
-        ConfusionMatrix(5).add(np.ones((2, 3), np.uint8), np.ones((3, 2), np.uint8))
+        confusion_matrix(5).add(np.ones((2, 3), np.uint8), np.ones((3, 2), np.uint8))
 
 
 def test_nothing_labelled_is_refused_instead_of_scored():
-    matrix = ConfusionMatrix(5)
+    matrix = confusion_matrix(5)
     for score in (matrix.pooled, matrix.per_image_mean):
         with pytest.raises(S4NetError, match="no labelled pixel"):
             score()
@@ -178,4 +191,4 @@ def test_what_is_no_class_id_is_refused(wrong):
     good = np.ones((2, 2), np.uint8)
     for label, prediction in ((wrong, good), (good, wrong)):
         with pytest.raises(S4NetError, match="class ids are uint8, 0 = none"):
-            ConfusionMatrix(3).add(label, prediction)
+            confusion_matrix(3).add(label, prediction)

@@ -25,12 +25,13 @@ from s4net_core.experiments.tables import (
     segmentation_table,
     summed_counts,
 )
+from s4net_core.labels import SUNRGBD37
 
 
 def evaluation(value, seed=0):
     """Scores with distinct digits, and the counts of a small random image."""
     rng = np.random.default_rng(seed)
-    matrix = ConfusionMatrix(37)
+    matrix = ConfusionMatrix(SUNRGBD37)
     matrix.add(rng.integers(1, 4, (6, 9), np.uint8), rng.integers(0, 5, (6, 9), np.uint8))
     per_image, pooled = (SegmentationScores(v, v + 0.01, v + 0.02, v + 0.03) for v in (value, value + 0.005))
     return Evaluation(pooled, per_image, matrix.class_iou(), 1, matrix.counts)
