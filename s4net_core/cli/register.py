@@ -13,10 +13,11 @@ from s4net_core.cli.options import add_quality_option, add_settings_options, pos
 from s4net_core.cli.output import add_force_option, complete_folder, left_out, progress_bar, say_written, tracked
 from s4net_core.config import Settings
 from s4net_core.errors import CaptureError
-from s4net_core.io.captures.trajectory import write_tum_poses
+from s4net_core.io.captures.trajectory import UNKNOWN_POSES, write_tum_poses
 
 if TYPE_CHECKING:
-    from s4net_core.io.captures.unposed import UnposedCapture
+    from s4net_core.frames import Capture
+    from s4net_core.io.captures.trajectory import Poses
     from s4net_core.registration.register import Registration
 
 EPILOG = """Image features give a first alignment of two views, and Open3D's RGB-D odometry refines it. Views are also
@@ -54,18 +55,17 @@ def run(args: argparse.Namespace) -> int:
         if args.output.exists() and not args.force:
             raise CaptureError(f"{args.output} exists already: give another file, or --force to replace it")
         true = _own_poses(args, settings)
-        images, found = _register(args, settings, console)
+        capture, found = _register(args, settings, console)
         write_tum_poses(args.output, found.poses)
-        message = f"{_summary(found, true)}{left_out(images.skipped)}"
+        message = f"{_summary(found, true)}{left_out(capture.skipped)}"
         console.print(f"{args.output}: {message}", highlight=False, soft_wrap=True)
         return 0
-    from s4net_core.io.captures.opening import open_capture
     from s4net_core.io.captures.scene_folder import write_scene_folder
 
     with complete_folder(args.capture, args.output, force=args.force) as folder:
         true = _own_poses(args, settings)
         _, found = _register(args, settings, console)
-        capture = open_capture(args.capture, stream=settings.stream, poses=found, stride=args.stride)
+        capture = _opened(args, settings, found)
         frames = islice(tracked(capture, "writing", console), args.frames)
         write_scene_folder(folder, frames, quality=args.quality)
         message = f"{_summary(found, true)}{left_out(capture.skipped)}"
@@ -73,33 +73,35 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _opened(args: argparse.Namespace, settings: Settings, poses: "str | Poses" = "") -> "Capture":
+    from s4net_core.io.captures.opening import open_capture
+
+    return open_capture(args.capture, stream=settings.stream, poses=poses, stride=args.stride)
+
+
 def _own_poses(args: argparse.Namespace, settings: Settings) -> dict[int, NDArray[np.float64]]:
     """T_world_camera by stamp for ``--check``, else nothing; read before the work, which may take minutes."""
-    from s4net_core.io.captures.opening import open_capture
-    from s4net_core.io.captures.unposed import open_rgbd
-
     if not args.check:
         return {}
-    open_rgbd(args.capture, stream=settings.stream)  # so that what follows fails because of the poses
+    _opened(args, settings, UNKNOWN_POSES)  # so that what follows fails because of the poses
     try:
-        capture = open_capture(args.capture, stream=settings.stream, stride=args.stride)
-        return {view.stamp: view.T_world_camera for view in islice(capture.views(), args.frames)}
+        views = islice(_opened(args, settings).views(), args.frames)
+        return {view.stamp: view.T_world_camera for view in views}
     except CaptureError as error:
         raise CaptureError(
             f"--check compares with known poses, and {args.capture} has none that can be read: leave it out ({error})"
         ) from error
 
 
-def _register(args: argparse.Namespace, settings: Settings, console: Console) -> "tuple[UnposedCapture, Registration]":
-    from s4net_core.io.captures.unposed import open_rgbd
+def _register(args: argparse.Namespace, settings: Settings, console: Console) -> "tuple[Capture, Registration]":
     from s4net_core.registration.register import register
 
-    images = open_rgbd(args.capture, stream=settings.stream, stride=args.stride)
-    count = min(len(images), args.frames or len(images))
+    capture = _opened(args, settings, UNKNOWN_POSES)
+    count = min(len(capture), args.frames or len(capture))
     with progress_bar(console) as progress:
         task = progress.add_task("register", total=count or None)
-        found = register(islice(images, args.frames), settings, on_image=lambda: progress.advance(task))
-    return images, found
+        found = register(islice(capture, args.frames), settings, on_frame=lambda: progress.advance(task))
+    return capture, found
 
 
 def _summary(found: "Registration", true: dict[int, NDArray[np.float64]]) -> str:

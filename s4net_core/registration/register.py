@@ -10,11 +10,12 @@ from scipy.spatial.transform import Rotation
 
 from s4net_core.config import RegistrationSettings, Settings
 from s4net_core.errors import BadFrame, RegistrationError
+from s4net_core.frames import Frame
 from s4net_core.geometry.poses import inverse
 from s4net_core.registration.alignment import Alignment, measure
 from s4net_core.registration.pose_graph import largest_group, solve
 from s4net_core.registration.tracker import Tie, Tracker
-from s4net_core.registration.view import RgbdView, prepare
+from s4net_core.registration.view import prepare
 
 MIN_FRAMES = 2
 """Smallest number of views with poses, for a result and for a comparison of trajectories."""
@@ -55,23 +56,24 @@ class Registration:
 
 
 def register(
-    images: Iterable[RgbdView], settings: Settings, *, on_image: Callable[[], None] = lambda: None
+    frames: Iterable[Frame], settings: Settings, *, on_frame: Callable[[], None] = lambda: None
 ) -> Registration:
     """Find the poses of RGB-D views, for the largest group that ties connect.
 
     Args:
-        images: in time order.
+        frames: in time order, with depth; their poses are not looked at, see `trajectory.UNKNOWN_POSES`.
         settings: groups `registration`, `keyframes` (when a view is a new keyframe), `geometry.min_depth`.
-        on_image: called after every view.
+        on_frame: called after every view.
 
     Raises:
-        RegistrationError: Open3D is not installed, the lens changes, or no two views could be tied to each other.
+        RegistrationError: Open3D is not installed, a view has no depth, the lens changes, or no two views could be
+            tied to each other.
     """
     tracker = Tracker(settings)
-    for image in images:
-        tracker.add(prepare(image, settings))
-        on_image()
-    frames = len(tracker.followers)
+    for frame in frames:
+        tracker.add(prepare(frame, settings))
+        on_frame()
+    tried = len(tracker.followers)
     group = largest_group(tracker.ties, tracker.followers)
     ties = [tie for tie in tracker.ties if tie.moving in group]
     T_world, kept = solve(tracker.keyframes, group, ties, settings.registration)
@@ -81,7 +83,7 @@ def register(
     members = [follower for follower in followers if follower.keyframe in group]
     if len(members) < MIN_FRAMES:
         raise RegistrationError(
-            f"no two of {frames} images could be tied to each other: is depth aligned to colour and in metres, and "
+            f"no two of {tried} images could be tied to each other: is depth aligned to colour and in metres, and "
             "do textured views overlap? If so, lower registration.min_fitness"
         )
     kept = [tie for tie in kept if tie.moving in group]
@@ -91,7 +93,7 @@ def register(
     measured += [m.alignment for m in members if m.stamp != tracker.keyframes[m.keyframe].stamp]
     return Registration(
         poses={stamp: _rigid(T_first_world @ T) for stamp, T in poses.items()},
-        frames=frames,
+        frames=tried,
         keyframes=len(group),
         loops=sum(tie.loop for tie in kept),
         pruned=pruned,

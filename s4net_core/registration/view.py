@@ -1,43 +1,20 @@
 """An RGB-D view prepared for alignment: RGB-D image, point clouds, image features."""
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from s4net_core.config import Settings
-from s4net_core.frames import Intrinsics
-from s4net_core.geometry.camera import resize_color, resize_nearest
+from s4net_core.errors import RegistrationError
+from s4net_core.frames import Frame, Intrinsics
+from s4net_core.geometry.camera import resize_color, resize_nearest, undistort_frame
 from s4net_core.registration.library import open3d
 
 SURFACE_DENSITY = 5
 """`registration.max_distance` divided by the distance between the points of a surface."""
-
-
-class RgbdView(Protocol):
-    """A view as a capture without poses yields it."""
-
-    @property
-    def stamp(self) -> int:
-        """Acquisition time, nanoseconds."""
-        ...
-
-    @property
-    def color(self) -> NDArray[np.uint8]:
-        """(H, W, 3) uint8 RGB without lens distortion."""
-        ...
-
-    @property
-    def depth(self) -> NDArray[np.float32]:
-        """(H, W) float32 metres, aligned to colour, 0 = none."""
-        ...
-
-    @property
-    def intrinsics(self) -> Intrinsics:
-        """Lens of colour and depth."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -78,14 +55,21 @@ class PreparedView:
     features: Features
 
 
-def prepare(image: RgbdView, settings: Settings) -> PreparedView:
+def prepare(frame: Frame, settings: Settings) -> PreparedView:
     """Prepare a view for alignment.
 
     Args:
-        image: any size.
+        frame: any size and lens; its pose is not looked at.
         settings: group `registration`, and `geometry.min_depth`.
+
+    Raises:
+        RegistrationError: it has no depth.
     """
-    registration = settings.registration
+    registration, image = settings.registration, undistort_frame(frame)
+    if image.depth is None:
+        raise RegistrationError(
+            f"the image at {image.stamp} ns has no depth, which is needed here: record it with an RGB-D camera"
+        )
     usable = (image.depth >= settings.geometry.min_depth) & (image.depth <= registration.max_depth)
     depth = np.where(usable, image.depth, np.float32(0))
     full = image.intrinsics

@@ -13,7 +13,7 @@ from s4net_core.frames import FrameSequence, Intrinsics
 from s4net_core.io.captures.open3d_folder import Open3dFolder
 from s4net_core.io.captures.opening import open_capture
 from s4net_core.io.captures.scene_folder import SceneFolder, write_scene_folder
-from s4net_core.io.captures.unposed import open_rgbd
+from s4net_core.io.captures.trajectory import UNKNOWN_POSES
 from s4net_core.registration import library
 
 
@@ -184,7 +184,7 @@ def test_without_poses_there_is_no_capture_but_there_are_images(tmp_path, frames
     write(tmp_path / "room", frames, log=False)
     with pytest.raises(CaptureError, match=r"has no trajectory.log: .*s4net register"):
         open_capture(tmp_path / "room")
-    assert len(list(open_rgbd(tmp_path / "room", stride=2))) == 2
+    assert len(list(open_capture(tmp_path / "room", stride=2, poses=UNKNOWN_POSES))) == 2
 
 
 @pytest.mark.parametrize(

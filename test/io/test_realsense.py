@@ -13,7 +13,7 @@ from s4net_core.io.captures import realsense
 from s4net_core.io.captures.opening import open_capture
 from s4net_core.io.captures.realsense import RealsenseRecording
 from s4net_core.io.captures.scene_folder import SceneFolder, write_scene_folder
-from s4net_core.io.captures.unposed import open_rgbd
+from s4net_core.io.captures.trajectory import UNKNOWN_POSES
 
 try:
     rs = realsense.load_pyrealsense2()
@@ -112,7 +112,7 @@ def number_of(frame):
 
 
 def test_images_come_aligned_to_colour(recording):
-    images = list(open_rgbd(recording))
+    images = list(open_capture(recording, poses=UNKNOWN_POSES))
     numbers = [number_of(image) for image in images]
     assert numbers == list(range(COUNT))
     for image, number in zip(images, numbers, strict=True):
@@ -138,7 +138,7 @@ def test_frames_take_their_poses_from_a_file(recording, poses):
 
 def test_a_slow_reader_loses_nothing(recording):
     numbers = []
-    for image in open_rgbd(recording):
+    for image in open_capture(recording, poses=UNKNOWN_POSES):
         time.sleep(0.05)
         numbers.append(number_of(image))
     assert numbers == list(range(COUNT))
@@ -178,4 +178,4 @@ def test_a_truncated_recording_is_an_error(recording, poses, tmp_path, share):
 def test_a_machine_without_the_library_is_told_what_to_install(recording, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyrealsense2", None)
     with pytest.raises(CaptureError, match=r"pip install pyrealsense2"):
-        open_rgbd(recording)
+        open_capture(recording, poses=UNKNOWN_POSES)

@@ -12,7 +12,7 @@ from s4net_core.geometry.poses import quaternion_of
 from s4net_core.io.captures.opening import open_capture
 from s4net_core.io.captures.rosbag import BagReader
 from s4net_core.io.captures.scene_folder import SceneFolder, write_scene_folder
-from s4net_core.io.captures.unposed import open_rgbd
+from s4net_core.io.captures.trajectory import UNKNOWN_POSES
 
 COLOR, INFO, DEPTH = "/camera/rgb/image_color", "/camera/rgb/camera_info", "/camera/depth/image"
 """As in TUM's own bags."""
@@ -133,7 +133,7 @@ def test_a_bag_without_tf_needs_poses_from_elsewhere(tmp_path, frames):
     path = record(tmp_path / "room.bag", frames, tf=None)
     with pytest.raises(CaptureError, match=r"no poses .*s4net register.*Topics found: .*/camera/rgb/image_color"):
         open_capture(path)
-    assert len(list(open_rgbd(path))) == 6
+    assert len(list(open_capture(path, poses=UNKNOWN_POSES))) == 6
     (tmp_path / "slam.txt").write_text("1.0 0 0 1 0 0 0 1\n1.1 0 0 1.5 0 0 0 1\n")
     assert [frame.T_world_camera[2, 3] for frame in open_capture(path, poses="slam.txt")] == [1, 1.5]
 

@@ -18,7 +18,7 @@ from s4net_core.frames import FrameSequence
 from s4net_core.io.captures.opening import open_capture
 from s4net_core.io.captures.scannet import COLOR_SIZE, PAPER_SCENES, ExportedScan, SensScan, paper_scan
 from s4net_core.io.captures.scene_folder import SceneFolder, write_scene_folder
-from s4net_core.io.captures.unposed import open_rgbd
+from s4net_core.io.captures.trajectory import UNKNOWN_POSES
 
 COLOR, DEPTH = (72, 50), (40, 36)
 TABLE = "scannetv2-labels.combined.tsv"
@@ -285,7 +285,7 @@ class TestSens:
 
     def test_poses_may_come_from_elsewhere_and_need_not_be_known(self, tmp_path, views):
         scan = write_scan(tmp_path, views, poses=[np.full((4, 4), -np.inf)] * 4)
-        assert len(list(open_rgbd(scan))) == 4
+        assert len(list(open_capture(scan, poses=UNKNOWN_POSES))) == 4
         (scan / "slam.log").write_text("2 2 3\n1 0 0 7\n0 1 0 0\n0 0 1 0\n0 0 0 1\n")
         capture = open_capture(scan, poses="slam.log")
         assert [frame.T_world_camera[0, 3] for frame in capture] == [7]

@@ -1,8 +1,5 @@
 """RGB-D images without poses, from captures that have some and from those that have none."""
 
-import json
-from dataclasses import replace
-
 import numpy as np
 import pytest
 from scenes import make_room_frames
@@ -12,7 +9,7 @@ from s4net_core.errors import CaptureError
 from s4net_core.io.bags.writer import write_bag
 from s4net_core.io.captures.opening import open_capture
 from s4net_core.io.captures.scene_folder import write_scene_folder
-from s4net_core.io.captures.unposed import open_rgbd
+from s4net_core.io.captures.trajectory import UNKNOWN_POSES
 
 
 @pytest.fixture(scope="module")
@@ -32,17 +29,17 @@ def test_a_scene_folder_gives_its_images_with_and_without_poses(tmp_path, frames
     write_scene_folder(tmp_path / "room", frames, quality=100)
     if not posed:
         (tmp_path / "room/poses.txt").unlink()
-    capture = open_rgbd(tmp_path / "room")
+    capture = open_capture(tmp_path / "room", poses=UNKNOWN_POSES)
     assert (len(capture), capture.name.endswith("/room")) == (3, True)
     assert_same(capture, frames)
     assert next(iter(capture)).intrinsics == frames[0].intrinsics
-    assert_same(open_rgbd(tmp_path / "room", stride=2), frames[::2])
+    assert_same(open_capture(tmp_path / "room", stride=2, poses=UNKNOWN_POSES), frames[::2])
 
 
 def test_images_without_depth_of_their_own_are_counted(tmp_path, frames):
     write_scene_folder(tmp_path / "room", frames, quality=100)
     (tmp_path / "room/depth/000001.png").unlink()
-    capture = open_rgbd(tmp_path / "room")
+    capture = open_capture(tmp_path / "room", poses=UNKNOWN_POSES)
     assert_same(capture, frames[::2])
     assert capture.skipped == {"unreadable": 1}
 
@@ -51,27 +48,14 @@ def test_tum_without_ground_truth_gives_its_images(tmp_path):
     large = make_room_frames(2, 640, 480)
     write_tum(tmp_path / "freiburg1_desk", large)
     (tmp_path / "freiburg1_desk/groundtruth.txt").unlink()
-    images = list(open_rgbd(tmp_path / "freiburg1_desk"))
+    images = list(open_capture(tmp_path / "freiburg1_desk", poses=UNKNOWN_POSES))
     assert_same(images, large, [1305031105_000_000_000, 1305031105_100_000_000])
     assert images[0].intrinsics.fx == 517.3
 
 
 def test_a_bag_gives_its_images_whatever_its_tf_says(tmp_path, frames):
     write_bag(tmp_path / "bag", frames, fixed_frame="elsewhere")
-    assert_same(open_rgbd(tmp_path / "bag"), frames)
-
-
-def test_lens_distortion_is_undone(tmp_path, frames):
-    write_scene_folder(tmp_path / "room", frames)
-    path = tmp_path / "room/intrinsics.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "distortion": [0.1, 0, 0, 0, 0]}))
-    assert all(image.intrinsics.distortion == () for image in open_rgbd(tmp_path / "room"))
-
-
-def test_a_capture_without_depth_is_refused(tmp_path, frames):
-    write_scene_folder(tmp_path / "room", [replace(frame, depth=None) for frame in frames])
-    with pytest.raises(CaptureError, match="room has no depth"):
-        list(open_rgbd(tmp_path / "room"))
+    assert_same(open_capture(tmp_path / "bag", poses=UNKNOWN_POSES), frames)
 
 
 @pytest.mark.parametrize("name", ["scene", "tum"])

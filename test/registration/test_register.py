@@ -11,10 +11,12 @@ from scipy.spatial.transform import Rotation
 
 from s4net_core.config import from_values
 from s4net_core.errors import BadFrame, RegistrationError
+from s4net_core.geometry.camera import undistort_frame
 from s4net_core.io.captures.opening import open_capture
-from s4net_core.io.captures.unposed import open_rgbd
+from s4net_core.io.captures.trajectory import UNKNOWN_POSES
 from s4net_core.registration import library
 from s4net_core.registration.register import register, trajectory_error
+from s4net_core.registration.view import prepare
 
 if importlib.util.find_spec("open3d") is None:
     pytest.skip("Open3D is not installed", allow_module_level=True)
@@ -126,6 +128,20 @@ def test_images_of_another_lens_are_refused(frames):
         register([frames[0], zoomed], SETTINGS)
 
 
+def test_lens_distortion_is_undone_before_views_are_aligned(frames):
+    frame = patterned(frames[1])
+    bent = replace(frame, intrinsics=replace(frame.intrinsics, distortion=(0.1, 0.0, 0.0, 0.0, 0.0)))
+    found, straight = prepare(bent, SETTINGS), prepare(undistort_frame(bent), SETTINGS)
+    assert found.lens.distortion == found.full_lens.distortion == ()
+    assert np.array_equal(found.features.pixels, straight.features.pixels)
+    assert not np.array_equal(found.features.pixels, prepare(frame, SETTINGS).features.pixels)
+
+
+def test_images_without_depth_are_refused(frames):
+    with pytest.raises(RegistrationError, match=f"the image at {frames[0].stamp} ns has no depth"):
+        register([replace(frames[0], depth=None)], SETTINGS)
+
+
 def test_without_open3d_the_error_names_the_extra(monkeypatch):
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "open3d" else find(name))
@@ -155,7 +171,7 @@ def test_the_trajectory_error_is_what_is_left_after_the_best_fit(frames):
 @pytest.mark.parametrize(("name", "stride", "limit"), [("tum_fr1_xyz", 4, 0.03), ("hololens", 1, 0.06)])
 def test_real_captures_are_registered_as_their_trackers_saw_them(shared_data, name, stride, limit):
     path = shared_data / "real" / name
-    found = register(islice(open_rgbd(path, stride=stride), 8), SETTINGS)
+    found = register(islice(open_capture(path, stride=stride, poses=UNKNOWN_POSES), 8), SETTINGS)
     true = {frame.stamp: frame.T_world_camera for frame in islice(open_capture(path, stride=stride), 8)}
     assert len(found.poses) == 8
     assert trajectory_error(found.poses, true) < limit
