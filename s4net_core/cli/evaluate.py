@@ -30,8 +30,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="METHOD=FILE",
-        help="a row of the table: the training method and its weights file; {scene} in FILE stands for the scene's "
-        "name; may be repeated",
+        help="a row of the table: the training method and its weights file, or auto or demo; {scene} in FILE stands "
+        "for the scene's name; may be repeated",
     )
     group.add_argument(
         "--scene",

@@ -123,6 +123,12 @@ def test_networks_and_scenes_make_the_paper_s_table(folder, tmp_path, capsys):
     ]  # fmt: skip
 
 
+def test_a_network_of_a_table_may_be_named_as_everywhere(folder, capsys):
+    words = ["--network", "base=demo", "--scene", f"A={folder}/room", "--device", "cpu", "--markdown"]
+    assert main(["evaluate", *words, "--set", "model.width=64", "--set", "model.height=48"]) == 0
+    assert "| A | DeepLabV3+ | base |" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("options", "problem"),
     [
