@@ -69,7 +69,7 @@ def assign(settings: Settings, values: Mapping[str, Any], origin: str = "setting
     """Change some settings where they are.
 
     Args:
-        settings: are changed; those before the first error also when there is one.
+        settings: are changed; when there are errors, all but those with an error.
         values: nested or by dotted name; the last of several values of one setting counts.
         origin: where the values come from, for errors.
 

@@ -99,7 +99,7 @@ class FrameAssembler:
 
     @property
     def skipped(self) -> dict[str, int]:
-        """Colour images that did not become a frame, by the keys of `DROP_REASONS`."""
+        """Colour images that did not become a frame, by reason: those of a node are the keys of `DROP_REASONS`."""
         with self._lock:
             return dict(self._skipped)
 

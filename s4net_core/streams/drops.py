@@ -32,7 +32,7 @@ DROP_REASONS: dict[str, str] = {
     "pose": "pose is not a rigid transform: is tracking lost?",
     "internal_error": "a fault of this program: please report it with the log, which holds the traceback",
 }
-"""Every reason for which a frame is dropped, with its one-line remedy; the keys of `FrameAssembler.skipped`."""
+"""Every reason for which a node drops a frame, with its one-line remedy; files have others, such as ``unreadable``."""
 
 
 def counted(reasons: Mapping[str, int]) -> str:

@@ -102,7 +102,7 @@ class Server:
 
     async def _talk(self, request: web.Request) -> web.StreamResponse:
         if len(self._sockets) >= MAX_BROWSERS:
-            raise web.HTTPServiceUnavailable(text=f"{MAX_BROWSERS} browsers are looking already: close one\n")
+            return web.Response(status=503, text=f"{MAX_BROWSERS} browsers are looking already: close one\n")
         websocket = web.WebSocketResponse(timeout=STOP_S, max_msg_size=MAX_REQUEST, heartbeat=SILENCE_S, compress=False)
         await websocket.prepare(request)
         drawn = asyncio.Event()

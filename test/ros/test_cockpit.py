@@ -220,8 +220,9 @@ class TestServer:
         async def look():
             async with aiohttp.ClientSession(served.url) as session:
                 browsers = [await session.ws_connect("/ws") for _ in range(MAX_BROWSERS)]
-                with pytest.raises(aiohttp.WSServerHandshakeError, match="503"):
+                with pytest.raises(aiohttp.WSServerHandshakeError, match="503") as refused:
                     await session.ws_connect("/ws")
+                assert refused.value.headers["X-Content-Type-Options"] == "nosniff"
                 await browsers[0].send_str("x" * (MAX_REQUEST + 1))
                 assert (await browsers[0].receive(timeout=60)).type == aiohttp.WSMsgType.CLOSE
                 await browsers[1].send_bytes(b"rollback")
