@@ -96,6 +96,8 @@ class ScannetScan(IndexedCapture):
     """Base of both forms: depth registered to colour, labels through the table, stamps by number."""
 
     T_color_depth: NDArray[np.float64]
+    _numbers: Sequence[int]
+    """Of the images that are taken."""
 
     def __init__(
         self,
@@ -110,9 +112,12 @@ class ScannetScan(IndexedCapture):
         self._poses = poses
         self._labels = None if labels is None else _Labels(folder, labels)
 
+    def __len__(self) -> int:
+        return len(self._numbers)
+
     def locate(self, position: int) -> Place:
         """Stamp and pose; raises BadFrame ``pose`` where the tracker was lost."""
-        number = self._number(position)
+        number = self._numbers[position]
         stamp = FIRST_STAMP + number * STEP_30_HZ
         T_world_camera = self._poses.at(stamp, number) if self._poses else self._pose(number)
         return Place(stamp, T_world_camera, partial(self._load, number, stamp, T_world_camera))
@@ -137,9 +142,6 @@ class ScannetScan(IndexedCapture):
         """Numbers of the images that are taken, of all there are."""
         check_stamped(self._poses, (FIRST_STAMP + number * STEP_30_HZ for number in numbers), self.path)
         return self.strided(numbers)
-
-    @abstractmethod
-    def _number(self, position: int) -> int: ...
 
     @abstractmethod
     def _pose(self, number: int) -> NDArray[np.float64]: ...
@@ -176,17 +178,11 @@ class SensScan(ScannetScan):
         """Why the recording ends early; empty = no damage in the part that was read."""
         return self._file.damage
 
-    def __len__(self) -> int:
-        return len(self._numbers)
-
     def views(self) -> Iterator[LazyView]:
         """Views in time order; a truncated file is read up to the damage."""
         yield from super().views()
         if self.damage:
             _log.warning("%s is damaged: %s", self.path, self.damage)
-
-    def _number(self, position: int) -> int:
-        return self._numbers[position]
 
     def _pose(self, number: int) -> NDArray[np.float64]:
         return self._file.pose(number) @ self._file.header.T_base_color
@@ -223,12 +219,6 @@ class ExportedScan(ScannetScan):
         )
         self.T_color_depth = np.linalg.inv(self._T_base_color) @ T_base_depth
         self._numbers = self._numbered(sorted(self._colors))
-
-    def __len__(self) -> int:
-        return len(self._numbers)
-
-    def _number(self, position: int) -> int:
-        return self._numbers[position]
 
     def _pose(self, number: int) -> NDArray[np.float64]:
         return read_pose(self.path / "pose" / f"{self._colors[number].stem}.txt") @ self._T_base_color
