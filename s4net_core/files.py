@@ -8,7 +8,7 @@ import os
 import secrets
 import stat
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
@@ -143,6 +143,15 @@ def parse_json(text: bytes | str) -> Any:
         return json.loads(text, parse_float=_float)
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
+
+
+def nan_as_none(value: Any) -> Any:
+    """The same for JSON, which knows no NaN: None in its place, however deep in mappings, lists and tuples."""
+    if isinstance(value, Mapping):
+        return {name: nan_as_none(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [nan_as_none(part) for part in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def _float(text: str) -> float:

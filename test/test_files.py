@@ -1,5 +1,6 @@
 """Atomic writing: the old content or the new one, nothing else, nothing left behind."""
 
+import math
 import os
 import shutil
 import subprocess
@@ -14,12 +15,19 @@ from s4net_core.files import (
     FolderLock,
     check_writable,
     creation_time,
+    nan_as_none,
     parse_json,
     read_file,
     remove_temporaries,
     write_atomically,
     write_result,
 )
+
+
+def test_nan_has_a_place_in_json_however_deep_it_lies():
+    found = nan_as_none({"a": [1.5, math.nan, ("b", {3: math.nan})], "c": True, "d": None, "e": "nan"})
+    assert found == {"a": [1.5, None, ["b", {3: None}]], "c": True, "d": None, "e": "nan"}
+    assert nan_as_none(math.nan) is None
 
 
 def test_it_writes_bytes_and_text_and_makes_folders(tmp_path):

@@ -9,6 +9,7 @@ from s4net_core.evaluation.confusion import confusion_png
 from s4net_core.evaluation.depth import DepthEvaluation
 from s4net_core.evaluation.evaluate import Evaluation, Measurement
 from s4net_core.evaluation.tables import Cell, Table
+from s4net_core.files import nan_as_none
 
 SEGMENTATION = {
     "pixel_accuracy": "pixel accuracy",
@@ -83,8 +84,7 @@ def summary_numbers(measured: Measurement) -> dict[str, dict[str, Any]]:
     """Everything that could be measured, by network; an agreement of no pixel is None."""
     numbers: dict[str, dict[str, Any]] = {}
     for name, agreement in measured.agreements.items():
-        mean = None if math.isnan(agreement.mean) else agreement.mean
-        numbers[name] = {"agreement": mean, "agreement_pixels": agreement.pixels}
+        numbers[name] = {"agreement": nan_as_none(agreement.mean), "agreement_pixels": agreement.pixels}
         if found := measured.evaluations.get(name):
             numbers[name]["frames"] = found.frames
             numbers[name]["pooled"] = found.pooled.as_dict()

@@ -16,7 +16,7 @@ from s4net_core.evaluation.depth import DepthEvaluation, DepthScores
 from s4net_core.evaluation.evaluate import Evaluation
 from s4net_core.evaluation.metrics import SegmentationScores
 from s4net_core.evaluation.summary import DEPTH
-from s4net_core.files import read_json, write_result
+from s4net_core.files import nan_as_none, read_json, write_result
 from s4net_core.labels import SUNRGBD37
 
 log = logging.getLogger(__name__)
@@ -39,8 +39,6 @@ NETWORKS = {
 """Names of architectures in tables, the paper's as it writes them."""
 AGREEMENT = "agreement"
 """Name of the score that needs no labels."""
-MAY_BE_UNKNOWN = ("unseen", "learning")
-"""Fields of `Result` that may hold NaN."""
 KEY_LENGTH = 16
 """Digits of the hash in the name of a file of results."""
 
@@ -134,14 +132,13 @@ class Result:
     def as_dict(self) -> dict[str, Any]:
         """For JSON; what is not known is None."""
         content = {**self.__dict__, "agreement": asdict(self.agreement)}
-        content["agreement"]["mean"] = None if math.isnan(self.agreement.mean) else self.agreement.mean
         if self.evaluation:
             content["evaluation"] = {**asdict(self.evaluation), "counts": self.evaluation.counts.tolist()}
         if self.depth:
             content["depth"] = asdict(self.depth)
         if self.learning:
             content["learning"] = asdict(self.learning)
-        return {name: _nan_as_none(value) if name in MAY_BE_UNKNOWN else value for name, value in content.items()}
+        return {name: nan_as_none(value) for name, value in content.items()}
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> "Result":
@@ -181,17 +178,8 @@ def on_last_scans(results: Sequence[Result]) -> list[Result]:
     return [result for result in results if result.scan == last[result.scene]]
 
 
-def _nan_as_none(value: Any) -> Any:
-    """The same value for JSON, which knows no NaN."""
-    if isinstance(value, Mapping):
-        return {name: _nan_as_none(part) for name, part in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_nan_as_none(part) for part in value]
-    return None if isinstance(value, float) and math.isnan(value) else value
-
-
 def _none_as_nan(value: Any) -> Any:
-    """Inverse of `_nan_as_none`."""
+    """Inverse of `files.nan_as_none`."""
     if isinstance(value, Mapping):
         return {name: _none_as_nan(part) for name, part in value.items()}
     if isinstance(value, list):

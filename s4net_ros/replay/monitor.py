@@ -15,6 +15,7 @@ from sensor_msgs.msg import CameraInfo, Image
 from std_srvs.srv import SetBool
 
 from s4net_core.errors import S4NetError
+from s4net_core.files import nan_as_none
 from s4net_ros.graph import NodeSpec
 from s4net_ros.history import History
 from s4net_ros.msg import AdaptationStatus, ModelUpdate
@@ -241,8 +242,5 @@ class Monitor:
 
 def as_json(record: Record) -> dict[str, Any]:
     """History and updates for a file; NaN becomes None, which JSON knows."""
-    return {"updates": [_plain(it) for it in record.updates], "history": [_plain(it) for it in record.history.points]}
-
-
-def _plain(point: StatusPoint | HandedOver) -> dict[str, Any]:
-    return {name: None if value != value else value for name, value in asdict(point).items()}
+    updates, history = ([asdict(it) for it in points] for points in (record.updates, record.history.points))
+    return {"updates": nan_as_none(updates), "history": nan_as_none(history)}

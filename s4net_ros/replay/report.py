@@ -11,7 +11,7 @@ from rich.console import Group, RenderableType
 from rich.panel import Panel
 from rich.table import Table
 
-from s4net_core.files import write_result
+from s4net_core.files import nan_as_none, write_result
 from s4net_core.streams.drops import counted
 from s4net_ros.replay.monitor import ADAPTATION, SEGMENTATION, Record, as_json
 
@@ -91,9 +91,9 @@ def summarise(record: Record, stopped_by: str, seconds: float, out: Path) -> dic
         "handovers": record.handovers,
         "refused": status.refused if status else 0,
         "last_refusal": record.last_refusal,
-        "loss": {"first": _finite(first_loss), "last": _finite(last_loss)},
+        "loss": {"first": nan_as_none(first_loss), "last": nan_as_none(last_loss)},
         **{
-            name: dict(zip(("before", "after"), map(_finite, record.before_after(name)), strict=True))
+            name: dict(zip(("before", "after"), nan_as_none(record.before_after(name)), strict=True))
             for name in MEASURED
         },
         "diagnostics": record.values,
@@ -161,7 +161,3 @@ def _change(before: float, after: float) -> str:
 
 def _number(value: float) -> str:
     return f"{value:.3f}" if math.isfinite(value) else "-"
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
