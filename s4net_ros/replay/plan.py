@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from s4net_core.config import Settings, leaves, load_settings
+from s4net_core.config import Settings, assign, leaves, load_settings
 from s4net_core.config.options import add_settings_file_options
 from s4net_core.errors import CaptureError
 from s4net_core.io.bags.storage import Bag
@@ -21,8 +21,8 @@ from s4net_ros.graph import (
     argument_values,
     cockpit_spec,
     fastdds_environment,
-    share_file,
 )
+from s4net_ros.parameters import NOT_SETTINGS
 from s4net_ros.replay.monitor import Record
 
 START_TIMEOUT = 120.0
@@ -114,12 +114,11 @@ def make_plan(args: argparse.Namespace) -> Plan:
         CaptureError: the bag is missing, or lacks the camera's topics.
     """
     arguments, overrides = _graph_arguments(args), list(args.overrides)
-    file = arguments["settings_file"] or share_file("config", "adapt.yaml")
+    graph = adaptation_graph(**arguments)
     if args.bag:
-        with_depth = load_settings(file, overrides).geometry.from_sensor
-        overrides += _bag_transports(args.bag, arguments, with_depth)
-    settings = load_settings(file, [*_as_overrides(arguments), *overrides])
-    specs = [with_overrides(spec, overrides) for spec in adaptation_graph(**arguments)]
+        overrides += _bag_transports(args.bag, arguments["transport"], with_overrides(graph[0], overrides))
+    specs = [with_overrides(spec, overrides) for spec in graph]
+    settings = _settings(specs[0])
     limits = Limits(args.seconds, args.versions, args.steps, bag=args.bag is not None)
     color, depth = _input_topics(specs[0], settings)
     player = []
@@ -194,14 +193,13 @@ def _cockpit(arguments: Mapping[str, Any], settings: Settings, overrides: Sequen
     return with_overrides(spec, [*overrides, f"cockpit.port={own.port}"]), address_of(own)
 
 
-def _as_overrides(arguments: Mapping[str, Any]) -> list[str]:
-    """Overrides of settings that follow from the arguments, for the copy that this process reads."""
-    given = {
-        "checkpoint": arguments["checkpoint"],
-        "source.path": arguments["source_set"],
-        "stream.fixed_frame": arguments["fixed_frame"],
-    }
-    return [f"{name}={value}" for name, value in given.items() if value]
+def _settings(spec: NodeSpec) -> Settings:
+    """The settings of a node: its file, and what its other parameters change."""
+    file, *parameters = spec.parameters
+    settings = load_settings(file if isinstance(file, Path) else str(file["settings_file"]))
+    given = {name: value for part in parameters if isinstance(part, dict) for name, value in part.items()}
+    assign(settings, {name: value for name, value in given.items() if name not in NOT_SETTINGS})
+    return settings
 
 
 def with_overrides(spec: NodeSpec, overrides: Sequence[str]) -> NodeSpec:
@@ -211,7 +209,7 @@ def with_overrides(spec: NodeSpec, overrides: Sequence[str]) -> NodeSpec:
     return replace(spec, parameters=(*spec.parameters, values)) if values else spec
 
 
-def _bag_transports(bag: Path, arguments: Mapping[str, Any], with_depth: bool) -> list[str]:
+def _bag_transports(bag: Path, transport: str, segmentation: NodeSpec) -> list[str]:
     """Settings for the transports in which the bag holds colour and depth, unless somebody chose one.
 
     Raises:
@@ -219,17 +217,16 @@ def _bag_transports(bag: Path, arguments: Mapping[str, Any], with_depth: bool) -
     """
     with Bag(bag) as opened:
         topics = opened.topics
-    segmentation = adaptation_graph(**arguments)[0]
     overrides = []
     streams = [("color", "compressed"), ("depth", "compressedDepth")]
-    for stream, packed in streams if with_depth else streams[:1]:
+    for stream, packed in streams if _settings(segmentation).geometry.from_sensor else streams[:1]:
         raw = segmentation.topic(f"{stream}/image_raw")
         if raw not in topics and f"{raw}/{packed}" not in topics:
             raise CaptureError(
                 f"bag {bag} has neither {raw} nor {raw}/{packed}: name its camera with --camera-name and "
                 f"--camera-namespace; it has {', '.join(topics)}"
             )
-        if arguments["transport"] == FROM_SETTINGS:
+        if transport == FROM_SETTINGS:
             overrides.append(f"stream.{stream}_transport={'raw' if raw in topics else packed}")
     return overrides
 

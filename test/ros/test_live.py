@@ -619,6 +619,19 @@ def test_live_plans_without_a_depth_topic_where_depth_is_predicted(tmp_path: Pat
     assert all({"geometry.depth": "predicted"}.items() <= spec.parameters[-1].items() for spec in plan.specs)
 
 
+@pytest.mark.parametrize("bag", [False, True])
+def test_live_watches_the_topics_of_the_transport_that_its_nodes_get(tmp_path: Path, bag: bool) -> None:
+    write_bag(tmp_path / "bag", make_room_frames(3), color="jpeg", depth="compressedDepth")
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    given = [*([str(tmp_path / "bag")] if bag else []), "--transport", "compressed", "--source-set", "s"]
+    plan = make_plan(parser.parse_args([*given, "--set", "seed=7"]))
+    assert plan.color_topic == f"{COLOR}/compressed"
+    assert plan.depth_topic.endswith("/aligned_depth_to_color/image_raw/compressedDepth")
+    assert plan.settings.source.path == os.path.abspath("s")  # as the nodes get it
+    assert plan.settings.seed == 7
+
+
 @pytest.mark.parametrize(("waits", "needed"), [(False, 2), (True, 3)])
 def test_live_begins_when_the_nodes_listen_and_if_asked_a_browser_too(waits: bool, needed: int) -> None:
     listeners = iter([0, 1, 2, 2, 3, 3])
