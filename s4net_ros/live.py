@@ -23,7 +23,7 @@ from s4net_core.errors import BaseModelMissing, S4NetError
 from s4net_core.models.base_model_file import base_model_file
 from s4net_ros.replay import report
 from s4net_ros.replay.monitor import Monitor, Record
-from s4net_ros.replay.plan import START_TIMEOUT, Plan, add_arguments, make_plan
+from s4net_ros.replay.plan import PLAYER_SUMMARY, START_TIMEOUT, Plan, add_arguments, make_plan
 from s4net_ros.replay.processes import ChildDied, Children
 
 PLAYER, LOGS = "player", "logs"
@@ -49,6 +49,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
     """
     plan = make_plan(args)
     plan.out.mkdir(parents=True, exist_ok=True)
+    (plan.out / PLAYER_SUMMARY).unlink(missing_ok=True)  # an earlier run's would be reported as this one's
     os.environ.update(plan.environment)  # the monitor must use the same DDS settings as the nodes
     with suppress(BaseModelMissing):  # the nodes say so, and wait for the file
         base_model_file(plan.settings.checkpoint, plan.settings.model)  # here, because a fetch may take minutes

@@ -5,7 +5,9 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
+from rclpy.client import Client
 from rclpy.node import Node
+from rclpy.task import Future
 from std_srvs.srv import SetBool, Trigger
 
 from s4net_ros.cockpit.board import Board
@@ -27,7 +29,7 @@ class Buttons:
 
     def __init__(self, node: Node, board: Board, undo: ExitStack) -> None:
         self._node, self._board = node, board
-        self._waiting_since: float | None = None
+        self._waiting: tuple[float, Client, Future] | None = None
         services = {"pause": SetBool, "rollback": Trigger, "reset": Trigger, "save_model": SaveModel}
         self._clients = {name: node.create_client(kind, f"adaptation/{name}") for name, kind in services.items()}
         for client in self._clients.values():
@@ -38,20 +40,23 @@ class Buttons:
         if name not in REQUESTS:
             self._show(name[:20], "failed", f"there is no such button: use one of {', '.join(REQUESTS)}")
             return
-        if self._waiting_since is not None and time.monotonic() - self._waiting_since < ANSWER_S:
-            return  # the page shows the one that waits
+        if self._waiting:
+            since, asked, future = self._waiting
+            if time.monotonic() - since < ANSWER_S:
+                return  # the page shows the one that waits
+            asked.remove_pending_request(future)  # else a late answer would be shown as that of the next call
         service, request = REQUESTS[name]
         client = self._clients[service]
         if not client.service_is_ready():
             service = self._node.resolve_service_name(client.srv_name)
             self._show(name, "failed", f"nobody serves {service}: start the nodes")
             return
-        self._waiting_since = time.monotonic()
         self._show(name, "running", "")
-        client.call_async(request()).add_done_callback(lambda future: self._answered(name, future.result()))
+        self._waiting = (time.monotonic(), client, client.call_async(request()))
+        self._waiting[2].add_done_callback(lambda future: self._answered(name, future.result()))
 
     def _answered(self, name: str, answer: Any) -> None:
-        self._waiting_since = None
+        self._waiting = None
         self._show(name, "done" if answer.success else "failed", answer.message)
 
     def _show(self, name: str, state: str, text: str) -> None:

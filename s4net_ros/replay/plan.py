@@ -27,6 +27,8 @@ from s4net_ros.replay.monitor import Record
 
 START_TIMEOUT = 120.0
 """Seconds that the nodes get to load their networks."""
+PLAYER_SUMMARY = "player.json"
+"""What the player writes, in the folder of the run."""
 LEFT_OUT = ("use_sim_time", "rviz", "semantic_map", "settings_file", "autostart", "respawn")
 """Arguments of the launch files that `live` sets itself, or names differently."""
 
@@ -126,7 +128,7 @@ def make_plan(args: argparse.Namespace) -> Plan:
         waiting = ["--wait-for", f"{color}:{len(specs)}", *([f"{depth}:1"] if depth else [])]
         waiting += ["--wait-timeout", str(2 * START_TIMEOUT)]
         player = [sys.executable, "-m", "s4net_ros.player", str(args.bag), "--start-paused", *waiting]
-        player += ["--rate", str(args.rate), "--json", str(args.out / "player.json")]
+        player += ["--rate", str(args.rate), "--json", str(args.out / PLAYER_SUMMARY)]
         player += ["--loop"] if (limits.any if args.loop is None else args.loop) else []
         player += ["--ros-args", "--enclave", "/player"]
     return Plan(

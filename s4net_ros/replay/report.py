@@ -14,6 +14,7 @@ from rich.table import Table
 from s4net_core.files import nan_as_none, write_result
 from s4net_core.streams.drops import counted
 from s4net_ros.replay.monitor import ADAPTATION, SEGMENTATION, Record, as_json
+from s4net_ros.replay.plan import PLAYER_SUMMARY
 
 SUMMARY = "summary.json"
 MEASURED = {
@@ -81,7 +82,7 @@ def summarise(record: Record, stopped_by: str, seconds: float, out: Path) -> dic
     """
     status = record.status
     first_loss, last_loss = record.loss()
-    player = out / "player.json"
+    player = out / PLAYER_SUMMARY
     return {
         "stopped_by": stopped_by,
         "seconds": round(seconds, 1),

@@ -467,6 +467,28 @@ class TestNode:
         ros.wait_for(lambda: adaptation.calls, "the answer")
         assert [name for name, _ in adaptation.calls] == ["save_model"]
 
+    def test_the_answer_to_a_button_that_was_given_up_is_not_shown_over_the_next_one(self, ros, monkeypatch):
+        adaptation, cockpit = Adaptation(ros), cockpit_node(ros)
+        assert cockpit.autostart()
+        buttons = cockpit._buttons
+        ros.wait_for(lambda: all(client.service_is_ready() for client in buttons._clients.values()), "services")
+        monkeypatch.setattr("s4net_ros.cockpit.buttons.ANSWER_S", 0.0)
+        shown = []
+        monkeypatch.setattr(buttons, "_show", lambda *action: shown.append(action))
+
+        def press_both():  # before the executor can take the first answer
+            buttons.press("pause")
+            buttons.press("rollback")
+
+        ros.on_executor(press_both)
+        ros.wait_for(lambda: ("rollback", "done", "rollback is done") in shown, "the second answer")
+        assert [name for name, _ in adaptation.calls] == ["pause", "rollback"]
+        assert [(name, state) for name, state, _ in shown] == [
+            ("pause", "running"),
+            ("rollback", "running"),
+            ("rollback", "done"),
+        ]
+
     def test_a_button_without_a_service_says_so(self, ros):
         cockpit = cockpit_node(ros)
         assert cockpit.autostart()

@@ -581,6 +581,16 @@ def test_live_fetches_the_base_model_before_its_nodes_start_to_be_waited_for(
     assert not (tmp_path / "out" / "logs").exists()
 
 
+def test_live_does_not_report_what_the_player_of_an_earlier_run_said(
+    ros: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "player.json").write_text('{"damage": "the end is missing"}')
+    monkeypatch.setattr(live_module, "start", lambda *_: None)
+    monkeypatch.setattr(live_module, "_watch", lambda *_: (Record(), "interrupted", None))
+    assert live_module.main(["--checkpoint", "demo", "--out", str(tmp_path)]) == 0
+    assert json.loads((tmp_path / "summary.json").read_text())["player"] is None
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
