@@ -19,6 +19,7 @@ from typing import Any
 from rich.console import Console
 from rich.live import Live
 
+from s4net_core.config import Settings
 from s4net_core.errors import BaseModelMissing, S4NetError
 from s4net_core.models.base_model_file import base_model_file
 from s4net_ros.replay import report
@@ -51,8 +52,11 @@ def run(args: argparse.Namespace, console: Console) -> int:
     plan.out.mkdir(parents=True, exist_ok=True)
     (plan.out / PLAYER_SUMMARY).unlink(missing_ok=True)  # an earlier run's would be reported as this one's
     os.environ.update(plan.environment)  # the monitor must use the same DDS settings as the nodes
+    base: Path | None = None
     with suppress(BaseModelMissing):  # the nodes say so, and wait for the file
-        base_model_file(plan.settings.checkpoint, plan.settings.model)  # here, because a fetch may take minutes
+        base = base_model_file(plan.settings.checkpoint, plan.settings.model)  # here: a fetch may take minutes
+    if args.evaluate:
+        _check_scene(args.evaluate, plan.settings, base)
     started = time.monotonic()
     with Children(plan.out / LOGS, plan.environment) as children:
         start(plan, children)
@@ -73,6 +77,24 @@ def run(args: argparse.Namespace, console: Console) -> int:
         console.print(f"[yellow]{missed}[/]")
         return 1
     return 0
+
+
+def _check_scene(scene: Path, settings: Settings, base: Path | None) -> None:
+    """Refuse now what would otherwise be refused after the run.
+
+    Args:
+        scene: on which base and adapted weights will be compared.
+        settings: of the nodes.
+        base: the base model, whose classes the labels must lead to; None = it is not there yet.
+
+    Raises:
+        CaptureError: the scene is missing, is in no format that can be read, or has other classes.
+        CheckpointError: the base model is missing or damaged.
+    """
+    from s4net_core.io.captures.opening import open_views  # both import torch
+    from s4net_core.models.checkpoint import read_info
+
+    open_views(scene, settings, labels=read_info(base).label_space if base else None)
 
 
 def start(plan: Plan, children: Children) -> None:

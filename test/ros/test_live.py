@@ -25,6 +25,7 @@ pytest.importorskip("s4net_ros.msg", reason="the messages are not built: run `ma
 
 import numpy as np
 from builtin_interfaces.msg import Time
+from own_classes import five_frames, write_five
 from rclpy.qos import QoSProfile
 from scenes import make_room_frames, make_source_images, write_source_set
 from sensor_msgs.msg import Image
@@ -613,6 +614,18 @@ def test_live_refuses_what_cannot_work_before_it_starts_anything(
     assert not (tmp_path / "out" / "logs").exists()
     for word in words:
         assert word in output
+
+
+def test_live_refuses_a_scene_on_which_it_could_not_compare_before_it_starts_anything(
+    ros: Any, tmp_path: Path, small_bag: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_scene_folder(tmp_path / "warehouse", five_frames(2))
+    write_five(tmp_path / "warehouse", "classes.yaml")
+    for name, words in (("typo", "does not exist: check the path"), ("warehouse", "have no counterpart of pallet")):
+        given = [str(small_bag), "--checkpoint", "demo", "--out", str(tmp_path / "out")]
+        assert live_module.main([*given, "--evaluate", str(tmp_path / name)]) == 2
+        assert words in capsys.readouterr().err
+        assert not (tmp_path / "out" / "logs").exists()
 
 
 def test_live_plans_without_a_depth_topic_where_depth_is_predicted(tmp_path: Path, settings_file: Path) -> None:
