@@ -1,4 +1,4 @@
-"""Files that are safe to read and write: only regular ones, whole or not at all; and locks on folders."""
+"""Files that are safe to read and write: only regular ones, whole or not at all; locks on folders; our own files."""
 
 import errno
 import fcntl
@@ -7,6 +7,7 @@ import math
 import os
 import secrets
 import stat
+import sys
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,6 +17,8 @@ from typing import Any, BinaryIO
 
 from s4net_core.errors import S4NetError, first_line
 
+PACKAGE = "s4net_ros"
+"""Name of the ROS package, and of its folder in ``share``."""
 TEMPORARY = ".tmp"
 """Suffix of files that are being written; a crash may leave such a file behind."""
 LOCK = ".lock"
@@ -40,6 +43,21 @@ def files_below(folder: Path) -> Iterator[Path]:
             continue
         folders.sort()
         yield from (path for name in sorted(names) if (path := Path(at, name)).is_file())
+
+
+def share_file(*parts: str) -> Path:
+    """A file or folder that comes with the code (``config``, ``launch``, ``demo``), in a checkout or installed.
+
+    Raises:
+        S4NetError: it is not there; the text names the places searched.
+    """
+    prefixes = [*os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep), sys.prefix]
+    places = [Path(__file__).absolute().parents[1], *(Path(p) / "share" / PACKAGE for p in prefixes if p)]
+    for place in places:
+        if (path := place.joinpath(*parts)).exists():
+            return path
+    searched = ", ".join(map(str, places))
+    raise S4NetError(f"{'/'.join(parts)} of {PACKAGE} is in none of {searched}: build and install the package again")
 
 
 def check_map_name(path: Path) -> None:

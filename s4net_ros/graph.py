@@ -5,7 +5,7 @@ The launch files hold arguments, parameters and remappings; this module reads th
 
 import runpy
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,8 +14,8 @@ from typing import Any
 import yaml
 
 from s4net_core.errors import SettingsError
+from s4net_core.files import PACKAGE, share_file
 
-PACKAGE = "s4net_ros"
 ParameterValue = bool | int | float | str
 
 
@@ -200,33 +200,6 @@ MAP_SERVICES: Mapping[str, tuple[str, str]] = {
     ),
 }
 """Services of the node semantic_map."""
-
-
-def share_file(*parts: str) -> Path:
-    """A file that the package installs beside its code (``config``, ``launch``), in a checkout or in a prefix.
-
-    Raises:
-        SettingsError: the file is not found; the text names the places searched.
-    """
-    places = [Path(__file__).absolute().parents[1], *_share_folders()]
-    for place in places:
-        path = place.joinpath(*parts)
-        if path.is_file():
-            return path
-    searched = ", ".join(str(place) for place in places)
-    raise SettingsError(f"{'/'.join(parts)} of {PACKAGE} is in none of {searched}: build and install the package again")
-
-
-def _share_folders() -> Sequence[Path]:
-    folders = [Path(sys.prefix) / "share" / PACKAGE]
-    try:
-        from ament_index_python.packages import PackageNotFoundError, get_package_share_directory
-    except ImportError:
-        return folders
-    try:
-        return [Path(get_package_share_directory(PACKAGE)), *folders]
-    except (PackageNotFoundError, LookupError, OSError):  # OSError: AMENT_PREFIX_PATH is not set
-        return folders
 
 
 def _parameter_text(value: ParameterValue) -> str:

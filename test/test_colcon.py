@@ -18,11 +18,14 @@ NAME = "s4net_ros"
 COLCON_TESTS = "test/ros/test_conversions.py"
 """What `colcon test` runs here; a robot's runs all."""
 FIND = """
+DEMO = ("demo.yaml",), ("weights", "base.safetensors"), ("capture", "poses.txt"), ("source",), ("scan2",)
 import s4net_core, s4net_ros.msg, s4net_ros.node_base, s4net_ros.srv
 from ament_index_python.packages import get_package_prefix
-from s4net_ros.graph import adaptation_graph, share_file
+from s4net_core.files import share_file
+from s4net_ros.graph import adaptation_graph
 s4net_ros.msg.AdaptationStatus.__class__.__import_type_support__()
 print(get_package_prefix("s4net_ros"), share_file("launch", "adapt.launch.py"), adaptation_graph()[0].parameters[0])
+print(*(share_file("demo", *parts) for parts in DEMO))
 print(*(module.__file__ for module in (s4net_core, s4net_ros, s4net_ros.node_base, s4net_ros.msg, s4net_ros.srv)))
 """
 
@@ -91,7 +94,7 @@ def test_messages_code_launch_and_configuration_are_found_in_the_install_space(w
     found = in_install_space(workspace, install, "python", "-c", FIND)
     assert found.returncode == 0, found.stderr
     paths = [Path(path) for path in found.stdout.split()]
-    assert len(paths) == 8
+    assert len(paths) == 13
     prefix = workspace / install / NAME
     assert all(path == prefix or prefix in path.parents for path in paths), paths
     for path in (prefix / "share" / NAME / "launch" / "adapt.launch.py", paths[3]):

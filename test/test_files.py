@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from s4net_core import files
+from s4net_core.config import ModelSettings
 from s4net_core.errors import ExportError, S4NetError
 from s4net_core.files import (
     FolderLock,
@@ -19,9 +21,13 @@ from s4net_core.files import (
     parse_json,
     read_file,
     remove_temporaries,
+    share_file,
     write_atomically,
     write_result,
 )
+from s4net_core.models.base_model_file import base_model_file
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def test_nan_has_a_place_in_json_however_deep_it_lies():
@@ -140,6 +146,17 @@ def test_the_time_of_creation_can_be_given(monkeypatch):
         creation_time()
     monkeypatch.delenv("SOURCE_DATE_EPOCH")
     assert abs(datetime.fromisoformat(creation_time()) - datetime.now(timezone.utc)) < timedelta(minutes=1)
+
+
+def test_files_of_the_package_are_found_beside_the_code_else_where_it_was_installed(tmp_path, monkeypatch):
+    assert share_file("config", "fastdds.xml") == ROOT / "config/fastdds.xml"
+    monkeypatch.setattr(files, "__file__", str(tmp_path / "lib" / "s4net_core" / "files.py"))
+    monkeypatch.setenv("AMENT_PREFIX_PATH", f"{tmp_path / 'underlay'}:{tmp_path}")
+    installed = tmp_path / "share" / "s4net_ros" / "demo"
+    with pytest.raises(S4NetError, match=rf"demo/weights/base.safetensors of s4net_ros is in none of .*{tmp_path}/sh"):
+        base_model_file("demo", ModelSettings())
+    shutil.copytree(ROOT / "demo" / "weights", installed / "weights")
+    assert base_model_file("demo", ModelSettings()) == installed / "weights" / "base.safetensors"
 
 
 def test_a_result_that_cannot_be_written_is_an_error_of_the_kind_asked_for(tmp_path):

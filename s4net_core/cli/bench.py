@@ -14,8 +14,8 @@ from s4net_core.cli.options import (
     settings_from,
 )
 from s4net_core.errors import SettingsError
+from s4net_core.files import share_file
 
-DEMO = Path(__file__).resolve().parents[2] / "demo"
 ROS_CASES = {
     "live": "s4net_ros.replay.bench",
     "live --learning": "s4net_ros.replay.bench_learning",
@@ -33,7 +33,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--capture",
         type=Path,
-        default=DEMO / "capture",
         help="capture for `step`, `soak` and `live --learning` (default: the demo's)",
     )
     parser.add_argument(
@@ -71,14 +70,14 @@ def run(args: argparse.Namespace) -> int:
         rows = bench_map(repeats=args.repeats)
     else:
         if args.settings is None:
-            args.settings = DEMO / "demo.yaml"
-            args.checkpoint = args.checkpoint or DEMO / "weights" / "base.safetensors"
-            args.source = args.source or DEMO / "source"
-        settings = learning_settings_from(args)
+            args.settings = share_file("demo", "demo.yaml")
+            args.checkpoint = args.checkpoint or share_file("demo", "weights", "base.safetensors")
+            args.source = args.source or share_file("demo", "source")
+        settings, capture = learning_settings_from(args), args.capture or share_file("demo", "capture")
         case = args.case + " --learning" * args.learning
         if case in ROS_CASES:  # in a process of its own, because the core imports no ROS
             number = args.minutes if case == "soak" else args.repeats
-            given = [str(args.settings), str(number), str(args.capture), *overrides_from(args)]
+            given = [str(args.settings), str(number), str(capture), *overrides_from(args)]
             os.execv(sys.executable, [sys.executable, "-m", ROS_CASES[case], *given])
         if args.case == "source":
             from s4net_core.bench.source import bench_source
@@ -87,6 +86,6 @@ def run(args: argparse.Namespace) -> int:
         else:
             from s4net_core.bench.step import bench_step
 
-            rows = bench_step(settings, args.capture, steps=args.repeats)
+            rows = bench_step(settings, capture, steps=args.repeats)
     print_rows(CASES[args.case], rows)
     return 0

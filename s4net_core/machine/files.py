@@ -21,25 +21,23 @@ def examine_files(settings: Settings) -> Iterator[Finding]:
 
 def _weights(settings: Settings) -> Iterator[Finding]:
     # late: both import torch, which may be missing
-    from s4net_core.models.base_model_file import AUTO, PUBLIC_MODEL
+    from s4net_core.models.base_model_file import AUTO, DEMO, PUBLIC_MODEL, base_model_file, public_model_file
     from s4net_core.models.checkpoint import read_info
 
-    paths = [file := _base_model(settings)]
-    if settings.checkpoint == AUTO and not file.is_file():
+    checkpoint = settings.checkpoint
+    if checkpoint == AUTO and not (file := public_model_file()).is_file():
         remedy = f"s4net import-model {PUBLIC_MODEL.network} {file}, or --set checkpoint=FILE"
         yield Finding("Weights", f"checkpoint is {AUTO}, and {file} is not there yet", "note", remedy)
-        paths = _demo_weights()
-    for path in paths:
-        try:
-            info = read_info(path)
-        except S4NetError as error:
-            yield Finding(
-                "Weights", str(error), "missing", "name a file of `s4net pretrain` with --set checkpoint=FILE"
-            )
-        else:
-            model = info.model
-            size = f"{model.width}x{model.height}"
-            yield Finding("Weights", f"{path}: {model.architecture} on {model.encoder}, {size}, {info.label_space}")
+        checkpoint = DEMO
+    try:
+        path = base_model_file(checkpoint, settings.model)
+        info = read_info(path)
+    except S4NetError as error:
+        yield Finding("Weights", str(error), "missing", "name a file of `s4net pretrain` with --set checkpoint=FILE")
+    else:
+        model = info.model
+        size = f"{model.width}x{model.height}"
+        yield Finding("Weights", f"{path}: {model.architecture} on {model.encoder}, {size}, {info.label_space}")
 
 
 def _base_model(settings: Settings) -> Path:
@@ -93,9 +91,3 @@ def _state_folder(settings: Settings) -> Iterator[Finding]:
         yield Finding("State folder", found)
     else:
         yield Finding("State folder", f"{folder} cannot be written", "missing", "--set state_dir=FOLDER")
-
-
-def _demo_weights() -> list[Path]:
-    """Weights files that come with a checkout, without those that the demo wrote."""
-    demo = Path(__file__).resolve().parents[2] / "demo"
-    return sorted(path for path in demo.rglob("*.safetensors") if demo / "out" not in path.parents)

@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from s4net_core import __version__
-from s4net_core.machine.dds import dds_profile, dds_profile_variable
+from s4net_core.errors import S4NetError
+from s4net_core.files import share_file
+from s4net_core.machine.dds import dds_profile_variable
 
 GIGABYTE = 1024**3
 
@@ -149,7 +151,10 @@ def _discovery() -> Iterator[Finding]:
     yield Finding("DDS", ", ".join(values) or "defaults: domain 0, visible on the network")
     variable = dds_profile_variable()
     profile = os.environ.get(variable, "")
-    remedy = f"export {variable}={dds_profile()}, when camera and nodes share this machine"
+    try:
+        remedy = f"export {variable}={share_file('config', 'fastdds.xml')}, when camera and nodes share this machine"
+    except S4NetError as error:
+        remedy = str(error)
     if not profile:
         yield Finding("DDS profile", "none: best-effort images are lost between processes", "note", remedy)
     elif not Path(profile).is_file():

@@ -1,7 +1,6 @@
 """The weights file of the base model: a user's, a public model for real rooms, or the demo's."""
 
 import logging
-import os
 import socket
 import time
 from collections.abc import Iterator
@@ -16,14 +15,13 @@ from huggingface_hub.constants import ENDPOINT as HF_ENDPOINT
 
 from s4net_core.config import ModelSettings
 from s4net_core.errors import BaseModelMissing, CheckpointError, S4NetError, first_line
-from s4net_core.files import TEMPORARY, FolderLock, write_result
+from s4net_core.files import TEMPORARY, FolderLock, share_file, write_result
 
 log = logging.getLogger(__name__)
 
 AUTO, DEMO = "auto", "demo"
 """Values of the setting `checkpoint` that are no files."""
 MODELS_FOLDER = Path("~/.ros/s4net/models")
-_DEMO_FILE = Path("demo/weights/base.safetensors")
 _POLL_S = 0.2
 
 
@@ -63,13 +61,13 @@ def base_model_file(checkpoint: str, model: ModelSettings, folder: Path = MODELS
 
     Raises:
         BaseModelMissing: the public model is not in the folder and cannot be fetched.
-        CheckpointError: the setting is empty, or the demo's model was not installed.
-        S4NetError: the folder cannot be written.
+        CheckpointError: the setting is empty.
+        S4NetError: the demo's model was not installed, or the folder cannot be written.
     """
     if not checkpoint:
         raise CheckpointError(f"checkpoint is empty: name the weights file of the base model, '{AUTO}' or '{DEMO}'")
     if checkpoint == DEMO:
-        return _demo_file()
+        return share_file("demo", "weights", "base.safetensors")
     if checkpoint != AUTO:
         return Path(checkpoint).expanduser()
     file = public_model_file(folder)
@@ -131,19 +129,6 @@ def _check_reachable(network: str) -> None:
         socket.getaddrinfo(host, 443)
     except OSError as error:
         raise ConnectionError(f"{host} cannot be reached: {error}") from None
-
-
-def _demo_file() -> Path:
-    """The demo's base model: beside the sources, else where colcon installed it."""
-    prefixes = [prefix for prefix in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep) if prefix]
-    places = [Path(__file__).resolve().parents[2], *(Path(prefix) / "share/s4net_ros" for prefix in prefixes)]
-    found = next((place / _DEMO_FILE for place in places if (place / _DEMO_FILE).is_file()), None)
-    if found is None:
-        raise CheckpointError(
-            f"checkpoint is '{DEMO}' but {_DEMO_FILE} is in none of {', '.join(map(str, places))}: build and install "
-            "the package again, or name a weights file"
-        )
-    return found
 
 
 @contextmanager

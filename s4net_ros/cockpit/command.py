@@ -9,7 +9,8 @@ from typing import Any
 from s4net_core.config import load_settings
 from s4net_core.config.options import add_settings_file_options
 from s4net_core.errors import S4NetError
-from s4net_ros.graph import ARGUMENTS, cockpit_spec, fastdds_environment, share_file
+from s4net_core.files import share_file
+from s4net_ros.graph import ARGUMENTS, cockpit_spec, fastdds_environment
 from s4net_ros.replay.plan import with_overrides
 
 USED = ("camera_name", "camera_namespace", "namespace", "log_level", "fastdds_profile")

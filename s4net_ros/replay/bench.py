@@ -24,6 +24,7 @@ from s4net_core.bench.camera import LENS, RATE
 from s4net_core.bench.table import CASES, Row, print_rows
 from s4net_core.config import Settings, load_settings, with_values
 from s4net_core.errors import S4NetError
+from s4net_core.files import share_file
 from s4net_core.geometry.camera import resize_color
 from s4net_core.io.bags.messages import stamp_ns
 from s4net_core.io.images.files import read_color
@@ -38,7 +39,6 @@ from s4net_ros.replay.bench_process import exit_code_of
 from s4net_ros.replay.plan import START_TIMEOUT, with_overrides
 from s4net_ros.replay.processes import Children
 
-FRAME = Path(__file__).resolve().parents[2] / "demo" / "scan2" / "color" / "000005.jpg"
 IMAGE_SIZE = (640, 480)
 """Width and height of the images for the segmenter alone."""
 LARGER = (480, 360)
@@ -49,6 +49,15 @@ SLOWER_RATE = 10
 REPORTS = 1.5
 """Seconds after which the node has reported its counts."""
 QOS = stream_qos("reliable", 5)
+
+
+def demo_picture() -> NDArray[np.uint8]:
+    """What the segmenter and the cameras of the benches see: (H, W, 3) uint8 RGB.
+
+    Raises:
+        S4NetError: the demo was not installed.
+    """
+    return read_color(share_file("demo", "scan2", "color", "000005.jpg"))
 
 
 class Camera(Node):
@@ -114,7 +123,7 @@ def measure(settings_file: str, overrides: Sequence[str], repeats: int) -> list[
     """
     settings = load_settings(settings_file, overrides)
     settings.checkpoint = str(base_model_file(settings.checkpoint, settings.model))
-    picture = read_color(FRAME)
+    picture = demo_picture()
     larger = with_values(settings, {"model": dict(zip(("width", "height"), LARGER, strict=True))})
     rows = [row for chosen in (settings, larger) for row in _segmenter_rows(chosen, picture, repeats)]
     graph = adaptation_graph(

@@ -27,14 +27,13 @@ from s4net_core.config import load_settings
 from s4net_core.errors import S4NetError
 from s4net_core.geometry.camera import resize_color
 from s4net_core.io.bags.messages import stamp_ns
-from s4net_core.io.images.files import read_color
 from s4net_core.learning.base_model import open_source
 from s4net_core.learning.session import Session
 from s4net_ros.graph import NodeSpec
 from s4net_ros.msg import AdaptationStatus
 from s4net_ros.qos import stream_qos
 from s4net_ros.replay import bench_stream
-from s4net_ros.replay.bench import FRAME
+from s4net_ros.replay.bench import demo_picture
 from s4net_ros.replay.bench_process import NEVER_ENDS, exit_code_of
 from s4net_ros.replay.plan import START_TIMEOUT
 from s4net_ros.replay.processes import Children
@@ -183,7 +182,7 @@ def _turns(settings_file: str, overrides: Sequence[str], seconds: int, folder: P
     """What was measured without learning, and with it; `folder` has the state with its keyframes."""
     specs = bench_stream.specs_of(settings_file, [*overrides, *NEVER_ENDS], folder)
     segmentation, adaptation = specs
-    camera = Camera(segmentation, adaptation, resize_color(read_color(FRAME), LENS.width, LENS.height))
+    camera = Camera(segmentation, adaptation, resize_color(demo_picture(), LENS.width, LENS.height))
     turns: dict[bool, list[Turn]] = {False: [], True: []}
     with Children(folder, {}, own_sessions=False) as children:
         for spec in specs:

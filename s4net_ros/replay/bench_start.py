@@ -21,9 +21,8 @@ from s4net_core.bench.table import CASES, Row, print_rows
 from s4net_core.config import load_settings
 from s4net_core.errors import S4NetError
 from s4net_core.geometry.camera import resize_color
-from s4net_core.io.images.files import read_color
 from s4net_ros.graph import adaptation_graph
-from s4net_ros.replay.bench import FRAME, Camera, wait_for_answer
+from s4net_ros.replay.bench import Camera, demo_picture, wait_for_answer
 from s4net_ros.replay.bench_process import exit_code_of
 from s4net_ros.replay.bench_stream import cpu_seconds
 from s4net_ros.replay.plan import with_overrides
@@ -78,7 +77,7 @@ def _start(settings_file: str, overrides: Sequence[str]) -> Start:
     settings = load_settings(settings_file, overrides)
     graph = adaptation_graph(settings_file=settings_file, checkpoint=settings.checkpoint)
     spec = with_overrides(graph[0], overrides)
-    camera = Camera(spec, resize_color(read_color(FRAME), LENS.width, LENS.height))
+    camera = Camera(spec, resize_color(demo_picture(), LENS.width, LENS.height))
     try:
         with tempfile.TemporaryDirectory() as logs, Children(Path(logs), {}) as children:
             started = time.monotonic()

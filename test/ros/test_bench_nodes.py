@@ -19,6 +19,7 @@ from scenes import make_room_frames, make_source_images, write_source_set
 
 from s4net_core.cli import bench as command
 from s4net_core.cli.main import main
+from s4net_core.files import share_file
 from s4net_core.io.captures.scene_folder import write_scene_folder
 from s4net_ros.replay import bench_learning, bench_soak, bench_start
 from s4net_ros.replay.bench_learning import Turn
@@ -156,7 +157,7 @@ def test_each_case_starts_its_own_module(monkeypatch: pytest.MonkeyPatch, capsys
         raise Started
 
     monkeypatch.setattr(command.os, "execv", execv)
-    demo = str(command.DEMO / "demo.yaml")
+    demo = str(share_file("demo", "demo.yaml"))
     for words in (["live"], ["live", "--learning"], ["start", "--repeats", "3"], ["soak", "--minutes", "2"]):
         with pytest.raises(Started):
             main(["bench", *words])

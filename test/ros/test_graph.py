@@ -18,7 +18,6 @@ from s4net_ros.graph import (
     adaptation_graph,
     argument_values,
     fastdds_environment,
-    share_file,
 )
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -257,7 +256,3 @@ class TestConfigFiles:
             assert fastdds_environment(fastdds_profile="local") == expected
         with pytest.raises(SettingsError, match=r"missing\.xml"):
             fastdds_environment(fastdds_profile=str(tmp_path / "missing.xml"))
-
-    def test_a_missing_file_of_the_package_is_an_error_that_names_places(self) -> None:
-        with pytest.raises(SettingsError, match="share"):
-            share_file("config", "missing.yaml")

@@ -10,10 +10,11 @@ import yaml
 from std_msgs.msg import Header
 
 from s4net_core.api import load_model
+from s4net_core.files import share_file
 from s4net_core.io.captures.opening import open_capture
 from s4net_core.labels import SUNRGBD37, to_mask
 from s4net_ros.conversions import image_message, points_message
-from s4net_ros.graph import SEGMENTATION_TOPICS, share_file
+from s4net_ros.graph import SEGMENTATION_TOPICS
 from s4net_ros.publishers import confidence_message, label_info
 
 CELL = 0.05  # m, nav2's default resolution

@@ -22,11 +22,12 @@ from cockpit_graph import free_port
 from scenes import make_room_frames
 from sensor_msgs.msg import PointCloud2
 
+from s4net_core.files import share_file
 from s4net_core.io.bags.storage import Bag
 from s4net_core.io.bags.writer import write_bag
 from s4net_ros.adaptation_node import AdaptationNode
 from s4net_ros.cockpit_node import CockpitNode
-from s4net_ros.graph import NodeSpec, adaptation_graph, cockpit_spec, share_file
+from s4net_ros.graph import NodeSpec, adaptation_graph, cockpit_spec
 from s4net_ros.live import PLAYER
 from s4net_ros.replay.bag_player import BagPlayer, PlayerOptions
 from s4net_ros.replay.monitor import Monitor
