@@ -6,6 +6,7 @@ of a live camera, until Ctrl-C.
 """
 
 import argparse
+import json
 import os
 import signal
 import sys
@@ -109,16 +110,21 @@ def _report(plan: Plan, record: Record, summary: dict[str, Any], scene: Path | N
     """Evaluate, print, and write all files."""
     from s4net_ros.replay import evaluation  # a slow import, which must not delay the start of the processes
 
-    report.write(summary, record, plan.out)  # it is there even if measuring fails
-    compared = evaluation.measure_before_after(plan.settings, record, scene, console) if scene else None
-    summary["evaluation"] = evaluation.numbers(compared) if compared else None
-    report.write(summary, record, plan.out)
-    console.print(report.table(summary))
-    if compared:
-        evaluation.show(compared, console)
-    files = evaluation.write_pages(plan.out, plan.settings, record, report.rows(summary), compared)
-    names = ", ".join(str(path) for path in [*files, plan.out / report.SUMMARY, plan.out / LOGS])
-    console.print(f"written: {names}", highlight=False, soft_wrap=True)
+    compared = None
+    summary["evaluation"] = None
+    report.write(summary, record, plan.out)  # it is there even if somebody ends the program while it measures
+    try:
+        if scene:
+            compared = evaluation.measure_before_after(plan.settings, record, scene, console)
+            summary["evaluation"] = json.loads(compared.json())
+            report.write(summary, record, plan.out)
+    finally:  # what is known is shown even if measuring fails
+        console.print(report.table(summary))
+        if compared:
+            evaluation.show(compared, console)
+        files = evaluation.write_pages(plan.out, plan.settings, record, report.rows(summary), compared)
+        names = ", ".join(str(path) for path in [*files, plan.out / report.SUMMARY, plan.out / LOGS])
+        console.print(f"written: {names}", highlight=False, soft_wrap=True)
 
 
 def _watch(plan: Plan, children: Children, console: Console) -> tuple[Record, str, ChildDied | None]:

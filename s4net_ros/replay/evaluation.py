@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,17 +10,15 @@ from rich.console import Console
 from rich.progress import Progress
 
 from s4net_core.config import Settings
-from s4net_core.evaluation.evaluate import Measurement, measure_networks
 from s4net_core.evaluation.page import HtmlPage, write_page
 from s4net_core.evaluation.pictures import Curve, save_picture
-from s4net_core.evaluation.summary import summary_numbers, summary_tables
+from s4net_core.evaluation.summary import summary_tables
 from s4net_core.evaluation.tables import Table, to_rich
-from s4net_core.experiments.provenance import changed_of
+from s4net_core.experiments.evaluate_capture import CaptureEvaluation, evaluate_capture
+from s4net_core.experiments.provenance import Provenance
 from s4net_core.io.captures.opening import open_views
-from s4net_core.labels import SUNRGBD37
 from s4net_core.models.base_model_file import base_model_file
 from s4net_core.models.checkpoint import read_info
-from s4net_core.models.segmenter import Segmenter
 from s4net_ros.replay.monitor import Record
 from s4net_ros.replay.report import MEASURED
 
@@ -28,42 +27,34 @@ PICTURES = 4
 REPORT, PICTURE = "report.html", "before_after.png"
 
 
-def measure_before_after(settings: Settings, record: Record, scene: Path, console: Console) -> Measurement:
+def measure_before_after(settings: Settings, record: Record, scene: Path, console: Console) -> CaptureEvaluation:
     """Measure the base model and, if there is one, the version handed over last.
 
     Raises:
         CaptureError: the scene is missing or in an unknown format.
         CheckpointError: a weights file is gone or damaged.
+        SettingsError: nothing can be measured on the scene.
     """
-    base = base_model_file(settings.checkpoint, settings.model)
-    info = read_info(base)
-    settings = settings.sized(info.model)
-    capture = open_views(scene, settings, labels=info.label_space)
-    weights: dict[str, str | Path] = {BASE: base}
+    files = {BASE: base_model_file(settings.checkpoint, settings.model)}
+    capture = open_views(scene, settings, labels=read_info(files[BASE]).label_space)
     if record.updates and record.updates[-1].version:
-        weights[ADAPTED] = record.updates[-1].path
-    segmenters = {name: Segmenter(path, settings.device, settings) for name, path in weights.items()}
-    pictures = PICTURES if ADAPTED in weights else 0
+        files[ADAPTED] = Path(record.updates[-1].path)
+    pictures = PICTURES if ADAPTED in files else 0
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task(f"evaluating on {capture.name}", total=len(capture))
-        return measure_networks(
-            segmenters, capture, settings, pictures=pictures, on_frame=lambda: progress.advance(task)
+        return evaluate_capture(
+            files, capture, scene, settings, pictures=pictures, on_frame=lambda: progress.advance(task)
         )
 
 
-def numbers(compared: Measurement) -> dict[str, Any]:
-    """Name of the scene and scores of each network, for JSON."""
-    return {"scene": compared.capture, **summary_numbers(compared)}
-
-
-def show(compared: Measurement, console: Console) -> None:
+def show(compared: CaptureEvaluation, console: Console) -> None:
     """Print the tables, except the long one of all classes."""
-    for table in summary_tables(compared, classes=False):
+    for table in summary_tables(compared.measured, classes=False):
         console.print(to_rich(table))
 
 
 def write_pages(
-    out: Path, settings: Settings, record: Record, rows: Sequence[tuple[str, str]], compared: Measurement | None
+    out: Path, settings: Settings, record: Record, rows: Sequence[tuple[str, str]], compared: CaptureEvaluation | None
 ) -> list[Path]:
     """Write ``report.html``, and ``before_after.png`` where there is something to compare; returns their paths.
 
@@ -77,17 +68,15 @@ def write_pages(
     Raises:
         S4NetError: a file cannot be written.
     """
-    tables = [Table("Run", ("what", "value"), rows)]
-    pictures = compared.pictures if compared else ()
     if compared:
-        tables = [*summary_tables(compared), *tables]
-    title = f"Before and after adaptation: {compared.capture}" if compared else "Live run"
-    space = compared.label_space if compared else SUNRGBD37
-    page = HtmlPage(title, tables, _curves(record), pictures, settings=changed_of(settings), label_space=space)
-    write_page(out / REPORT, page)
-    if not pictures:
+        page = replace(compared.page(), title=f"Before and after adaptation: {compared.measured.capture}")
+    else:
+        page = HtmlPage("Live run", settings=Provenance.of(settings, weights={}, data={}).shown())
+    tables = [*page.tables, Table("Run", ("what", "value"), rows)]
+    write_page(out / REPORT, replace(page, tables=tables, curves=_curves(record)))
+    if not page.pictures:
         return [out / REPORT]
-    save_picture(out / PICTURE, pictures, space)
+    save_picture(out / PICTURE, page.pictures, page.label_space)
     return [out / REPORT, out / PICTURE]
 
 

@@ -383,8 +383,10 @@ def test_a_converted_capture_is_played_adapted_to_evaluated_and_reported(
     assert 0 <= summary["agreement"]["before"] <= 1
     assert 0 <= summary["agreement"]["after"] <= 1
     assert [point["step"] for point in summary["history"]] == sorted(point["step"] for point in summary["history"])
-    assert set(summary["evaluation"]) == {"scene", "base", "adapted"}
-    assert 0 <= summary["evaluation"]["adapted"]["pooled"]["miou"] <= 1
+    networks = summary["evaluation"]["networks"]
+    assert set(networks) == {"base", "adapted"}
+    assert 0 <= networks["adapted"]["pooled"]["miou"] <= 1
+    assert summary["evaluation"]["provenance"]["weights"]["base"] == file_sha256(checkpoint)
     assert "<img" in (out / "report.html").read_text()
     assert (out / "before_after.png").read_bytes().startswith(b"\x89PNG")
     for words in ("frames labelled", "model versions handed over", "agreement between views, before and after", "mIoU"):
@@ -590,6 +592,21 @@ def test_live_does_not_report_what_the_player_of_an_earlier_run_said(
     monkeypatch.setattr(live_module, "_watch", lambda *_: (Record(), "interrupted", None))
     assert live_module.main(["--checkpoint", "demo", "--out", str(tmp_path)]) == 0
     assert json.loads((tmp_path / "summary.json").read_text())["player"] is None
+
+
+def test_live_reports_a_run_even_if_nothing_can_be_measured_on_the_scene(
+    ros: Any, tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scan = tmp_path / "scan"
+    write_scene_folder(scan, [replace(frame, label=None, depth=None) for frame in make_room_frames(2, 96, 72)])
+    monkeypatch.setattr(live_module, "start", lambda *_: None)
+    monkeypatch.setattr(live_module, "_watch", lambda *_: (Record(), "interrupted", None))
+    given = ["--checkpoint", str(checkpoint), "--evaluate", str(scan), "--out", str(tmp_path)]
+    assert live_module.main(given) == 2
+    output = capsys.readouterr()
+    assert "scan has neither labels nor overlapping views with depth" in output.err
+    assert "frames labelled" in output.out
+    assert "frames labelled" in (tmp_path / "report.html").read_text()
 
 
 @pytest.mark.parametrize(
