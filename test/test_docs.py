@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -17,20 +18,10 @@ import pytest
 
 from s4net_core.cli.main import COMMANDS, command_parser
 from s4net_core.config import Settings, leaves, load_settings
-from s4net_ros.graph import (
-    ADAPTATION_TOPICS,
-    ARGUMENTS,
-    INPUT_TOPICS,
-    MAP_SERVICES,
-    MAP_TOPICS,
-    REPLAY_ARGUMENTS,
-    SEGMENTATION_TOPICS,
-    SERVICES,
-    TOPIC_HELP,
-    camera_remappings,
-)
+from s4net_ros.graph import ARGUMENTS, REPLAY_ARGUMENTS, adaptation_graph
 from tools.docs import reference
 from tools.docs.text import BLOCK, INCLUDED, INLINE, LINK, SETTING, SETTINGS, included_page, link_settings
+from tools.docs.topics import INPUT_TOPICS, MAP_SERVICES, PUBLISHED, SERVICES, TOPIC_HELP
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
@@ -182,7 +173,7 @@ class TestReference:
 
     def test_every_topic_service_and_argument_stands_in_it(self) -> None:
         page = reference.ros_page()
-        names = [*INPUT_TOPICS, *SEGMENTATION_TOPICS, *ADAPTATION_TOPICS, *MAP_TOPICS, *SERVICES, *MAP_SERVICES]
+        names = [*INPUT_TOPICS, *chain.from_iterable(PUBLISHED.values()), *SERVICES, *MAP_SERVICES]
         names += [argument.name for argument in (*ARGUMENTS, *REPLAY_ARGUMENTS)]
         assert [name for name in names if f"| `{name}` |" not in page] == []
 
@@ -192,8 +183,8 @@ class TestReference:
             assert path.read_text() in page
 
     def test_topics_and_services_that_are_described_are_those_that_exist(self) -> None:
-        assert set(TOPIC_HELP) == {*INPUT_TOPICS, *SEGMENTATION_TOPICS, *ADAPTATION_TOPICS, *MAP_TOPICS}
-        assert set(camera_remappings()) == {*INPUT_TOPICS, "depth/camera_info"}
+        assert set(TOPIC_HELP) == {*INPUT_TOPICS, *chain.from_iterable(PUBLISHED.values())}
+        assert set(dict(adaptation_graph()[0].remappings)) == {*INPUT_TOPICS, "depth/camera_info"}
         source = "".join(path.read_text() for path in (ROOT / "s4net_ros").rglob("*.py"))
         served = {name: kind for kind, name in re.findall(r'create_service\((\w+), "(~/\w+)"', source)}
         described = {**SERVICES, **MAP_SERVICES}

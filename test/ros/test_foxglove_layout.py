@@ -11,8 +11,9 @@ import pytest
 pytest.importorskip("rclpy", reason="needs ROS 2")
 
 from s4net_core.config import load_settings
-from s4net_ros.graph import SERVICES, adaptation_graph
+from s4net_ros.graph import adaptation_graph
 from s4net_ros.msg import AdaptationStatus
+from tools.docs.topics import PUBLISHED, SERVICES
 
 CONFIG = Path(__file__).resolve().parents[2] / "config"
 TITLE = "foxglovePanelTitle"
@@ -77,7 +78,7 @@ def test_panels_and_their_fields_are_known(layout: dict[str, Any]) -> None:
 
 
 def test_topics_are_those_of_the_graph(layout: dict[str, Any]) -> None:
-    types = {node.topic(topic): kind for node in adaptation_graph() for topic, kind in node.publishes.items()}
+    types = {node.topic(topic): kind for node in adaptation_graph() for topic, kind in PUBLISHED[node.name].items()}
     (scene,) = of_type(layout, "3D")
     assert {types[topic] for topic in scene["topics"]} == {
         "sensor_msgs/msg/PointCloud2",
@@ -111,7 +112,7 @@ def test_the_scene_is_drawn_in_the_fixed_frame(layout: dict[str, Any]) -> None:
 
 
 def test_buttons_call_services_of_the_adaptation_node(layout: dict[str, Any]) -> None:
-    (node,) = (node for node in adaptation_graph() if "adaptation/status" in node.publishes)
+    (node,) = (node for node in adaptation_graph() if "adaptation/status" in PUBLISHED[node.name])
     for button in of_type(layout, "CallService"):
         assert re.fullmatch(rf"/{node.name}/\w+", button["serviceName"])
         type, _ = SERVICES[button["serviceName"].replace(f"/{node.name}", "~")]

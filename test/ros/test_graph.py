@@ -19,6 +19,7 @@ from s4net_ros.graph import (
     argument_values,
     fastdds_environment,
 )
+from tools.docs.topics import PUBLISHED
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = ROOT / "config"
@@ -63,7 +64,6 @@ def test_the_node_that_maps_starts_on_request_with_what_the_others_get() -> None
     assert [spec.name for spec in both] == ["segmentation", "adaptation"]
     assert mapping.module == "s4net_ros.semantic_map_node"
     assert mapping.topic("semantic_map/grid") == "/robot1/semantic_map/grid"
-    assert set(mapping.publishes) == {"semantic_map/points", "semantic_map/grid"}
     assert (mapping.parameters, mapping.remappings) == (both[1].parameters, both[1].remappings)
 
 
@@ -153,7 +153,7 @@ class TestTopics:
 
     def test_a_namespace_moves_outputs_but_not_the_camera(self) -> None:
         for spec in adaptation_graph(namespace="/robot1/"):
-            for topic in spec.publishes:
+            for topic in PUBLISHED[spec.name]:
                 assert spec.topic(topic) == f"/robot1/{topic}"
             assert spec.topic("color/image_raw").startswith("/camera/")
 
@@ -171,7 +171,6 @@ class TestTopics:
 class TestCommand:
     def test_is_what_rcl_reads(self) -> None:
         spec = NodeSpec(
-            package="p",
             executable="e",
             module="some.module",
             name="n",
@@ -190,7 +189,7 @@ class TestCommand:
 
     def test_parameters_reach_a_node_with_their_types(self, ros) -> None:  # type: ignore[no-untyped-def]
         values = {"rate": 1e-5, "whole": 2.0, "on": True, "count": 3, "frame": "on", "number": "1", "empty": ""}
-        spec = NodeSpec("p", "e", "m", name="n", parameters=(values,))
+        spec = NodeSpec("e", "m", name="n", parameters=(values,))
         words = spec.command()
         node = ros.node(
             cli_args=words[words.index("--ros-args") :], automatically_declare_parameters_from_overrides=True
@@ -217,7 +216,7 @@ class TestConfigFiles:
         rviz = yaml.safe_load((CONFIG / "adapt.rviz").read_text())["Visualization Manager"]
         shown = {d["Topic"]["Value"] for d in rviz["Displays"] if "Topic" in d}
         nodes = adaptation_graph(semantic_map=True)
-        types = {node.topic(topic): kind for node in nodes for topic, kind in node.publishes.items()}
+        types = {node.topic(topic): kind for node in nodes for topic, kind in PUBLISHED[node.name].items()}
         assert shown <= set(types)
         assert {types[topic] for topic in shown} == {
             "sensor_msgs/msg/Image",

@@ -215,7 +215,7 @@ class Launched:
 
 
 def assert_runs(action: Any, spec: NodeSpec) -> None:
-    assert (action.package, action.executable) == (spec.package, spec.executable)
+    assert (action.package, action.executable) == ("s4net_ros", spec.executable)
     assert (action.name, action.namespace) == (spec.name, spec.namespace)
     assert tuple(action.remappings) == spec.remappings
     assert tuple(action.ros_arguments) == spec.ros_arguments

@@ -14,8 +14,8 @@ from s4net_core.files import share_file
 from s4net_core.io.captures.opening import open_capture
 from s4net_core.labels import SUNRGBD37, to_mask
 from s4net_ros.conversions import image_message, points_message
-from s4net_ros.graph import SEGMENTATION_TOPICS
 from s4net_ros.publishers import confidence_message, label_info
+from tools.docs.topics import PUBLISHED
 
 CELL = 0.05  # m, nav2's default resolution
 HEADER = Header(frame_id="camera_color_optical_frame")
@@ -40,7 +40,7 @@ def test_the_layer_knows_every_class_and_none_twice(source):
 def test_its_topics_are_ours(source):
     topics = {name: topic for name, topic in source.items() if name.endswith("_topic")}
     assert len(topics) == 4
-    assert {topic.removeprefix("/") for topic in topics.values()} <= set(SEGMENTATION_TOPICS)
+    assert {topic.removeprefix("/") for topic in topics.values()} <= set(PUBLISHED["segmentation"])
 
 
 def refusal(mask, confidence, cloud, info, source):

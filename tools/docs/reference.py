@@ -15,19 +15,8 @@ from s4net_core.cli.main import COMMANDS, command_parser
 from s4net_core.config import Leaf, Settings, leaves
 from s4net_core.evaluation.tables import Table, to_markdown
 from s4net_core.labels import LABEL_SPACES
-from s4net_ros.graph import (
-    ADAPTATION_TOPICS,
-    ARGUMENTS,
-    INPUT_TOPICS,
-    MAP_SERVICES,
-    MAP_TOPICS,
-    REPLAY_ARGUMENTS,
-    REPLAY_DEFAULTS,
-    SEGMENTATION_TOPICS,
-    SERVICES,
-    TOPIC_HELP,
-    camera_remappings,
-)
+from s4net_ros.graph import ARGUMENTS, REPLAY_ARGUMENTS, REPLAY_DEFAULTS, adaptation_graph
+from tools.docs.topics import INPUT_TOPICS, MAP_SERVICES, PUBLISHED, SERVICES, TOPIC_HELP
 
 ROOT = Path(__file__).resolve().parents[2]
 HELP_COLUMNS = "100"
@@ -118,7 +107,7 @@ def help_of(parser: argparse.ArgumentParser) -> str:
 
 def ros_page() -> str:
     """Topics, services, launch arguments and message definitions."""
-    remapped = camera_remappings()
+    remapped = dict(adaptation_graph()[0].remappings)
     inputs = [
         (f"`{name}`", _type(kind), TOPIC_HELP[name], f"`{remapped[name]}`") for name, kind in INPUT_TOPICS.items()
     ]
@@ -133,8 +122,7 @@ def ros_page() -> str:
         "The nodes adaptation and semantic_map also listen to `/tf` and `/tf_static`; all to `/clock` with "
         "`use_sim_time`.",
     ]
-    published = {"segmentation": SEGMENTATION_TOPICS, "adaptation": ADAPTATION_TOPICS, "semantic_map": MAP_TOPICS}
-    for node, topics in published.items():
+    for node, topics in PUBLISHED.items():
         rows = [(f"`{name}`", _type(kind), TOPIC_HELP[name]) for name, kind in topics.items()]
         text += [f"## What the node `{node}` publishes", table(("topic", "type", ""), rows)]
     text += [
