@@ -17,11 +17,12 @@ from s4net_ros.adaptation.keyframe_markers import KeyframeMarkers
 from s4net_ros.adaptation.learner_thread import LearnerThread
 from s4net_ros.adaptation.outputs import AdaptationOutputs
 from s4net_ros.adaptation.status import NodeStatus, report, status_message
-from s4net_ros.diagnostics import DiagnosticsPublisher, Report, StallWatch, UnusableWatch
+from s4net_ros.diagnostics import DiagnosticsPublisher, Report, StallWatch
 from s4net_ros.frame_assembly import camera_frames
 from s4net_ros.frame_thread import FrameThread
 from s4net_ros.node_base import S4NetNode
 from s4net_ros.pose_corrections import PoseCorrections
+from s4net_ros.unusable_watch import UnusableWatch
 from s4net_ros.worker import JOIN_S, for_log, stop_or_warn
 
 LOG_AGAIN_S = 10.0

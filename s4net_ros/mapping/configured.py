@@ -12,7 +12,7 @@ from s4net_core.frames import View
 from s4net_core.keyframes import buffer_for
 from s4net_core.mapping import MapPoints, SemanticMap
 from s4net_core.models.segmenter import Segmenter
-from s4net_ros.diagnostics import Counts, DiagnosticsPublisher, Report, StallWatch, UnusableWatch
+from s4net_ros.diagnostics import Counts, DiagnosticsPublisher, Report, StallWatch
 from s4net_ros.frame_assembly import camera_frames
 from s4net_ros.frame_thread import FrameThread
 from s4net_ros.mapping.map_thread import MapThread
@@ -21,6 +21,7 @@ from s4net_ros.msg import ModelUpdate
 from s4net_ros.node_base import S4NetNode
 from s4net_ros.pose_corrections import PoseCorrections
 from s4net_ros.qos import latched_qos
+from s4net_ros.unusable_watch import UnusableWatch
 from s4net_ros.weights import WeightsReceiver
 from s4net_ros.worker import for_log, stop_or_warn
 

@@ -18,8 +18,9 @@ from sensor_msgs.msg import Image
 
 from s4net_core.keyframes import Decision
 from s4net_ros import diagnostics
-from s4net_ros.diagnostics import DiagnosticsPublisher, Latency, Report, StallWatch, UnusableWatch, nearest_stamps
+from s4net_ros.diagnostics import DiagnosticsPublisher, Latency, Report, StallWatch, nearest_stamps
 from s4net_ros.qos import latched_qos, mismatch, stream_qos
+from s4net_ros.unusable_watch import UnusableWatch
 
 MS = 1_000_000
 
