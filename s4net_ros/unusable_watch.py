@@ -17,20 +17,19 @@ class UnusableWatch:
     def __init__(self, after: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._after = after
         self._clock = clock
-        self._since: float | None = None
-        self._last = ""
+        self._lasting: tuple[float, str] | None = None
+        """Since when, and the last reason; one attribute, because views are noted on another thread."""
 
     def note(self, decision: Decision) -> None:
         """Note what became of a view."""
         if decision.reason not in REMEDIES:
-            self._since = None
-        elif self._since is None:
-            self._since = self._clock()
-        self._last = decision.reason
+            self._lasting = None
+        else:
+            self._lasting = self._lasting[0] if self._lasting else self._clock(), decision.reason
 
     def reason(self) -> str:
         """Why views are left out, and what to do; empty while one of them could be used."""
-        since = self._since  # one look: views are noted on another thread
-        if since is None or (seconds := self._clock() - since) < self._after:
+        lasting = self._lasting
+        if lasting is None or (seconds := self._clock() - lasting[0]) < self._after:
             return ""
-        return f"no view could be used for {seconds:.0f} s ({self._last}): {REMEDIES[self._last]}"
+        return f"no view could be used for {seconds:.0f} s ({lasting[1]}): {REMEDIES[lasting[1]]}"

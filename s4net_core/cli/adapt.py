@@ -82,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _warn_of_labels(capture: Path, source: str) -> None:
     """Tell where the labels of the capture itself are learned from: then a gain says nothing about the method."""
-    if source and Path(source).expanduser().resolve() in (capture.resolve(), *capture.resolve().parents):
+    if source and Path(source).resolve() in (capture.resolve(), *capture.resolve().parents):
         _warn(
             f"source set {source} holds the capture {capture}: if it reads the labels there, they are learned from, "
             "and scores in this place say nothing about other places"

@@ -119,8 +119,7 @@ class Pairing:
 
         Then its own pose, depth or lens is wrong, or something moved: drift contradicts views of other times alone.
         """
-        fits = self._near_fits(id) if id in self.keyframes else []
-        return fits.count(False) >= max(MANY, len(fits) // 2 + 1)
+        return id in self._doubted and self._near_fits(id).count(False) >= MANY
 
     def remove(self, id: int) -> None:
         """Forget a keyframe."""

@@ -90,13 +90,13 @@ class SemanticMap:
         with self._lock:
             self._labels = {id: label for id, label in self._labels.items() if id in keyframes}
             stale = [id for id, fused in self._fused.items() if not self._is_current(fused, shown.get(id))]
-            if stale:  # they leave room for what others saw when the map was full
-                stale += [id for id, fused in self._fused.items() if len(fused.refused) and id not in stale]
         for id in stale:
             self._take_back(id)
         new = [keyframe for id, keyframe in shown.items() if id not in self._fused]
         for keyframe in new:
             self.fuse(keyframe)
+        if stale:
+            self._fill()
         return bool(stale or new)
 
     def load(self, path: Path | str) -> None:
@@ -211,6 +211,16 @@ class SemanticMap:
             if not self._fused and not len(self):
                 self._origin = None
             self._points = None
+
+    def _fill(self) -> None:
+        """Take in what was refused as long as there is room; a keyframe that was only labelled anew leaves none."""
+        with self._lock:
+            lacking = [fused.keyframe for fused in self._fused.values() if len(fused.refused)]
+        for keyframe in lacking:
+            if len(self) >= self._settings.max_voxels:
+                return
+            self._take_back(keyframe.id)
+            self.fuse(keyframe)
 
     def votes(self, keyframe: Keyframe, label: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.uint32]]:
         """What a keyframe adds with a label of its size.

@@ -212,6 +212,18 @@ def test_a_full_map_counts_what_it_refuses_and_gives_all_back() -> None:
     assert len(found) == found.refused == 0
 
 
+def test_in_a_full_map_a_keyframe_that_is_labelled_anew_is_the_only_one_that_is_fused_again(monkeypatch) -> None:
+    keyframes = filled()
+    found = mapped(keyframes, settings=MapSettings(min_votes=1, max_voxels=1000))
+    fused, fuse = [], SemanticMap.fuse
+    monkeypatch.setattr(SemanticMap, "fuse", lambda self, keyframe: (fused.append(keyframe.id), fuse(self, keyframe)))
+    last = keyframes.ids()[-1]
+    found.set_label(last, np.full((48, 64), WALL, np.uint8))
+    found.update(keyframes)
+    assert len(found) == 1000
+    assert fused == [last]
+
+
 def test_what_a_full_map_refused_is_in_it_when_there_is_room_again() -> None:
     keyframes = filled()
     all_voxels = len(mapped(keyframes, settings=MapSettings(min_votes=1)))
