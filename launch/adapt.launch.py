@@ -171,7 +171,6 @@ def camera_remappings(values: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("color/camera_info", f"{color}/camera_info"),
         ("depth/image_raw", f"{depth}/image_raw"),
         ("depth/image_raw/compressedDepth", f"{depth}/image_raw/compressedDepth"),
-        ("depth/camera_info", f"{depth}/camera_info"),
     ]
 
 

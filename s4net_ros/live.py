@@ -50,7 +50,10 @@ def run(args: argparse.Namespace, console: Console) -> int:
         S4NetError: something cannot be started, or died; in the latter case after the report.
     """
     plan = make_plan(args)
-    plan.out.mkdir(parents=True, exist_ok=True)
+    try:
+        plan.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise S4NetError(f"--out {plan.out} cannot be a folder ({error.strerror}): name another one") from error
     (plan.out / PLAYER_SUMMARY).unlink(missing_ok=True)  # an earlier run's would be reported as this one's
     os.environ.update(plan.environment)  # the monitor must use the same DDS settings as the nodes
     base: Path | None = None

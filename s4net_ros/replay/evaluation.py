@@ -75,6 +75,7 @@ def write_pages(
     tables = [*page.tables, Table("Run", ("what", "value"), rows)]
     write_page(out / REPORT, replace(page, tables=tables, curves=_curves(record)))
     if not page.pictures:
+        (out / PICTURE).unlink(missing_ok=True)  # an earlier run's would pass for this one's
         return [out / REPORT]
     save_picture(out / PICTURE, page.pictures, page.label_space)
     return [out / REPORT, out / PICTURE]

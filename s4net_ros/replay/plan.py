@@ -3,7 +3,7 @@
 import argparse
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -117,14 +117,15 @@ def make_plan(args: argparse.Namespace) -> Plan:
     """
     arguments, overrides = _graph_arguments(args), list(args.overrides)
     graph = adaptation_graph(**arguments)
-    if args.bag:
-        overrides += _bag_transports(args.bag, arguments["transport"], with_overrides(graph[0], overrides))
+    if args.bag and arguments["transport"] == FROM_SETTINGS:
+        overrides[:0] = _bag_transports(args.bag, graph[0])  # first, so that what is given by hand wins
     specs = [with_overrides(spec, overrides) for spec in graph]
     settings = _settings(specs[0])
     limits = Limits(args.seconds, args.versions, args.steps, bag=args.bag is not None)
     color, depth = _input_topics(specs[0], settings)
     player = []
     if args.bag:
+        _check_topics(args.bag, color, depth)
         waiting = ["--wait-for", f"{color}:{len(specs)}", *([f"{depth}:1"] if depth else [])]
         waiting += ["--wait-timeout", str(2 * START_TIMEOUT)]
         player = [sys.executable, "-m", "s4net_ros.player", str(args.bag), "--start-paused", *waiting]
@@ -211,26 +212,27 @@ def with_overrides(spec: NodeSpec, overrides: Sequence[str]) -> NodeSpec:
     return replace(spec, parameters=(*spec.parameters, values)) if values else spec
 
 
-def _bag_transports(bag: Path, transport: str, segmentation: NodeSpec) -> list[str]:
-    """Settings for the transports in which the bag holds colour and depth, unless somebody chose one.
+def _bag_transports(bag: Path, segmentation: NodeSpec) -> list[str]:
+    """Settings for the transports in which the bag holds colour and depth."""
+    topics = _topics(bag)
+    streams = {"color": "compressed", "depth": "compressedDepth"}
+    raw = {stream: segmentation.topic(f"{stream}/image_raw") for stream in streams}
+    return [f"stream.{stream}_transport={'raw' if raw[stream] in topics else streams[stream]}" for stream in streams]
 
-    Raises:
-        CaptureError: it lacks the camera's topics.
-    """
+
+def _check_topics(bag: Path, *wanted: str) -> None:
+    """Raise CaptureError where the bag lacks a topic that the nodes listen to; an empty name is none."""
+    topics = _topics(bag)
+    if missing := [topic for topic in wanted if topic and topic not in topics]:
+        raise CaptureError(
+            f"bag {bag} has no {' and no '.join(missing)}: name its camera with --camera-name and --camera-namespace, "
+            f"and how it packs images with --transport; it has {', '.join(topics)}"
+        )
+
+
+def _topics(bag: Path) -> Collection[str]:
     with Bag(bag) as opened:
-        topics = opened.topics
-    overrides = []
-    streams = [("color", "compressed"), ("depth", "compressedDepth")]
-    for stream, packed in streams if _settings(segmentation).geometry.from_sensor else streams[:1]:
-        raw = segmentation.topic(f"{stream}/image_raw")
-        if raw not in topics and f"{raw}/{packed}" not in topics:
-            raise CaptureError(
-                f"bag {bag} has neither {raw} nor {raw}/{packed}: name its camera with --camera-name and "
-                f"--camera-namespace; it has {', '.join(topics)}"
-            )
-        if transport == FROM_SETTINGS:
-            overrides.append(f"stream.{stream}_transport={'raw' if raw in topics else packed}")
-    return overrides
+        return opened.topics
 
 
 def _input_topics(spec: NodeSpec, settings: Settings) -> tuple[str, str]:

@@ -149,7 +149,6 @@ class TestTopics:
             assert spec.topic("color/image_raw/compressed") == f"{camera}/color/image_raw/compressed"
             assert spec.topic("color/camera_info") == f"{camera}/color/camera_info"
             assert spec.topic("depth/image_raw") == f"{camera}/aligned_depth_to_color/image_raw"
-            assert spec.topic("depth/camera_info") == f"{camera}/aligned_depth_to_color/camera_info"
 
     def test_a_namespace_moves_outputs_but_not_the_camera(self) -> None:
         for spec in adaptation_graph(namespace="/robot1/"):

@@ -615,6 +615,7 @@ def test_live_reports_a_run_even_if_nothing_can_be_measured_on_the_scene(
         (("--camera-name", "front"), ("/camera/front/color/image_raw", "--camera-name", COLOR)),
         (("--set", "learner.no_such=1"), ("learner.no_such",)),
         (("--settings", "nowhere.yaml"), ("nowhere.yaml",)),
+        (("--out", __file__), (f"--out {__file__} cannot be a folder (File exists)",)),
     ],
 )
 def test_live_refuses_what_cannot_work_before_it_starts_anything(
@@ -670,6 +671,17 @@ def test_live_watches_the_topics_of_the_transport_that_its_nodes_get(tmp_path: P
     assert plan.depth_topic.endswith("/aligned_depth_to_color/image_raw/compressedDepth")
     assert plan.settings.source.path == os.path.abspath("s")  # as the nodes get it
     assert plan.settings.seed == 7
+
+
+def test_live_plays_the_transport_that_is_asked_for_and_refuses_a_bag_without_it(tmp_path: Path) -> None:
+    write_bag(tmp_path / "bag", make_room_frames(3), color="jpeg")
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    given = [str(tmp_path / "bag"), "--source-set", "s"]
+    assert make_plan(parser.parse_args(given)).color_topic == f"{COLOR}/compressed"
+    for word in ("--set", "stream.color_transport=raw"), ("--transport", "raw"):
+        with pytest.raises(CaptureError, match=f"no {COLOR}: name its camera"):
+            make_plan(parser.parse_args([*given, *word]))
 
 
 @pytest.mark.parametrize(("waits", "needed"), [(False, 2), (True, 3)])

@@ -125,6 +125,7 @@ def test_a_learner_that_has_finished_ends_the_run_unless_a_camera_is_labelled_un
     record: Record, monkeypatch: pytest.MonkeyPatch, words: list[str], reason: str
 ) -> None:
     monkeypatch.setattr("s4net_ros.replay.plan._bag_transports", lambda *_: [])
+    monkeypatch.setattr("s4net_ros.replay.plan._check_topics", lambda *_: None)
     parser = argparse.ArgumentParser()
     add_arguments(parser)
     record.add(point(9, 2, state="finished"))
@@ -174,8 +175,9 @@ def test_the_panel_and_the_line_show_the_same_state(record: Record, tmp_path: Pa
 
 def test_a_run_without_a_labelled_scene_still_gets_its_page(record: Record, tmp_path: Path) -> None:
     settings = Settings(seed=7)
+    (tmp_path / "before_after.png").write_bytes(b"of an earlier run")
     files = evaluation.write_pages(tmp_path, settings, record, [("frames in", "100")], None)
-    assert files == [tmp_path / "report.html"]
+    assert files == list(tmp_path.iterdir()) == [tmp_path / "report.html"]
     page = files[0].read_text()
     assert page.count("<img") == 3  # losses, agreement, hold-out
     assert "frames in" in page
