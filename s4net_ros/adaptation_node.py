@@ -53,6 +53,7 @@ class AdaptationNode(S4NetNode[ConfiguredAdaptation]):
     """
 
     bunch = 0.05
+    live = ("learner.", "guard.", "adaptation.")
 
     def __init__(
         self,

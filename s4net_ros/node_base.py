@@ -58,6 +58,8 @@ class S4NetNode(LifecycleNode, ABC, Generic[Configured]):
 
     bunch = 0.0
     """As of `StreamExecutor`: seconds by which messages may wait for each other."""
+    live: tuple[str, ...] = ()
+    """As of `declare_settings`."""
 
     def __init__(self, name: str, defaults: Settings | None = None, **options: Any) -> None:
         super().__init__(name, automatically_declare_parameters_from_overrides=True, **options)
@@ -75,7 +77,7 @@ class S4NetNode(LifecycleNode, ABC, Generic[Configured]):
                 "autostart", True, "Configure and activate at start; false leaves that to a lifecycle manager."
             )
             file = self._declare("settings_file", "", "Plain settings file; parameters win over it. Empty = none.")
-            self.settings = declare_settings(self, defaults or load_settings(file))
+            self.settings = declare_settings(self, defaults or load_settings(file), self.live)
         except Exception:
             self.destroy_node()
             raise

@@ -6,6 +6,7 @@ themselves, so a refused value is answered with the same text as on the command 
 
 import sys
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
@@ -20,7 +21,7 @@ NOT_SETTINGS = ("use_sim_time", "autostart", "settings_file", "start_type_descri
 """Parameters, or prefixes of them, that ROS and the node itself declare beside the settings."""
 
 
-def declare_settings(node: Node, defaults: Settings) -> Settings:
+def declare_settings(node: Node, defaults: Settings, live: tuple[str, ...]) -> Settings:
     """Declare every setting as a parameter and keep the live ones up to date.
 
     Args:
@@ -28,6 +29,8 @@ def declare_settings(node: Node, defaults: Settings) -> Settings:
             and the command line can be seen and checked before they are declared with their type (``1`` for ``1.0`` is
             fine).
         defaults: values of parameters that are not set.
+        live: settings, or beginnings of their names, that the node reads anew all the time: those of them that may
+            change at all can be set while it runs. All others would change nothing, so they are read-only.
 
     Returns:
         The settings in force. Later changes of live parameters are written into this same object.
@@ -41,7 +44,12 @@ def declare_settings(node: Node, defaults: Settings) -> Settings:
     for name in given:
         node.undeclare_parameter(name)
     node.declare_parameters(
-        "", [(leaf.name, leaf.value, descriptor(leaf)) for leaf in leaves(settings)], ignore_override=True
+        "",
+        [
+            (leaf.name, leaf.value, descriptor(replace(leaf, live=leaf.live and leaf.name.startswith(live))))
+            for leaf in leaves(settings)
+        ],
+        ignore_override=True,
     )
     _warn_of_unknown(node, known)
     _follow_changes(node, settings)

@@ -68,6 +68,8 @@ class SegmentationNode(S4NetNode[None]):
     while the node is active, when all attributes below exist.
     """
 
+    live = ("segmentation.",)
+
     _segmenter: "Segmenter"
     _outputs: SegmentationPublishers
     _worker: Worker[_Item]

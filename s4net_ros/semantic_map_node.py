@@ -33,6 +33,8 @@ class SemanticMapNode(S4NetNode[ConfiguredMap]):
         options: as of `S4NetNode`.
     """
 
+    live = ("segmentation.min_confidence",)
+
     def __init__(self, defaults: Settings | None = None, **options: Any) -> None:
         super().__init__(NAME, defaults, **options)
         self._own_services = MapServices(self)

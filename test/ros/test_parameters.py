@@ -16,6 +16,8 @@ from s4net_ros.parameters import descriptor
 class Bare(S4NetNode[None]):
     """Declares its parameters and does nothing."""
 
+    live = ("segmentation.", "learner.", "guard.", "adaptation.")
+
     def configure(self, undo):
         pass
 
@@ -114,8 +116,31 @@ def test_a_set_of_changes_is_taken_whole_or_not_at_all(ros):
     assert node.settings.segmentation.overlay_alpha == 0.5
 
 
-def test_what_is_fixed_at_start_up_cannot_be_set(ros):
+@pytest.mark.parametrize(
+    ("live", "name", "value"),
+    [
+        pytest.param(Bare.live, "model.width", 320, id="fixed at start-up"),
+        pytest.param(("segmentation.",), "learner.learning_rate", 1e-3, id="of another node"),
+    ],
+)
+def test_what_would_change_nothing_cannot_be_set(ros, monkeypatch, live, name, value):
+    monkeypatch.setattr(Bare, "live", live)
     node = make_node(ros)
-    (result,) = node.set_parameters([Parameter("model.width", value=320)])
+    (result,) = node.set_parameters([Parameter(name, value=value)])
     assert not result.successful
     assert "read-only" in result.reason
+
+
+def test_the_nodes_let_change_what_they_use(ros):
+    from s4net_ros.adaptation_node import AdaptationNode
+    from s4net_ros.segmentation_node import SegmentationNode
+    from s4net_ros.semantic_map_node import SemanticMapNode
+
+    can_change = {leaf.name for leaf in leaves(Settings()) if leaf.live}
+    found = {
+        node: {name for name in can_change if name.startswith(node.live)}
+        for node in (SegmentationNode, AdaptationNode, SemanticMapNode)
+    }
+    assert found[SegmentationNode] == {"segmentation.min_confidence", "segmentation.overlay_alpha"}
+    assert found[SemanticMapNode] == {"segmentation.min_confidence"}
+    assert found[SegmentationNode] | found[AdaptationNode] == can_change

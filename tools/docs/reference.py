@@ -27,8 +27,8 @@ SETTINGS_INTRODUCTION = """# Settings
 
 A setting has the same name in YAML files, in `--set NAME=VALUE` on the command line, and as a ROS parameter.
 `s4net settings` prints this list as YAML, and `ros2 param describe` shows one setting of a running node. Settings
-marked *live* may change while a node runs (`ros2 param set`). All others are read once, at start-up. Values outside
-their range are refused, and so is 0 where only a positive value makes sense.
+marked *live* may change while the node that uses them runs (`ros2 param set`). All others are read once, at start-up.
+Values outside their range are refused, and so is 0 where only a positive value makes sense.
 
 ```
 s4net adapt CAPTURE OUT --settings mine.yaml --set learner.neighbours=8
