@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from rclpy.node import Node
 
 from s4net_core.config import StreamSettings
-from s4net_core.errors import S4NetError
+from s4net_core.errors import BadFrame, S4NetError
+from s4net_core.frames import check_pose
 from s4net_core.geometry.poses import pose_matrix
 from s4net_core.keyframes import KeyframeBuffer
 from s4net_ros.pose_graph import GraphPoses, map_graph, poses_of_path
@@ -74,19 +75,31 @@ class PoseCorrections:
         if newest is None or not stamped:
             return
         T_corrected_camera = self._look_up(self._stream.corrected_frame, newest.frame_id)
-        poses = {stamp: _matrix(pose) @ T_corrected_camera for stamp, pose in stamped.items()}
+        poses, unusable = dict[int, NDArray[np.float64]](), list[BadFrame]()
+        for stamp, pose in stamped.items():
+            try:
+                poses[stamp] = _matrix(pose) @ T_corrected_camera
+            except BadFrame as error:
+                unusable.append(error)
+        if unusable:
+            self._tell(f"{len(unusable)} of {len(stamped)}", unusable[-1])
         # In another frame than the stream's, e.g. map instead of odom, views to come have to be moved as well.
         frame = message.header.frame_id.removeprefix("/")
         other = "" if frame == self._stream.fixed_frame.removeprefix("/") else frame
-        if moved := self._keyframes.move(poses, frame=other):
+        if poses and (moved := self._keyframes.move(poses, frame=other)):
             self._node.get_logger().info(f"{moved} keyframes moved to the corrected poses of {TOPIC}")
 
     def _failed(self, corrections: Corrections, error: Exception) -> None:
-        text = f"{len(corrections[0].poses)} poses of {TOPIC} are not used: {for_log(error)}"
+        self._tell(str(len(corrections[0].poses)), error)
+
+    def _tell(self, how_many: str, error: Exception) -> None:
+        text = f"{how_many} poses of {TOPIC} are not used: {for_log(error)}"
         self._node.get_logger().error(text, throttle_duration_sec=LOG_AGAIN_S)
 
 
 def _matrix(pose: object) -> NDArray[np.float64]:
-    """geometry_msgs/Pose -> (4, 4); raises BadFrame for NaN or a zero quaternion."""
+    """geometry_msgs/Pose -> (4, 4); raises BadFrame for what is nowhere, as NaN or a zero quaternion."""
     position, q = pose.position, pose.orientation  # type: ignore[attr-defined]
-    return pose_matrix((position.x, position.y, position.z), (q.x, q.y, q.z, q.w))
+    T = pose_matrix((position.x, position.y, position.z), (q.x, q.y, q.z, q.w))
+    check_pose(T)
+    return T

@@ -142,6 +142,16 @@ def test_a_path_that_cannot_be_used_is_reported_and_the_next_one_is_used(frames,
     assert keyframes.newest.revision == 1
 
 
+@pytest.mark.parametrize(("x", "said"), [(float("nan"), "is tracking lost?"), (1e9, "that is nowhere on Earth")])
+def test_a_pose_that_is_nowhere_is_left_out_and_the_others_of_its_path_are_used(frames, keyframes, capfd, x, said):
+    path = path_of(frames, "map")
+    path.poses[0].pose.position.x = x
+    applied(keyframes, [path], StreamSettings())
+    assert "1 of 20 poses of pose_corrections are not used" in (err := capfd.readouterr().err)
+    assert said in err
+    assert keyframes.newest.revision == 1
+
+
 def test_without_keyframes_nothing_happens(frames):
     node = Node()
     keyframes = KeyframeBuffer(KeyframeSettings(), GeometrySettings(), min_overlap=0.25)
