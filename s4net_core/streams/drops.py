@@ -14,8 +14,8 @@ DROP_REASONS: dict[str, str] = {
     AT_REST: "the camera stands still: at most ten frames a second are looked at; harmless",
     "time_jump": "time went back (looped bag, restarted simulation): frames of half a second are dropped, all goes on; "
     "if it happens again and again: do two publishers share the colour topic?",
-    "out_of_order": "stamp is not newer than the last frame's: does the driver set stamps, and is it the only publisher of "
-    "the colour topic?",
+    "out_of_order": "stamp is not newer than the last frame's: does the driver set stamps, and is it the only "
+    "publisher of the colour topic?",
     "no_camera_info": "no camera_info came: check the topic and its publisher",
     "camera_info_stale": "camera_info is older than stream.camera_info_age: publish it with every image",
     "intrinsics": "camera_info has zero or NaN entries: calibrate the camera",

@@ -10,31 +10,20 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-import rclpy
 import torch
-from diagnostic_msgs.msg import DiagnosticArray
 from numpy.typing import NDArray
-from rclpy.node import Node
 from rich.console import Console
-from rich.progress import track
-from sensor_msgs.msg import CameraInfo, Image
-from std_msgs.msg import Header
 
 from s4net_core.bench.camera import LENS, RATE
 from s4net_core.bench.table import CASES, Row, print_rows
 from s4net_core.config import Settings, load_settings, with_values
-from s4net_core.errors import S4NetError
-from s4net_core.files import share_file
 from s4net_core.geometry.camera import resize_color
-from s4net_core.io.bags.messages import stamp_ns
-from s4net_core.io.images.files import read_color
 from s4net_core.models.base_model_file import base_model_file
 from s4net_core.models.checkpoint import load_checkpoint
 from s4net_core.models.predict import forward, pick_device, working_images
 from s4net_core.models.segmenter import Segmenter
-from s4net_ros.conversions import camera_info_message, image_message
 from s4net_ros.graph import NodeSpec, adaptation_graph
-from s4net_ros.qos import stream_qos
+from s4net_ros.replay.bench_camera import Camera, demo_picture
 from s4net_ros.replay.bench_process import exit_code_of
 from s4net_ros.replay.plan import START_TIMEOUT, with_overrides
 from s4net_ros.replay.processes import Children
@@ -48,66 +37,6 @@ SLOWER_RATE = 10
 """Frames a second beside the camera's own: few enough that none waits for the one before it."""
 REPORTS = 1.5
 """Seconds after which the node has reported its counts."""
-QOS = stream_qos("reliable", 5)
-
-
-def demo_picture() -> NDArray[np.uint8]:
-    """What the segmenter and the cameras of the benches see: (H, W, 3) uint8 RGB.
-
-    Raises:
-        S4NetError: the demo was not installed.
-    """
-    return read_color(share_file("demo", "scan2", "color", "000005.jpg"))
-
-
-class Camera(Node):
-    """Publishes colour images, and notes how long each takes to come back as a mask.
-
-    Args:
-        spec: of the segmentation node.
-        color: (H, W, 3) uint8 RGB of `LENS`'s size, published again and again.
-    """
-
-    def __init__(self, spec: NodeSpec, color: NDArray[np.uint8]) -> None:
-        super().__init__("bench_camera")
-        self.latencies: list[float] = []
-        self.report: dict[str, str] = {}
-        """What the segmentation node last said in /diagnostics."""
-        self._image = image_message(color, "rgb8", Header())
-        self._sent: dict[int, float] = {}
-        self._color = self.create_publisher(Image, spec.topic("color/image_raw"), QOS)
-        self._info = self.create_publisher(CameraInfo, spec.topic("color/camera_info"), QOS)
-        self.create_subscription(Image, spec.topic("segmentation/mask"), self._answered, QOS)
-        self.create_subscription(DiagnosticArray, "/diagnostics", self._reported, 10)
-
-    def shoot(self) -> None:
-        """Publish one frame."""
-        now = self.get_clock().now()
-        header = Header(frame_id="camera_color_optical_frame", stamp=now.to_msg())
-        self._image.header = header
-        self._info.publish(camera_info_message(LENS, header))
-        self._sent[now.nanoseconds] = time.perf_counter()
-        self._color.publish(self._image)
-
-    def wait(self, seconds: float) -> None:
-        """Take what arrives meanwhile."""
-        end = time.perf_counter() + seconds
-        while (left := end - time.perf_counter()) > 0:
-            rclpy.spin_once(self, timeout_sec=left)
-
-    def stream(self, frames: int, rate: int) -> None:
-        """Publish so many frames, `rate` a second."""
-        start = time.perf_counter()
-        for n in track(range(1, frames + 1), "frames", console=Console(stderr=True), transient=True):
-            self.shoot()
-            self.wait(start + n / rate - time.perf_counter())
-
-    def _answered(self, mask: Image) -> None:
-        if (sent := self._sent.pop(stamp_ns(mask.header), 0.0)) > 0:
-            self.latencies.append(time.perf_counter() - sent)
-
-    def _reported(self, message: DiagnosticArray) -> None:
-        self.report = {pair.key: pair.value for status in message.status for pair in status.values}
 
 
 def measure(settings_file: str, overrides: Sequence[str], repeats: int) -> list[Row]:
@@ -129,7 +58,7 @@ def measure(settings_file: str, overrides: Sequence[str], repeats: int) -> list[
     graph = adaptation_graph(
         settings_file=settings_file, checkpoint=settings.checkpoint, source_set=settings.source.path
     )
-    return rows + _node_rows(with_overrides(graph[0], overrides), picture, repeats)
+    return rows + _node_rows(with_overrides(graph[0], overrides), repeats)
 
 
 def _segmenter_rows(settings: Settings, picture: NDArray[np.uint8], repeats: int) -> list[Row]:
@@ -163,12 +92,12 @@ def _segmenter_rows(settings: Settings, picture: NDArray[np.uint8], repeats: int
     ]
 
 
-def _node_rows(spec: NodeSpec, picture: NDArray[np.uint8], seconds: int) -> list[Row]:
-    camera = Camera(spec, resize_color(picture, LENS.width, LENS.height))
+def _node_rows(spec: NodeSpec, seconds: int) -> list[Row]:
+    camera = Camera(spec, posed=False)
     with tempfile.TemporaryDirectory() as logs, Children(Path(logs), {}) as children:
         children.start(spec.name, spec.command())
         with Console(stderr=True).status("the node loads its network"):
-            wait_for_answer(camera, children, spec.name)
+            camera.publish_until(lambda: bool(camera.latencies), children, START_TIMEOUT, period=0.1)
         camera.wait(REPORTS)
         rows = [row for rate in (RATE, SLOWER_RATE) for row in _rows_at(camera, rate, seconds)]
         children.check()
@@ -177,13 +106,13 @@ def _node_rows(spec: NodeSpec, picture: NDArray[np.uint8], seconds: int) -> list
 
 
 def _rows_at(camera: Camera, rate: int, seconds: int) -> list[Row]:
-    before, frames = camera.report, seconds * rate
-    camera.latencies.clear()
+    before, frames = camera.diagnostics, seconds * rate
+    camera.forget()
     camera.stream(frames, rate)
     camera.wait(REPORTS)
     median, p99 = np.percentile(np.array(camera.latencies) * 1e3, (50, 99))
-    received, superseded = (int(camera.report[key]) - int(before[key]) for key in ("received", "superseded"))
-    inside = float(camera.report["inference_ms_median"])
+    received, superseded = (int(camera.diagnostics[key]) - int(before[key]) for key in ("received", "superseded"))
+    inside = float(camera.diagnostics["inference_ms_median"])
     return [
         Row(f"{LENS.width}x{LENS.height} at {rate} Hz: segmentation inside the node, median", inside, "ms", None),
         Row("colour message to mask message, median", median, "ms", None),
@@ -191,23 +120,6 @@ def _rows_at(camera: Camera, rate: int, seconds: int) -> list[Row]:
         Row(f"of {frames} frames, lost in transport", frames - received, "frames", None),
         Row("left out for a newer one", superseded, "frames", None),
     ]
-
-
-def wait_for_answer(camera: Camera, children: Children, name: str, period: float = 0.1) -> None:
-    """Publish an image every `period` seconds until the first mask.
-
-    Raises:
-        S4NetError: the node called `name` dies, or does not answer in time.
-    """
-    deadline = time.monotonic() + START_TIMEOUT
-    while not camera.latencies:
-        camera.shoot()
-        camera.wait(period)
-        children.check()
-        if time.monotonic() > deadline:
-            raise S4NetError(
-                f"no mask after {START_TIMEOUT:.0f} s; the log of the node ends with:\n{children[name].tail()}"
-            )
 
 
 def _timed(work: Callable[[], object], clock: Callable[[], float]) -> float:

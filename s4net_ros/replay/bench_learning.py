@@ -8,33 +8,26 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import rclpy
-from numpy.typing import NDArray
-from rclpy.qos import QoSProfile
+from rclpy.client import Client
 from rich.console import Console
-from sensor_msgs.msg import Image
 from std_srvs.srv import SetBool
 
-from s4net_core.bench.camera import LENS, RATE
+from s4net_core.bench.camera import RATE
 from s4net_core.bench.step import offer_all
 from s4net_core.bench.table import CASES, Row, print_rows
 from s4net_core.config import load_settings
 from s4net_core.errors import S4NetError
-from s4net_core.geometry.camera import resize_color
-from s4net_core.io.bags.messages import stamp_ns
 from s4net_core.learning.base_model import open_source
 from s4net_core.learning.session import Session
-from s4net_ros.graph import NodeSpec
-from s4net_ros.msg import AdaptationStatus
-from s4net_ros.qos import stream_qos
-from s4net_ros.replay import bench_stream
-from s4net_ros.replay.bench import demo_picture
+from s4net_ros.replay.bench_camera import Camera
 from s4net_ros.replay.bench_process import NEVER_ENDS, exit_code_of
+from s4net_ros.replay.bench_stream import specs_of
 from s4net_ros.replay.plan import START_TIMEOUT
 from s4net_ros.replay.processes import Children
 
@@ -54,81 +47,6 @@ class Turn(NamedTuple):
     rate: float
     latencies: list[float]
     steps: float
-
-
-class Camera(bench_stream.Camera):
-    """The camera of a robot that stands still; it notes how long each image takes to come back as a mask.
-
-    Args:
-        segmentation, adaptation: the nodes.
-        color: (H, W, 3) uint8 RGB of `LENS`'s size.
-    """
-
-    def __init__(self, segmentation: NodeSpec, adaptation: NodeSpec, color: NDArray[np.uint8]) -> None:
-        super().__init__(adaptation, color)
-        self.latencies: list[float] = []
-        self.status = AdaptationStatus()
-        self._sent: dict[int, float] = {}
-        self.create_subscription(
-            Image, segmentation.topic("segmentation/mask"), self._answered, stream_qos("reliable", 5)
-        )
-        self.create_subscription(
-            AdaptationStatus, adaptation.topic("adaptation/status"), self._heard, QoSProfile(depth=1)
-        )
-        self._pause = self.create_client(SetBool, f"/{adaptation.namespace}/{adaptation.name}/pause".replace("//", "/"))
-
-    def learn(self, on: bool) -> None:
-        """Let the network learn, or pause.
-
-        Raises:
-            S4NetError: the adaptation node does not answer.
-        """
-        future = self._pause.call_async(SetBool.Request(data=not on))
-        rclpy.spin_until_future_complete(self, future, timeout_sec=START_TIMEOUT)
-        if not future.done():
-            raise S4NetError(f"the adaptation node does not answer within {START_TIMEOUT:.0f} s")
-
-    def measure(self, seconds: int, learning: bool, children: Children) -> Turn:
-        """Stream for `seconds` that count, longer until a mask and, while learning, a step came; and `SETTLE` before.
-
-        Raises:
-            S4NetError: as `wait_until`.
-        """
-        self.stream(SETTLE, 0.0)
-        self.latencies.clear()
-        self._sent.clear()
-        step, start = self.status.step, time.monotonic()
-        self.stream(seconds, 0.0)
-        self.wait_until(lambda: bool(self.latencies) and (not learning or self.status.step > step), children)
-        passed = time.monotonic() - start
-        return Turn(len(self.latencies) / passed, list(self.latencies), (self.status.step - step) / passed)
-
-    def publish(self) -> int:
-        """As of the base class."""
-        started = time.perf_counter()
-        stamp = super().publish()
-        self._sent[stamp] = started
-        return stamp
-
-    def wait_until(self, ready: Callable[[], bool], children: Children) -> None:
-        """Stream until `ready`.
-
-        Raises:
-            S4NetError: a node has died, or `ready` is still false after `FIRST_STEP`.
-        """
-        deadline = time.monotonic() + FIRST_STEP
-        while not ready():
-            self.stream(1, 0.0)
-            children.check()
-            if time.monotonic() > deadline:
-                raise S4NetError(f"{len(self.latencies)} masks and {self.status.step} steps after {FIRST_STEP:.0f} s")
-
-    def _answered(self, mask: Image) -> None:
-        if (sent := self._sent.pop(stamp_ns(mask.header), 0.0)) > 0:
-            self.latencies.append(time.perf_counter() - sent)
-
-    def _heard(self, status: AdaptationStatus) -> None:
-        self.status = status
 
 
 def measure(settings_file: str, overrides: Sequence[str], repeats: int, capture: Path) -> list[Row]:
@@ -180,22 +98,43 @@ def _milliseconds(turns: Sequence[Turn], percent: float) -> float:
 
 def _turns(settings_file: str, overrides: Sequence[str], seconds: int, folder: Path) -> tuple[list[Turn], list[Turn]]:
     """What was measured without learning, and with it; `folder` has the state with its keyframes."""
-    specs = bench_stream.specs_of(settings_file, [*overrides, *NEVER_ENDS], folder)
-    segmentation, adaptation = specs
-    camera = Camera(segmentation, adaptation, resize_color(demo_picture(), LENS.width, LENS.height))
+    specs = specs_of(settings_file, [*overrides, *NEVER_ENDS], folder)
+    _, adaptation = specs
+    camera = Camera(adaptation, posed=True)
+    pause = camera.create_client(SetBool, f"/{adaptation.namespace}/{adaptation.name}/pause".replace("//", "/"))
     turns: dict[bool, list[Turn]] = {False: [], True: []}
     with Children(folder, {}, own_sessions=False) as children:
         for spec in specs:
             children.start(spec.name, spec.command())
         with Console(stderr=True).status("the nodes load their networks"):
-            camera.wait_until(lambda: bool(camera.latencies and camera.status.step), children)
+            camera.publish_until(lambda: bool(camera.latencies and camera.status.step), children, FIRST_STEP)
         for n in range(2 * ROUNDS):
             learning = n % 2 == 1
-            camera.learn(on=learning)
-            turns[learning].append(camera.measure(seconds, learning, children))
+            _ask(camera, pause, SetBool.Request(data=not learning))
+            turns[learning].append(_turn(camera, seconds, learning, children))
             children.check()
     camera.destroy_node()
     return turns[False], turns[True]
+
+
+def _ask(camera: Camera, service: Client, request: SetBool.Request) -> None:
+    future = service.call_async(request)
+    rclpy.spin_until_future_complete(camera, future, timeout_sec=START_TIMEOUT)
+    if not future.done():
+        raise S4NetError(f"the adaptation node does not answer within {START_TIMEOUT:.0f} s")
+
+
+def _turn(camera: Camera, seconds: int, learning: bool, children: Children) -> Turn:
+    """Stream for `SETTLE`, and for `seconds` that count, longer until a mask and, while learning, a step came."""
+    camera.stream(SETTLE * RATE)
+    camera.forget()
+    step, start = camera.status.step, time.monotonic()
+    camera.stream(seconds * RATE)
+    camera.publish_until(
+        lambda: bool(camera.latencies) and (not learning or camera.status.step > step), children, FIRST_STEP
+    )
+    passed = time.monotonic() - start
+    return Turn(len(camera.latencies) / passed, list(camera.latencies), (camera.status.step - step) / passed)
 
 
 def main() -> int:

@@ -16,16 +16,14 @@ from typing import NamedTuple
 from rich.console import Console
 from rich.progress import track
 
-from s4net_core.bench.camera import LENS
 from s4net_core.bench.table import CASES, Row, print_rows
 from s4net_core.config import load_settings
 from s4net_core.errors import S4NetError
-from s4net_core.geometry.camera import resize_color
 from s4net_ros.graph import adaptation_graph
-from s4net_ros.replay.bench import Camera, demo_picture, wait_for_answer
+from s4net_ros.replay.bench_camera import Camera
 from s4net_ros.replay.bench_process import exit_code_of
 from s4net_ros.replay.bench_stream import cpu_seconds
-from s4net_ros.replay.plan import with_overrides
+from s4net_ros.replay.plan import START_TIMEOUT, with_overrides
 from s4net_ros.replay.processes import Children
 
 GOAL = 6.0
@@ -77,12 +75,12 @@ def _start(settings_file: str, overrides: Sequence[str]) -> Start:
     settings = load_settings(settings_file, overrides)
     graph = adaptation_graph(settings_file=settings_file, checkpoint=settings.checkpoint)
     spec = with_overrides(graph[0], overrides)
-    camera = Camera(spec, resize_color(demo_picture(), LENS.width, LENS.height))
+    camera = Camera(spec, posed=False)
     try:
         with tempfile.TemporaryDirectory() as logs, Children(Path(logs), {}) as children:
             started = time.monotonic()
             node = children.start(spec.name, spec.command())
-            wait_for_answer(camera, children, spec.name, POLL)
+            camera.publish_until(lambda: bool(camera.latencies), children, START_TIMEOUT, POLL)
             return Start(time.monotonic() - started, cpu_seconds(node.pid))
     finally:
         camera.destroy_node()

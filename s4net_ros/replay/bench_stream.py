@@ -8,107 +8,41 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
 import rclpy
-from numpy.typing import NDArray
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
 from rich.console import Console
-from rich.progress import track
 from sensor_msgs.msg import CameraInfo, Image
-from std_msgs.msg import Header
 from tf2_msgs.msg import TFMessage
 
-from s4net_core.bench.camera import LENS, RATE
+from s4net_core.bench.camera import RATE
 from s4net_core.bench.table import CASES, Row, print_rows
 from s4net_core.config import load_settings
 from s4net_core.errors import S4NetError
 from s4net_core.streams.drops import AT_REST
-from s4net_ros.conversions import camera_info_message, image_message, transform_message
 from s4net_ros.graph import NodeSpec, adaptation_graph
 from s4net_ros.msg import AdaptationStatus
 from s4net_ros.qos import stream_qos
+from s4net_ros.replay.bench_camera import FIXED, QUEUE, Camera
 from s4net_ros.replay.bench_process import exit_code_of
 from s4net_ros.replay.plan import START_TIMEOUT, with_overrides
 from s4net_ros.replay.processes import Children
 
 SPEED = 0.5
 """Of the robot that drives, metres a second: at the default distance of keyframes, three new ones a second."""
-DISTANCE = 2.0
-"""Of the wall along which the robot drives, metres."""
-QUEUE = 10
-"""Depth of all topics."""
 WARM_UP = 3
 """Seconds of the stream before the first measurement."""
 CASES_AND_GOALS = {"standing still": (0.0, 10.0), "driving": (SPEED, 30.0)}
 """Speed of the robot, and the largest share of a core, per cent."""
-FRAME, FIXED = "camera_color_optical_frame", "odom"
 KINDS = (Image, Image, CameraInfo)
 BARE_STATUS = "/bench_subscriber/status"
 MOST_LOST = 0.5
 """Share of the frames that a busy machine may lose in an interval that counts; at rest the node leaves out more."""
 MODULE = "s4net_ros.replay.bench_stream"
-
-
-class Camera(Node):
-    """Publishes colour, aligned depth, camera_info and tf of a robot along a wall.
-
-    Args:
-        spec: of a node that takes them.
-        color: (H, W, 3) uint8 RGB of `LENS`'s size; None = noise.
-    """
-
-    def __init__(self, spec: NodeSpec, color: NDArray[np.uint8] | None = None) -> None:
-        super().__init__("bench_camera")
-        qos = stream_qos("reliable", QUEUE)
-        header, rng = Header(frame_id=FRAME), np.random.default_rng(0)
-        if color is None:
-            color = rng.integers(0, 256, (LENS.height, LENS.width, 3), np.uint8)
-        depth = np.full((LENS.height, LENS.width), round(DISTANCE * 1e3), np.uint16)
-        self.topics = [spec.topic(name) for name in ("color/image_raw", "depth/image_raw", "color/camera_info")]
-        self._messages = [
-            image_message(color, "rgb8", header),
-            image_message(depth, "16UC1", header),
-            camera_info_message(LENS, header),
-        ]
-        self._outputs = [
-            self.create_publisher(kind, topic, qos) for kind, topic in zip(KINDS, self.topics, strict=True)
-        ]
-        self._tf = self.create_publisher(TFMessage, "/tf", QUEUE)
-        self._T_world_camera = np.eye(4)
-        self.published = 0
-        """Frames so far."""
-
-    @property
-    def subscribers(self) -> int:
-        """Programs that have subscribed to everything."""
-        return min(output.get_subscription_count() for output in (*self._outputs, self._tf))
-
-    def stream(self, seconds: float, speed: float) -> None:
-        """Publish for `seconds` at `RATE`, while the robot drives with `speed`, metres a second."""
-        due = time.monotonic()
-        for _ in track(range(round(seconds * RATE)), "frames", console=Console(stderr=True), transient=True):
-            due = max(due + 1 / RATE, time.monotonic())  # a busy machine slows the camera down
-            while (left := due - time.monotonic()) > 0:
-                rclpy.spin_once(self, timeout_sec=left)
-            self._T_world_camera[0, 3] += speed / RATE
-            self.publish()
-
-    def publish(self) -> int:
-        """Publish one frame. Returns its stamp, nanoseconds."""
-        now = self.get_clock().now()
-        stamp = now.to_msg()
-        header = Header(frame_id=FIXED, stamp=stamp)
-        self._tf.publish(TFMessage(transforms=[transform_message(self._T_world_camera, header, FRAME)]))
-        for output, message in zip(self._outputs, self._messages, strict=True):
-            message.header.stamp = stamp
-            output.publish(message)
-        self.published += 1
-        return int(now.nanoseconds)
 
 
 class Meter:
@@ -181,7 +115,7 @@ def measure(settings_file: str, overrides: Sequence[str], repeats: int) -> list[
             for meter in meters:
                 meter.shares.clear()
                 meter.looked_at.clear()
-            camera.stream(repeats, speed)
+            camera.stream(repeats * RATE, speed=speed)
             if not bare.shares or not node.shares:
                 raise S4NetError(f"too few frames are sent in {repeats} s: give more --repeats, or free the machine")
             for program, meter in {"the subscriber": bare, **({"the node": node} if speed else {})}.items():
@@ -219,26 +153,17 @@ def streaming(
     """The camera, and meters of the bare subscriber and the adaptation node, which are warmed up."""
     never_learns = "adaptation.min_keyframes=10000"
     _, spec = specs_of(settings_file, [*overrides, never_learns], folder)
-    camera = Camera(spec)
+    camera = Camera(spec, posed=True)
     with Children(folder, {}) as children:
         peer = children.start("subscriber", [sys.executable, "-m", MODULE, "--subscribe", *camera.topics])
         node = children.start(spec.name, spec.command())
         meters = Meter(camera, BARE_STATUS, peer.pid), Meter(camera, spec.topic("adaptation/status"), node.pid)
         with Console(stderr=True).status("the node loads its network"):
-            _wait_for(lambda: camera.subscribers >= len(meters), children)
-        camera.stream(WARM_UP, 0.0)
+            camera.publish_until(lambda: camera.subscribers >= len(meters), children, START_TIMEOUT)
+        camera.stream(WARM_UP * RATE)
         yield camera, meters
         children.check()
     camera.destroy_node()
-
-
-def _wait_for(ready: Callable[[], bool], children: Children) -> None:
-    deadline = time.monotonic() + START_TIMEOUT
-    while not ready():
-        children.check()
-        if time.monotonic() > deadline:
-            raise S4NetError(f"the node has not subscribed after {START_TIMEOUT:.0f} s")
-        time.sleep(0.1)
 
 
 def cpu_seconds(pid: int) -> float:

@@ -65,7 +65,7 @@ def test_it_fails_when_frames_are_lost_while_the_robot_drives(
     bare, node = meter(), meter()
 
     class Camera:
-        def stream(self, seconds: float, speed: float) -> None:
+        def stream(self, frames: int, speed: float) -> None:
             for one, takes in ((bare, 1.0 if node_takes else 0.4), (node, (node_takes or {}).get(speed, 1.0))):
                 one.shares.append(10.0)
                 one.looked_at.append(takes)
