@@ -61,7 +61,6 @@ def run(args: argparse.Namespace) -> int:
 
     if args.until_converged:
         settings.adaptation.max_steps, settings.adaptation.steps_per_keyframe = 0, 0.0
-    # All that refuses unusable input comes before the session, which removes an old state.
     patience_of(settings.adaptation)
     creation_time()  # here: the folder of the state is not made if this fails
     recording = RerunRecording(args.rerun)

@@ -61,7 +61,7 @@ class Session:
             are learned, and only the score on held-out keyframes tells what is forgotten.
         folder: for keyframes and weights.
         resume: go on from what earlier sessions have saved there. False = it is removed, that of other base models too,
-            when nothing else can be refused any more.
+            when this one saves anything.
         track: goes through the labels of the source set, which are all read here, e.g. with a progress bar.
         labels_of: as of `Learner`, for measurements alone.
 
@@ -124,9 +124,10 @@ class Session:
         base, features = self._teachers[0], self._learner.features
         self._guard = Guard(self._base_network, base, source, holdout, self.keyframes, settings, self._device, features)
         with self._call():
-            if not resume:
-                self._folder.remove_saved()
-            self._resume()
+            if resume:
+                self._resume()
+            else:
+                self._folder.replace_saved()
 
     def _choose_looks(self) -> None:
         """Let the teachers look where the base model is surest: by the hold-out, or by keyframes without a source set.

@@ -64,6 +64,8 @@ class StateFolder:
         self._lock: FolderLock | None = None
         self._owes_copy = False
         """Whether the folder was removed, with its copy of the base model."""
+        self._owes_removal = False
+        """Whether the first write removes what earlier sessions have saved."""
         self.problem = ""
         """Why the folder could not be written when that was last tried; empty = it could."""
         try:
@@ -109,6 +111,8 @@ class StateFolder:
                 self._take_lock()
             if self._owes_copy:
                 self._copy_again()
+            if self._owes_removal:
+                self._remove_saved()
             if self.versions.owes_write:
                 self.versions.save()
             yield self.versions
@@ -139,21 +143,20 @@ class StateFolder:
         """As `check_target` for this folder and its base model."""
         check_target(path, self._original.path, self._root)
 
-    def remove_saved(self) -> None:
-        """Remove what earlier sessions have saved, of all base models; the lock and this base model's copy stay.
+    def replace_saved(self) -> None:
+        """What earlier sessions have saved, of all base models, goes with the first write: it may be the last copy."""
+        self._owes_removal = True
 
-        Raises:
-            SessionClosed: the folder is closed.
-            S4NetError: it cannot be written.
-        """
-        with self.write():
-            own = [entry for entry in self._folder.iterdir() if entry.name != BASE]
-            others = [entry for entry in self._root.iterdir() if OF_A_BASE_MODEL.fullmatch(entry.name)]
-            for entry in own + [entry for entry in others if entry != self._folder]:
-                if entry.is_dir():
-                    shutil.rmtree(entry)
-                else:
-                    entry.unlink()
+    def _remove_saved(self) -> None:
+        """The lock and this base model's copy stay."""
+        own = [entry for entry in self._folder.iterdir() if entry.name != BASE]
+        others = [entry for entry in self._root.iterdir() if OF_A_BASE_MODEL.fullmatch(entry.name)]
+        for entry in own + [entry for entry in others if entry != self._folder]:
+            if entry.is_dir():
+                shutil.rmtree(entry)
+            else:
+                entry.unlink()
+        self._owes_removal = False
 
     def load_keyframes(self, keyframes: KeyframeBuffer) -> None:
         """Load saved keyframes that still fit; the log says what was left out, and why."""

@@ -53,8 +53,8 @@ class VersionStore:
         """What hand-overs since then have changed of the current version's metrics."""
         self.owes_write = False
         """Whether versions were given up and no write has saved that since."""
-        self._given_up: list[Version] = []
-        """Versions whose files the next write removes."""
+        self._given_up: list[Path] = []
+        """Weights files that the next write removes."""
 
     @property
     def current(self) -> Version:
@@ -80,7 +80,7 @@ class VersionStore:
         kept = self._good[1:][-(self._keep - 1) :] if self._keep > 1 else []
         good = [*kept, version]
         self._write(good, number, steps, {})
-        self._given_up += [version for version in self._good[1:] if version not in good]
+        self._given_up += [version.path for version in self._good[1:] if version not in good]
         self._good[1:] = good
         self._last_number, self.steps, self.since = number, steps, {}
         self._remove_given_up()
@@ -116,7 +116,7 @@ class VersionStore:
         return self.current
 
     def _give_up(self, versions: list[Version]) -> None:
-        self._given_up += versions
+        self._given_up += [version.path for version in versions]
         self._good = [version for version in self._good if version not in versions]
         self.since = {}
         self.owes_write = True
@@ -132,7 +132,7 @@ class VersionStore:
 
     def _remove_given_up(self) -> None:
         while self._given_up:
-            self._given_up[-1].path.unlink(missing_ok=True)
+            self._given_up[-1].unlink(missing_ok=True)
             self._given_up.pop()
 
     def resume(self) -> None:
@@ -151,6 +151,8 @@ class VersionStore:
             self._last_number = max((int(p.stem) for p in self._weights() if p.stem.isdigit()), default=0)
             return
         self._last_number, self.steps, self.steps_before_views = last_number, steps, before
+        named = {self._path(number) for number, _ in known}
+        self._given_up = [path for path in self._weights() if path not in named]  # what a crash has left behind
         for number, sha256 in known:
             try:
                 _, info = load_checkpoint(self._path(number), expect=self._good[0].info, sha256=sha256)

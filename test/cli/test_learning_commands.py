@@ -329,6 +329,16 @@ def test_a_mistake_with_force_costs_no_state(base, place, mistake):
     assert {path: path.read_bytes() for path in [state, *state.rglob("*")] if path.is_file()} == before
 
 
+def test_a_capture_that_cannot_be_learned_from_costs_no_state_with_force(base, place, capsys):
+    assert main(["adapt", "room", "adapted.safetensors", *GIVEN]) == 0
+    write_scene_folder(place / "still", [make_room_frames(1, 96, 72)[0]] * 3)
+    state = place / "adapted.safetensors.state"
+    before = {path: path.read_bytes() for path in state.rglob("*") if path.is_file()}
+    assert main(["adapt", "still", "adapted.safetensors", *GIVEN, "--force"]) == 2
+    assert "keyframes cannot be learned from" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in state.rglob("*") if path.is_file()} == before
+
+
 def test_force_removes_what_was_saved_for_every_base_model(base, place):
     assert main(["adapt", "room", "adapted.safetensors", *GIVEN]) == 0
     (own,) = (entry for entry in place.glob("adapted.safetensors.state/*") if entry.is_dir())

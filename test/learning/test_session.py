@@ -513,6 +513,18 @@ def test_old_versions_are_removed_but_never_the_base(session, base, settings):
     assert session.rollback().sha256 == file_sha256(base)
 
 
+def test_weights_that_a_crash_has_left_behind_go_with_the_next_write(start, session):
+    session.handover()
+    kept = session.current.path
+    left = kept.with_name("000000.safetensors")
+    shutil.copy(kept, left)
+    session = start()
+    assert left.exists()
+    session.handover()
+    assert not left.exists()
+    assert kept.exists()
+
+
 def test_save_model_writes_what_serves(session, tmp_path):
     run_to_end(session)
     for folder in (tmp_path, tmp_path / "state"):
