@@ -24,7 +24,6 @@ from s4net_core.learning.learner import LabelsOf
 from s4net_core.learning.offline import adapt_to
 from s4net_core.learning.session import Session
 from s4net_core.learning.status import Handover, Status
-from s4net_core.learning.stopping import LEARNING
 from s4net_core.models.checkpoint import file_sha256, load_checkpoint, read_info, save_checkpoint
 from s4net_core.models.predict import pick_device, predict_labels
 from s4net_core.models.segmenter import Segmenter
@@ -93,9 +92,7 @@ def adapt_base(
 
         def step(status: Status) -> None:
             on_step(status.step)
-            # A hand-over of this step comes to `measure` next.
-            handed_over = status.step % settings.adaptation.handover_every == 0 or status.state != LEARNING
-            if clock.seconds > limit and not handed_over:
+            if clock.seconds > limit:  # after a hand-over of this step `measure` would have ended the run
                 measure(session.handover())
 
         with suppress(_TimeIsUp):
@@ -103,8 +100,8 @@ def adapt_base(
                 session,
                 capture.views(),
                 on_collected=lambda rejected: clock.start(),
-                on_step=step,
                 on_handover=measure,
+                on_step=step,
             )
         taken, status = clock.seconds, session.status
         quality = _label_quality(session.targets(), truth) if watched else ()  # decodes the whole capture again

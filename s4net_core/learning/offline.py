@@ -76,8 +76,8 @@ def adapt_to(
     views: Iterable[View],
     *,
     on_collected: Callable[[Mapping[str, int]], None] = lambda rejected: None,
-    on_step: Callable[[Status], None] = lambda status: None,
     on_handover: Callable[[Handover], None] = lambda handover: None,
+    on_step: Callable[[Status], None] = lambda status: None,
 ) -> Version:
     """Offer all views as keyframes, then learn until `Stopping` ends it, with the patience of `patience_of`.
 
@@ -85,8 +85,8 @@ def adapt_to(
         session: open; it may have learnt before.
         views: the capture; views whose images cannot be used are left out, and the capture counts them.
         on_collected: called before learning starts with the number of views that did not become keyframes, by reason.
-        on_step: called after every step.
-        on_handover: called after the step's `on_step` when the guard has accepted or refused new weights.
+        on_handover: called when the guard has accepted or refused new weights.
+        on_step: called after every step, and after its `on_handover`.
 
     Returns:
         The version that serves at the end; the base model when the guard accepted no weights.
@@ -129,9 +129,9 @@ def adapt_to(
         log.warning("%d of the frames cannot be used: %s", unusable.total(), example)
     while session.state == LEARNING:
         handover = session.advance()
-        on_step(session.status)
         if handover is not None:
             on_handover(handover)
+        on_step(session.status)
     return session.current
 
 
