@@ -17,7 +17,7 @@ def main(
     capture: str = str(DEMO / "scan2"),
 ) -> None:
     """Print the scores."""
-    model = load_model(checkpoint, model={"width": 240, "height": 180})  # at which the demo's is surest
+    model = load_model(checkpoint)
     result = evaluate(model, capture)
     print(f"{result.frames} frames with labels")
     for name, scores in (("all pixels pooled", result.pooled), ("mean over images", result.per_image)):

@@ -200,7 +200,7 @@ def test_a_ros_parameters_file_is_read_too(write):
         ({"adaptation.duty_cycle": 1e-300}, r"adaptation\.duty_cycle = 1e-300: .*greater than or equal to 0\.01"),
         ({"device": {"x": 1}}, r"device\.x = 1.*did you mean device"),
         ({"learner": None}, "learner = None: this is a group"),
-        ({"model.width": 31}, r"model\.width = 31: .*give 0 for the base model's, or 32 to 4096"),
+        ({"model.width": 31}, r"model\.width = 31: .*give 0 for the default, or 32 to 4096"),
         ({"model.width": "wide", "seed": -1}, r"model\.width = 'wide': .*; seed = -1: "),
     ],
     ids=str,

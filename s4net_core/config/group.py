@@ -5,6 +5,17 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+SMALLEST_SIDE = 32
+
+
+def _large_enough(side: int) -> int:
+    if 0 < side < SMALLEST_SIDE:
+        raise ValueError(f"too few pixels for a network: give 0 for the default, or {SMALLEST_SIDE} to 4096")
+    return side
+
+
+ImageSide = Annotated[int, AfterValidator(_large_enough)]
+"""Width or height of a network's images, pixels; 0 = it follows from something else."""
 FilePath = Annotated[str, AfterValidator(os.path.expanduser)]
 """A file or folder, or a name in place of one; ~ at its beginning is the user's home, whoever wrote it."""
 

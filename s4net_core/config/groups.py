@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import field_validator
 
-from s4net_core.config.group import FilePath, Group, setting
+from s4net_core.config.group import FilePath, Group, ImageSide, setting
 from s4net_core.config.node_groups import CockpitSettings, MapSettings, SegmentationSettings, StreamSettings
 from s4net_core.config.offline_groups import PretrainSettings, RegistrationSettings, SourceSettings
 
@@ -53,14 +53,14 @@ class ModelSettings(Group):
         "sunrgbd37",
         "Classes of a new network: 'sunrgbd37', or a YAML file of your own; a weights file knows its classes.",
     )
-    width: int = setting(
+    width: ImageSide = setting(
         0,
         "Width to which the network's input images are resized; 0 = the base model's, or 480 for a new network.",
         unit="px",
         ge=0,
         le=4096,
     )
-    height: int = setting(
+    height: ImageSide = setting(
         0,
         "Height to which the network's input images are resized; 0 = the base model's, or 360 for a new network.",
         unit="px",
@@ -71,13 +71,6 @@ class ModelSettings(Group):
         "auto", "Whether a second, auxiliary classifier is trained on an earlier feature map; auto = with PSPNet only."
     )
     depth_decoder: bool = setting(False, "Whether a second decoder on the same encoder predicts depth from colour.")
-
-    @field_validator("width", "height")
-    @classmethod
-    def _is_large_enough(cls, side: int) -> int:
-        if 0 < side < 32:
-            raise ValueError("too few pixels for a network: give 0 for the base model's, or 32 to 4096")
-        return side
 
     @property
     def size(self) -> tuple[int, int]:

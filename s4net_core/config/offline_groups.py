@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from s4net_core.config.group import FilePath, Group, setting
+from s4net_core.config.group import FilePath, Group, ImageSide, setting
 
 
 class SourceSettings(Group):
@@ -35,6 +35,14 @@ class PretrainSettings(Group):
     batch_norm: Literal["frozen", "live"] = setting(
         "live", "Batch norm during pre-training: frozen = the encoder weights' statistics, live = each batch's own."
     )
+    width: ImageSide = setting(
+        0,
+        "Width of the training images; 0 = model.width, which suits whole images: enlarged crops suit a larger one.",
+        unit="px",
+        ge=0,
+        le=4096,
+    )
+    height: ImageSide = setting(0, "Height of the training images; 0 = model.height.", unit="px", ge=0, le=4096)
     max_zoom: float = setting(
         1.5, "Largest factor by which a random crop enlarges its part of an image; 1 = whole images.", ge=1, le=8
     )

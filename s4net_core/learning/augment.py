@@ -18,17 +18,17 @@ pixels, sharpening, σ of the noise as a share of white, and quality of JPEG."""
 
 
 class Augmentation:
-    """Brings an image to the network's size, and changes it at random on the way.
+    """Brings an image to the size for training, and changes it at random on the way.
 
     Args:
-        settings: `max_zoom`, `color_jitter`, `hue_jitter` and `camera_jitter`.
-        width, height: size of the result, pixels.
+        settings: `max_zoom`, `color_jitter`, `hue_jitter` and `camera_jitter`, and the size of the result.
+        width, height: the network's size, which holds where they give none, pixels.
         mirror: mirror half of the images.
     """
 
     def __init__(self, settings: PretrainSettings, width: int, height: int, *, mirror: bool) -> None:
-        self._width = width
-        self._height = height
+        self._width = settings.width or width
+        self._height = settings.height or height
         self._max_zoom = settings.max_zoom
         strength = settings.color_jitter
         self._mirror = v2.RandomHorizontalFlip(0.5 if mirror else 0.0)
@@ -55,7 +55,7 @@ class Augmentation:
         return _plain(color), _plain(label[0]), _plain(depth)
 
     def _zoom(self, image: LabelledImage) -> tuple[tv_tensors.Image, tv_tensors.Mask, tv_tensors.Mask]:
-        """A random part of the image, of its own shape, at the network's size.
+        """A random part of the image, of its own shape, at the size for training.
 
         What looks `zoom` times larger through the same lens is `zoom` times nearer: depth is divided by it.
         """

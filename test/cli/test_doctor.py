@@ -185,8 +185,8 @@ def test_a_packed_source_set_of_another_size_is_noted(tmp_path: Path) -> None:
     assert found.state == "note"
     assert "packed at 64x48 but processed at 96x48" in found.found
     found = findings(from_values({"source.path": settings["source.path"], "checkpoint": "demo"}))["Source set"]
-    assert "processed at 160x120" in found.found  # the size of the demo's model
-    assert found.remedy.endswith("--set model.width=160 --set model.height=120")
+    assert "processed at 240x180" in found.found  # the size of the demo's model
+    assert found.remedy.endswith("--set model.width=240 --set model.height=180")
 
 
 def test_a_source_set_is_counted(tmp_path: Path) -> None:
