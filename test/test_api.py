@@ -131,7 +131,7 @@ class TestAdapt:
         np.testing.assert_array_equal(loaded.segment(frames[1].color).label, adapted.segment(frames[1].color).label)
         again = adapt(adapted, frames, source, state_dir=tmp_path / "state", adaptation={"max_steps": 2})
         assert again.info.parent == sha256
-        assert list((tmp_path / "state").glob("*/keyframes"))
+        assert list((tmp_path / "state").glob("*/keyframes_*"))
         monkeypatch.setenv("HOME", str(tmp_path))
         with FolderLock(tmp_path / "state", ""), pytest.raises(S4NetError, match="in use by another process"):
             adapt(adapted, frames, source, state_dir="~/state")

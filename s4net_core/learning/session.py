@@ -479,6 +479,7 @@ class Session:
             self._status = Status(handovers=self._status.handovers, refused=self._status.refused)
             with suppress(S4NetError):
                 self.save()
+                self._folder.forget_keyframes()
             return self.current
 
     def save_model(self, path: str | Path) -> str:

@@ -47,7 +47,7 @@ class StateFolder:
         root: state folder; it holds one sub-folder a base model, so that changing the base model neither mixes weights
             nor loses any.
         base: the base model.
-        settings: `adaptation.keep_versions` and `keyframes.after_restart`.
+        settings: `model` with an image size, `adaptation.keep_versions` and `keyframes.after_restart`.
 
     Raises:
         S4NetError: another process uses the folder.
@@ -58,6 +58,8 @@ class StateFolder:
         self._folder = self._root / base.sha256[:12]
         self._original = base
         self._settings = settings
+        self._keyframes = self._folder / "keyframes_{}x{}".format(*settings.model.size)
+        """By their size, so that a run at another one costs none."""
         self._changed = threading.Condition()
         self._calls = 0
         self._closed = False
@@ -171,15 +173,30 @@ class StateFolder:
             SessionClosed: it is closed.
         """
         with self.write():
-            keyframes.save(self._folder / "keyframes")
-            write_result(self._folder / BOOT, boot_id(), KeyframeError)
+            keyframes.save(self._keyframes)
+            write_result(self._keyframes / BOOT, boot_id(), KeyframeError)
+
+    def forget_keyframes(self) -> None:
+        """Remove the keyframes of other sizes.
+
+        Raises:
+            S4NetError: the folder cannot be written.
+            SessionClosed: it is closed.
+        """
+        with self.write():
+            for folder in self._folder.glob("keyframes_*"):
+                if folder != self._keyframes:
+                    shutil.rmtree(folder)
 
     def _load_keyframes(self, keyframes: KeyframeBuffer) -> list[str]:
-        folder = self._folder / "keyframes"
+        folder = self._keyframes
         rule = self._settings.keyframes.after_restart
-        if not folder.is_dir() or rule == "drop":
+        if rule == "drop":
             return []
-        if rule == "same_boot" and boot_id() != _read_text(self._folder / BOOT):
+        if not folder.is_dir():
+            others = ", ".join(sorted(path.name for path in self._folder.glob("keyframes_*")))
+            return [f"{others} stay, but are not used by {folder.name}: images have another size now"] if others else []
+        if rule == "same_boot" and boot_id() != _read_text(folder / BOOT):
             return ["left out, the computer was restarted since (setting keyframes.after_restart)"]
         try:
             return keyframes.load(folder)

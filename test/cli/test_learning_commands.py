@@ -129,7 +129,7 @@ def test_adapt_records_a_run_for_rerun(base, place):
     reader = pytest.importorskip("rerun.chunk", reason="rerun-sdk is missing, or older than the reader")
     assert main(["adapt", "room", "adapted.safetensors", *GIVEN, "--rerun", "runs/room.rrd"]) == 0
     recorded = recorded_rows(reader.RrdReader("runs/room.rrd"))
-    (folder,) = (place / "adapted.safetensors.state").glob("*/keyframes")
+    (folder,) = (place / "adapted.safetensors.state").glob("*/keyframes_*")
     saved, _ = read(folder)
     keyframes = [keyframe for keyframe, _ in saved.keyframes]
     assert len(keyframes) > 4
@@ -385,12 +385,12 @@ def test_adapt_does_not_go_on_with_another_capture(base, place, capsys):
     write_scene_folder(place / "here", from_identity(make_room_frames(20, seed=5)))
     assert main(["adapt", "here", "adapted.safetensors", *GIVEN]) == 0
     before = (place / "adapted.safetensors").read_bytes()
-    kept = sorted(place.glob("adapted.safetensors.state/*/keyframes/*"))
+    kept = sorted(place.glob("adapted.safetensors.state/*/keyframes_*/*"))
     assert main(["adapt", "elsewhere", "adapted.safetensors", *GIVEN, "--resume"]) == 2
     told = " ".join(capsys.readouterr().err.split())
     assert re.search(r"state \S+ holds \d+ keyframes, 1 of which are views of \S+elsewhere: .*--force of the", told)
     assert (place / "adapted.safetensors").read_bytes() == before
-    assert sorted(place.glob("adapted.safetensors.state/*/keyframes/*")) == kept
+    assert sorted(place.glob("adapted.safetensors.state/*/keyframes_*/*")) == kept
     shutil.move(place / "here", place / "moved")
     assert main(["adapt", "moved", "adapted.safetensors", *GIVEN, "--resume"]) == 0
 

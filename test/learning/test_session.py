@@ -319,12 +319,22 @@ def test_it_works_at_the_size_of_the_base_model_where_none_is_given(start, setti
     assert session.keyframes.size == session.current.info.model.size == (64, 48)
 
 
-def test_keyframes_of_another_size_are_left_out(start, session, settings, caplog):
+def test_a_run_at_another_size_costs_no_keyframes_and_a_reset_forgets_those_of_all_sizes(
+    start, session, settings, frames, caplog
+):
     session.save()
     settings.model.width = 96
+    other = start()
+    assert len(other.keyframes) == 0
+    assert "keyframes_64x48 stay, but are not used by keyframes_96x48" in caplog.text
+    other.offer(rescale_frame(frames[0], 96, 48))
+    other.save()
+    settings.model.width = 64
     again = start()
-    assert len(again.keyframes) == 0
-    assert "96x48" in caplog.text
+    assert again.keyframes.ids() == session.keyframes.ids()
+    again.reset()
+    settings.model.width = 96
+    assert len(start().keyframes) == 0
 
 
 @pytest.fixture
@@ -603,7 +613,7 @@ def test_a_damaged_state_is_left_out_whatever_the_damage(start, session, base, d
     session.save()
     session.close()
     folder = session.current.path.parent.parent
-    for name in ("state.json", "boot_id", "keyframes/index.json", "weights/000001.safetensors"):
+    for name in ("state.json", "keyframes_64x48/boot_id", "keyframes_64x48/index.json", "weights/000001.safetensors"):
         damage(folder / name)
     again = start()
     assert (again.status.version, again.status.keyframes) == (0, 0)
