@@ -21,8 +21,8 @@ ARGUMENTS = (
     adapt.Argument("delay", "1.0", "Seconds before the bag starts, after both nodes have become active."),
 )
 """Arguments beside those of adapt.launch.py."""
-DEFAULTS = {"fastdds_profile": "local"}
-"""Defaults that differ in a replay: everything runs on one machine."""
+DEFAULTS = {"fastdds_profile": "local", "state_dir": "~/.ros/s4net_replay"}
+"""Defaults that differ in a replay: all runs on one machine, and a bag must not mix with what a robot has learned."""
 FIXED = {"use_sim_time": "true"}
 """Arguments of adapt.launch.py that a replay sets itself."""
 SHARED = tuple(
@@ -46,7 +46,7 @@ def _start(context: Any) -> list[Any]:
     from launch_ros.substitutions import ExecutableInPackage
 
     values = adapt.values_of({**adapt.performed(context, SHARED), **FIXED})
-    replay = adapt.values_of(adapt.performed(context, ARGUMENTS), ARGUMENTS)
+    replay = checked(adapt.values_of(adapt.performed(context, ARGUMENTS), ARGUMENTS))
     program = ExecutableInPackage(executable="when_active", package=adapt.PACKAGE)
     enclave = {"ROS_SECURITY_ENCLAVE_OVERRIDE": adapt.enclave(values["namespace"], "replay")}
     player = ExecuteProcess(
@@ -55,6 +55,23 @@ def _start(context: Any) -> list[Any]:
         output="screen",
     )
     return [*adapt.actions(values), player]
+
+
+def checked(replay: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The values of `ARGUMENTS`, if the player can use them.
+
+    Raises:
+        ValueError: there is no such bag, or a number is none; `ros2 bag play` would say so when the nodes have loaded.
+    """
+    bag = Path(replay["bag"]).expanduser()
+    if not bag.exists():
+        raise ValueError(f"argument bag is '{replay['bag']}': there is no such file or folder")
+    for name in ("rate", "delay"):
+        try:
+            float(replay[name])
+        except ValueError:
+            raise ValueError(f"argument {name} is '{replay[name]}': it must be a number") from None
+    return {**replay, "bag": str(bag)}
 
 
 def player_arguments(values: Mapping[str, Any], replay: Mapping[str, Any]) -> list[str]:

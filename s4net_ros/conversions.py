@@ -46,7 +46,7 @@ def color_from_topic(message: Any) -> NDArray[np.uint8]:
 
     try:
         color = compat.cv_bridge.CvBridge().imgmsg_to_cv2(message, "rgb8")
-    except (TypeError, ValueError, ImportError, cv2.error) as error:  # CvBridgeError is a TypeError
+    except (TypeError, ValueError, ImportError, AttributeError, cv2.error) as error:  # AttributeError: with NumPy 2
         raise BadFrame(
             "color_format",
             f"colour has encoding '{message.encoding}' and cv_bridge cannot convert it ({error}): configure the camera "

@@ -180,10 +180,10 @@ def _graph_arguments(args: argparse.Namespace) -> dict[str, Any]:
         given["settings_file"] = str(args.settings)
     if args.wait_for_browser:
         given["cockpit"] = "true"
+    given["state_dir"] = given["state_dir"] or str(args.out / "state")
     if args.bag:
         given |= {name: value for name, value in REPLAY_DEFAULTS.items() if not given[name]}
         given["use_sim_time"] = "true"
-    given["state_dir"] = given["state_dir"] or str(args.out / "state")
     return argument_values(**given)
 
 

@@ -2,6 +2,7 @@
 
 import os
 import random
+import signal
 import subprocess
 import sys
 import tempfile
@@ -108,6 +109,11 @@ def ros() -> Iterator[Ros]:
     ros.close()
 
 
+def _heed_sigint() -> None:
+    """Where the tests run in the background of a script, they ignore SIGINT, and what they start would inherit that."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.fixture
 def spawn() -> Iterator[Callable[..., "subprocess.Popen[str]"]]:
     """`spawn(*arguments)`: this Python in a process of its own, with pipes; it is gone when the test is over."""
@@ -121,6 +127,7 @@ def spawn() -> Iterator[Callable[..., "subprocess.Popen[str]"]]:
             stderr=subprocess.PIPE,
             text=True,
             env=os.environ | {"PYTHONPATH": path},
+            preexec_fn=_heed_sigint,
         )
         processes.append(process)
         return process

@@ -292,8 +292,8 @@ def test_nodes_that_die_start_again_when_asked() -> None:
 
 def test_the_cockpit_starts_when_asked_and_the_bag_does_not_wait_for_it() -> None:
     for file in ("adapt.launch.py", "replay.launch.py"):
-        given = {"namespace": "robot1", "cockpit": "true", "fastdds_profile": "none"}
-        launched = Launched(file, bag="/bags/one", **given)
+        given = {"namespace": "robot1", "cockpit": "true", "fastdds_profile": "none", "state_dir": "/mine"}
+        launched = Launched(file, bag=BAG, **given)
         nodes = launched.all(LifecycleNode)
         assert [node.name for node in nodes] == ["segmentation", "adaptation", "cockpit"]
         assert_runs(nodes[-1], cockpit_spec(**given))
@@ -304,7 +304,7 @@ def test_the_cockpit_starts_when_asked_and_the_bag_does_not_wait_for_it() -> Non
 def test_the_dds_profile_holds_for_our_processes_alone() -> None:
     profile = {dds_profile_variable(): str(ROOT / "config" / "fastdds.xml")}
     for file in ("adapt.launch.py", "replay.launch.py"):
-        launched = Launched(file, fastdds_profile="local", rviz="true", bag="/bags/one")
+        launched = Launched(file, fastdds_profile="local", rviz="true", bag=BAG)
         assert len(launched.actions) >= 3
         assert all(profile.items() <= action.additional_env.items() for action in launched.actions)
 
@@ -320,22 +320,43 @@ def test_rviz_starts_before_the_nodes_which_would_be_orphans_if_it_were_not_inst
     assert Path(rviz.arguments[1]).is_file()
 
 
+BAG = __file__
+"""A replay looks whether it is there, not what it is."""
+
+
 def played(**arguments: str) -> list[str]:
     """Words of the process that plays the bag."""
-    launched = Launched("replay.launch.py", bag="/bags/one", **arguments)
+    launched = Launched("replay.launch.py", bag=BAG, **arguments)
     (play,) = launched.all(ExecuteProcess)
     return [perform(launched.context, word) for word in play.cmd]
 
 
 def test_replay_plays_the_bag_with_a_clock_that_the_nodes_follow() -> None:
     words = played(rate="0.5")
-    assert words[words.index("--") + 1 :][:4] == ["ros2", "bag", "play", "/bags/one"]
+    assert words[words.index("--") + 1 :][:4] == ["ros2", "bag", "play", BAG]
     assert float(words[words.index("--clock") + 1]) > 0
     assert words[words.index("--rate") + 1] == "0.5"
-    launched = Launched("replay.launch.py", bag="/bags/one", checkpoint="/w.safetensors")
+    launched = Launched("replay.launch.py", bag=BAG, checkpoint="/w.safetensors")
     for node in launched.all(LifecycleNode):
         assert node.parameters[-1]["use_sim_time"].value is True
         assert node.parameters[-1]["checkpoint"].value == "/w.safetensors"
+
+
+@pytest.mark.parametrize(("name", "value"), [("bag", "/no/bag"), ("rate", "fast"), ("delay", "x")])
+def test_a_replay_that_cannot_be_played_is_refused_before_the_nodes_load(name: str, value: str) -> None:
+    with pytest.raises(ValueError, match=f"argument {name} is '{value}': "):
+        Launched("replay.launch.py", **{"bag": BAG, name: value})
+
+
+def test_a_replay_keeps_what_it_learns_apart_from_what_the_robot_has_learned() -> None:
+    for launched, kept in (
+        (Launched("adapt.launch.py"), None),
+        (Launched("replay.launch.py", bag=BAG), "~/.ros/s4net_replay"),
+        (Launched("replay.launch.py", bag=BAG, state_dir="/mine"), "/mine"),
+    ):
+        for node in launched.all(LifecycleNode):
+            given = node.parameters[-1].get("state_dir")
+            assert (given and given.value) == (kept and str(Path(kept).expanduser()))
 
 
 @pytest.mark.parametrize(("given", "nodes"), [({}, ""), ({"namespace": "robot1"}, "/robot1")])
@@ -366,13 +387,13 @@ def test_replay_requires_a_bag_alone_and_describes_its_arguments() -> None:
 
 
 def test_replay_can_leave_the_dds_profile_out() -> None:
-    launched = Launched("replay.launch.py", bag="/bags/one", fastdds_profile="none")
+    launched = Launched("replay.launch.py", bag=BAG, fastdds_profile="none")
     assert not any("PROFILES" in name for action in launched.actions for name in action.additional_env)
 
 
 @pytest.mark.parametrize(("given", "enclave"), [({}, "/replay"), ({"namespace": "robot1"}, "/robot1/replay")])
 def test_replay_starts_the_bag_in_its_enclave(given: dict[str, str], enclave: str) -> None:
-    (play,) = Launched("replay.launch.py", bag="/bags/one", **given).all(ExecuteProcess)
+    (play,) = Launched("replay.launch.py", bag=BAG, **given).all(ExecuteProcess)
     assert play.additional_env["ROS_SECURITY_ENCLAVE_OVERRIDE"] == enclave
 
 
