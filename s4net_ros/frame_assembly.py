@@ -125,6 +125,8 @@ class FrameAssembly:
                 DEPTH, self._depth_type, depth_topic, self._on_depth, stream.depth_reliability
             )
         node.get_logger().info(f"running on {compat.in_use()}")
+        for name, reason in compat.BROKEN.items():
+            node.get_logger().warning(f"{name} is installed and cannot be imported ({reason}): see `s4net doctor`")
 
     @property
     def received(self) -> int:

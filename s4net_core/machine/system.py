@@ -5,6 +5,7 @@ import importlib.util
 import os
 import re
 import shutil
+import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -35,6 +36,14 @@ LIBRARIES = {
     "rosbags": "rosbags",
 }
 """Name of the module -> name of the package on PyPI."""
+
+TRIALS = {
+    "message_filters": "import message_filters",
+    "tf2_ros": "import tf2_ros",
+    "cv_bridge": "from sensor_msgs.msg import Image; from cv_bridge import CvBridge; CvBridge().imgmsg_to_cv2("
+    "Image(height=4, width=4, step=4, encoding='bayer_rggb8', data=bytes(16)), 'rgb8')",
+}
+"""What must work of the ROS libraries that PyPI lacks; built for another NumPy, cv_bridge ends the process."""
 
 INSTALL_LIBRARIES = "pip install -r requirements/robot.txt; without a ROS install: make build"
 
@@ -134,8 +143,14 @@ def _stand_ins() -> Iterator[Finding]:
     """The ROS libraries that PyPI lacks, and for which s4net_ros brings replacements."""
     if not _importable("rclpy"):
         return
-    for name in ("message_filters", "tf2_ros", "cv_bridge"):
-        yield Finding(name, "of this ROS install" if _importable(name) else "not installed: s4net_ros uses its own")
+    for name, trial in TRIALS.items():
+        if not _importable(name):
+            yield Finding(name, "not installed: s4net_ros uses its own")
+        elif problem := _problem(trial):
+            remedy = f"install it for this Python, NumPy and OpenCV, or remove it: s4net_ros has its own {name}"
+            yield Finding(name, f"of this ROS install, which fails: {problem}", "missing", remedy)
+        else:
+            yield Finding(name, "of this ROS install")
     # The real cv_bridge has the version of vision_opencv (3 and 4); PyPI's is the port of ROS 1's 1.13.
     if _version("cv-bridge").startswith("1."):
         remedy = "pip uninstall cv-bridge"
@@ -226,6 +241,13 @@ def _available_memory() -> int | None:
         return None
     match = re.search(r"^MemAvailable:\s+(\d+) kB", text, re.MULTILINE)
     return int(match[1]) * 1024 if match else None
+
+
+def _problem(program: str) -> str:
+    """Why a Python program fails in a process of its own; empty = it does not."""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    said = done.stderr.strip().rpartition("\n")[2]
+    return "" if not done.returncode else f"a signal ended it: {-done.returncode}" if done.returncode < 0 else said
 
 
 def _importable(name: str, part: str = "") -> bool:

@@ -6,18 +6,29 @@ ROS 2 from PyPI lacks all three. Import them from here: ``from s4net_ros.compat 
 import importlib
 from typing import Any
 
+BROKEN: dict[str, str] = {}
+"""Packages that are installed and cannot be imported: why. Nodes log it, or nobody would know of the stand-in."""
+
+
+def _note(name: str, error: ImportError) -> None:
+    if error.name != name:  # otherwise it is not installed
+        BROKEN[name] = str(error)
+
+
 try:
     import message_filters
-except ImportError:
+except ImportError as error:
+    _note("message_filters", error)
     from s4net_ros.compat import _message_filters as message_filters
 
 try:
     import tf2_ros
-except ImportError:
+except ImportError as error:
+    _note("tf2_ros", error)
     from s4net_ros.compat import _tf2_ros as tf2_ros
 
 cv_bridge: Any
-__all__ = ["cv_bridge", "in_use", "message_filters", "tf2_ros"]
+__all__ = ["BROKEN", "cv_bridge", "in_use", "message_filters", "tf2_ros"]
 
 
 def in_use() -> str:

@@ -103,8 +103,28 @@ def test_the_distribution_is_that_of_the_sourced_install(monkeypatch: pytest.Mon
     assert system._distribution() == "humble, from /opt/ros/humble"
 
 
+@pytest.mark.parametrize(
+    ("module", "said"),
+    [
+        ("real = True", "of this ROS install"),
+        ("import no_such_library", "which fails: ModuleNotFoundError: No module named 'no_such_library'"),
+        ("import os; os.abort()", "which fails: a signal ended it: 6"),
+    ],
+)
+def test_a_ros_library_that_is_installed_is_tried(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, module: str, said: str
+) -> None:
+    (tmp_path / "tf2_ros.py").write_text(module)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(system, "_importable", lambda name, part="": name in ("rclpy", "tf2_ros"))
+    (found,) = [f for f in system._stand_ins() if f.subject == "tf2_ros"]
+    assert found.found.endswith(said)
+    assert (found.state == "ok") is (module == "real = True")
+
+
 def test_the_cv_bridge_of_pypi_is_refused(monkeypatch: pytest.MonkeyPatch, without) -> None:
     without()
+    monkeypatch.setattr(system, "_problem", lambda program: "")
     monkeypatch.setattr(system, "_importable", lambda name, part="": True)
     monkeypatch.setattr(system, "_version", lambda name: "1.13.0.post0")
     (finding,) = [f for f in system._stand_ins() if f.state == "missing"]
@@ -112,6 +132,7 @@ def test_the_cv_bridge_of_pypi_is_refused(monkeypatch: pytest.MonkeyPatch, witho
 
 
 def test_the_real_cv_bridge_needs_opencv_4(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(system, "_problem", lambda program: "")
     monkeypatch.setattr(system, "_importable", lambda name, part="": True)
     monkeypatch.setattr(system, "_version", lambda name: "4.1.0")
     assert not [f for f in system._stand_ins() if f.state == "missing"]

@@ -56,6 +56,13 @@ def test_the_real_package_wins_wherever_it_imports(tmp_path: Path, name: str, mo
     assert str(tmp_path / f"{name}.py") in out.stdout
 
 
+def test_a_package_that_is_installed_and_cannot_be_imported_is_told(tmp_path: Path):
+    (tmp_path / "tf2_ros.py").write_text("raise ImportError('libtf2.so: cannot open shared object file')")
+    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from s4net_ros import compat; print(compat.BROKEN)"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert out.stdout.strip() == "{'tf2_ros': 'libtf2.so: cannot open shared object file'}"
+
+
 @pytest.mark.skipif(importlib.util.find_spec("tf2_ros") is not None, reason="the real packages are installed")
 def test_the_stand_ins_are_used_where_nothing_else_is_installed():
     from s4net_ros import compat
