@@ -67,7 +67,7 @@ class StateFolder:
         self._owes_copy = False
         """Whether the folder was removed, with its copy of the base model."""
         self._owes_removal = False
-        """Whether the first write removes what earlier sessions have saved."""
+        """Whether the next write removes what earlier sessions have saved."""
         self.problem = ""
         """Why the folder could not be written when that was last tried; empty = it could."""
         try:
@@ -146,7 +146,10 @@ class StateFolder:
         check_target(path, self._original.path, self._root)
 
     def replace_saved(self) -> None:
-        """What earlier sessions have saved, of all base models, goes with the first write: it may be the last copy."""
+        """Remove what earlier sessions have saved, of all base models, with the first write.
+
+        Until then this session may still be refused, and has cost nothing.
+        """
         self._owes_removal = True
 
     def _remove_saved(self) -> None:

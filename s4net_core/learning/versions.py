@@ -131,8 +131,10 @@ class VersionStore:
         self._remove_given_up()
 
     def _remove_given_up(self) -> None:
+        good = {version.path for version in self._good}  # one may have got the name of what a crash has left behind
         while self._given_up:
-            self._given_up[-1].unlink(missing_ok=True)
+            if self._given_up[-1] not in good:
+                self._given_up[-1].unlink(missing_ok=True)
             self._given_up.pop()
 
     def resume(self) -> None:

@@ -13,6 +13,7 @@ from s4net_core.experiments.experiment import SCANS, SUPERVISED, Experiment, loa
 from s4net_core.io.captures.scannet import PAPER_SCENES
 from s4net_core.io.source_sets.source_set import LabelledImage
 from s4net_core.learning.augment import Augmentation
+from s4net_core.models.checkpoint import read_info
 
 FOLDER = Path(__file__).resolve().parents[2] / "config" / "experiments"
 ROOMS = FOLDER / "rooms.yaml"
@@ -132,15 +133,16 @@ class TestFile:
 def test_the_file_of_the_six_rooms_loads():
     experiment = load_experiment(ROOMS)
     assert len(experiment.places()) == 6
-    assert (experiment.control, len(experiment.bases)) == ("control, same steps", 2)
+    assert (experiment.control, len(experiment.bases)) == ("control, same steps", 3)
 
 
 def test_the_method_called_s4net_there_is_what_the_demo_does():
-    demo = load_settings(FOLDER.parents[1] / "demo" / "demo.yaml")
+    folder = FOLDER.parents[1] / "demo"
+    demo = load_settings(folder / "demo.yaml")
     rooms = load_experiment(ROOMS).shared_settings()
     assert (rooms.learner, rooms.geometry) == (demo.learner, demo.geometry)
     assert rooms.adaptation.max_steps == demo.adaptation.max_steps
-    assert rooms.model == demo.model
+    assert rooms.model == demo.model.sized(read_info(folder / "weights" / "base.safetensors").model)
 
 
 def test_poses_are_for_all_places_without_their_own():

@@ -526,13 +526,15 @@ def test_old_versions_are_removed_but_never_the_base(session, base, settings):
 def test_weights_that_a_crash_has_left_behind_go_with_the_next_write(start, session):
     session.handover()
     kept = session.current.path
-    left = kept.with_name("000000.safetensors")
-    shutil.copy(kept, left)
+    old, next_one = kept.with_name("000000.safetensors"), kept.with_name("000002.safetensors")
+    for left in (old, next_one):
+        left.write_bytes(b"cut off")
     session = start()
-    assert left.exists()
-    session.handover()
-    assert not left.exists()
+    assert old.exists()
+    assert session.handover().version.path == next_one
+    assert not old.exists()
     assert kept.exists()
+    assert load_checkpoint(next_one)[1].version == 2
 
 
 def test_save_model_writes_what_serves(session, tmp_path):
