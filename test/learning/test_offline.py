@@ -69,7 +69,7 @@ def test_what_was_collected_is_saved_before_anything_is_learnt(session, frames, 
     adapt_to(
         session,
         frames,
-        on_step=lambda status: saved.append(len(list(tmp_path.glob("state/*/keyframes/keyframe_*.npz")))),
+        on_step=lambda status: saved.append(len(list(tmp_path.glob("state/*/keyframes_*/keyframe_*.npz")))),
     )
     assert saved[0] == len(session.keyframes)
 

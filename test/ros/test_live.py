@@ -254,7 +254,7 @@ def test_labels_flow_without_the_learner_and_it_resumes_where_it_was(
     chain.play(small_bag, "--loop", subscribers=2)
     record = chain.monitor.record
     chain.watch_until(lambda: record.handovers >= 1, "weights handed over")
-    chain.watch_until(lambda: list(chain.state.glob("*/keyframes/index.json")), "keyframes on disk")
+    chain.watch_until(lambda: list(chain.state.glob("*/keyframes_*/index.json")), "keyframes on disk")
     chain.watch_until(lambda: sum(point.seconds > 0 for point in record.history.points) > 4, "five reports")
     reports = np.diff([point.seconds for point in record.history.points if point.seconds > 0])
     assert 0.5 < np.median(reports) < 1.5  # once a second, on a busy machine as well
@@ -303,7 +303,7 @@ def test_a_looped_bag_gives_the_keyframes_that_s4net_adapt_gives(
     settings = load_settings(settings_file)
     live, offline = buffer(settings), buffer(settings)
     for keyframes, state in ((live, chain.state), (offline, tmp_path / "offline")):
-        (folder,) = state.glob("*/keyframes")
+        (folder,) = state.glob("*/keyframes_*")
         keyframes.load(folder)
     assert len(offline) >= 8
     assert live.ids() == offline.ids()
