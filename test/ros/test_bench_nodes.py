@@ -131,12 +131,16 @@ def _point(**values: Any) -> StatusPoint:
 
 
 def test_memory_is_that_of_the_process() -> None:
-    before = bench_soak.memory_of(os.getpid())
-    fresh = mmap.mmap(-1, 64 << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)  # malloc may have room left
-    np.frombuffer(fresh, np.uint8)[:] = 1
-    after = bench_soak.memory_of(os.getpid())
-    assert after.rss - before.rss == pytest.approx(len(fresh), rel=0.1)
-    assert after.pss - before.pss == pytest.approx(len(fresh), rel=0.1)
+    def grown() -> tuple[int, int]:
+        before = bench_soak.memory_of(os.getpid())
+        fresh = mmap.mmap(-1, 64 << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)  # malloc may have room left
+        np.frombuffer(fresh, np.uint8)[:] = 1
+        after = bench_soak.memory_of(os.getpid())
+        return after.rss - before.rss, after.pss - before.pss
+
+    expected = pytest.approx((64 << 20, 64 << 20), rel=0.1)
+    # PSS also changes when another process that shares libraries, e.g. of another test, starts or ends meanwhile.
+    assert any(grown() == expected for _ in range(20))
 
 
 def test_a_soak_plays_the_capture_again_and_again(ros: Any, bench: Callable[..., str]) -> None:
